@@ -1,0 +1,119 @@
+//! `BackupStore`: one bucket.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// One bucket for cold backups. Its location cannot change while it holds backups.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "helpdesk-operator.io",
+    version = "v1alpha1",
+    kind = "BackupStore",
+    shortname = "hbs",
+    category = "helpdesk",
+    status = "BackupStoreStatus",
+    derive = "PartialEq",
+    selectable = ".spec.region",
+    printcolumn(json_path = ".spec.region", name = "Region", type_ = "string"),
+    printcolumn(json_path = ".spec.endpoint", name = "Endpoint", type_ = "string"),
+    printcolumn(json_path = ".spec.bucket", name = "Bucket", type_ = "string"),
+    printcolumn(json_path = ".status.backups", name = "Backups", type_ = "integer"),
+    printcolumn(json_path = ".status.versioning", name = "Versioning", type_ = "string"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].status", name = "Ready", type_ = "string"),
+    validation = Rule::new("self.metadata.name.size() <= 40").message("the name of a store has at most 40 characters"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.backups) || oldSelf.status.backups == 0 || (self.spec.endpoint == oldSelf.spec.endpoint && self.spec.bucket == oldSelf.spec.bucket && self.spec.prefix == oldSelf.spec.prefix && self.spec.region == oldSelf.spec.region)").message("region, endpoint, bucket and prefix cannot change while the store holds backups"),
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BackupStoreSpec {
+    /// The region whose backups it may hold; also the region that requests are signed for, unless `signingRegion` says otherwise.
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub region: String,
+    /// The region that requests are signed for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    pub signing_region: Option<String>,
+    /// The store's address.
+    #[schemars(length(max = 300))]
+    #[x_kube(validation = Rule::new("self.matches('^https://[A-Za-z0-9.:\\\\[\\\\]-]+(:[0-9]{1,5})?/?$')").message("endpoint is an https address without a path, such as https://s3.eu-1.example"))]
+    pub endpoint: String,
+    /// The bucket.
+    #[schemars(length(min = 3, max = 63), regex(pattern = r"^[a-z0-9][a-z0-9.-]*[a-z0-9]$"))]
+    pub bucket: String,
+    /// The folder of this installation in the bucket.
+    #[serde(default)]
+    #[schemars(length(max = 200))]
+    #[x_kube(validation = Rule::new("self == '' || self.matches('^([A-Za-z0-9_-]+/)+$')").message("prefix is one or more names of letters, digits, _ and -, each followed by a slash, such as eu-1/"))]
+    pub prefix: String,
+    /// A Secret in the operator's namespace with `accessKeyID` and `secretAccessKey`; may read and write.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub credentials_secret: String,
+    /// The same for erasing versions; without it the first one erases too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub erase_credentials_secret: Option<String>,
+    /// A Secret in the operator's namespace with the key `ca.crt`; without it the system's roots are used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub ca_secret: Option<String>,
+    /// The account that must own the bucket; asked for in every call where it is set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub expected_bucket_owner: Option<String>,
+    /// Whether objects are locked against deletion by the bucket. `Off` is right unless the lock is shorter than any
+    /// backup's life: a lock in COMPLIANCE mode cannot meet a wish for erasure.
+    #[serde(default)]
+    pub object_lock: ObjectLock,
+    /// Where the key of every backup is kept a second time, so that the loss of the cluster loses no backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_escrow: Option<KeyEscrow>,
+}
+
+/// Whether the bucket locks objects.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ObjectLock {
+    /// A bucket with a default retention is refused.
+    #[default]
+    Off,
+    /// Objects may be locked in GOVERNANCE mode by the bucket's default.
+    Governance,
+}
+
+/// The second place of keys.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeyEscrow {
+    /// Another `BackupStore`, with other credentials.
+    #[schemars(length(min = 1, max = 63))]
+    pub store: String,
+    /// The public key (age, X25519) of the recovery identity that is kept offline.
+    #[schemars(length(max = 100))]
+    #[x_kube(validation = Rule::new("self.matches('^age1[02-9ac-hj-np-z]{58}$')").message("recoveryRecipient is the public key that age-keygen prints, such as age1…; never the secret one"))]
+    pub recovery_recipient: String,
+}
+
+/// What the operator saw of the store.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupStoreStatus {
+    /// The generation that the rest is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How many backups it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<i32>,
+    /// `Enabled`, `Suspended` or `Off`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub versioning: Option<String>,
+    /// The identity in the bucket's marker object: another bucket behind the same address has another, or none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Prefixes below this store's that belong to no backup; named, never erased.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub orphans: Vec<String>,
+    /// Ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,113 @@
+//! Every condition type and reason, once, and the only place where a condition is put into a list.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::clock::Moment;
+
+/// The types of conditions, over all kinds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Everything that the stage demands is in place.
+    Ready,
+    /// The operator is on its way there (kstatus).
+    Reconciling,
+    /// Something needs a person (kstatus).
+    Stalled,
+    /// The tenant can log in to its database.
+    DatabaseReady,
+    /// The newest verified backup is not older than the schedule allows.
+    BackupsCurrent,
+    /// Nobody of the tenant gets in: a probe with the tenant's own credentials was refused.
+    BlockEnforced,
+    /// A hold is set, or its notice still runs.
+    Held,
+    /// A deadline has passed and something of higher rank delays it.
+    Overdue,
+    /// The brake waits for a person.
+    Braked,
+    /// The database is larger than the plan allows.
+    QuotaExceeded,
+}
+
+impl Type {
+    /// The name in status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::Stalled => "Stalled",
+            Self::DatabaseReady => "DatabaseReady",
+            Self::BackupsCurrent => "BackupsCurrent",
+            Self::BlockEnforced => "BlockEnforced",
+            Self::Held => "Held",
+            Self::Overdue => "Overdue",
+            Self::Braked => "Braked",
+            Self::QuotaExceeded => "QuotaExceeded",
+        }
+    }
+}
+
+/// What a condition says; `None` is unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What it is about.
+    pub kind: Type,
+    /// `Some(true)`, `Some(false)`, or unknown.
+    pub holds: Option<bool>,
+    /// One word in CamelCase for programs.
+    pub reason: String,
+    /// A sentence for people; says what to do where somebody has to do something.
+    pub message: String,
+}
+
+impl Finding {
+    /// The condition holds.
+    pub fn yes(kind: Type, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { kind, holds: Some(true), reason: reason.into(), message: message.into() }
+    }
+
+    /// It does not.
+    pub fn no(kind: Type, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { kind, holds: Some(false), reason: reason.into(), message: message.into() }
+    }
+
+    /// It cannot be told.
+    pub fn unknown(kind: Type, reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { kind, holds: None, reason: reason.into(), message: message.into() }
+    }
+
+    fn status(&self) -> &'static str {
+        match self.holds {
+            Some(true) => "True",
+            Some(false) => "False",
+            None => "Unknown",
+        }
+    }
+}
+
+/// The longest message the API server stores.
+const LONGEST_MESSAGE: usize = 1024;
+
+/// Makes the list of conditions from the findings; a transition time changes only when the status does, so that a
+/// status that says the same is equal and need not be written.
+pub fn merge(before: &[Condition], findings: &[Finding], generation: Option<i64>, now: Moment) -> Vec<Condition> {
+    findings
+        .iter()
+        .map(|finding| {
+            let same = before.iter().find(|c| c.type_ == finding.kind.name() && c.status == finding.status());
+            Condition {
+                type_: finding.kind.name().to_owned(),
+                status: finding.status().to_owned(),
+                reason: finding.reason.clone(),
+                message: finding.message.chars().take(LONGEST_MESSAGE).collect(),
+                observed_generation: generation,
+                last_transition_time: same.map_or(Time(now), |c| c.last_transition_time.clone()),
+            }
+        })
+        .collect()
+}
+
+/// Whether a list of conditions says that this one holds.
+pub fn holds(conditions: &[Condition], kind: Type) -> bool {
+    conditions.iter().any(|c| c.type_ == kind.name() && c.status == "True")
+}

@@ -1,0 +1,210 @@
+//! `HelpDeskPlan`: commercial terms.
+
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Engine, Window, account::TlsVersion};
+
+/// Commercial terms: how long each stage lasts, how often data is backed up and for how long it is kept, what a
+/// tenant may use, and where tenants of each region are placed.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "helpdesk-operator.io",
+    version = "v1alpha1",
+    kind = "HelpDeskPlan",
+    shortname = "hdp",
+    category = "helpdesk",
+    derive = "PartialEq",
+    printcolumn(json_path = ".spec.lifecycle.trial", name = "Trial", type_ = "string"),
+    printcolumn(json_path = ".spec.lifecycle.blocked", name = "Blocked", type_ = "string"),
+    printcolumn(json_path = ".spec.lifecycle.terminated", name = "Terminated", type_ = "string"),
+    printcolumn(json_path = ".spec.lifecycle.coldBackup", name = "Cold-Backup", type_ = "string"),
+    printcolumn(json_path = ".spec.backups.schedule", name = "Backups", type_ = "string")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HelpDeskPlanSpec {
+    /// The `HelpDeskClass` of the app that tenants of this plan get.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub class: Option<String>,
+    /// Whether an edit of the windows moves clocks that already run.
+    #[serde(default)]
+    pub clock_policy: ClockPolicy,
+    /// How long each stage lasts.
+    #[serde(default)]
+    pub lifecycle: Lifecycle,
+    /// How data is backed up.
+    #[serde(default)]
+    pub backups: Backups,
+    /// What a tenant's database may use.
+    #[serde(default)]
+    pub database: DatabaseTerms,
+    /// Where tenants live, one entry a region.
+    #[schemars(length(min = 1, max = 32))]
+    #[x_kube(validation = Rule::new("self.all(p, self.exists_one(q, q.region == p.region))").message("placements has one entry a region; this region is listed twice"))]
+    pub placements: Vec<Placement>,
+    /// The least that every tenant of this plan gets; an account may only tighten it.
+    #[serde(default)]
+    pub security: PlanSecurity,
+}
+
+/// Whether running clocks follow an edited plan.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ClockPolicy {
+    /// A deadline that was told to a customer stays.
+    #[default]
+    Keep,
+    /// Running clocks are computed anew from when their stage began.
+    Recompute,
+}
+
+/// The windows of a tenant's life. Each starts when its stage is enforced, not when it was due.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Lifecycle {
+    /// From creation until an unpaid account is blocked.
+    pub trial: Window,
+    /// From the first failed payment until the account is blocked.
+    pub payment_grace: Window,
+    /// From blocked to terminated.
+    pub blocked: Window,
+    /// From terminated to deleted.
+    pub terminated: Window,
+    /// How long the cold backup outlives the database.
+    pub cold_backup: Window,
+    /// From the owner's wish for erasure to the deletion.
+    pub erase_delay: Window,
+    /// How long the domain stays reserved after the account has expired.
+    pub name_quarantine: Window,
+    /// From the release of a hold until something may be destroyed again.
+    pub hold_notice: Window,
+}
+
+impl Default for Lifecycle {
+    fn default() -> Self {
+        Self {
+            trial: Window::days(14),
+            payment_grace: Window::days(7),
+            blocked: Window::days(60),
+            terminated: Window::days(30),
+            cold_backup: Window::days(30),
+            erase_delay: Window::hours(24),
+            name_quarantine: Window::days(90),
+            hold_notice: Window::hours(24),
+        }
+    }
+}
+
+/// How often data is backed up, how long it is kept and how it is proven.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Backups {
+    /// When, in the five fields of cron and in UTC; the tenants of a plan are spread over the time up to the next run.
+    #[schemars(length(min = 9, max = 100))]
+    #[x_kube(validation = Rule::new(r"self.matches('^[0-9*,/-]+ [0-9*,/-]+ [0-9*,/-]+ [0-9A-Za-z*,/-]+ [0-9A-Za-z*,/-]+$')").message("schedule has the five fields of cron, such as '0 2 * * *' for 02:00 UTC every day"))]
+    pub schedule: String,
+    /// How long a scheduled backup is kept.
+    pub keep: Window,
+    /// How a backup is proven.
+    pub verify: VerifyMode,
+}
+
+impl Default for Backups {
+    fn default() -> Self {
+        Self { schedule: "0 2 * * *".into(), keep: Window::days(7), verify: VerifyMode::Restore }
+    }
+}
+
+/// How a backup is proven after it was downloaded again.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum VerifyMode {
+    /// Restored into a scratch database whose contents must equal the source's.
+    #[default]
+    Restore,
+    /// Every byte decrypted, decompressed and read by pg_restore, without a database.
+    Read,
+}
+
+/// What a tenant's database may use.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct DatabaseTerms {
+    /// The engine.
+    pub engine: Engine,
+    /// Connections at once; enforced by the server.
+    #[schemars(range(min = 1, max = 1000))]
+    pub connection_limit: i32,
+    /// Size above which the account says so in a condition. PostgreSQL has no quota of its own, so writes are not
+    /// refused.
+    #[schemars(length(max = 16), regex(pattern = r"^[1-9][0-9]{0,9}(Ki|Mi|Gi|Ti)?$"))]
+    pub max_bytes: String,
+    /// How often the tenant's password is renewed.
+    pub rotate_password: Window,
+}
+
+impl Default for DatabaseTerms {
+    fn default() -> Self {
+        Self { engine: Engine::Postgresql, connection_limit: 20, max_bytes: "5Gi".into(), rotate_password: Window::days(90) }
+    }
+}
+
+impl DatabaseTerms {
+    /// `max_bytes` as a number; the schema admits nothing that does not parse.
+    pub fn max_bytes(&self) -> Option<i64> {
+        let digits = self.max_bytes.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let factor: i64 = match &self.max_bytes[digits.len()..] {
+            "" => 1,
+            "Ki" => 1 << 10,
+            "Mi" => 1 << 20,
+            "Gi" => 1 << 30,
+            "Ti" => 1 << 40,
+            _ => return None,
+        };
+        digits.parse::<i64>().ok()?.checked_mul(factor)
+    }
+}
+
+/// Where tenants of one region live.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Placement {
+    /// The region.
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
+    pub region: String,
+    /// The `BackupStore` of cold backups; it must be in the region.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub store: String,
+    /// The domain under which slugs are made.
+    #[schemars(length(min = 3, max = 200), regex(pattern = r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]([a-z0-9-]*[a-z0-9])?$"))]
+    pub domain_base: String,
+    /// The Gateway that publishes them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<GatewayRef>,
+}
+
+/// A Gateway.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewayRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Its namespace.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+}
+
+/// The least that every tenant gets.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PlanSecurity {
+    /// The lowest TLS version.
+    pub min_tls: TlsVersion,
+    /// Ranges from which agents may come at all; empty: from anywhere.
+    #[schemars(length(max = 1000), inner(length(min = 2, max = 43)))]
+    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("agentAllow lists ranges in CIDR notation, such as 198.51.100.0/24 or 2001:db8::/48"))]
+    pub agent_allow: Vec<String>,
+    /// Whether agents need a second factor.
+    pub require_totp: bool,
+}

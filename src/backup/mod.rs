@@ -1,0 +1,2 @@
+//! Cold backups.
+pub mod proof;

@@ -1,0 +1,84 @@
+//! The one place where the wall clock is read.
+//!
+//! Everything else is given a `now`: a year of a tenant's life is then a dozen calls in a test. Times are whole
+//! seconds, because that is what Kubernetes stores; a deadline of `10:00:00Z` is due when the clock shows it.
+
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+
+/// A moment in whole seconds.
+pub type Moment = Timestamp;
+
+/// How far two honest clocks may be apart before neither is believed.
+pub const TOLERANCE: SignedDuration = SignedDuration::from_secs(30);
+
+/// The present, cut to whole seconds.
+#[allow(clippy::disallowed_methods)]
+pub fn now() -> Moment {
+    whole_seconds(Timestamp::now())
+}
+
+/// The present with its fraction, for measuring and for waiting until exactly a deadline; never for a decision.
+#[allow(clippy::disallowed_methods)]
+pub fn precise_now() -> Timestamp {
+    Timestamp::now()
+}
+
+/// Cuts the fraction of a second.
+pub fn whole_seconds(moment: Timestamp) -> Moment {
+    Timestamp::from_second(moment.as_second()).unwrap_or(moment)
+}
+
+/// Whether this machine's clock may be used to pin a deadline or to destroy anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It agrees with every other clock that was asked and never went back.
+    Trusted,
+    /// It does not; the text says with whom and by how much.
+    Doubtful(String),
+}
+
+/// Compares the clock with another machine's and with the highest time this installation ever recorded.
+///
+/// A clock before the high-water mark would lengthen nothing and a clock ahead of the others would shorten
+/// deadlines, so both are refused beyond [`TOLERANCE`].
+pub fn judge(now: Moment, high_water: Option<Moment>, others: &[(&str, Moment)]) -> Trust {
+    if let Some(mark) = high_water
+        && now + TOLERANCE < mark
+    {
+        return Trust::Doubtful(format!("the clock shows {now}, before the latest time ever recorded, {mark}"));
+    }
+    for (whose, theirs) in others {
+        if now.duration_since(*theirs).abs() > TOLERANCE {
+            return Trust::Doubtful(format!("the clock shows {now}, the clock of {whose} shows {theirs}"));
+        }
+    }
+    Trust::Trusted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Moment {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn clocks_that_agree_within_the_tolerance_are_trusted() {
+        let now = at("2026-11-23T10:00:00Z");
+        assert_eq!(judge(now, Some(at("2026-11-23T10:00:20Z")), &[("pg", at("2026-11-23T09:59:40Z"))]), Trust::Trusted);
+    }
+
+    #[test]
+    fn a_clock_before_the_highest_time_ever_recorded_is_doubtful() {
+        assert!(matches!(judge(at("2026-11-23T10:00:00Z"), Some(at("2026-11-23T11:00:00Z")), &[]), Trust::Doubtful(_)));
+    }
+
+    #[test]
+    fn a_clock_ahead_of_the_database_is_doubtful() {
+        let Trust::Doubtful(why) = judge(at("2027-11-23T10:00:00Z"), None, &[("server pg-eu-1", at("2026-11-23T10:00:00Z"))]) else {
+            panic!("trusted")
+        };
+        assert!(why.contains("pg-eu-1"), "{why}");
+    }
+}

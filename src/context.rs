@@ -1,0 +1,43 @@
+//! What every controller is given: the cluster, the servers, the stores, and how this process was started.
+
+use std::sync::Arc;
+
+use kube::{Client, runtime::events::Recorder};
+
+use crate::{clock::Moment, database::Servers, installation::Installation, store::Stores, telemetry::Telemetry};
+
+/// How this process was started.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The operator's own namespace: credentials, keys, movers and the lease live there.
+    pub namespace: String,
+    /// Only objects with this value of the shard label are looked after; `None`: only those without the label.
+    pub shard: Option<String>,
+    /// The image that movers run, which is this program's own.
+    pub image: String,
+    /// How many accounts are reconciled at once.
+    pub concurrency: u16,
+}
+
+/// Shared by all controllers.
+pub struct Context {
+    /// The cluster.
+    pub client: Client,
+    /// How this process was started.
+    pub settings: Settings,
+    /// Who this installation is, and its signing key.
+    pub installation: Installation,
+    /// The database servers, connected.
+    pub servers: Servers,
+    /// The buckets, connected.
+    pub stores: Stores,
+    /// Metrics.
+    pub telemetry: Telemetry,
+    /// Events; one for the process, because it aggregates.
+    pub recorder: Recorder,
+    /// Reads the clock; the only way by which controllers learn the time.
+    pub now: fn() -> Moment,
+}
+
+/// The context as controllers hold it.
+pub type Shared = Arc<Context>;

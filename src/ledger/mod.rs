@@ -1,0 +1,1 @@
+//! Truth about accounts, on the database server.

@@ -1,0 +1,20 @@
+//! An operator for the life of a help-desk tenant.
+pub mod api;
+pub mod backup;
+pub mod clock;
+pub mod context;
+pub mod database;
+pub mod installation;
+pub mod ledger;
+pub mod lifecycle;
+pub mod store;
+pub mod telemetry;
+
+/// Bytes as lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}

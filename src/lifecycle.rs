@@ -1,0 +1,917 @@
+//! The lifecycle: the stages of a tenant and every rule by which one follows another.
+//!
+//! ```text
+//!            paid                      first failure + 7 d, period end
+//!  ┌───────┐ ────────► ┌────────┐ ───────────────────────────► ┌─────────┐
+//!  │ Trial │           │ Active │ ◄─────────── paid ────────── │ Blocked │
+//!  └───────┘           └────────┘ ◄──┐                         └─────────┘
+//!      │ 14 d                │       │ paid                         │ 60 d
+//!      └──────────► Blocked  │       │                              ▼
+//!                            │  ┌────┴────────┐                ┌────────────┐
+//!                            │  │ restored    │ ◄──── paid ─── │ Terminated │
+//!                            │  └─────▲───────┘                └────────────┘
+//!              owner cancels │        │ paid                        │ 30 d
+//!                            ▼        │                             ▼
+//!                       Terminated    └───────────────────── ┌─────────┐  30 d  ┌─────────┐
+//!                                                            │ Deleted │ ─────► │ Expired │
+//!                                                            └─────────┘        └─────────┘
+//! ```
+//!
+//! Four pure steps, none of which reads a clock, does I/O or can fail:
+//!
+//! 1. [`absorb`] writes into the [`Record`] what the world says: billing, the owner's closure, a hold.
+//! 2. [`decide`] says what is due: stay, carry on enforcing, enter another stage, restore.
+//! 3. [`enter`] makes the record of the intent, which is stored before any effect.
+//! 4. [`enforced`] closes the stage once its effects were seen, and pins the deadlines that follow from it.
+//!
+//! **Invariant: unknown never permits destruction.** A fact that could not be read is [`Known::Unknown`], and every
+//! path to [`Stage::Deleted`] and [`Stage::Expired`] asks for all of them.
+//!
+//! **Invariant: one stage at a time.** A window starts when its stage was enforced, so an operator that was away for
+//! a hundred days lengthens windows and never runs through them.
+
+use k8s_openapi::jiff::SignedDuration;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    api::{Billing, BillingState, ClockPolicy, Closure, ClosureMode, Lifecycle, Window},
+    clock::{Moment, Trust},
+};
+
+/// Where in its life an account is. In this order, except that payment leads back to Active.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Stage {
+    /// Accounts in this stage try the help desk for free.
+    Trial,
+    /// Accounts in this stage are paid for, or failed to pay less than the plan's grace ago.
+    Active,
+    /// Accounts in this stage are closed to everybody; their data is as it was.
+    Blocked,
+    /// Accounts in this stage have no domain and no configuration in the cloud; their data is kept.
+    Terminated,
+    /// Accounts in this stage have no database any more, only a cold backup, or not even that.
+    Deleted,
+    /// Of accounts in this stage nothing is left but the proof of that.
+    Expired,
+}
+
+impl Stage {
+    /// Every stage, in order.
+    pub const ALL: [Self; 6] = [Self::Trial, Self::Active, Self::Blocked, Self::Terminated, Self::Deleted, Self::Expired];
+
+    /// The stage's name as users see it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Trial => "Trial",
+            Self::Active => "Active",
+            Self::Blocked => "Blocked",
+            Self::Terminated => "Terminated",
+            Self::Deleted => "Deleted",
+            Self::Expired => "Expired",
+        }
+    }
+
+    /// Reads what [`Self::name`] wrote.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|stage| stage.name() == name)
+    }
+
+    /// Whether the tenant's people may log in.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Trial | Self::Active)
+    }
+
+    /// Whether the tenant's database exists.
+    pub const fn has_database(self) -> bool {
+        !matches!(self, Self::Deleted | Self::Expired)
+    }
+
+    /// Whether entering it destroys something that cannot be brought back.
+    pub const fn destroys(self) -> bool {
+        matches!(self, Self::Deleted | Self::Expired)
+    }
+}
+
+/// Why an account is in its stage, or will be in the next.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reason {
+    /// The account was created.
+    Created,
+    /// Billing says that it is paid for.
+    Paid,
+    /// The trial ended without payment.
+    TrialEnded,
+    /// The grace after the first failed payment ended.
+    PaymentFailed,
+    /// The subscription was cancelled and its period ended.
+    SubscriptionCanceled,
+    /// The first payment never came, or the trial ended without a way to pay.
+    SubscriptionLapsed,
+    /// The owner cancelled.
+    OwnerCancelled,
+    /// The owner asked for erasure.
+    OwnerErased,
+    /// The window of the stage before ended.
+    WindowEnded,
+    /// The deadline of the last backup came, or there is none.
+    BackupExpired,
+    /// The object was deleted with an explicit confirmation.
+    ObjectDeleted,
+}
+
+impl Reason {
+    const ALL: [Self; 11] = [
+        Self::Created,
+        Self::Paid,
+        Self::TrialEnded,
+        Self::PaymentFailed,
+        Self::SubscriptionCanceled,
+        Self::SubscriptionLapsed,
+        Self::OwnerCancelled,
+        Self::OwnerErased,
+        Self::WindowEnded,
+        Self::BackupExpired,
+        Self::ObjectDeleted,
+    ];
+
+    /// The reason's name as users see it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Created => "Created",
+            Self::Paid => "Paid",
+            Self::TrialEnded => "TrialEnded",
+            Self::PaymentFailed => "PaymentFailed",
+            Self::SubscriptionCanceled => "SubscriptionCanceled",
+            Self::SubscriptionLapsed => "SubscriptionLapsed",
+            Self::OwnerCancelled => "OwnerCancelled",
+            Self::OwnerErased => "OwnerErased",
+            Self::WindowEnded => "WindowEnded",
+            Self::BackupExpired => "BackupExpired",
+            Self::ObjectDeleted => "ObjectDeleted",
+        }
+    }
+
+    /// Reads what [`Self::name`] wrote.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
+    }
+}
+
+/// A fact, or why it could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Known<T> {
+    /// It was read.
+    Known(T),
+    /// It could not be read; never a reason to destroy anything.
+    Unknown(String),
+}
+
+/// The order in which billing's events count.
+pub type BillingMark = (i64, i64);
+
+/// The mark of a billing state: its epoch, then its sequence.
+pub fn mark(billing: &Billing) -> BillingMark {
+    (billing.epoch, billing.sequence)
+}
+
+/// What the ledger remembers of an account; the truth about it. Stored before effects, shown in status after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The stage that was decided last.
+    pub stage: Stage,
+    /// Why.
+    pub reason: Reason,
+    /// When it was decided; its effects follow.
+    pub decided_at: Moment,
+    /// When all its effects were seen; `None` while they are under way.
+    pub enforced_at: Option<Moment>,
+    /// When the stage's window ends, pinned when it was enforced.
+    pub leaves_at: Option<Moment>,
+    /// When nothing will be left.
+    pub data_gone_by: Option<Moment>,
+    /// When the one trial ends, pinned once in an account's life.
+    pub trial_ends_at: Option<Moment>,
+    /// The newest billing state that was accepted.
+    pub billing: Option<Billing>,
+    /// Payment counts only above this mark, after a closure was withdrawn.
+    pub paid_above: Option<BillingMark>,
+    /// The grace of the present run of failed payments: its first failure and its end.
+    pub grace: Option<Grace>,
+    /// The owner's closure.
+    pub closure: Option<ClosureRecord>,
+    /// Since when a hold is set.
+    pub held_since: Option<Moment>,
+    /// Until when the notice after a hold runs.
+    pub notice_until: Option<Moment>,
+    /// The Frozen backup that belongs to the present block.
+    pub frozen: Option<FrozenPin>,
+    /// Since when a restore runs.
+    pub restoring_since: Option<Moment>,
+}
+
+/// A pinned grace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grace {
+    /// The first failure of the run.
+    pub since: Moment,
+    /// When the account is blocked.
+    pub ends_at: Moment,
+}
+
+/// A closure as it was first seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClosureRecord {
+    /// How the account ends.
+    pub mode: ClosureMode,
+    /// Whether a cold backup outlives the database.
+    pub keeps_backup: bool,
+    /// When the operator first saw it.
+    pub seen_at: Moment,
+    /// With [`ClosureMode::Erase`]: when the data may be deleted.
+    pub delete_at: Moment,
+}
+
+/// Which Frozen backup has to exist before the database may go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FrozenPin {
+    /// Names the backup, so that a crash cannot make two.
+    pub due: Moment,
+    /// Its deadline.
+    pub expires_at: Moment,
+}
+
+impl Record {
+    /// The record of an account that was just created.
+    pub fn created(now: Moment) -> Self {
+        Self {
+            stage: Stage::Trial,
+            reason: Reason::Created,
+            decided_at: now,
+            enforced_at: None,
+            leaves_at: None,
+            data_gone_by: None,
+            trial_ends_at: None,
+            billing: None,
+            paid_above: None,
+            grace: None,
+            closure: None,
+            held_since: None,
+            notice_until: None,
+            frozen: None,
+            restoring_since: None,
+        }
+    }
+
+    fn is_paid(&self) -> bool {
+        self.closure.is_none()
+            && self.billing.as_ref().is_some_and(|b| b.state == BillingState::Active && self.paid_above.is_none_or(|floor| mark(b) > floor))
+    }
+
+    fn erasure(&self) -> Option<&ClosureRecord> {
+        self.closure.as_ref().filter(|c| c.mode == ClosureMode::Erase)
+    }
+
+    /// Whether no cold backup may outlive the database, because the owner said so.
+    pub fn waives_backup(&self) -> bool {
+        self.closure.as_ref().is_some_and(|c| !c.keeps_backup)
+    }
+}
+
+/// What the account's spec and billing say now.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    /// `.status.billing`.
+    pub billing: Option<&'a Billing>,
+    /// `.spec.closure`.
+    pub closure: Option<&'a Closure>,
+    /// Whether `.spec.hold` is set.
+    pub held: bool,
+    /// The plan's windows.
+    pub windows: Known<&'a Lifecycle>,
+    /// The plan's clock policy.
+    pub clock_policy: ClockPolicy,
+    /// When the account was created: billing from before that is refused.
+    pub created_at: Moment,
+    /// Whether the clock may pin anything.
+    pub clock: Trust,
+}
+
+/// What [`absorb`] had to refuse.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The billing state is older than one that was accepted before: a restored backup of the cluster, or a replay.
+    OlderBilling {
+        /// What was offered.
+        offered: BillingMark,
+        /// What was accepted before.
+        accepted: BillingMark,
+    },
+    /// A time in it lies in the future.
+    FutureBilling(Moment),
+    /// A time in it lies before the account.
+    AncientBilling(Moment),
+}
+
+/// Writes what the world says into the record. Says what it did not believe.
+pub fn absorb(record: &Record, seen: &Seen<'_>, now: Moment) -> (Record, Option<Refused>) {
+    let mut next = record.clone();
+    let mut refused = None;
+
+    if let Some(offered) = seen.billing
+        && record.billing.as_ref() != Some(offered)
+    {
+        match judge_billing(record.billing.as_ref(), offered, seen.created_at, now) {
+            Ok(()) => next.billing = Some(offered.clone()),
+            Err(why) => refused = Some(why),
+        }
+    }
+
+    absorb_closure(&mut next, seen, now);
+    absorb_hold(&mut next, seen, now);
+
+    if let (Known::Known(windows), Trust::Trusted) = (&seen.windows, &seen.clock) {
+        let recompute = seen.clock_policy == ClockPolicy::Recompute;
+        pin_grace(&mut next, windows, recompute);
+        if recompute {
+            recompute_windows(&mut next, windows);
+        }
+    }
+    (next, refused)
+}
+
+fn judge_billing(accepted: Option<&Billing>, offered: &Billing, created_at: Moment, now: Moment) -> Result<(), Refused> {
+    if let Some(accepted) = accepted
+        && mark(offered) <= mark(accepted)
+    {
+        return Err(Refused::OlderBilling { offered: mark(offered), accepted: mark(accepted) });
+    }
+    let latest = now + crate::clock::TOLERANCE;
+    let earliest = created_at - SignedDuration::from_hours(1);
+    for time in [Some(&offered.since), offered.delinquent_since.as_ref()].into_iter().flatten() {
+        if time.0 > latest {
+            return Err(Refused::FutureBilling(time.0));
+        }
+        if time.0 < earliest {
+            return Err(Refused::AncientBilling(time.0));
+        }
+    }
+    match &offered.period_end {
+        Some(end) if end.0 < earliest => Err(Refused::AncientBilling(end.0)),
+        _ => Ok(()),
+    }
+}
+
+fn absorb_closure(next: &mut Record, seen: &Seen<'_>, now: Moment) {
+    match (seen.closure, &next.closure) {
+        (Some(closure), before) => {
+            let same = before.as_ref().is_some_and(|b| b.mode == closure.mode && b.keeps_backup == closure.keeps_backup());
+            // A delay is pinned when the wish is seen; without windows or a clock that can be believed it waits.
+            let (Known::Known(windows), Trust::Trusted) = (&seen.windows, &seen.clock) else { return };
+            if !same {
+                let seen_at = before.as_ref().filter(|b| b.mode == closure.mode).map_or(now, |b| b.seen_at);
+                let delete_at = match closure.mode {
+                    ClosureMode::Cancel => seen_at,
+                    ClosureMode::Erase => seen_at + windows.erase_delay.duration(),
+                };
+                next.closure = Some(ClosureRecord { mode: closure.mode, keeps_backup: closure.keeps_backup(), seen_at, delete_at });
+                next.restoring_since = None;
+                repin_for_closure(next, windows);
+            }
+        }
+        (None, Some(_)) if next.stage < Stage::Deleted => {
+            // Withdrawn: what was open before stays closed until billing speaks anew.
+            next.closure = None;
+            next.paid_above = next.billing.as_ref().map(mark).or(Some((0, -1)));
+            if let (Known::Known(windows), Some(enforced_at)) = (&seen.windows, next.enforced_at) {
+                pin_stage(next, windows, enforced_at);
+                next.frozen = frozen_pin(next, enforced_at);
+            }
+        }
+        _ => {}
+    }
+    if let (Some(floor), Some(billing)) = (next.paid_above, &next.billing)
+        && mark(billing) > floor
+    {
+        next.paid_above = None;
+    }
+}
+
+/// An erasure shortens what was promised: the end comes `eraseDelay` after the wish.
+fn repin_for_closure(next: &mut Record, windows: &Lifecycle) {
+    let Some(erasure) = next.erasure() else { return };
+    let delete_at = erasure.delete_at;
+    let gone_by = if erasure.keeps_backup { delete_at + windows.cold_backup.duration() } else { delete_at };
+    match next.stage {
+        Stage::Blocked | Stage::Terminated if next.enforced_at.is_some() => {
+            next.leaves_at = Some(next.leaves_at.map_or(delete_at, |at| at.min(delete_at)));
+            let gone_by = next.data_gone_by.map_or(gone_by, |at| at.min(gone_by));
+            next.data_gone_by = Some(gone_by);
+            next.frozen =
+                if next.waives_backup() { None } else { frozen_pin(next, next.closure.as_ref().map_or(delete_at, |c| c.seen_at)) };
+        }
+        Stage::Deleted if next.waives_backup() => {
+            let end = next.leaves_at.map_or(delete_at, |at| at.min(delete_at));
+            next.leaves_at = Some(end);
+            next.data_gone_by = Some(end);
+        }
+        _ => {}
+    }
+}
+
+fn absorb_hold(next: &mut Record, seen: &Seen<'_>, now: Moment) {
+    match (seen.held, next.held_since) {
+        (true, None) => {
+            next.held_since = Some(now);
+            next.notice_until = None;
+        }
+        (false, Some(_)) => {
+            // Without windows the notice cannot be computed, and the hold stays.
+            if let Known::Known(windows) = &seen.windows {
+                next.held_since = None;
+                next.notice_until = Some(now + windows.hold_notice.duration());
+            }
+        }
+        _ => {}
+    }
+}
+
+fn pin_grace(next: &mut Record, windows: &Lifecycle, recompute: bool) {
+    let since = next
+        .billing
+        .as_ref()
+        .filter(|b| matches!(b.state, BillingState::PastDue | BillingState::Unpaid))
+        .map(|b| b.delinquent_since.as_ref().unwrap_or(&b.since).0);
+    next.grace = match (since, next.grace) {
+        (None, _) => None,
+        (Some(since), Some(grace)) if grace.since == since && !recompute => Some(grace),
+        (Some(since), _) => Some(Grace { since, ends_at: since + windows.payment_grace.duration() }),
+    };
+}
+
+fn recompute_windows(next: &mut Record, windows: &Lifecycle) {
+    let Some(enforced_at) = next.enforced_at else { return };
+    if next.erasure().is_some() {
+        return;
+    }
+    match next.stage {
+        Stage::Trial => {
+            next.trial_ends_at = Some(enforced_at + windows.trial.duration());
+            next.leaves_at = next.trial_ends_at;
+        }
+        Stage::Blocked => {
+            next.leaves_at = Some(enforced_at + windows.blocked.duration());
+            next.data_gone_by = next.leaves_at.map(|at| at + windows.terminated.duration() + windows.cold_backup.duration());
+        }
+        Stage::Terminated => {
+            next.leaves_at = Some(enforced_at + windows.terminated.duration());
+            next.data_gone_by = next.leaves_at.map(|at| at + windows.cold_backup.duration());
+        }
+        Stage::Active | Stage::Deleted | Stage::Expired => return,
+    }
+    if let (Some(pin), Some(gone_by)) = (next.frozen, next.data_gone_by)
+        && pin.expires_at != gone_by
+    {
+        next.frozen = frozen_pin(next, gone_by);
+    }
+}
+
+/// The Frozen backup that the record's end asks for, named from `due`.
+fn frozen_pin(record: &Record, due: Moment) -> Option<FrozenPin> {
+    let expires_at = record.data_gone_by?;
+    match record.frozen {
+        Some(pin) if pin.expires_at == expires_at => Some(pin),
+        // Two pins of one account must never share a name.
+        Some(pin) => Some(FrozenPin { due: due.max(pin.due + SignedDuration::from_secs(1)), expires_at }),
+        None => Some(FrozenPin { due, expires_at }),
+    }
+}
+
+/// What is known of the Frozen backup that [`Record::frozen`] names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Frozen {
+    /// There is none yet.
+    Missing,
+    /// It is being taken or proven.
+    Running,
+    /// It was proven and, a moment ago, was still all there.
+    Verified,
+    /// It could not be taken; the text says why.
+    Failed(String),
+    /// It was destroyed.
+    Erased,
+}
+
+/// What [`decide`] has to know besides the record.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The plan's windows.
+    pub windows: Known<Lifecycle>,
+    /// Whether the clock may be believed.
+    pub clock: Trust,
+    /// Whether billing still speaks, where it promised a heartbeat, and whether its state is the newest one.
+    pub billing: Known<()>,
+    /// The Frozen backup.
+    pub frozen: Known<Frozen>,
+    /// Whether the database's last session ended before the Frozen backup was taken and nobody got in since.
+    pub sealed: Known<bool>,
+    /// Whether the brake lets one more destructive step through.
+    pub brake: Known<bool>,
+    /// Whether everything destroyed by the stage before is gone (for the end of Deleted).
+    pub paused: bool,
+    /// Whether the object is being deleted with a confirmation.
+    pub confirmed_deletion: bool,
+}
+
+/// What is to be done now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing.
+    Stay,
+    /// Carry on with the effects of the stage that was decided.
+    Enforce,
+    /// Decide another stage.
+    Enter(Stage, Reason),
+    /// The Frozen backup would not live long enough: take another one.
+    Refreeze,
+    /// Restore the cold backup into a new database; Active follows.
+    Restore,
+}
+
+/// What delays a step that is due, by falling rank.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Blocker {
+    /// A hold, or the notice after it.
+    Hold {
+        /// Until when the notice runs; `None` while the hold is set.
+        until: Option<Moment>,
+    },
+    /// A fact that could not be read.
+    Unknown(String),
+    /// The brake.
+    Brake,
+    /// `spec.paused`.
+    Paused,
+    /// The Frozen backup is not proven yet.
+    Backup(String),
+    /// The database is not sealed yet.
+    Sessions,
+}
+
+/// What comes next if nothing changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// The stage.
+    pub stage: Stage,
+    /// When.
+    pub at: Moment,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// The decision.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// What is to be done now.
+    pub step: Step,
+    /// What comes next.
+    pub next: Option<Next>,
+    /// What delays what is due.
+    pub blockers: Vec<Blocker>,
+    /// Since when a step is due that something delays.
+    pub overdue_since: Option<Moment>,
+    /// When to look again at the latest, if nothing happens before.
+    pub wake_at: Option<Moment>,
+}
+
+/// How much later than promised the end may come before a new Frozen backup is taken: a tenth of its window.
+fn slip(windows: &Lifecycle) -> SignedDuration {
+    Window::seconds(windows.cold_backup.as_seconds() / 10).duration()
+}
+
+/// How long a restore that was begun in time may hold up the destruction of its backup.
+pub const RESTORE_EXTENSION: SignedDuration = SignedDuration::from_hours(24);
+
+/// Decides what is to be done with an account, from its record, the facts and the time. See the module's text.
+pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Verdict {
+    if record.enforced_at.is_none() {
+        return enforcing(record, facts, now);
+    }
+    let next = due(record, facts.confirmed_deletion);
+    let Some(next) = next else {
+        return Verdict {
+            step: Step::Stay,
+            next: None,
+            blockers: vec![],
+            overdue_since: None,
+            wake_at: record.notice_until.filter(|at| *at > now),
+        };
+    };
+    if next.at > now {
+        return Verdict { step: Step::Stay, next: Some(next), blockers: vec![], overdue_since: None, wake_at: Some(next.at) };
+    }
+    let (step, blockers) = step_to(record, facts, next, now);
+    let (step, overdue_since) = if blockers.is_empty() { (step, None) } else { (Step::Stay, Some(next.at)) };
+    let wake_at = blockers.iter().filter_map(|b| if let Blocker::Hold { until } = b { *until } else { None }).max();
+    Verdict { step, next: Some(next), blockers, overdue_since, wake_at }
+}
+
+/// A stage that was decided is carried through; only what destroys is asked about again.
+fn enforcing(record: &Record, facts: &Facts, now: Moment) -> Verdict {
+    let mut blockers = Vec::new();
+    if record.stage.destroys() {
+        blockers.extend(holds(record, now));
+        blockers.extend(unknowns(facts, record.closure.is_some()));
+    }
+    if facts.paused {
+        blockers.push(Blocker::Paused);
+    }
+    let step = if blockers.is_empty() { Step::Enforce } else { Step::Stay };
+    let overdue_since = (!blockers.is_empty()).then_some(record.decided_at);
+    let wake_at = record.notice_until.filter(|at| *at > now);
+    Verdict { step, next: due(record, false), blockers, overdue_since, wake_at }
+}
+
+/// Which stage follows, when and why, if nothing delays it.
+fn due(record: &Record, confirmed_deletion: bool) -> Option<Next> {
+    let since = record.enforced_at.unwrap_or(record.decided_at);
+    let to = |stage, at, reason| Some(Next { stage, at, reason });
+    if confirmed_deletion && record.stage < Stage::Blocked {
+        return to(Stage::Blocked, since, Reason::ObjectDeleted);
+    }
+    match record.stage {
+        Stage::Trial | Stage::Active => {
+            if let Some(closure) = &record.closure {
+                return match closure.mode {
+                    ClosureMode::Cancel => to(Stage::Terminated, closure.seen_at, Reason::OwnerCancelled),
+                    ClosureMode::Erase => to(Stage::Blocked, closure.seen_at, Reason::OwnerErased),
+                };
+            }
+            due_by_billing(record, since)
+        }
+        Stage::Blocked => {
+            if let Some(closure) = &record.closure {
+                return match closure.mode {
+                    ClosureMode::Cancel => to(Stage::Terminated, closure.seen_at.max(since), Reason::OwnerCancelled),
+                    ClosureMode::Erase => to(Stage::Deleted, closure.delete_at, Reason::OwnerErased),
+                };
+            }
+            if record.is_paid() && !confirmed_deletion {
+                return to(Stage::Active, since, Reason::Paid);
+            }
+            to(Stage::Terminated, record.leaves_at?, Reason::WindowEnded)
+        }
+        Stage::Terminated => {
+            if let Some(erasure) = record.erasure() {
+                return to(Stage::Deleted, record.leaves_at.map_or(erasure.delete_at, |at| at.min(erasure.delete_at)), Reason::OwnerErased);
+            }
+            if record.is_paid() && !confirmed_deletion {
+                return to(Stage::Active, since, Reason::Paid);
+            }
+            to(Stage::Deleted, record.leaves_at?, Reason::WindowEnded)
+        }
+        Stage::Deleted => {
+            let ends = record.leaves_at?;
+            if record.waives_backup() {
+                return to(Stage::Expired, ends, Reason::OwnerErased);
+            }
+            if record.is_paid() && !confirmed_deletion && restorable(record, ends) {
+                return to(Stage::Active, since, Reason::Paid);
+            }
+            to(Stage::Expired, ends, Reason::BackupExpired)
+        }
+        Stage::Expired => None,
+    }
+}
+
+/// A restore must begin before the backup's deadline, and extends it by a day at most.
+fn restorable(record: &Record, ends: Moment) -> bool {
+    record.restoring_since.is_none_or(|begun| begun < ends)
+}
+
+fn due_by_billing(record: &Record, since: Moment) -> Option<Next> {
+    let to = |stage, at, reason| Some(Next { stage, at, reason });
+    let trial_end = || record.trial_ends_at.and_then(|at| to(Stage::Blocked, at, Reason::TrialEnded));
+    let Some(billing) = &record.billing else {
+        return if record.stage == Stage::Trial { trial_end() } else { None };
+    };
+    match billing.state {
+        BillingState::Active if record.stage == Stage::Active => None,
+        // After a withdrawn closure the account stays what it is until billing speaks anew.
+        BillingState::Active if !record.is_paid() => trial_end(),
+        BillingState::Active => to(Stage::Active, since, Reason::Paid),
+        BillingState::PastDue | BillingState::Unpaid => to(Stage::Blocked, record.grace?.ends_at, Reason::PaymentFailed),
+        BillingState::Canceled => to(Stage::Blocked, billing.period_end.as_ref().unwrap_or(&billing.since).0, Reason::SubscriptionCanceled),
+        BillingState::Paused | BillingState::IncompleteExpired => to(Stage::Blocked, billing.since.0, Reason::SubscriptionLapsed),
+        BillingState::Trialing => trial_end(),
+        BillingState::Incomplete if record.stage == Stage::Trial => trial_end(),
+        BillingState::Incomplete => None,
+    }
+}
+
+/// What has to be done for the stage that is due, and what delays it.
+fn step_to(record: &Record, facts: &Facts, next: Next, now: Moment) -> (Step, Vec<Blocker>) {
+    let mut blockers = Vec::new();
+    let by_owner = record.closure.is_some() || facts.confirmed_deletion;
+    let enter = Step::Enter(next.stage, next.reason);
+    match next.stage {
+        Stage::Active => {
+            if facts.paused {
+                blockers.push(Blocker::Paused);
+            }
+            if record.stage != Stage::Deleted {
+                return (enter, blockers);
+            }
+            match restore_is_possible(record, facts, now) {
+                Ok(()) => return (Step::Restore, blockers),
+                Err(Some(blocker)) => blockers.push(blocker),
+                Err(None) => {
+                    let end = Next { stage: Stage::Expired, at: record.leaves_at.unwrap_or(now), reason: Reason::BackupExpired };
+                    return step_to(record, facts, end, now);
+                }
+            }
+            blockers.sort();
+            (Step::Restore, blockers)
+        }
+        Stage::Trial => (Step::Stay, blockers),
+        Stage::Blocked | Stage::Terminated => {
+            blockers.extend(unknowns(facts, by_owner));
+            if facts.paused {
+                blockers.push(Blocker::Paused);
+            }
+            (enter, blockers)
+        }
+        Stage::Deleted | Stage::Expired => {
+            blockers.extend(holds(record, now));
+            blockers.extend(unknowns(facts, by_owner));
+            match &facts.brake {
+                Known::Known(true) => {}
+                Known::Known(false) => blockers.push(Blocker::Brake),
+                Known::Unknown(why) => blockers.push(Blocker::Unknown(why.clone())),
+            }
+            if facts.paused {
+                blockers.push(Blocker::Paused);
+            }
+            if next.stage == Stage::Deleted && blockers.is_empty() {
+                return drop_or_wait(record, facts, enter, now);
+            }
+            (enter, blockers)
+        }
+    }
+}
+
+/// The last gate before a database goes: sealed, and a proven backup that lives long enough, or the owner's waiver.
+fn drop_or_wait(record: &Record, facts: &Facts, enter: Step, now: Moment) -> (Step, Vec<Blocker>) {
+    let mut blockers = Vec::new();
+    match &facts.sealed {
+        Known::Known(true) => {}
+        Known::Known(false) => blockers.push(Blocker::Sessions),
+        Known::Unknown(why) => blockers.push(Blocker::Unknown(why.clone())),
+    }
+    if record.waives_backup() {
+        return (enter, blockers);
+    }
+    if let Known::Known(windows) = &facts.windows {
+        let lives_long_enough = record.frozen.is_some_and(|pin| pin.expires_at >= now + windows.cold_backup.duration() - slip(windows));
+        if !lives_long_enough {
+            return (Step::Refreeze, blockers);
+        }
+    }
+    match &facts.frozen {
+        Known::Known(Frozen::Verified) => {}
+        Known::Known(Frozen::Erased) => return (Step::Refreeze, blockers),
+        Known::Known(Frozen::Missing | Frozen::Running) => {
+            blockers.push(Blocker::Backup("the cold backup is still being taken and proven".into()))
+        }
+        Known::Known(Frozen::Failed(why)) => blockers.push(Blocker::Backup(why.clone())),
+        Known::Unknown(why) => blockers.push(Blocker::Unknown(why.clone())),
+    }
+    (enter, blockers)
+}
+
+/// Whether the cold backup can be restored; `Err(None)` when nothing is left to restore.
+fn restore_is_possible(record: &Record, facts: &Facts, now: Moment) -> Result<(), Option<Blocker>> {
+    let ends = record.leaves_at.unwrap_or(now);
+    let over = match record.restoring_since {
+        Some(_) => now >= ends + RESTORE_EXTENSION,
+        None => now >= ends,
+    };
+    match &facts.frozen {
+        _ if over => Err(None),
+        Known::Known(Frozen::Verified) => Ok(()),
+        Known::Known(Frozen::Erased | Frozen::Missing) => Err(None),
+        Known::Known(Frozen::Running) => Err(Some(Blocker::Backup("the cold backup is not proven".into()))),
+        Known::Known(Frozen::Failed(why)) => Err(Some(Blocker::Backup(why.clone()))),
+        Known::Unknown(why) => Err(Some(Blocker::Unknown(why.clone()))),
+    }
+}
+
+fn holds(record: &Record, now: Moment) -> Option<Blocker> {
+    if record.held_since.is_some() {
+        return Some(Blocker::Hold { until: None });
+    }
+    record.notice_until.filter(|until| *until > now).map(|until| Blocker::Hold { until: Some(until) })
+}
+
+/// Facts without which nothing is closed or destroyed. The owner's own word does not wait for billing.
+fn unknowns(facts: &Facts, by_owner: bool) -> Vec<Blocker> {
+    let mut unknown = Vec::new();
+    if let Known::Unknown(why) = &facts.windows {
+        unknown.push(Blocker::Unknown(why.clone()));
+    }
+    if let Trust::Doubtful(why) = &facts.clock {
+        unknown.push(Blocker::Unknown(why.clone()));
+    }
+    if !by_owner && let Known::Unknown(why) = &facts.billing {
+        unknown.push(Blocker::Unknown(why.clone()));
+    }
+    unknown
+}
+
+/// The record of a decided stage. To be stored before its first effect.
+pub fn enter(record: &Record, stage: Stage, reason: Reason, now: Moment) -> Record {
+    let mut next = record.clone();
+    next.stage = stage;
+    next.reason = reason;
+    next.decided_at = now;
+    next.enforced_at = None;
+    next.restoring_since = None;
+    match stage {
+        Stage::Active => {
+            next.leaves_at = None;
+            next.data_gone_by = None;
+            next.frozen = None;
+        }
+        Stage::Deleted => {
+            // The promise stands as it was made; see `slip`.
+            next.leaves_at = if next.waives_backup() { Some(now) } else { next.frozen.map(|pin| pin.expires_at) };
+            next.data_gone_by = next.leaves_at;
+        }
+        Stage::Expired => next.leaves_at = None,
+        Stage::Trial | Stage::Blocked | Stage::Terminated => {}
+    }
+    next
+}
+
+/// The record of a stage whose effects were all seen: its window starts now. Waits, by leaving the record as it is,
+/// where a window cannot be pinned because the plan or the clock cannot be believed.
+pub fn enforced(record: &Record, windows: &Known<Lifecycle>, clock: &Trust, now: Moment) -> Record {
+    let mut next = record.clone();
+    let pins = matches!(record.stage, Stage::Trial | Stage::Blocked | Stage::Terminated);
+    match (windows, clock) {
+        (Known::Known(windows), Trust::Trusted) => {
+            next.enforced_at = Some(now);
+            if pins {
+                pin_stage(&mut next, windows, now);
+                if record.stage != Stage::Trial && !next.waives_backup() {
+                    next.frozen = frozen_pin(&next, now);
+                }
+            }
+        }
+        _ if pins => {}
+        _ => next.enforced_at = Some(now),
+    }
+    next
+}
+
+fn pin_stage(next: &mut Record, windows: &Lifecycle, enforced_at: Moment) {
+    let erasure = next.erasure().cloned();
+    match next.stage {
+        Stage::Trial => {
+            let ends = *next.trial_ends_at.get_or_insert(enforced_at + windows.trial.duration());
+            next.leaves_at = Some(ends);
+        }
+        Stage::Blocked => {
+            let leaves_at = erasure.as_ref().map_or(enforced_at + windows.blocked.duration(), |e| e.delete_at.max(enforced_at));
+            next.leaves_at = Some(leaves_at);
+            next.data_gone_by = Some(match &erasure {
+                None => leaves_at + windows.terminated.duration() + windows.cold_backup.duration(),
+                Some(e) if e.keeps_backup => leaves_at + windows.cold_backup.duration(),
+                Some(_) => leaves_at,
+            });
+        }
+        Stage::Terminated => {
+            let leaves_at = enforced_at + windows.terminated.duration();
+            next.leaves_at = Some(leaves_at);
+            let honest = leaves_at + windows.cold_backup.duration();
+            next.data_gone_by = match next.data_gone_by {
+                Some(promised) if promised <= honest && honest - slip(windows) <= promised => Some(promised),
+                _ => Some(honest),
+            };
+        }
+        Stage::Active | Stage::Deleted | Stage::Expired => {}
+    }
+}
+
+/// The record after [`Step::Refreeze`]: a Frozen backup that will live for the plan's window from now on.
+pub fn refreeze(record: &Record, windows: &Lifecycle, now: Moment) -> Record {
+    let mut next = record.clone();
+    next.data_gone_by = Some(now + windows.cold_backup.duration());
+    next.frozen =
+        frozen_pin(&Record { frozen: next.frozen.map(|pin| FrozenPin { expires_at: Moment::UNIX_EPOCH, ..pin }), ..next.clone() }, now);
+    next
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

@@ -1,0 +1,79 @@
+//! Metrics and logs. Labels never carry an account's name: their number must not grow with the tenants.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use std::sync::{Arc, Mutex};
+
+/// One step of a driver.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DriverStep {
+    /// `database`, `store`, `mover`, `ledger`.
+    pub driver: &'static str,
+    /// The step's verb, such as `suspend`.
+    pub step: &'static str,
+}
+
+/// A stage.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct StageLabel {
+    /// The stage's name.
+    pub stage: &'static str,
+}
+
+/// All metrics of the process.
+#[derive(Clone)]
+pub struct Telemetry {
+    /// What is exposed at `/metrics`.
+    pub registry: Arc<Mutex<Registry>>,
+    /// Durations of driver steps in seconds.
+    pub step_seconds: Family<DriverStep, Histogram, fn() -> Histogram>,
+    /// Failures of driver steps.
+    pub step_failures: Family<DriverStep, Counter>,
+    /// Accounts by stage.
+    pub accounts: Family<StageLabel, Gauge>,
+    /// How late stages were enforced, in seconds after they were due.
+    pub lateness: Family<StageLabel, Histogram, fn() -> Histogram>,
+    /// Accounts with a deadline that something delays.
+    pub overdue: Gauge,
+}
+
+fn durations() -> Histogram {
+    Histogram::new([0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0])
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("helpdesk_operator");
+        let step_seconds = Family::new_with_constructor(durations as fn() -> Histogram);
+        let lateness = Family::new_with_constructor(durations as fn() -> Histogram);
+        let step_failures = Family::default();
+        let accounts = Family::default();
+        let overdue = Gauge::default();
+        registry.register("driver_step_duration_seconds", "How long a step of a driver took", step_seconds.clone());
+        registry.register("driver_step_failures", "Steps of a driver that failed", step_failures.clone());
+        registry.register("accounts", "Accounts by stage", accounts.clone());
+        registry.register("transition_lateness_seconds", "How long after it was due a stage was enforced", lateness.clone());
+        registry.register("accounts_overdue", "Accounts with a deadline that something delays", overdue.clone());
+        Self { registry: Arc::new(Mutex::new(registry)), step_seconds, step_failures, accounts, lateness, overdue }
+    }
+}
+
+impl Telemetry {
+    /// Runs a driver's step and measures it.
+    ///
+    /// # Errors
+    /// Whatever the step returns.
+    pub async fn measure<T, E>(&self, driver: &'static str, step: &'static str, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let begun = std::time::Instant::now();
+        let result = work.await;
+        let label = DriverStep { driver, step };
+        self.step_seconds.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
+        if result.is_err() {
+            self.step_failures.get_or_create(&label).inc();
+        }
+        result
+    }
+}
