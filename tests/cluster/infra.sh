@@ -149,10 +149,13 @@ infra_manifests() {
 # In a cluster that is somebody's own nothing is known of paths and addresses: data lives as
 # long as its pod, and the service takes what address it gets.
 manifest() {
-  local own=(-e "s#\${DATA}#hostPath: {path: $STATE/data/$2, type: Directory}#" -e "s#\${ADDRESS}#$(address_of "$2")#")
-  # shellcheck disable=SC2016 # the manifests' own placeholders
-  [ "$NAME" != current ] || own=(-e 's#${DATA}#emptyDir: {}#' -e '/${ADDRESS}/d' -e 's#imagePullPolicy: Never#imagePullPolicy: IfNotPresent#')
-  sed -e "s#\${NAME}#$2#g" -e "s#\${IMAGE}#$3#g" "${own[@]}" "$1"
+  local fit
+  if [ "$NAME" = current ]; then
+    fit='/clusterIP:/d; s#imagePullPolicy: Never#imagePullPolicy: IfNotPresent#'
+  else
+    fit="s#{name: data, emptyDir: {}}#{name: data, hostPath: {path: $STATE/data/$2, type: Directory}}#; s#\${ADDRESS}#$(address_of "$2")#"
+  fi
+  sed -e "s#\${NAME}#$2#g" -e "s#\${IMAGE}#$3#g" -e "$fit" "$1"
 }
 
 wait_for_infra() {
@@ -216,51 +219,6 @@ write_env() {
 }
 
 variable() { tr a-z- A-Z_ <<<"$1"; }
-
-# ---- the operator's image ----
-
-# load_operator FILE: does nothing when that very program is loaded already.
-load_operator() {
-  local program=${1:-} key
-  [ -n "$program" ] || usage
-  [ -x "$program" ] || die "no program at $program (cargo build makes it)"
-  require_root
-  lock_cluster
-  require_up
-  key=$({ sha256sum <"$program" && cat "$repo/Dockerfile"; } | hash)
-  if [ "$(cat "$STATE/operator" 2>/dev/null)" = "$key" ]; then
-    say "the operator's image is up to date in cluster $NAME"
-    echo "$key"
-    return
-  fi
-  trap 'end_step; exit 130' INT TERM HUP
-  exec 8>"$CACHE/lock"
-  flock 8
-  step "making the operator's image" "$CACHE/log/operator-image" image_operator "$program" "$key"
-  step "loading the operator's image into cluster $NAME" "$STATE/log/load-operator" import_operator "$key"
-  exec 8>&-
-  echo "$key" >"$STATE/operator"
-  echo "$key"
-}
-
-# Everything after the build stage is the Dockerfile's own.
-image_operator() {
-  new_context
-  # Symbols of a development build are most of its size, and no image needs them.
-  strip --strip-debug -o "$context/helpdesk-operator" "$1"
-  bud bud --isolation chroot --layers --file "$repo/Dockerfile" --build-arg "BASE=localhost/debian:$DEBIAN_SUITE" \
-    --build-arg BINARY_FROM=prebuilt --tag localhost/helpdesk-operator:dev "$context"
-  rm -rf "$context"
-  bud tag localhost/helpdesk-operator:dev "localhost/helpdesk-operator:$2"
-  save_image "localhost/helpdesk-operator:dev" "$CACHE/new/operator.tar"
-}
-
-import_operator() {
-  in_node ctr --namespace k8s.io images import "$CACHE/new/operator.tar"
-  in_node ctr --namespace k8s.io images tag --force localhost/helpdesk-operator:dev "localhost/helpdesk-operator:$1"
-}
-
-in_node() { nsenter --target "$(node_pid)" --net --mount --cgroup --ipc --pid "$@"; }
 
 # ---- the edge, when asked for ----
 
