@@ -1,1 +1,731 @@
+//! Golden timelines that read like a story, and random ones that hold the promises.
 
+use super::*;
+use crate::api::Time;
+use proptest::prelude::*;
+
+fn at(text: &str) -> Moment {
+    text.parse().unwrap_or_else(|_| format!("{text}T00:00:00Z").parse().unwrap())
+}
+
+fn days(n: i64) -> SignedDuration {
+    SignedDuration::from_hours(24 * n)
+}
+
+/// An account whose effects succeed at once, driven as the controller drives it.
+#[derive(Clone)]
+struct Story {
+    now: Moment,
+    created_at: Moment,
+    record: Record,
+    windows: Lifecycle,
+    policy: ClockPolicy,
+    billing: Option<Billing>,
+    closure: Option<Closure>,
+    held: bool,
+    facts: Facts,
+    /// Backups by the deadline that their pin asked for.
+    frozen_taken: Option<FrozenPin>,
+    log: Vec<String>,
+    refused: Vec<Refused>,
+    /// Every stage that was entered, with the time and the stage before.
+    entered: Vec<(Moment, Stage, Stage)>,
+    restores: u32,
+}
+
+impl Story {
+    fn new() -> Self {
+        let now = at("2026-01-01");
+        let windows = Lifecycle::default();
+        Self {
+            now,
+            created_at: now,
+            record: Record::created(now),
+            windows,
+            policy: ClockPolicy::Keep,
+            billing: None,
+            closure: None,
+            held: false,
+            facts: Facts {
+                windows: Known::Known(windows),
+                clock: Trust::Trusted,
+                billing: Known::Known(()),
+                frozen: Known::Known(Frozen::Missing),
+                sealed: Known::Known(true),
+                brake: Known::Known(true),
+                paused: false,
+                confirmed_deletion: false,
+            },
+            frozen_taken: None,
+            log: Vec::new(),
+            refused: Vec::new(),
+            entered: Vec::new(),
+            restores: 0,
+        }
+        .settled()
+    }
+
+    fn settled(mut self) -> Self {
+        self.settle();
+        self
+    }
+
+    fn bill(&mut self, state: BillingState) -> &mut Self {
+        let sequence = self.billing.as_ref().map_or(1, |b| b.sequence + 1);
+        let delinquent = matches!(state, BillingState::PastDue | BillingState::Unpaid);
+        let before = self.billing.as_ref().filter(|b| matches!(b.state, BillingState::PastDue | BillingState::Unpaid));
+        let delinquent_since = delinquent.then(|| before.and_then(|b| b.delinquent_since.clone()).unwrap_or(Time(self.now)));
+        let period_end = (state == BillingState::Canceled).then(|| Time(self.now + days(10)));
+        self.billing = Some(Billing { state, since: Time(self.now), delinquent_since, period_end, sequence, epoch: 0 });
+        self.settle();
+        self
+    }
+
+    fn close(&mut self, mode: ClosureMode, cold_backup: Option<bool>) -> &mut Self {
+        self.closure = Some(Closure { mode, requested_by: None, cold_backup });
+        self.settle();
+        self
+    }
+
+    /// One reconcile. Says whether anything moved.
+    fn reconcile(&mut self) -> bool {
+        let before = self.record.clone();
+        let seen = Seen {
+            billing: self.billing.as_ref(),
+            closure: self.closure.as_ref(),
+            held: self.held,
+            windows: match &self.facts.windows {
+                Known::Known(_) => Known::Known(&self.windows),
+                Known::Unknown(why) => Known::Unknown(why.clone()),
+            },
+            clock_policy: self.policy,
+            created_at: self.created_at,
+            clock: self.facts.clock.clone(),
+        };
+        let (record, refused) = absorb(&self.record, &seen, self.now);
+        self.record = record;
+        self.refused.extend(refused);
+        if let Known::Known(windows) = &mut self.facts.windows {
+            *windows = self.windows;
+        }
+        if self.record.enforced_at.is_some()
+            && matches!(self.record.stage, Stage::Blocked | Stage::Terminated)
+            && self.record.frozen.is_some()
+            && self.facts.frozen != Known::Known(Frozen::Failed("no space left in the bucket".into()))
+        {
+            self.frozen_taken = self.record.frozen;
+        }
+        if !matches!(self.facts.frozen, Known::Unknown(_) | Known::Known(Frozen::Failed(_))) {
+            let taken = self.frozen_taken.filter(|pin| Some(*pin) == self.record.frozen);
+            self.facts.frozen = Known::Known(match taken {
+                Some(pin) if pin.expires_at <= self.now => Frozen::Erased,
+                Some(_) => Frozen::Verified,
+                None => Frozen::Missing,
+            });
+        }
+        match decide(&self.record, &self.facts, self.now).step {
+            Step::Stay => {}
+            Step::Enforce => {
+                let known = self.facts.windows.clone();
+                self.record = enforced(&self.record, &known, &self.facts.clock.clone(), self.now);
+            }
+            Step::Enter(stage, reason) => {
+                self.entered.push((self.now, self.record.stage, stage));
+                self.log.push(format!("{} {} ({})", self.now.strftime("%Y-%m-%d %H:%M"), stage.name(), reason.name()));
+                self.record = enter(&self.record, stage, reason, self.now);
+            }
+            Step::Refreeze => self.record = refreeze(&self.record, &self.windows, self.now),
+            Step::Restore => {
+                self.restores += 1;
+                self.log.push(format!("{} restored", self.now.strftime("%Y-%m-%d %H:%M")));
+                self.entered.push((self.now, self.record.stage, Stage::Active));
+                self.record = enter(&self.record, Stage::Active, Reason::Paid, self.now);
+            }
+        }
+        self.record != before
+    }
+
+    /// Reconciles at this moment until nothing moves.
+    fn settle(&mut self) {
+        for _ in 0..20 {
+            if !self.reconcile() {
+                return;
+            }
+        }
+        panic!("never settles: {:?}", self.record);
+    }
+
+    /// Sleeps as the controller does, until each deadline, up to `until`.
+    fn run_until(&mut self, until: Moment) -> &mut Self {
+        loop {
+            let wake = decide(&self.record, &self.facts, self.now).wake_at.filter(|w| *w > self.now && *w <= until);
+            self.now = wake.unwrap_or(until);
+            self.settle();
+            if wake.is_none() {
+                return self;
+            }
+        }
+    }
+
+    fn pass(&mut self, n: i64) -> &mut Self {
+        self.run_until(self.now + days(n))
+    }
+
+    fn told(&self) -> String {
+        self.log.join("\n")
+    }
+
+    fn verdict(&self) -> Verdict {
+        decide(&self.record, &self.facts, self.now)
+    }
+}
+
+#[test]
+fn a_trial_that_nobody_pays_for_runs_through_every_stage_to_the_day() {
+    let mut story = Story::new();
+    story.pass(400);
+    assert_eq!(
+        story.told(),
+        "2026-01-15 00:00 Blocked (TrialEnded)\n\
+         2026-03-16 00:00 Terminated (WindowEnded)\n\
+         2026-04-15 00:00 Deleted (WindowEnded)\n\
+         2026-05-15 00:00 Expired (BackupExpired)"
+    );
+}
+
+#[test]
+fn a_failed_payment_has_seven_days_from_the_first_failure() {
+    let mut story = Story::new();
+    story.pass(3).bill(BillingState::Active).pass(30).bill(BillingState::PastDue).pass(3).bill(BillingState::Unpaid).pass(10);
+    assert_eq!(story.told(), "2026-01-04 00:00 Active (Paid)\n2026-02-10 00:00 Blocked (PaymentFailed)");
+    assert_eq!(story.record.data_gone_by, Some(at("2026-06-10")));
+}
+
+#[test]
+fn a_payment_within_the_grace_changes_nothing_else() {
+    let mut story = Story::new();
+    story.bill(BillingState::Active).pass(30).bill(BillingState::PastDue).pass(6).bill(BillingState::Active).pass(90);
+    assert_eq!(story.told(), "2026-01-01 00:00 Active (Paid)");
+}
+
+#[test]
+fn a_new_run_of_failures_has_a_grace_of_its_own() {
+    let mut story = Story::new();
+    story.bill(BillingState::Active).bill(BillingState::PastDue).pass(6).bill(BillingState::Active).pass(1).bill(BillingState::PastDue).pass(6);
+    assert_eq!(story.record.stage, Stage::Active);
+    story.pass(1);
+    assert_eq!(story.record.stage, Stage::Blocked);
+}
+
+#[test]
+fn a_cancelled_subscription_is_blocked_at_the_end_of_its_period() {
+    let mut story = Story::new();
+    story.bill(BillingState::Active).bill(BillingState::Canceled).pass(11);
+    assert_eq!(story.told(), "2026-01-01 00:00 Active (Paid)\n2026-01-11 00:00 Blocked (SubscriptionCanceled)");
+}
+
+#[test]
+fn paused_and_incomplete_expired_are_a_trial_that_ran_out() {
+    for state in [BillingState::Paused, BillingState::IncompleteExpired] {
+        let mut story = Story::new();
+        story.pass(2).bill(state);
+        assert_eq!(story.told(), "2026-01-03 00:00 Blocked (SubscriptionLapsed)");
+    }
+}
+
+#[test]
+fn trialing_and_incomplete_leave_the_one_trial_as_it_is() {
+    for state in [BillingState::Trialing, BillingState::Incomplete] {
+        let mut story = Story::new();
+        story.pass(2).bill(state).pass(20);
+        assert_eq!(story.told(), "2026-01-15 00:00 Blocked (TrialEnded)");
+    }
+}
+
+#[test]
+fn incomplete_changes_nothing_for_an_active_account() {
+    let mut story = Story::new();
+    story.bill(BillingState::Active).bill(BillingState::Incomplete).pass(300);
+    assert_eq!(story.record.stage, Stage::Active);
+}
+
+#[test]
+fn payment_reopens_at_blocked_and_at_terminated() {
+    for (wait, stage) in [(20, Stage::Blocked), (80, Stage::Terminated)] {
+        let mut story = Story::new();
+        story.pass(wait);
+        assert_eq!(story.record.stage, stage);
+        story.bill(BillingState::Active);
+        assert_eq!((story.record.stage, story.record.data_gone_by, story.restores), (Stage::Active, None, 0));
+    }
+}
+
+#[test]
+fn payment_at_deleted_restores_the_cold_backup_first() {
+    let mut story = Story::new();
+    story.pass(110).bill(BillingState::Active);
+    assert_eq!((story.record.stage, story.restores), (Stage::Active, 1));
+}
+
+#[test]
+fn payment_after_expired_brings_nothing_back() {
+    let mut story = Story::new();
+    story.pass(140).bill(BillingState::Active).pass(10);
+    assert_eq!((story.record.stage, story.restores), (Stage::Expired, 0));
+}
+
+#[test]
+fn billing_counted_twice_or_out_of_order_changes_nothing() {
+    let mut story = Story::new();
+    story.bill(BillingState::Active).bill(BillingState::PastDue);
+    let before = story.record.clone();
+    let late = Billing { state: BillingState::Active, sequence: 1, ..story.billing.clone().unwrap() };
+    story.billing = Some(late);
+    story.settle();
+    assert_eq!(story.record, before);
+    assert!(matches!(story.refused.last(), Some(Refused::OlderBilling { .. })));
+}
+
+#[test]
+fn billing_from_the_future_or_from_before_the_account_is_refused() {
+    for since in [at("2027-01-01"), at("2020-01-01")] {
+        let mut story = Story::new();
+        story.billing = Some(Billing { state: BillingState::Paused, since: Time(since), delinquent_since: None, period_end: None, sequence: 1, epoch: 0 });
+        story.settle();
+        assert_eq!((story.record.stage, story.record.billing.is_none()), (Stage::Trial, true));
+        assert!(!story.refused.is_empty());
+    }
+}
+
+#[test]
+fn a_raised_epoch_starts_the_sequence_anew() {
+    let mut story = Story::new();
+    story.bill(BillingState::Active).bill(BillingState::PastDue);
+    story.billing = Some(Billing { state: BillingState::Active, since: Time(story.now), delinquent_since: None, period_end: None, sequence: 0, epoch: 1 });
+    story.pass(20);
+    assert_eq!(story.record.stage, Stage::Active);
+}
+
+#[test]
+fn the_owner_cancels_and_is_terminated_now() {
+    let mut story = Story::new();
+    story.bill(BillingState::Active).pass(5).close(ClosureMode::Cancel, None).pass(100);
+    assert_eq!(
+        story.told(),
+        "2026-01-01 00:00 Active (Paid)\n\
+         2026-01-06 00:00 Terminated (OwnerCancelled)\n\
+         2026-02-05 00:00 Deleted (WindowEnded)\n\
+         2026-03-07 00:00 Expired (BackupExpired)"
+    );
+}
+
+#[test]
+fn a_cancellation_beats_billing_until_it_is_withdrawn_and_billing_speaks_anew() {
+    let mut story = Story::new();
+    story.bill(BillingState::Active).close(ClosureMode::Cancel, None).pass(1).bill(BillingState::Active);
+    assert_eq!(story.record.stage, Stage::Terminated);
+    story.closure = None;
+    story.pass(1);
+    assert_eq!(story.record.stage, Stage::Terminated);
+    story.bill(BillingState::Active);
+    assert_eq!(story.record.stage, Stage::Active);
+}
+
+#[test]
+fn an_erasure_blocks_now_and_deletes_after_its_delay() {
+    let mut story = Story::new();
+    story.bill(BillingState::Active).pass(5).close(ClosureMode::Erase, None).pass(40);
+    assert_eq!(
+        story.told(),
+        "2026-01-01 00:00 Active (Paid)\n\
+         2026-01-06 00:00 Blocked (OwnerErased)\n\
+         2026-01-07 00:00 Deleted (OwnerErased)\n\
+         2026-02-06 00:00 Expired (BackupExpired)"
+    );
+}
+
+#[test]
+fn an_erasure_without_a_cold_backup_leaves_nothing_after_its_delay() {
+    for wait in [0, 20, 80] {
+        let mut story = Story::new();
+        story.pass(wait).close(ClosureMode::Erase, Some(false));
+        let delete_at = story.now + days(1);
+        story.pass(2);
+        assert_eq!(story.record.stage, Stage::Expired, "after {wait} days");
+        assert_eq!(story.entered.iter().find(|(_, _, to)| *to == Stage::Deleted).map(|(when, ..)| *when), Some(delete_at));
+    }
+}
+
+#[test]
+fn an_erasure_at_deleted_destroys_the_cold_backup_after_its_delay() {
+    let mut story = Story::new();
+    story.pass(106).close(ClosureMode::Erase, Some(false)).pass(2);
+    assert_eq!(story.record.stage, Stage::Expired);
+    assert!(story.told().ends_with("2026-04-18 00:00 Expired (OwnerErased)"), "{}", story.told());
+}
+
+#[test]
+fn an_erased_account_never_reopens() {
+    let mut story = Story::new();
+    story.close(ClosureMode::Erase, None).bill(BillingState::Active).pass(10).bill(BillingState::Active);
+    assert_eq!((story.record.stage, story.restores), (Stage::Deleted, 0));
+}
+
+#[test]
+fn an_erasure_that_is_withdrawn_in_its_delay_leaves_the_account_blocked_with_its_full_window() {
+    let mut story = Story::new();
+    story.bill(BillingState::Active).close(ClosureMode::Erase, None);
+    story.now += SignedDuration::from_hours(12);
+    story.closure = None;
+    story.pass(30);
+    assert_eq!(story.record.stage, Stage::Blocked);
+    story.bill(BillingState::Active);
+    assert_eq!(story.record.stage, Stage::Active);
+}
+
+#[test]
+fn an_erasure_of_a_blocked_account_shortens_the_promise_and_freezes_a_backup_with_that_deadline() {
+    let mut story = Story::new();
+    story.pass(20);
+    let before = story.record.frozen.unwrap();
+    story.close(ClosureMode::Erase, None);
+    let pin = story.record.frozen.unwrap();
+    assert_eq!(pin.expires_at, story.now + days(31));
+    assert_ne!(pin.due, before.due);
+}
+
+#[test]
+fn a_hold_stops_every_destruction_and_no_block() {
+    let mut story = Story::new();
+    story.held = true;
+    story.pass(400);
+    assert_eq!(story.told(), "2026-01-15 00:00 Blocked (TrialEnded)\n2026-03-16 00:00 Terminated (WindowEnded)");
+    let verdict = story.verdict();
+    assert_eq!(verdict.blockers, vec![Blocker::Hold { until: None }]);
+    assert_eq!(verdict.overdue_since, Some(at("2026-04-15")));
+}
+
+#[test]
+fn after_a_hold_there_is_a_day_of_notice_and_a_fresh_cold_backup_that_lives_its_full_window() {
+    let mut story = Story::new();
+    story.held = true;
+    story.pass(400);
+    story.held = false;
+    let released = story.now;
+    story.pass(400);
+    let deleted = story.entered.iter().find(|(_, _, to)| *to == Stage::Deleted).unwrap().0;
+    let expired = story.entered.iter().find(|(_, _, to)| *to == Stage::Expired).unwrap().0;
+    assert_eq!(deleted, released + days(1));
+    assert_eq!(expired, deleted + days(30));
+}
+
+#[test]
+fn a_hold_at_deleted_keeps_the_backup() {
+    let mut story = Story::new();
+    story.pass(110);
+    story.held = true;
+    story.pass(300);
+    assert_eq!(story.record.stage, Stage::Deleted);
+}
+
+#[test]
+fn an_edited_plan_moves_no_running_clock_unless_it_says_so() {
+    for (policy, ends) in [(ClockPolicy::Keep, at("2026-01-15")), (ClockPolicy::Recompute, at("2026-01-31"))] {
+        let mut story = Story::new();
+        story.pass(5);
+        story.windows.trial = Window::days(30);
+        story.policy = policy;
+        story.pass(40);
+        assert_eq!(story.entered[0].0, ends);
+    }
+}
+
+#[test]
+fn a_paused_account_stays_where_it_is_and_says_what_is_overdue() {
+    let mut story = Story::new();
+    story.facts.paused = true;
+    story.pass(200);
+    assert_eq!(story.record.stage, Stage::Trial);
+    assert_eq!(story.verdict().blockers, vec![Blocker::Paused]);
+    story.facts.paused = false;
+    story.pass(0);
+    assert_eq!((story.record.stage, story.record.enforced_at), (Stage::Blocked, Some(at("2026-07-20"))));
+}
+
+#[test]
+fn an_operator_that_was_away_for_a_hundred_days_lengthens_windows_and_never_runs_through_them() {
+    let mut story = Story::new();
+    story.pass(20);
+    story.now += days(100);
+    story.settle();
+    assert_eq!(story.record.stage, Stage::Terminated);
+    story.pass(200);
+    assert_eq!(
+        story.told(),
+        "2026-01-15 00:00 Blocked (TrialEnded)\n\
+         2026-05-01 00:00 Terminated (WindowEnded)\n\
+         2026-05-31 00:00 Deleted (WindowEnded)\n\
+         2026-06-30 00:00 Expired (BackupExpired)"
+    );
+}
+
+/// Each fact in turn, made unknown.
+fn with_unknown(n: usize, story: &mut Story) {
+    let why = || "could not be read".to_owned();
+    match n {
+        0 => story.facts.windows = Known::Unknown(why()),
+        1 => story.facts.clock = Trust::Doubtful(why()),
+        2 => story.facts.billing = Known::Unknown(why()),
+        3 => story.facts.frozen = Known::Unknown(why()),
+        4 => story.facts.sealed = Known::Unknown(why()),
+        _ => story.facts.brake = Known::Unknown(why()),
+    }
+}
+
+#[test]
+fn no_unknown_fact_at_any_stage_permits_destruction() {
+    for wait in [0, 5, 20, 80] {
+        for fact in 0..6 {
+            let mut story = Story::new();
+            story.pass(wait);
+            with_unknown(fact, &mut story);
+            story.pass(500);
+            assert!(story.record.stage < Stage::Deleted, "fact {fact} unknown after {wait} days: {}", story.told());
+            assert!(!story.verdict().blockers.is_empty());
+        }
+    }
+}
+
+#[test]
+fn an_unknown_plan_clock_billing_or_brake_keeps_the_cold_backup() {
+    for fact in [0, 1, 2, 5] {
+        let mut story = Story::new();
+        story.pass(110);
+        with_unknown(fact, &mut story);
+        story.pass(500);
+        assert_eq!(story.record.stage, Stage::Deleted, "fact {fact}");
+    }
+}
+
+#[test]
+fn a_backup_that_failed_keeps_the_database() {
+    let mut story = Story::new();
+    story.facts.frozen = Known::Known(Frozen::Failed("no space left in the bucket".into()));
+    story.pass(500);
+    assert_eq!(story.record.stage, Stage::Terminated);
+    assert_eq!(story.verdict().blockers, vec![Blocker::Backup("no space left in the bucket".into())]);
+}
+
+#[test]
+fn a_cold_backup_that_ran_out_while_something_waited_is_taken_anew() {
+    let mut story = Story::new();
+    story.facts.brake = Known::Known(false);
+    story.pass(300);
+    assert_eq!(story.verdict().blockers, vec![Blocker::Brake]);
+    story.facts.brake = Known::Known(true);
+    story.pass(0);
+    assert_eq!(story.record.stage, Stage::Deleted);
+    assert_eq!(story.record.leaves_at, Some(story.now + days(30)));
+}
+
+#[test]
+fn a_clock_that_goes_back_pins_nothing_and_destroys_nothing() {
+    let mut story = Story::new();
+    story.pass(80);
+    story.facts.clock = Trust::Doubtful("the clock shows 2020".into());
+    story.now = at("2020-01-01");
+    let before = story.record.clone();
+    story.settle();
+    assert_eq!(story.record, before);
+}
+
+#[test]
+fn a_clock_that_leaps_ahead_moves_one_stage_at_most_even_when_it_is_believed() {
+    let mut story = Story::new();
+    story.pass(20);
+    story.now += days(3650);
+    story.settle();
+    assert_eq!(story.record.stage, Stage::Terminated);
+}
+
+#[test]
+fn deadlines_are_kept_to_the_second() {
+    let mut story = Story::new();
+    story.run_until(at("2026-01-14T23:59:59Z"));
+    assert_eq!(story.record.stage, Stage::Trial);
+    story.run_until(at("2026-01-15T00:00:00Z"));
+    assert_eq!(story.record.stage, Stage::Blocked);
+}
+
+#[test]
+fn a_confirmed_deletion_of_the_object_takes_the_safe_path() {
+    let mut story = Story::new();
+    story.bill(BillingState::Active);
+    story.facts.confirmed_deletion = true;
+    story.pass(0);
+    assert_eq!(story.record.stage, Stage::Blocked);
+    assert!(story.record.frozen.is_some());
+}
+
+#[test]
+fn a_restore_that_was_begun_in_time_extends_the_deadline_by_a_day_at_most() {
+    let mut story = Story::new();
+    story.pass(110);
+    story.bill(BillingState::Incomplete);
+    let ends = story.record.leaves_at.unwrap();
+    let mut record = Record { restoring_since: Some(ends - SignedDuration::from_secs(1)), ..story.record.clone() };
+    record.billing = Some(Billing { state: BillingState::Active, since: Time(story.now), delinquent_since: None, period_end: None, sequence: 99, epoch: 0 });
+    let facts = Facts { frozen: Known::Known(Frozen::Verified), ..story.facts.clone() };
+    assert_eq!(decide(&record, &facts, ends + SignedDuration::from_hours(23)).step, Step::Restore);
+    assert_eq!(decide(&record, &facts, ends + SignedDuration::from_hours(24)).step, Step::Enter(Stage::Expired, Reason::BackupExpired));
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Wait(i64),
+    Bill(BillingState),
+    Close(bool, Option<bool>),
+    Withdraw,
+    Hold(bool),
+    Pause(bool),
+    Unknown(usize),
+    AllKnown,
+    Brake(bool),
+    Plan(i64),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let state = prop::sample::select(vec![
+        BillingState::Trialing,
+        BillingState::Active,
+        BillingState::PastDue,
+        BillingState::Unpaid,
+        BillingState::Canceled,
+        BillingState::Incomplete,
+        BillingState::IncompleteExpired,
+        BillingState::Paused,
+    ]);
+    prop_oneof![
+        6 => (0_i64..60 * 24 * 3600).prop_map(Event::Wait),
+        4 => state.prop_map(Event::Bill),
+        1 => (any::<bool>(), prop::option::of(any::<bool>())).prop_map(|(cancel, cold)| Event::Close(cancel, cold)),
+        1 => Just(Event::Withdraw),
+        1 => any::<bool>().prop_map(Event::Hold),
+        1 => any::<bool>().prop_map(Event::Pause),
+        1 => (0_usize..6).prop_map(Event::Unknown),
+        2 => Just(Event::AllKnown),
+        1 => any::<bool>().prop_map(Event::Brake),
+        1 => (1_i64..100).prop_map(Event::Plan),
+    ]
+}
+
+/// What must be true after every reconcile, whatever happened before.
+fn invariants(story: &Story, before: &Story) {
+    let (from, to) = (before.record.stage, story.record.stage);
+    if to == Stage::Deleted && from != to {
+        let proven = story.record.waives_backup() || before.facts.frozen == Known::Known(Frozen::Verified) || story.frozen_taken.is_some();
+        assert!(proven, "dropped without a proven backup or a waiver");
+        assert!(from == Stage::Blocked || from == Stage::Terminated);
+    }
+    if story.record.stage.destroys() && from < to {
+        assert!(story.record.held_since.is_none(), "destroyed under a hold");
+        assert!(story.record.notice_until.is_none_or(|until| until <= story.now), "destroyed within the notice");
+        assert!(!story.facts.paused, "destroyed while paused");
+        assert_eq!(story.facts.clock, Trust::Trusted, "destroyed by a clock that is not believed");
+        assert!(matches!(story.facts.windows, Known::Known(_)), "destroyed under an unknown plan");
+        assert_eq!(story.facts.brake, Known::Known(true), "destroyed through the brake");
+    }
+    if from == Stage::Expired {
+        assert_eq!(to, Stage::Expired, "something came back from nothing");
+    }
+    if from == Stage::Deleted && to == Stage::Expired && !story.record.waives_backup() {
+        let pin = before.record.leaves_at.unwrap();
+        assert!(story.now >= pin, "a backup went before its deadline");
+    }
+    if matches!(to, Stage::Blocked | Stage::Terminated) && story.record.enforced_at.is_some() {
+        assert!(story.record.leaves_at.is_some() && story.record.data_gone_by.is_some(), "a clock that does not run");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_promises_hold(events in prop::collection::vec(event(), 1..40)) {
+        let mut story = Story::new();
+        for event in events {
+            match event {
+                Event::Wait(seconds) => {
+                    let until = story.now + SignedDuration::from_secs(seconds);
+                    loop {
+                        let wake = decide(&story.record, &story.facts, story.now).wake_at.filter(|w| *w > story.now && *w <= until);
+                        story.now = wake.unwrap_or(until);
+                        for _ in 0..20 {
+                            let before = story.clone();
+                            let moved = story.reconcile();
+                            invariants(&story, &before);
+                            if !moved { break }
+                        }
+                        if wake.is_none() { break }
+                    }
+                    continue;
+                }
+                Event::Bill(state) => {
+                    let sequence = story.billing.as_ref().map_or(1, |b| b.sequence + 1);
+                    let delinquent = matches!(state, BillingState::PastDue | BillingState::Unpaid);
+                    story.billing = Some(Billing {
+                        state,
+                        since: Time(story.now),
+                        delinquent_since: delinquent.then_some(Time(story.now)),
+                        period_end: None,
+                        sequence,
+                        epoch: 0,
+                    });
+                }
+                Event::Close(cancel, cold) => {
+                    let mode = if cancel { ClosureMode::Cancel } else { ClosureMode::Erase };
+                    if story.record.stage < Stage::Deleted || mode == ClosureMode::Erase {
+                        story.closure = Some(Closure { mode, requested_by: None, cold_backup: if cancel { None } else { cold } });
+                    }
+                }
+                Event::Withdraw => if story.record.stage < Stage::Deleted { story.closure = None },
+                Event::Hold(held) => story.held = held,
+                Event::Pause(paused) => story.facts.paused = paused,
+                Event::Unknown(fact) => with_unknown(fact, &mut story),
+                Event::AllKnown => {
+                    story.facts.windows = Known::Known(story.windows);
+                    story.facts.clock = Trust::Trusted;
+                    story.facts.billing = Known::Known(());
+                    story.facts.sealed = Known::Known(true);
+                    story.facts.brake = Known::Known(true);
+                    story.facts.frozen = Known::Known(Frozen::Missing);
+                }
+                Event::Brake(free) => story.facts.brake = Known::Known(free),
+                Event::Plan(n) => story.windows.terminated = Window::days(n),
+            }
+            for _ in 0..20 {
+                let before = story.clone();
+                let moved = story.reconcile();
+                invariants(&story, &before);
+                if !moved { break }
+            }
+        }
+    }
+
+    #[test]
+    fn a_decision_does_not_depend_on_how_often_it_is_made(events in prop::collection::vec((0_i64..40, 0_usize..8), 1..20)) {
+        let states = [BillingState::Trialing, BillingState::Active, BillingState::PastDue, BillingState::Unpaid, BillingState::Canceled, BillingState::Incomplete, BillingState::IncompleteExpired, BillingState::Paused];
+        let (mut seldom, mut often) = (Story::new(), Story::new());
+        for (wait, state) in events {
+            let until = seldom.now + days(wait);
+            seldom.run_until(until);
+            while often.now < until {
+                let next = (often.now + SignedDuration::from_hours(7)).min(until);
+                often.run_until(next);
+            }
+            seldom.bill(states[state]);
+            often.bill(states[state]);
+        }
+        prop_assert_eq!(seldom.told(), often.told());
+    }
+}

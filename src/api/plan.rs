@@ -98,21 +98,32 @@ impl Default for Lifecycle {
 
 /// How often data is backed up, how long it is kept and how it is proven.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Backups {
     /// When, in the five fields of cron and in UTC; the tenants of a plan are spread over the time up to the next run.
+    #[serde(default = "nightly")]
     #[schemars(length(min = 9, max = 100))]
     #[x_kube(validation = Rule::new(r"self.matches('^[0-9*,/-]+ [0-9*,/-]+ [0-9*,/-]+ [0-9A-Za-z*,/-]+ [0-9A-Za-z*,/-]+$')").message("schedule has the five fields of cron, such as '0 2 * * *' for 02:00 UTC every day"))]
     pub schedule: String,
     /// How long a scheduled backup is kept.
+    #[serde(default = "a_week")]
     pub keep: Window,
     /// How a backup is proven.
+    #[serde(default)]
     pub verify: VerifyMode,
+}
+
+fn nightly() -> String {
+    "0 2 * * *".into()
+}
+
+fn a_week() -> Window {
+    Window::days(7)
 }
 
 impl Default for Backups {
     fn default() -> Self {
-        Self { schedule: "0 2 * * *".into(), keep: Window::days(7), verify: VerifyMode::Restore }
+        Self { schedule: nightly(), keep: a_week(), verify: VerifyMode::Restore }
     }
 }
 
@@ -197,14 +208,17 @@ pub struct GatewayRef {
 
 /// The least that every tenant gets.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlanSecurity {
     /// The lowest TLS version.
+    #[serde(default)]
     pub min_tls: TlsVersion,
     /// Ranges from which agents may come at all; empty: from anywhere.
+    #[serde(default)]
     #[schemars(length(max = 1000), inner(length(min = 2, max = 43)))]
     #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("agentAllow lists ranges in CIDR notation, such as 198.51.100.0/24 or 2001:db8::/48"))]
     pub agent_allow: Vec<String>,
     /// Whether agents need a second factor.
+    #[serde(default)]
     pub require_totp: bool,
 }
