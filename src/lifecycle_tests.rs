@@ -411,6 +411,7 @@ fn after_a_hold_there_is_a_day_of_notice_and_a_fresh_cold_backup_that_lives_its_
     story.held = true;
     story.pass(400);
     story.held = false;
+    story.settle();
     let released = story.now;
     story.pass(400);
     let deleted = story.entered.iter().find(|(_, _, to)| *to == Stage::Deleted).unwrap().0;
