@@ -1,12 +1,15 @@
 //! An operator for the life of a help-desk tenant.
 pub mod api;
 pub mod backup;
+pub mod brake;
 pub mod clock;
 pub mod context;
 pub mod database;
 pub mod installation;
+pub mod leader;
 pub mod ledger;
 pub mod lifecycle;
+pub mod retry;
 pub mod store;
 pub mod telemetry;
 

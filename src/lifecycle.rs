@@ -208,6 +208,8 @@ pub struct Record {
     pub frozen: Option<FrozenPin>,
     /// Since when a restore runs.
     pub restoring_since: Option<Moment>,
+    /// Since when nobody of the tenant could have changed its data; `None` while the account is open.
+    pub sealed_since: Option<Moment>,
 }
 
 /// A pinned grace.
@@ -230,6 +232,20 @@ pub struct ClosureRecord {
     pub seen_at: Moment,
     /// With [`ClosureMode::Erase`]: when the data may be deleted.
     pub delete_at: Moment,
+    /// Whether it comes from a confirmed deletion of the object, which is an erasure that keeps the backup and has
+    /// no delay.
+    #[serde(default)]
+    pub by_deletion: bool,
+}
+
+impl ClosureRecord {
+    fn reason(&self) -> Reason {
+        match self.mode {
+            _ if self.by_deletion => Reason::ObjectDeleted,
+            ClosureMode::Cancel => Reason::OwnerCancelled,
+            ClosureMode::Erase => Reason::OwnerErased,
+        }
+    }
 }
 
 /// Which Frozen backup has to exist before the database may go.
@@ -260,6 +276,7 @@ impl Record {
             notice_until: None,
             frozen: None,
             restoring_since: None,
+            sealed_since: None,
         }
     }
 
@@ -285,6 +302,8 @@ pub struct Seen<'a> {
     pub billing: Option<&'a Billing>,
     /// `.spec.closure`.
     pub closure: Option<&'a Closure>,
+    /// Whether the object is being deleted with a confirmation.
+    pub confirmed_deletion: bool,
     /// Whether `.spec.hold` is set.
     pub held: bool,
     /// The plan's windows.
@@ -363,18 +382,23 @@ fn judge_billing(accepted: Option<&Billing>, offered: &Billing, created_at: Mome
 }
 
 fn absorb_closure(next: &mut Record, seen: &Seen<'_>, now: Moment) {
-    match (seen.closure, &next.closure) {
-        (Some(closure), before) => {
-            let same = before.as_ref().is_some_and(|b| b.mode == closure.mode && b.keeps_backup == closure.keeps_backup());
+    let owners = seen.closure.map(|c| (c.mode, c.keeps_backup()));
+    let wish = if seen.confirmed_deletion { Some((ClosureMode::Erase, owners.is_none_or(|(_, keeps)| keeps))) } else { owners };
+    match (wish, &next.closure) {
+        (Some((mode, keeps_backup)), before) => {
+            let same = before
+                .as_ref()
+                .is_some_and(|b| b.mode == mode && b.keeps_backup == keeps_backup && b.by_deletion == seen.confirmed_deletion);
             // A delay is pinned when the wish is seen; without windows or a clock that can be believed it waits.
             let (Known::Known(windows), Trust::Trusted) = (&seen.windows, &seen.clock) else { return };
             if !same {
-                let seen_at = before.as_ref().filter(|b| b.mode == closure.mode).map_or(now, |b| b.seen_at);
-                let delete_at = match closure.mode {
+                let seen_at = before.as_ref().filter(|b| b.mode == mode).map_or(now, |b| b.seen_at);
+                let delete_at = match mode {
                     ClosureMode::Cancel => seen_at,
+                    ClosureMode::Erase if seen.confirmed_deletion && keeps_backup => now,
                     ClosureMode::Erase => seen_at + windows.erase_delay.duration(),
                 };
-                next.closure = Some(ClosureRecord { mode: closure.mode, keeps_backup: closure.keeps_backup(), seen_at, delete_at });
+                next.closure = Some(ClosureRecord { mode, keeps_backup, seen_at, delete_at, by_deletion: seen.confirmed_deletion });
                 next.restoring_since = None;
                 repin_for_closure(next, windows);
             }
@@ -517,10 +541,8 @@ pub struct Facts {
     pub sealed: Known<bool>,
     /// Whether the brake lets one more destructive step through.
     pub brake: Known<bool>,
-    /// Whether everything destroyed by the stage before is gone (for the end of Deleted).
+    /// `spec.paused`.
     pub paused: bool,
-    /// Whether the object is being deleted with a confirmation.
-    pub confirmed_deletion: bool,
 }
 
 /// What is to be done now.
@@ -597,7 +619,7 @@ pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Verdict {
     if record.enforced_at.is_none() {
         return enforcing(record, facts, now);
     }
-    let next = due(record, facts.confirmed_deletion);
+    let next = due(record);
     let Some(next) = next else {
         return Verdict {
             step: Step::Stay,
@@ -629,22 +651,19 @@ fn enforcing(record: &Record, facts: &Facts, now: Moment) -> Verdict {
     let step = if blockers.is_empty() { Step::Enforce } else { Step::Stay };
     let overdue_since = (!blockers.is_empty()).then_some(record.decided_at);
     let wake_at = record.notice_until.filter(|at| *at > now);
-    Verdict { step, next: due(record, false), blockers, overdue_since, wake_at }
+    Verdict { step, next: due(record), blockers, overdue_since, wake_at }
 }
 
 /// Which stage follows, when and why, if nothing delays it.
-fn due(record: &Record, confirmed_deletion: bool) -> Option<Next> {
+fn due(record: &Record) -> Option<Next> {
     let since = record.enforced_at.unwrap_or(record.decided_at);
     let to = |stage, at, reason| Some(Next { stage, at, reason });
-    if confirmed_deletion && record.stage < Stage::Blocked {
-        return to(Stage::Blocked, since, Reason::ObjectDeleted);
-    }
     match record.stage {
         Stage::Trial | Stage::Active => {
             if let Some(closure) = &record.closure {
                 return match closure.mode {
-                    ClosureMode::Cancel => to(Stage::Terminated, closure.seen_at, Reason::OwnerCancelled),
-                    ClosureMode::Erase => to(Stage::Blocked, closure.seen_at, Reason::OwnerErased),
+                    ClosureMode::Cancel => to(Stage::Terminated, closure.seen_at, closure.reason()),
+                    ClosureMode::Erase => to(Stage::Blocked, closure.seen_at, closure.reason()),
                 };
             }
             due_by_billing(record, since)
@@ -652,20 +671,20 @@ fn due(record: &Record, confirmed_deletion: bool) -> Option<Next> {
         Stage::Blocked => {
             if let Some(closure) = &record.closure {
                 return match closure.mode {
-                    ClosureMode::Cancel => to(Stage::Terminated, closure.seen_at.max(since), Reason::OwnerCancelled),
-                    ClosureMode::Erase => to(Stage::Deleted, closure.delete_at, Reason::OwnerErased),
+                    ClosureMode::Cancel => to(Stage::Terminated, closure.seen_at.max(since), closure.reason()),
+                    ClosureMode::Erase => to(Stage::Deleted, closure.delete_at, closure.reason()),
                 };
             }
-            if record.is_paid() && !confirmed_deletion {
+            if record.is_paid() {
                 return to(Stage::Active, since, Reason::Paid);
             }
             to(Stage::Terminated, record.leaves_at?, Reason::WindowEnded)
         }
         Stage::Terminated => {
             if let Some(erasure) = record.erasure() {
-                return to(Stage::Deleted, record.leaves_at.map_or(erasure.delete_at, |at| at.min(erasure.delete_at)), Reason::OwnerErased);
+                return to(Stage::Deleted, record.leaves_at.map_or(erasure.delete_at, |at| at.min(erasure.delete_at)), erasure.reason());
             }
-            if record.is_paid() && !confirmed_deletion {
+            if record.is_paid() {
                 return to(Stage::Active, since, Reason::Paid);
             }
             to(Stage::Deleted, record.leaves_at?, Reason::WindowEnded)
@@ -675,7 +694,7 @@ fn due(record: &Record, confirmed_deletion: bool) -> Option<Next> {
             if record.waives_backup() {
                 return to(Stage::Expired, ends, Reason::OwnerErased);
             }
-            if record.is_paid() && !confirmed_deletion && restorable(record, ends) {
+            if record.is_paid() && restorable(record, ends) {
                 return to(Stage::Active, since, Reason::Paid);
             }
             to(Stage::Expired, ends, Reason::BackupExpired)
@@ -712,7 +731,7 @@ fn due_by_billing(record: &Record, since: Moment) -> Option<Next> {
 /// What has to be done for the stage that is due, and what delays it.
 fn step_to(record: &Record, facts: &Facts, next: Next, now: Moment) -> (Step, Vec<Blocker>) {
     let mut blockers = Vec::new();
-    let by_owner = record.closure.is_some() || facts.confirmed_deletion;
+    let by_owner = record.closure.is_some();
     let enter = Step::Enter(next.stage, next.reason);
     match next.stage {
         Stage::Active => {
@@ -841,6 +860,7 @@ pub fn enter(record: &Record, stage: Stage, reason: Reason, now: Moment) -> Reco
             next.leaves_at = None;
             next.data_gone_by = None;
             next.frozen = None;
+            next.sealed_since = None;
         }
         Stage::Deleted => {
             // The promise stands as it was made; see `slip`.
@@ -862,6 +882,9 @@ pub fn enforced(record: &Record, windows: &Known<Lifecycle>, clock: &Trust, now:
         (Known::Known(windows), Trust::Trusted) => {
             next.enforced_at = Some(now);
             if pins {
+                if record.stage != Stage::Trial {
+                    next.sealed_since.get_or_insert(now);
+                }
                 pin_stage(&mut next, windows, now);
                 if record.stage != Stage::Trial && !next.waives_backup() {
                     next.frozen = frozen_pin(&next, now);
@@ -901,6 +924,17 @@ fn pin_stage(next: &mut Record, windows: &Lifecycle, enforced_at: Moment) {
         }
         Stage::Active | Stage::Deleted | Stage::Expired => {}
     }
+}
+
+/// The record after somebody was found to have got in although the account is closed: what was frozen before is
+/// older than the data, so another Frozen backup is due, with the same deadline.
+pub fn broken_seal(record: &Record, now: Moment) -> Record {
+    let mut next = record.clone();
+    if record.enforced_at.is_some() && matches!(record.stage, Stage::Blocked | Stage::Terminated) {
+        next.sealed_since = Some(now);
+        next.frozen = record.frozen.map(|pin| FrozenPin { due: now.max(pin.due + SignedDuration::from_secs(1)), ..pin });
+    }
+    next
 }
 
 /// The record after [`Step::Refreeze`]: a Frozen backup that will live for the plan's window from now on.

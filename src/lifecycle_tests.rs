@@ -23,6 +23,7 @@ struct Story {
     billing: Option<Billing>,
     closure: Option<Closure>,
     held: bool,
+    deleting: bool,
     facts: Facts,
     /// Backups by the deadline that their pin asked for.
     frozen_taken: Option<FrozenPin>,
@@ -46,6 +47,7 @@ impl Story {
             billing: None,
             closure: None,
             held: false,
+            deleting: false,
             facts: Facts {
                 windows: Known::Known(windows),
                 clock: Trust::Trusted,
@@ -54,7 +56,6 @@ impl Story {
                 sealed: Known::Known(true),
                 brake: Known::Known(true),
                 paused: false,
-                confirmed_deletion: false,
             },
             frozen_taken: None,
             log: Vec::new(),
@@ -93,6 +94,7 @@ impl Story {
         let seen = Seen {
             billing: self.billing.as_ref(),
             closure: self.closure.as_ref(),
+            confirmed_deletion: self.deleting,
             held: self.held,
             windows: match &self.facts.windows {
                 Known::Known(_) => Known::Known(&self.windows),
@@ -211,7 +213,14 @@ fn a_payment_within_the_grace_changes_nothing_else() {
 #[test]
 fn a_new_run_of_failures_has_a_grace_of_its_own() {
     let mut story = Story::new();
-    story.bill(BillingState::Active).bill(BillingState::PastDue).pass(6).bill(BillingState::Active).pass(1).bill(BillingState::PastDue).pass(6);
+    story
+        .bill(BillingState::Active)
+        .bill(BillingState::PastDue)
+        .pass(6)
+        .bill(BillingState::Active)
+        .pass(1)
+        .bill(BillingState::PastDue)
+        .pass(6);
     assert_eq!(story.record.stage, Stage::Active);
     story.pass(1);
     assert_eq!(story.record.stage, Stage::Blocked);
@@ -290,7 +299,14 @@ fn billing_counted_twice_or_out_of_order_changes_nothing() {
 fn billing_from_the_future_or_from_before_the_account_is_refused() {
     for since in [at("2027-01-01"), at("2020-01-01")] {
         let mut story = Story::new();
-        story.billing = Some(Billing { state: BillingState::Paused, since: Time(since), delinquent_since: None, period_end: None, sequence: 1, epoch: 0 });
+        story.billing = Some(Billing {
+            state: BillingState::Paused,
+            since: Time(since),
+            delinquent_since: None,
+            period_end: None,
+            sequence: 1,
+            epoch: 0,
+        });
         story.settle();
         assert_eq!((story.record.stage, story.record.billing.is_none()), (Stage::Trial, true));
         assert!(!story.refused.is_empty());
@@ -301,7 +317,14 @@ fn billing_from_the_future_or_from_before_the_account_is_refused() {
 fn a_raised_epoch_starts_the_sequence_anew() {
     let mut story = Story::new();
     story.bill(BillingState::Active).bill(BillingState::PastDue);
-    story.billing = Some(Billing { state: BillingState::Active, since: Time(story.now), delinquent_since: None, period_end: None, sequence: 0, epoch: 1 });
+    story.billing = Some(Billing {
+        state: BillingState::Active,
+        since: Time(story.now),
+        delinquent_since: None,
+        period_end: None,
+        sequence: 0,
+        epoch: 1,
+    });
     story.pass(20);
     assert_eq!(story.record.stage, Stage::Active);
 }
@@ -559,13 +582,37 @@ fn deadlines_are_kept_to_the_second() {
 }
 
 #[test]
-fn a_confirmed_deletion_of_the_object_takes_the_safe_path() {
+fn a_confirmed_deletion_of_the_object_takes_the_safe_path_at_every_stage() {
+    for wait in [0, 20, 80] {
+        let mut story = Story::new();
+        story.pass(wait);
+        story.deleting = true;
+        story.pass(0);
+        let pin = story.frozen_taken.unwrap();
+        assert_eq!((story.record.stage, story.record.reason), (Stage::Deleted, Reason::ObjectDeleted), "after {wait} days");
+        assert_eq!((pin.expires_at, story.record.leaves_at), (story.now + days(30), Some(story.now + days(30))));
+    }
+}
+
+#[test]
+fn a_confirmed_deletion_does_not_cut_the_delay_of_an_erasure_that_keeps_nothing() {
     let mut story = Story::new();
-    story.bill(BillingState::Active);
-    story.facts.confirmed_deletion = true;
-    story.pass(0);
+    story.close(ClosureMode::Erase, Some(false));
+    story.deleting = true;
+    story.run_until(story.now + SignedDuration::from_hours(23));
     assert_eq!(story.record.stage, Stage::Blocked);
-    assert!(story.record.frozen.is_some());
+    story.run_until(story.now + SignedDuration::from_hours(1));
+    assert_eq!(story.record.stage, Stage::Expired);
+}
+
+#[test]
+fn a_backup_from_before_the_last_session_does_not_count() {
+    let mut story = Story::new();
+    story.pass(20);
+    let before = story.record.frozen.unwrap();
+    story.record = broken_seal(&story.record, story.now);
+    let after = story.record.frozen.unwrap();
+    assert_eq!((after.due, after.expires_at, story.record.sealed_since), (story.now, before.expires_at, Some(story.now)));
 }
 
 #[test]
@@ -575,7 +622,14 @@ fn a_restore_that_was_begun_in_time_extends_the_deadline_by_a_day_at_most() {
     story.bill(BillingState::Incomplete);
     let ends = story.record.leaves_at.unwrap();
     let mut record = Record { restoring_since: Some(ends - SignedDuration::from_secs(1)), ..story.record.clone() };
-    record.billing = Some(Billing { state: BillingState::Active, since: Time(story.now), delinquent_since: None, period_end: None, sequence: 99, epoch: 0 });
+    record.billing = Some(Billing {
+        state: BillingState::Active,
+        since: Time(story.now),
+        delinquent_since: None,
+        period_end: None,
+        sequence: 99,
+        epoch: 0,
+    });
     let facts = Facts { frozen: Known::Known(Frozen::Verified), ..story.facts.clone() };
     assert_eq!(decide(&record, &facts, ends + SignedDuration::from_hours(23)).step, Step::Restore);
     assert_eq!(decide(&record, &facts, ends + SignedDuration::from_hours(24)).step, Step::Enter(Stage::Expired, Reason::BackupExpired));

@@ -1,0 +1,52 @@
+//! The brake: a mass of destructive steps stops by itself and waits for a person.
+//!
+//! A clock that jumped, billing that fell silent or a definition that was installed anew would each destroy many
+//! accounts at once, all with good reasons of their own. So each server counts the destructive steps of the last
+//! window in its ledger, and beyond a share of its tenants the next one waits. A person who looked and agrees sets the
+//! annotation `helpdesk-operator.io/release-brake` on the `DatabaseServer` to the present time; steps from before that
+//! are not counted any more.
+
+use crate::{api::database_server::Brake, clock::Moment};
+
+/// From when on destructive steps are counted.
+pub fn counted_since(brake: &Brake, released_at: Option<Moment>, now: Moment) -> Moment {
+    let window_began = now - brake.window.duration();
+    // A release in the future would switch the brake off for good.
+    released_at.filter(|at| *at <= now).map_or(window_began, |at| at.max(window_began))
+}
+
+/// How many destructive steps one window may see.
+pub fn limit(brake: &Brake, tenants: i64) -> i64 {
+    i64::from(brake.at_least).max(tenants.saturating_mul(i64::from(brake.percent)) / 100)
+}
+
+/// Whether one more destructive step is let through.
+pub fn lets_through(brake: &Brake, tenants: i64, steps: i64) -> bool {
+    steps < limit(brake, tenants)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::Window;
+
+    fn at(text: &str) -> Moment {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn five_accounts_are_always_let_through_and_a_tenth_of_many() {
+        let brake = Brake::default();
+        assert!(lets_through(&brake, 3, 4) && !lets_through(&brake, 3, 5));
+        assert!(lets_through(&brake, 1000, 99) && !lets_through(&brake, 1000, 100));
+    }
+
+    #[test]
+    fn a_release_forgets_the_steps_before_it_and_one_in_the_future_does_nothing() {
+        let brake = Brake { window: Window::hours(1), ..Brake::default() };
+        let now = at("2026-11-23T10:00:00Z");
+        assert_eq!(counted_since(&brake, None, now), at("2026-11-23T09:00:00Z"));
+        assert_eq!(counted_since(&brake, Some(at("2026-11-23T09:45:00Z")), now), at("2026-11-23T09:45:00Z"));
+        assert_eq!(counted_since(&brake, Some(at("2026-11-24T09:45:00Z")), now), at("2026-11-23T09:00:00Z"));
+    }
+}
