@@ -1,0 +1,4 @@
+//! The driver of Amazon S3 and what speaks its protocol.
+
+/// A bucket.
+pub struct S3;
