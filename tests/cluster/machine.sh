@@ -152,13 +152,25 @@ failed() {
   exit "$1"
 }
 
+# first_process_below PID: the child that is number 1 of a PID namespace of its own; others come and go.
+first_process_below() {
+  local pid
+  for pid in $(pgrep -P "$1"); do
+    if awk '/^NSpid:/ && $NF == 1 && NF > 2 { found = 1 } END { exit !found }' "/proc/$pid/status" 2>/dev/null; then
+      echo "$pid"
+      return
+    fi
+  done
+  return 1
+}
+
 is_up() { [ -f "$STATE/up" ] && node_is_alive; }
 
 # The number alone proves nothing: numbers are used again. The start time tells them apart.
 node_is_alive() {
   local pid born
   read -r pid born 2>/dev/null <"$STATE/pid" || return 1
-  [ "$(birth_of "$pid")" = "$born" ]
+  [ -n "$born" ] && [ "$(birth_of "$pid")" = "$born" ]
 }
 
 node_pid() { cut -d ' ' -f 1 "$STATE/pid"; }
@@ -177,7 +189,7 @@ start_node() {
       "$here/node.sh" >"$STATE/log/node" 2>&1 </dev/null
   ) &
   outer=$!
-  until pid=$(pgrep -P "$outer"); do
+  until pid=$(first_process_below "$outer"); do
     kill -0 "$outer"
     sleep 0.05
   done
@@ -224,7 +236,7 @@ down() {
 # Safe at any time and in any state, as often as one likes.
 take_down() {
   local pid _
-  if node_is_alive; then kill -9 "$(node_pid)"; fi # PID 1 of its namespace: everything in it ends too
+  if node_is_alive; then kill -9 "$(node_pid)" || true; fi # PID 1 of its namespace: everything in it ends too
   # Only this script puts processes into these cgroups, so what is left there is ours.
   for _ in $(seq 100); do
     [ -n "$(cgroup_pids)" ] || break
