@@ -1,0 +1,189 @@
+//! Why a database server did not do what it was asked.
+
+use std::sync::Arc;
+
+/// Why a database server did not do what it was asked. Never carries a password; can be cloned, because one failed
+/// connection is the answer to everybody who waits for that server.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The DatabaseServer or one of its Secrets could not be read from the cluster.
+    #[error("failed to read {what} from the cluster: {source}")]
+    ReadObject {
+        /// Kind and name.
+        what: String,
+        /// Why.
+        source: Arc<kube::Error>,
+    },
+    /// There is no such DatabaseServer.
+    #[error("failed to find the DatabaseServer {0}: create it, or choose another plan or region")]
+    NoSuchServer(String),
+    /// A Secret, or a key in it, is missing or unreadable.
+    #[error("failed to use the Secret {secret}: {problem}")]
+    SecretMissing {
+        /// The Secret, in the operator's namespace.
+        secret: String,
+        /// What is wrong and what to do.
+        problem: String,
+    },
+    /// The admin Secret is for another host.
+    #[error(
+        "failed to trust the Secret {secret}: its key host says {found:?} and spec.host says {wanted:?}; set the key host to the address that these credentials are for"
+    )]
+    HostMismatch {
+        /// The Secret.
+        secret: String,
+        /// What it says.
+        found: String,
+        /// `spec.host`.
+        wanted: String,
+    },
+    /// The server did not answer, or not in time, or its certificate was refused.
+    #[error("failed to reach the server at {address}: {reason}")]
+    Unreachable {
+        /// Host and port.
+        address: String,
+        /// Why.
+        reason: String,
+    },
+    /// The server refused the admin credentials.
+    #[error("failed to log in at {address} as {user}: check username and password in the admin Secret ({reason})")]
+    AuthenticationFailed {
+        /// Host and port.
+        address: String,
+        /// The admin role.
+        user: String,
+        /// In the server's words.
+        reason: String,
+    },
+    /// The ledger belongs to another installation.
+    #[error(
+        "failed to claim the ledger: this server belongs to the installation {0}; use another server, or restore that installation's Secret"
+    )]
+    ForeignLedger(String),
+    /// The admin role lacks something.
+    #[error("failed to use the admin role: it lacks rights; run this once as a superuser: {sql}")]
+    MissingPrivileges {
+        /// The exact SQL to run.
+        sql: String,
+    },
+    /// The server does not speak TLS.
+    #[error("failed to use the server: its connections are not encrypted; set ssl = on and give it a certificate")]
+    NoTls,
+    /// The server is too old.
+    #[error("failed to use a server of version {0}: PostgreSQL 16 or later is needed")]
+    VersionTooOld(String),
+    /// The server takes no writes.
+    #[error("failed to write: the server is read-only (a standby, or default_transaction_read_only is on)")]
+    ReadOnly,
+    /// The server's disk is full.
+    #[error("failed to write: the server's disk is full; make room on it")]
+    DiskFull,
+    /// Another server answers at this address.
+    #[error(
+        "failed to recognise the server: it identifies itself as {seen}, and {recorded} is recorded; if it was replaced or restored on purpose, clear status.systemIdentifier"
+    )]
+    IdentityChanged {
+        /// In status.
+        recorded: String,
+        /// On the wire.
+        seen: String,
+    },
+    /// The thing exists and does not carry the account's marker.
+    #[error("failed to change {name}: it exists and does not carry the marker of account {uid}; nothing was done to it")]
+    Foreign {
+        /// The database or role.
+        name: String,
+        /// The account.
+        uid: String,
+    },
+    /// The database is not there.
+    #[error("failed to find the database {0}")]
+    NoSuchDatabase(String),
+    /// The authority is for another database.
+    #[error("failed to drop {0}: the authority covers another account, another database or another server")]
+    NotAuthorized(String),
+    /// A restore into this database runs.
+    #[error("failed to open {0}: a restore into it is not finished")]
+    Restoring(String),
+    /// The database that should be made by a restore already exists.
+    #[error("failed to prepare a restore into {0}: it exists and was in use before; a restore never replaces data")]
+    AlreadyExists(String),
+    /// A role is still in use.
+    #[error("failed to end the sessions in {name}: {sessions} left, of {holders}")]
+    SessionsLeft {
+        /// The database.
+        name: String,
+        /// How many.
+        sessions: i64,
+        /// The roles that hold them.
+        holders: String,
+    },
+    /// A uid that Kubernetes does not give.
+    #[error("failed to make a name from the uid {0:?}: it is no UUID")]
+    BadUid(String),
+    /// The server took longer than this step may.
+    #[error("failed to {step} within {seconds} s")]
+    TooSlow {
+        /// The step's verb and object.
+        step: &'static str,
+        /// The limit.
+        seconds: u64,
+    },
+    /// The server refused or broke off.
+    #[error("failed to {step}: {source}")]
+    Query {
+        /// The step's verb and object.
+        step: &'static str,
+        /// Why.
+        source: Arc<sqlx::Error>,
+    },
+    /// The ledger's tables could not be made or brought up to date.
+    #[error("failed to bring the ledger's tables up to date: {0}")]
+    Migrate(Arc<sqlx::migrate::MigrateError>),
+    /// The ledger could not be read or written.
+    #[error(transparent)]
+    Ledger(#[from] crate::ledger::Error),
+    /// The system gives no randomness.
+    #[error("failed to get random bytes from the system")]
+    Random,
+}
+
+impl Error {
+    /// The reason of the server's `Ready` condition: one word in CamelCase.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::ReadObject { .. } => "ClusterUnreadable",
+            Self::NoSuchServer(_) => "NotFound",
+            Self::SecretMissing { .. } => "SecretMissing",
+            Self::HostMismatch { .. } => "HostMismatch",
+            Self::Unreachable { .. } | Self::TooSlow { .. } => "Unreachable",
+            Self::AuthenticationFailed { .. } => "AuthenticationFailed",
+            Self::ForeignLedger(_) => "ForeignLedger",
+            Self::MissingPrivileges { .. } => "MissingPrivileges",
+            Self::NoTls => "NoTls",
+            Self::VersionTooOld(_) => "VersionTooOld",
+            Self::ReadOnly => "ReadOnly",
+            Self::DiskFull => "DiskFull",
+            Self::IdentityChanged { .. } => "IdentityChanged",
+            Self::Ledger(error) => error.reason(),
+            Self::Foreign { .. }
+            | Self::NoSuchDatabase(_)
+            | Self::NotAuthorized(_)
+            | Self::Restoring(_)
+            | Self::AlreadyExists(_)
+            | Self::SessionsLeft { .. }
+            | Self::BadUid(_)
+            | Self::Query { .. }
+            | Self::Migrate(_)
+            | Self::Random => "Failed",
+        }
+    }
+
+    /// Whether trying again by itself may help; otherwise a person has to do something first.
+    pub const fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            Self::ReadObject { .. } | Self::Unreachable { .. } | Self::TooSlow { .. } | Self::Query { .. } | Self::SessionsLeft { .. }
+        )
+    }
+}

@@ -1,0 +1,176 @@
+//! The words in which databases of tenants are spoken of.
+
+use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Error, Password, Verifier};
+use crate::{api::database_server::TlsMode, clock::Moment};
+
+/// A tenant on a server: the uid that marks what is its own, and the opaque name made from it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Tenant {
+    /// The uid of the account that the database was made for.
+    pub uid: String,
+    /// `t_` and the first 16 hexadecimal digits of the uid; every tenant of a server can list these names.
+    pub name: String,
+}
+
+impl Tenant {
+    /// The tenant of an account.
+    ///
+    /// # Errors
+    /// [`Error::BadUid`] if the uid is no UUID.
+    pub fn of(uid: &str) -> Result<Self, Error> {
+        let digits: String = uid.chars().filter(|c| *c != '-').collect();
+        let is_uuid = uid.len() == 36
+            && digits.len() == 32
+            && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        if !is_uuid {
+            return Err(Error::BadUid(uid.chars().take(64).collect()));
+        }
+        Ok(Self { uid: uid.to_owned(), name: format!("t_{}", &digits[..16]) })
+    }
+
+    /// The name of one of its two logins.
+    pub fn login(&self, letter: Letter) -> String {
+        format!("{}_{}", self.name, letter.name())
+    }
+}
+
+/// Which of a tenant's two logins: one is in use, the other takes over in a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Letter {
+    /// `t_…_a`.
+    #[default]
+    A,
+    /// `t_…_b`.
+    B,
+}
+
+impl Letter {
+    /// `a` or `b`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+
+    /// Reads what [`Self::name`] wrote.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::A, Self::B].into_iter().find(|letter| letter.name() == name)
+    }
+
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
+}
+
+/// What a tenant may use; enforced by the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// Connections at once.
+    pub connection_limit: i32,
+}
+
+/// One of a tenant's logins and what the server needs to check its password.
+#[derive(Clone, Debug)]
+pub struct LoginSecret {
+    /// Which login.
+    pub letter: Letter,
+    /// Computed here from the password, which the server never sees.
+    pub verifier: Verifier,
+}
+
+/// Which very database it is: one of the same name that was made anew differs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DatabaseFacts {
+    /// The database's own id.
+    pub oid: u32,
+    /// The server's identity.
+    pub system_identifier: String,
+}
+
+/// What was seen of a tenant's database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The tenant's database, if there is one with its marker.
+    pub database: Option<DatabaseFacts>,
+    /// A database or role of the tenant's name exists without its marker: hands off.
+    pub foreign: bool,
+    /// Whether at least one login of the tenant is open.
+    pub can_login: bool,
+    /// Sessions in the database, without this operator's and its movers'.
+    pub sessions: i64,
+    /// What the database takes on disk, in bytes.
+    pub bytes: i64,
+    /// The server's clock.
+    pub now: Moment,
+}
+
+/// What is left after logins were shut and sessions ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Suspended {
+    /// Sessions in the database, without this operator's and its movers'.
+    pub sessions_left: i64,
+    /// The roles that hold them, for people: a superuser's session can only be ended by a superuser.
+    pub holders: Vec<String>,
+}
+
+/// What became of a try to log in with a tenant's own credentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// The login is shut.
+    Refused,
+    /// The login is open and the password is not this one: the tenant changed it, or the Secret is stale.
+    WrongPassword,
+    /// It was let in.
+    LetIn,
+}
+
+/// How far the end of a rotation came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RotationStep {
+    /// The old login still has so many sessions: ask again later.
+    Waiting(i64),
+    /// The old login is gone.
+    Done,
+}
+
+/// Who the server says it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// In its own words, such as `17.7`.
+    pub version: String,
+    /// The major version; dumps need tools that are not older.
+    pub major: u32,
+    /// Unlike any other server's, and kept by its physical copies.
+    pub system_identifier: String,
+    /// The server's clock, with its fraction.
+    pub now: Timestamp,
+}
+
+/// How a mover gets into one database.
+#[derive(Clone, Debug)]
+pub struct MoverLogin {
+    /// The server's host.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The database.
+    pub database: String,
+    /// The role, which has rights in that database only.
+    pub username: String,
+    /// Its password.
+    pub password: Password,
+    /// The authority whose certificates are believed, in PEM; `None`: the system's.
+    pub ca_pem: Option<String>,
+    /// What is checked of the server's certificate.
+    pub tls: TlsMode,
+}

@@ -1,0 +1,65 @@
+//! Why the ledger did not remember.
+
+use std::sync::Arc;
+
+/// Why the ledger could not be read or written.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// Somebody else wrote first, or the entry is gone: read it again and decide anew.
+    #[error("failed to write the ledger's entry {uid}: it is no longer at revision {expected}")]
+    Conflict {
+        /// The entry.
+        uid: String,
+        /// The revision that was read.
+        expected: i64,
+    },
+    /// There is an entry for this account already.
+    #[error("failed to add {uid} to the ledger: there is an entry for it")]
+    Exists {
+        /// The entry.
+        uid: String,
+    },
+    /// An entry cannot be understood: written by a newer version, or damaged.
+    #[error("failed to understand {column} of the ledger's entry {uid}: {problem}")]
+    Damaged {
+        /// The entry.
+        uid: String,
+        /// The column.
+        column: &'static str,
+        /// Why.
+        problem: String,
+    },
+    /// The ledger took longer than this step may.
+    #[error("failed to {step} within {seconds} s")]
+    TooSlow {
+        /// The step's verb and object.
+        step: &'static str,
+        /// The limit.
+        seconds: u64,
+    },
+    /// The server refused or broke off.
+    #[error("failed to {step}: {source}")]
+    Query {
+        /// The step's verb and object.
+        step: &'static str,
+        /// Why.
+        source: Arc<sqlx::Error>,
+    },
+}
+
+impl Error {
+    /// One word in CamelCase for conditions.
+    pub const fn reason(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "Conflict",
+            Self::Exists { .. } => "Exists",
+            Self::Damaged { .. } => "LedgerDamaged",
+            Self::TooSlow { .. } | Self::Query { .. } => "LedgerUnreadable",
+        }
+    }
+
+    /// Whether somebody else wrote first.
+    pub const fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict { .. } | Self::Exists { .. })
+    }
+}
