@@ -36,14 +36,15 @@ use crate::lifecycle::Stage;
     validation = Rule::new("self.metadata.name.size() <= 40").message("the name of an account has at most 40 characters, so that labels and names made from it fit; choose a shorter one"),
     validation = Rule::new("!has(oldSelf.spec.closure) || has(self.spec.closure) || !has(oldSelf.status) || !has(oldSelf.status.stage) || !(oldSelf.status.stage in ['Deleted', 'Expired'])").message("closure cannot be withdrawn any more: the database is already deleted; what is left is the cold backup until dataGoneBy"),
     validation = Rule::new("!has(oldSelf.spec.closure) || !has(self.spec.closure) || oldSelf.spec.closure.mode != 'Erase' || self.spec.closure.mode == 'Erase' || !has(oldSelf.status) || !has(oldSelf.status.stage) || !(oldSelf.status.stage in ['Deleted', 'Expired'])").message("an erasure that was carried out cannot become a cancellation"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.billing) || (has(self.status) && has(self.status.billing))").message("the billing state cannot be removed: write a new state with a higher sequence instead"),
     validation = Rule::new("has(self.spec.accountID) == has(oldSelf.spec.accountID)").message("accountID is immutable: set it when the account is created, or never"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HelpDeskAccountSpec {
     /// A random id that the tenant keeps for life: with it, a manifest that is applied again after the loss of the
     /// object finds its own data. Immutable.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("accountID is immutable"))]
+    #[serde(default, rename = "accountID", skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("accountID is immutable: it is how the tenant's data is found again"))]
     #[schemars(regex(pattern = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"), length(max = 36))]
     pub account_id: Option<String>,
     /// The tenant's name as people read it.
@@ -208,7 +209,6 @@ pub struct Hold {
 /// What is true of the account now, and what will happen to it next.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(oldSelf.billing) || has(self.billing)").message("the billing state cannot be removed; write a new state with a higher sequence instead"))]
 pub struct HelpDeskAccountStatus {
     /// The generation of the spec that the rest of the status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -316,6 +316,7 @@ pub struct DatabaseRef {
     pub secret: Option<String>,
     /// The database's own id: a database of the same name that was made anew has another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i64>")]
     pub oid: Option<u32>,
 }
 

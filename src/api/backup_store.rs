@@ -1,8 +1,10 @@
 //! `BackupStore`: one bucket.
 
+use std::borrow::Cow;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
 /// One bucket for cold backups. Its location cannot change while it holds backups.
@@ -71,13 +73,64 @@ pub struct BackupStoreSpec {
 }
 
 /// Whether the bucket locks objects.
-#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(from = "TypedObjectLock")]
 pub enum ObjectLock {
     /// A bucket with a default retention is refused.
     #[default]
     Off,
     /// Objects may be locked in GOVERNANCE mode by the bucket's default.
     Governance,
+}
+
+/// What arrives when somebody types it: YAML 1.1, which kubectl reads, takes a bare `Off` for the boolean false.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum TypedObjectLock {
+    Word(ObjectLockWord),
+    Boolean(False),
+}
+
+#[derive(Deserialize)]
+enum ObjectLockWord {
+    Off,
+    Governance,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "bool")]
+struct False;
+
+impl TryFrom<bool> for False {
+    type Error = &'static str;
+
+    fn try_from(on: bool) -> Result<Self, Self::Error> {
+        if on { Err("objectLock is \"Off\" or Governance") } else { Ok(Self) }
+    }
+}
+
+impl From<TypedObjectLock> for ObjectLock {
+    fn from(typed: TypedObjectLock) -> Self {
+        match typed {
+            TypedObjectLock::Word(ObjectLockWord::Off) | TypedObjectLock::Boolean(False) => Self::Off,
+            TypedObjectLock::Word(ObjectLockWord::Governance) => Self::Governance,
+        }
+    }
+}
+
+impl JsonSchema for ObjectLock {
+    fn schema_name() -> Cow<'static, str> {
+        "ObjectLock".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    /// Without a type, because a structural schema has no other way to admit a word and a boolean.
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "enum": ["Off", "Governance", false], "x-kubernetes-preserve-unknown-fields": true })
+    }
 }
 
 /// The second place of keys.

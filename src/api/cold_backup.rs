@@ -29,7 +29,7 @@ use super::{Hold, VerifyMode};
     printcolumn(json_path = ".spec.expiresAt", name = "Expires", type_ = "string"),
     printcolumn(json_path = ".spec.store", name = "Store", type_ = "string", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 63").message("the name of a backup has at most 63 characters"),
-    validation = Rule::new("self.spec.account == oldSelf.spec.account && self.spec.accountUID == oldSelf.spec.accountUID && self.spec.store == oldSelf.spec.store && self.spec.expiresAt == oldSelf.spec.expiresAt && self.spec.reason == oldSelf.spec.reason").message("a ColdBackup is immutable but for hold: create another one instead"),
+    validation = Rule::new("self.spec.account == oldSelf.spec.account && self.spec.accountUID == oldSelf.spec.accountUID && self.spec.store == oldSelf.spec.store && self.spec.expiresAt == oldSelf.spec.expiresAt && self.spec.reason == oldSelf.spec.reason && self.spec.verify == oldSelf.spec.verify").message("a ColdBackup is immutable but for hold: create another one instead"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ColdBackupSpec {

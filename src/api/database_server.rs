@@ -38,7 +38,7 @@ pub struct DatabaseServerSpec {
     pub host: String,
     /// Port.
     #[serde(default = "default_port")]
-    #[schemars(range(min = 1, max = 65535))]
+    #[schemars(with = "i32", range(min = 1, max = 65535))]
     pub port: u16,
     /// A Secret in the operator's namespace with the keys `username`, `password` and `host`; `host` must equal this
     /// server's, so that credentials never reach a server that they are not for.
