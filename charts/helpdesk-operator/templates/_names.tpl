@@ -1,0 +1,50 @@
+{{/* The name of everything that belongs to this release. */}}
+{{- define "helpdesk.name" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{ .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else -}}
+{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}
+{{- end -}}
+{{- end }}
+
+{{- define "helpdesk.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default (include "helpdesk.name" .) }}
+{{- end }}
+
+{{/* Whom movers run as: an account with no token and no rights. */}}
+{{- define "helpdesk.mover" -}}
+{{ include "helpdesk.name" . }}-mover
+{{- end }}
+
+{{- define "helpdesk.billingNamespace" -}}
+{{ .Values.billing.serviceAccount.namespace | default .Release.Namespace }}
+{{- end }}
+
+{{- define "helpdesk.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{- define "helpdesk.selector" -}}
+app.kubernetes.io/name: helpdesk-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "helpdesk.labels" -}}
+app.kubernetes.io/name: helpdesk-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* A list of ports as entries of a NetworkPolicy's rule. */}}
+{{- define "helpdesk.ports" -}}
+{{- range . }}
+- {protocol: TCP, port: {{ . }}}
+{{- end }}
+{{- end }}
