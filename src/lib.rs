@@ -1,15 +1,19 @@
 //! An operator for the life of a help-desk tenant.
+pub mod account;
 pub mod api;
 pub mod backup;
 pub mod brake;
 pub mod clock;
 pub mod context;
+pub mod crash;
 pub mod database;
+pub mod http;
 pub mod installation;
 pub mod leader;
 pub mod ledger;
 pub mod lifecycle;
 pub mod retry;
+pub mod run;
 pub mod store;
 pub mod telemetry;
 

@@ -210,6 +210,10 @@ pub struct Record {
     pub restoring_since: Option<Moment>,
     /// Since when nobody of the tenant could have changed its data; `None` while the account is open.
     pub sealed_since: Option<Moment>,
+    /// The due time of the newest backup that the schedule asked for, so that a backup that has run out is not taken
+    /// a second time.
+    #[serde(default)]
+    pub last_scheduled: Option<Moment>,
 }
 
 /// A pinned grace.
@@ -277,6 +281,7 @@ impl Record {
             frozen: None,
             restoring_since: None,
             sealed_since: None,
+            last_scheduled: None,
         }
     }
 

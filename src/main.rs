@@ -1,1 +1,58 @@
-fn main() {}
+//! The command line: `run` the operator, be a `mover` in a Job, print the `crds`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use helpdesk_operator::{api, backup::mover, run};
+
+#[derive(Parser)]
+#[command(version, about = "Runs the tenants of a help desk, from the first day of a trial to proof that nothing is left")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the operator.
+    Run(run::Args),
+    /// Move data between a database and a bucket; what Jobs run.
+    Mover(mover::Args),
+    /// Print the definitions of the resources.
+    Crds,
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("failed to start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match command {
+        Command::Run(args) => runtime.block_on(run::run(args)),
+        Command::Mover(args) => match runtime.block_on(mover::run(args)) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("{error}");
+                ExitCode::FAILURE
+            }
+        },
+        Command::Crds => print_definitions(),
+    }
+}
+
+fn print_definitions() -> ExitCode {
+    for (_, definition) in api::definitions() {
+        match serde_yaml_ng::to_string(&definition) {
+            Ok(text) => print!("---\n{text}"),
+            Err(error) => {
+                eprintln!("failed to print a definition: {error}");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}

@@ -62,6 +62,15 @@ impl Default for Telemetry {
 }
 
 impl Telemetry {
+    /// The metrics in the text format of Prometheus.
+    pub fn encode(&self) -> String {
+        let registry = self.registry.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut text = String::new();
+        // Writing into a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
+        text
+    }
+
     /// Runs a driver's step and measures it.
     ///
     /// # Errors

@@ -1,21 +1,6 @@
 //! Bringing a cold backup back into a new, empty database.
 
-use crate::{api::ColdBackup, backup::mover::Login, clock::Moment, context::Context};
-
-/// Where the data goes: an empty database and a role that may fill it.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// The `DatabaseServer`, for the number of movers that it allows.
-    pub server: String,
-    /// The role that owns what the dump creates.
-    pub owner: String,
-    /// How the mover gets in.
-    pub login: Login,
-    /// The new database's own id; the report names it.
-    pub database_oid: u32,
-    /// Since when this restore is wanted; the same value finds the same attempt after a crash.
-    pub since: Moment,
-}
+use crate::{api::ColdBackup, clock::Moment, context::Context};
 
 /// What a finished restore reports.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -38,22 +23,44 @@ pub struct Report {
 /// How far a restore is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
+    /// No attempt is known for this `since`: prepare an empty database and [`start`] one.
+    NotStarted,
     /// Under way.
     Running,
     /// Complete and equal to the backup, by the mover's signed report.
     Done(Report),
-    /// This attempt failed and another follows; the text says why.
+    /// The attempt failed; the text says why. [`discard`] it before another one.
     Failed(String),
 }
 
-/// Takes a restore one step further: starts it, looks at it, or reads its report. Call it again until it is
-/// [`Progress::Done`]; it starts nothing twice. The target must be empty before the first call and after a
-/// [`Progress::Failed`].
-///
-/// While it runs the backup is kept for at most 24 hours past its deadline, if it began before the deadline.
+/// Looks how far the restore is that is wanted since `since`. Reads only.
 ///
 /// # Errors
 /// Whatever could not be read; nothing is known then.
-pub async fn step(_ctx: &Context, _backup: &ColdBackup, _target: &Target, _now: Moment) -> Result<Progress, super::Unproven> {
+pub async fn progress(_ctx: &Context, _backup: &ColdBackup, _since: Moment) -> Result<Progress, super::Unproven> {
     Err(super::Unproven::NotVerified("restore is not built yet".into()))
+}
+
+/// Starts a mover that fills the empty database; starts nothing twice. While it runs the backup is kept for at most
+/// 24 hours past its deadline, if it began before the deadline.
+///
+/// # Errors
+/// Whatever could not be read or made.
+pub async fn start(
+    _ctx: &Context,
+    _backup: &ColdBackup,
+    _server: &str,
+    _login: &crate::database::MoverLogin,
+    _database: &crate::database::DatabaseFacts,
+    _since: Moment,
+) -> Result<(), super::Unproven> {
+    Err(super::Unproven::NotVerified("restore is not built yet".into()))
+}
+
+/// Removes what is left of a finished or failed attempt: its Job and its Secret.
+///
+/// # Errors
+/// Whatever could not be removed.
+pub async fn discard(_ctx: &Context, _backup: &ColdBackup, _since: Moment) -> Result<(), super::Unproven> {
+    Ok(())
 }

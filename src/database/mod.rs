@@ -25,9 +25,7 @@ pub use error::Error;
 pub use password::{Password, Verifier};
 pub use reconcile::run;
 pub use servers::{Connected, Servers};
-pub use tenant::{
-    DatabaseFacts, Identity, Letter, LoginSecret, MoverLogin, Observed, Probe, RotationStep, Suspended, Tenant, Terms,
-};
+pub use tenant::{DatabaseFacts, Identity, Letter, LoginSecret, MoverLogin, Observed, Probe, RotationStep, Suspended, Tenant, Terms};
 
 use std::collections::BTreeSet;
 
@@ -185,12 +183,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::AlreadyExists`], [`Error::Foreign`].
-    pub async fn prepare_restore(
-        &self,
-        tenant: &Tenant,
-        terms: &Terms,
-        login: &LoginSecret,
-    ) -> Result<(DatabaseFacts, MoverLogin), Error> {
+    pub async fn prepare_restore(&self, tenant: &Tenant, terms: &Terms, login: &LoginSecret) -> Result<(DatabaseFacts, MoverLogin), Error> {
         engine!(self, driver => driver.prepare_restore(tenant, terms, login).await)
     }
 

@@ -22,9 +22,7 @@ impl Tenant {
     /// [`Error::BadUid`] if the uid is no UUID.
     pub fn of(uid: &str) -> Result<Self, Error> {
         let digits: String = uid.chars().filter(|c| *c != '-').collect();
-        let is_uuid = uid.len() == 36
-            && digits.len() == 32
-            && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+        let is_uuid = uid.len() == 36 && digits.len() == 32 && digits.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
         if !is_uuid {
             return Err(Error::BadUid(uid.chars().take(64).collect()));
         }

@@ -136,8 +136,8 @@ impl Ledger {
     /// # Errors
     /// See [`Error`].
     pub async fn load_by_account_id(&self, account_id: &str) -> Result<Vec<Entry>, Error> {
-        let query = sqlx::query(concat!("SELECT ", columns!(), " FROM accounts WHERE account_id = $1 ORDER BY updated_at DESC"))
-            .bind(account_id);
+        let query =
+            sqlx::query(concat!("SELECT ", columns!(), " FROM accounts WHERE account_id = $1 ORDER BY updated_at DESC")).bind(account_id);
         within("read entries of the ledger", query.fetch_all(&self.pool)).await?.iter().map(read).collect()
     }
 
@@ -146,8 +146,7 @@ impl Ledger {
     /// # Errors
     /// See [`Error`].
     pub async fn load_by_name(&self, account: &str) -> Result<Vec<Entry>, Error> {
-        let query =
-            sqlx::query(concat!("SELECT ", columns!(), " FROM accounts WHERE account = $1 ORDER BY updated_at DESC")).bind(account);
+        let query = sqlx::query(concat!("SELECT ", columns!(), " FROM accounts WHERE account = $1 ORDER BY updated_at DESC")).bind(account);
         within("read entries of the ledger", query.fetch_all(&self.pool)).await?.iter().map(read).collect()
     }
 
@@ -326,15 +325,11 @@ impl TryFrom<Columns> for Entry {
         let damaged = |column, problem: String| Error::Damaged { uid: uid.clone(), column, problem };
         let record = serde_json::from_str(&columns.record).map_err(|e| damaged("record", e.to_string()))?;
         let login = columns.login.map(|text| serde_json::from_str(&text)).transpose().map_err(|e| damaged("login", e.to_string()))?;
-        let certificate = columns
-            .certificate
-            .map(|text| serde_json::from_str(&text))
-            .transpose()
-            .map_err(|e| damaged("certificate", e.to_string()))?;
+        let certificate =
+            columns.certificate.map(|text| serde_json::from_str(&text)).transpose().map_err(|e| damaged("certificate", e.to_string()))?;
         let tombstone =
             columns.tombstone.map(|text| serde_json::from_str(&text)).transpose().map_err(|e| damaged("tombstone", e.to_string()))?;
-        let oid =
-            columns.database_oid.map(u32::try_from).transpose().map_err(|_| damaged("database_oid", "out of range".into()))?;
+        let oid = columns.database_oid.map(u32::try_from).transpose().map_err(|_| damaged("database_oid", "out of range".into()))?;
         let database = match (columns.database_name, columns.system_identifier) {
             (Some(name), Some(system_identifier)) => Some(DatabaseEntry { name, oid, system_identifier }),
             (None, None) => None,

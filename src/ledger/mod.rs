@@ -60,7 +60,10 @@ impl Ledger {
         // The row that is there already is not visible to the same statement if another transaction has only just
         // made it, hence the second look.
         within("claim the ledger", async {
-            sqlx::query("INSERT INTO installation (id) VALUES ($1) ON CONFLICT DO NOTHING").bind(installation_id).execute(&self.pool).await?;
+            sqlx::query("INSERT INTO installation (id) VALUES ($1) ON CONFLICT DO NOTHING")
+                .bind(installation_id)
+                .execute(&self.pool)
+                .await?;
             sqlx::query_scalar::<_, String>("SELECT id FROM installation").fetch_one(&self.pool).await
         })
         .await
@@ -80,10 +83,8 @@ impl Ledger {
     /// # Errors
     /// See [`Error`].
     pub async fn raise_high_water(&self, now: Moment) -> Result<Moment, Error> {
-        let query = sqlx::query_scalar::<_, i64>(
-            "UPDATE installation SET high_water = greatest(high_water, $1) RETURNING high_water",
-        )
-        .bind(now.as_second());
+        let query = sqlx::query_scalar::<_, i64>("UPDATE installation SET high_water = greatest(high_water, $1) RETURNING high_water")
+            .bind(now.as_second());
         moment("", "high_water", within("record the time", query.fetch_one(&self.pool)).await?)
     }
 
@@ -102,10 +103,8 @@ impl Ledger {
     /// # Errors
     /// See [`Error`].
     pub async fn destructive_steps_since(&self, since: Moment) -> Result<i64, Error> {
-        let query = sqlx::query_scalar(
-            "SELECT count(*) FROM transitions WHERE decided_at >= $1 AND stage IN ('Deleted', 'Expired')",
-        )
-        .bind(since.as_second());
+        let query = sqlx::query_scalar("SELECT count(*) FROM transitions WHERE decided_at >= $1 AND stage IN ('Deleted', 'Expired')")
+            .bind(since.as_second());
         within("count destructive steps", query.fetch_one(&self.pool)).await
     }
 

@@ -1,0 +1,188 @@
+//! From what was seen to what is stored: the decision, persisted before its effects, and its end, persisted after.
+
+use kube::ResourceExt;
+
+use super::{controller::Desk, error::Error, home::Home, observe::Observation, realize::Realized};
+use crate::{
+    api::{ClockPolicy, HelpDeskAccount},
+    clock::Moment,
+    lifecycle::{self, Blocker, Facts, Known, Next, Record, Refused, Seen, Stage, Step, Verdict},
+};
+
+/// A decision that is stored.
+pub(super) struct Decided {
+    /// Where the account lives, with the stored entry.
+    pub home: Home,
+    /// The decision; its step may have been carried out by storing it.
+    pub verdict: Verdict,
+    /// What was not believed.
+    pub refused: Option<Refused>,
+}
+
+/// An account after this reconcile.
+pub(super) struct Settled {
+    /// Where it lives, with the stored entry.
+    pub home: Home,
+    /// What comes next if nothing changes.
+    pub next: Option<Next>,
+    /// What delays what is due.
+    pub blockers: Vec<Blocker>,
+    /// Since when something is overdue.
+    pub overdue_since: Option<Moment>,
+    /// When to look again.
+    pub wake_at: Option<Moment>,
+    /// What is not there yet, for people.
+    pub waiting_on: Vec<String>,
+    /// What was not believed of billing.
+    pub refused: Option<Refused>,
+    /// What was done, for the report.
+    pub findings: Vec<crate::api::conditions::Finding>,
+}
+
+impl Settled {
+    /// Whether nothing of the account's active data is left to look after, so that its object may go.
+    pub fn is_over(&self) -> bool {
+        let record = &self.home.entry.record;
+        record.stage >= Stage::Deleted && record.enforced_at.is_some()
+    }
+}
+
+/// Absorbs what was seen, decides, and stores the outcome.
+pub(super) async fn decide(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    mut home: Home,
+    seen: &Observation,
+    now: Moment,
+) -> Result<Decided, Error> {
+    let (record, refused) = lifecycle::absorb(&home.entry.record, &what_is_said(account, seen), now);
+    let record = watch_the_seal(record, seen, now);
+    store(desk, &mut home, record, now).await?;
+
+    let facts = facts(account, &home, seen, refused.as_ref());
+    let verdict = lifecycle::decide(&home.entry.record, &facts, now);
+    let record = match (verdict.step.clone(), &facts.windows) {
+        (Step::Enter(stage, reason), _) => {
+            tracing::info!(to = stage.name(), reason = reason.name(), "entering a stage");
+            Some(lifecycle::enter(&home.entry.record, stage, reason, now))
+        }
+        (Step::Refreeze, Known::Known(windows)) => Some(lifecycle::refreeze(&home.entry.record, windows, now)),
+        (Step::Restore, _) if home.entry.record.restoring_since.is_none() => {
+            Some(Record { restoring_since: Some(now), ..home.entry.record.clone() })
+        }
+        _ => None,
+    };
+    if let Some(record) = record {
+        store(desk, &mut home, record, now).await?;
+        crate::crash::point("intent-recorded", home.entry.record.stage.name());
+    }
+    Ok(Decided { home, verdict, refused })
+}
+
+/// Closes the stage if all its effects were seen, and decides what comes next.
+pub(super) async fn settle(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    seen: &Observation,
+    realized: Realized,
+    now: Moment,
+) -> Result<Settled, Error> {
+    let Realized { decided, waiting_on, complete, restored, findings, wake_at } = realized;
+    let Decided { mut home, verdict, refused } = decided;
+    let mut entered = false;
+    if restored {
+        let record = lifecycle::enter(&home.entry.record, Stage::Active, lifecycle::Reason::Paid, now);
+        store(desk, &mut home, record, now).await?;
+        crate::crash::point("restore-recorded", "Active");
+    } else if complete && home.entry.record.enforced_at.is_none() {
+        let record = lifecycle::enforced(&home.entry.record, &windows(seen), &seen.clock, now);
+        if record.enforced_at.is_some() {
+            let due = home.entry.record.decided_at;
+            desk.telemetry
+                .lateness
+                .get_or_create(&crate::telemetry::StageLabel { stage: record.stage.name() })
+                .observe(now.duration_since(due).as_secs_f64());
+            entered = true;
+        }
+        store(desk, &mut home, record, now).await?;
+        crate::crash::point("enforced-recorded", home.entry.record.stage.name());
+    }
+    let again = lifecycle::decide(&home.entry.record, &facts(account, &home, seen, refused.as_ref()), now);
+    let moves_on = !matches!(again.step, Step::Stay | Step::Enforce | Step::Restore) || restored;
+    let soon = (moves_on || entered).then_some(now);
+    let wake_at = [again.wake_at, wake_at, soon].into_iter().flatten().min();
+    let blockers = if again.step == Step::Stay { again.blockers } else { verdict.blockers };
+    Ok(Settled { home, next: again.next, blockers, overdue_since: again.overdue_since, wake_at, waiting_on, refused, findings })
+}
+
+async fn store(desk: &Desk, home: &mut Home, record: Record, now: Moment) -> Result<(), Error> {
+    if record == home.entry.record {
+        return Ok(());
+    }
+    let changed = crate::ledger::Entry { record, ..home.entry.clone() };
+    home.entry = desk.telemetry.measure("ledger", "update", home.server.ledger.update(&changed, changed.revision)).await?;
+    home.server.ledger.raise_high_water(now).await?;
+    Ok(())
+}
+
+/// Somebody got in although the account is closed: what was frozen is older than the data.
+fn watch_the_seal(record: Record, seen: &Observation, now: Moment) -> Record {
+    match &seen.database {
+        Ok(database) if record.sealed_since.is_some() && (database.can_login || database.sessions > 0) => {
+            tracing::warn!("somebody got into the database of a closed account; the Frozen backup is taken anew");
+            lifecycle::broken_seal(&record, now)
+        }
+        _ => record,
+    }
+}
+
+fn windows(seen: &Observation) -> Known<crate::api::Lifecycle> {
+    match &seen.plan {
+        Known::Known(plan) => Known::Known(plan.spec.lifecycle),
+        Known::Unknown(why) => Known::Unknown(why.clone()),
+    }
+}
+
+fn what_is_said<'a>(account: &'a HelpDeskAccount, seen: &'a Observation) -> Seen<'a> {
+    Seen {
+        billing: account.status.as_ref().and_then(|s| s.billing.as_ref()),
+        closure: account.spec.closure.as_ref(),
+        confirmed_deletion: seen.confirmed_deletion,
+        held: account.spec.hold.is_some(),
+        windows: match &seen.plan {
+            Known::Known(plan) => Known::Known(&plan.spec.lifecycle),
+            Known::Unknown(why) => Known::Unknown(why.clone()),
+        },
+        clock_policy: match &seen.plan {
+            Known::Known(plan) => plan.spec.clock_policy,
+            Known::Unknown(_) => ClockPolicy::Keep,
+        },
+        created_at: account.creation_timestamp().map_or(Moment::UNIX_EPOCH, |t| t.0),
+        clock: seen.clock.clone(),
+    }
+}
+
+fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Option<&Refused>) -> Facts {
+    let billing = match refused {
+        Some(Refused::OlderBilling { offered, accepted }) => Known::Unknown(format!(
+            "status.billing has the sequence {} although {} was counted before: the cluster's state is older than the ledger; nothing is closed or destroyed until billing writes a newer state",
+            offered.1, accepted.1
+        )),
+        Some(Refused::FutureBilling(at)) => Known::Unknown(format!(
+            "status.billing speaks of {at}, which lies in the future; billing must write a state with a time that has come"
+        )),
+        Some(Refused::AncientBilling(at)) => {
+            Known::Unknown(format!("status.billing speaks of {at}, which lies before the account; billing must write a later one"))
+        }
+        None => Known::Known(()),
+    };
+    Facts {
+        windows: windows(seen),
+        clock: seen.clock.clone(),
+        billing,
+        frozen: seen.frozen(&home.entry),
+        sealed: seen.sealed(&home.entry.record),
+        brake: seen.brake.clone(),
+        paused: account.spec.paused,
+    }
+}

@@ -1,0 +1,227 @@
+//! What wakes an account, and how many are looked after at once.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, Resource, ResourceExt,
+    core::PartialObjectMeta,
+    runtime::{
+        Config, Controller, PredicateConfig, WatchStreamExt,
+        controller::Action,
+        predicates,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+
+use super::{error::Error, reconcile::reconcile};
+use crate::{
+    api::{ACCOUNT_LABEL, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskPlan, SHARD_LABEL, conditions},
+    context::{Context, Shared},
+    retry::Backoff,
+};
+
+/// What the controller knows of the cluster without asking it again.
+pub(super) struct Caches {
+    /// All plans.
+    pub plans: Store<HelpDeskPlan>,
+    /// All servers.
+    pub servers: Store<DatabaseServer>,
+    /// All backups.
+    pub backups: Store<ColdBackup>,
+}
+
+/// What a reconcile is given.
+pub(super) struct Desk {
+    /// What all controllers share.
+    pub ctx: Shared,
+    /// What is known of the cluster.
+    pub caches: Caches,
+    /// Failures in a row.
+    pub backoff: Backoff,
+    /// The stages last seen, for the metrics.
+    pub census: super::report::Census,
+}
+
+/// Runs the controller until `shutdown` resolves; reconciles that run are finished first.
+pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
+    let client = ctx.client.clone();
+    let config = || watcher::Config::default().streaming_lists();
+    let selector = match &ctx.settings.shard {
+        Some(shard) => format!("{SHARD_LABEL}={shard}"),
+        None => format!("!{SHARD_LABEL}"),
+    };
+
+    let (accounts, account_writer) = reflector::store();
+    let account_stream = watcher(Api::<HelpDeskAccount>::all(client.clone()), config().labels(&selector))
+        .default_backoff()
+        .modify(|account| account.managed_fields_mut().clear())
+        .reflect(account_writer)
+        .applied_objects()
+        .predicate_filter(what_matters, PredicateConfig::default());
+
+    let (plans, plan_writer) = reflector::store();
+    let plan_stream = watcher(Api::<HelpDeskPlan>::all(client.clone()), config())
+        .default_backoff()
+        .reflect(plan_writer)
+        .touched_objects()
+        .predicate_filter(predicates::generation, PredicateConfig::default());
+
+    let (servers, server_writer) = reflector::store();
+    let server_stream = watcher(Api::<DatabaseServer>::all(client.clone()), config())
+        .default_backoff()
+        .modify(|server| server.managed_fields_mut().clear())
+        .reflect(server_writer)
+        .touched_objects()
+        .predicate_filter(server_turns, PredicateConfig::default());
+
+    let (backups, backup_writer) = reflector::store();
+    let backup_stream = watcher(Api::<ColdBackup>::all(client.clone()), config())
+        .default_backoff()
+        .modify(|backup| backup.managed_fields_mut().clear())
+        .reflect(backup_writer)
+        .touched_objects();
+
+    let labelled = || config().labels(ACCOUNT_LABEL);
+    let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), labelled()).default_backoff().touched_objects();
+    let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled()).default_backoff().touched_objects();
+
+    let of_plan = {
+        let accounts = accounts.clone();
+        move |plan: HelpDeskPlan| {
+            let name = plan.name_any();
+            accounts.state().into_iter().filter(move |a| a.spec.plan == name).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
+        }
+    };
+    let of_server = {
+        let accounts = accounts.clone();
+        move |server: DatabaseServer| {
+            let name = server.name_any();
+            let on = |a: &HelpDeskAccount| a.status.as_ref().and_then(|s| s.database.as_ref()).map(|d| d.server.clone());
+            accounts
+                .state()
+                .into_iter()
+                .filter(move |a| on(a).is_none_or(|s| s == name))
+                .map(|a| ObjectRef::from_obj(&*a))
+                .collect::<Vec<_>>()
+        }
+    };
+    let desk = Arc::new(Desk {
+        ctx: ctx.clone(),
+        caches: Caches { plans, servers, backups },
+        backoff: Backoff::default(),
+        census: super::report::Census::default(),
+    });
+
+    Controller::for_stream(account_stream, accounts)
+        .with_config(Config::default().concurrency(ctx.settings.concurrency))
+        .watches_stream(plan_stream, of_plan)
+        .watches_stream(server_stream, of_server)
+        .watches_stream(backup_stream, |backup: ColdBackup| [ObjectRef::new(&backup.spec.account)])
+        .watches_stream(namespaces, |o| owner(&o))
+        .watches_stream(secrets, |o| owner(&o))
+        .graceful_shutdown_on(shutdown)
+        .run(reconcile, failed, desk)
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+fn owner<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<HelpDeskAccount>>
+where
+    PartialObjectMeta<K>: ResourceExt,
+{
+    object.labels().get(ACCOUNT_LABEL).map(|name| ObjectRef::new(name))
+}
+
+/// What of an account wakes its reconcile: everything but the status, of which only billing counts, and whether the
+/// rest is there at all. A status patch leaves `generation` as it is, so that alone would filter out every payment.
+fn what_matters(account: &HelpDeskAccount) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    let meta = account.meta();
+    meta.uid.hash(&mut hasher);
+    meta.generation.hash(&mut hasher);
+    meta.deletion_timestamp.is_some().hash(&mut hasher);
+    meta.finalizers.hash(&mut hasher);
+    meta.annotations.hash(&mut hasher);
+    meta.labels.hash(&mut hasher);
+    let status = account.status.as_ref();
+    status.and_then(|s| s.stage).hash(&mut hasher);
+    format!("{:?}", status.and_then(|s| s.billing.as_ref())).hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+/// A server wakes its accounts when it was edited or annotated, or when it became ready or unready.
+fn server_turns(server: &DatabaseServer) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    server.metadata.generation.hash(&mut hasher);
+    server.metadata.annotations.hash(&mut hasher);
+    let ready = server.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, conditions::Type::Ready));
+    ready.hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+fn failed(account: Arc<HelpDeskAccount>, error: &Error, desk: Arc<Desk>) -> Action {
+    let wait = desk.backoff.failed(&account.uid().unwrap_or_default());
+    tracing::warn!(
+        account = account.name_any(),
+        reason = error.reason(),
+        error = error.told(),
+        retry_in = wait.as_secs(),
+        "an account could not be taken further"
+    );
+    Action::requeue(wait)
+}
+
+/// The context, for short.
+impl std::ops::Deref for Desk {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.ctx
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Billing, BillingState, HelpDeskAccountStatus, Time};
+
+    fn account() -> HelpDeskAccount {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "helpdesk-operator.io/v1alpha1", "kind": "HelpDeskAccount",
+            "metadata": {"name": "acme", "generation": 1},
+            "spec": {"owner": {"name": "Ana", "email": "ana@acme.example"}, "plan": "standard", "region": "eu-1", "domain": {"slug": "acme"}}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_payment_wakes_the_account_although_its_generation_stays() {
+        let before = account();
+        let mut after = account();
+        let billing = Billing {
+            state: BillingState::Active,
+            since: Time("2026-11-23T10:00:00Z".parse().unwrap()),
+            delinquent_since: None,
+            period_end: None,
+            sequence: 1,
+            epoch: 0,
+        };
+        after.status = Some(HelpDeskAccountStatus { billing: Some(billing), ..HelpDeskAccountStatus::default() });
+        assert_ne!(what_matters(&before), what_matters(&after));
+    }
+
+    #[test]
+    fn what_the_operator_reports_does_not_wake_it() {
+        let mut before = account();
+        before.status = Some(HelpDeskAccountStatus { url: None, ..HelpDeskAccountStatus::default() });
+        let mut after = account();
+        after.status = Some(HelpDeskAccountStatus { url: Some("https://acme.example".into()), ..HelpDeskAccountStatus::default() });
+        assert_eq!(what_matters(&before), what_matters(&after));
+    }
+}

@@ -1,0 +1,154 @@
+//! Why an account could not be taken further.
+
+use crate::{backup, database, ledger, store};
+
+/// Why an account could not be taken further. The message goes into the account's conditions: it says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster's API.
+    #[error("failed to {action}")]
+    Cluster {
+        /// What was asked.
+        action: &'static str,
+        /// What the client said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The plan is missing or does not fit; the text names the field.
+    #[error("failed to place the account: {0}")]
+    Placement(String),
+    /// The owner cannot be told.
+    #[error("failed to read the owner: {0}")]
+    Owner(String),
+    /// The ledger lacks what the status speaks of.
+    #[error(
+        "failed to find the account in the ledger of server {server}, where its status says it is; nothing is done to its data until a person restores the ledger or confirms with the annotation helpdesk-operator.io/adopt"
+    )]
+    LostEntry {
+        /// The server.
+        server: String,
+    },
+    /// Another account's data waits under this accountID.
+    #[error(
+        "failed to begin: the ledger of server {server} holds data of accountID {account_id} under the uid {uid}; a person with the verb adopt can take it over with the annotation helpdesk-operator.io/adopt: {uid}"
+    )]
+    NeedsAdoption {
+        /// The server.
+        server: String,
+        /// The random id.
+        account_id: String,
+        /// Whose data it was.
+        uid: String,
+    },
+    /// Something of the account's name belongs to somebody else.
+    #[error("failed to use {what}: it exists and does not carry the marker of this account; nothing was done to it. Remove or rename it")]
+    Foreign {
+        /// Kind and name.
+        what: String,
+    },
+    /// The tenant's database is not the one that was made.
+    #[error(
+        "failed to recognise the database {name}: {why}; nothing is made or destroyed until a person restores it or erases the account"
+    )]
+    LostDatabase {
+        /// Its name.
+        name: String,
+        /// What differs.
+        why: String,
+    },
+    /// A database server.
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    /// A ledger.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// A store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// A backup does not prove what it has to.
+    #[error(transparent)]
+    Unproven(#[from] backup::Unproven),
+    /// A restore came to nothing; another one follows.
+    #[error("failed to restore ColdBackup {backup}, another try follows: {why}")]
+    RestoreFailed {
+        /// The backup.
+        backup: String,
+        /// In the mover's words.
+        why: String,
+    },
+    /// The proof is about something else than what would be dropped.
+    #[error("failed to drop the database: {0}")]
+    NoAuthority(String),
+    /// The object has no uid or name, which the API server always gives.
+    #[error("failed to read the account: it has no {0}")]
+    Incomplete(&'static str),
+}
+
+impl Error {
+    /// One word for the condition.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Cluster { .. } => "ClusterUnreachable",
+            Self::Placement(_) => "NoPlacement",
+            Self::Owner(_) => "OwnerUnknown",
+            Self::LostEntry { .. } => "LedgerEntryLost",
+            Self::NeedsAdoption { .. } => "NeedsAdoption",
+            Self::Foreign { .. } => "Foreign",
+            Self::LostDatabase { .. } => "DatabaseLost",
+            Self::Database(error) => error.reason(),
+            Self::Ledger(_) => "LedgerUnreachable",
+            Self::Store(_) => "StoreUnreachable",
+            Self::Unproven(_) => "BackupUnproven",
+            Self::RestoreFailed { .. } => "RestoreFailed",
+            Self::NoAuthority(_) => "NoAuthority",
+            Self::Incomplete(_) => "Incomplete",
+        }
+    }
+
+    /// Whether it needs a person; otherwise it may pass by itself.
+    pub fn needs_a_person(&self) -> bool {
+        match self {
+            Self::Placement(_)
+            | Self::Owner(_)
+            | Self::LostEntry { .. }
+            | Self::NeedsAdoption { .. }
+            | Self::Foreign { .. }
+            | Self::NoAuthority(_)
+            | Self::LostDatabase { .. } => true,
+            Self::Database(error) => !error.is_passing(),
+            Self::Cluster { .. }
+            | Self::Ledger(_)
+            | Self::Store(_)
+            | Self::Unproven(_)
+            | Self::RestoreFailed { .. }
+            | Self::Incomplete(_) => false,
+        }
+    }
+
+    /// The message with the messages of its causes.
+    pub fn told(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            let more = error.to_string();
+            if !text.contains(&more) {
+                text.push_str(": ");
+                text.push_str(&more);
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
+/// Names what was asked of the cluster.
+pub(super) trait During<T> {
+    /// Names it.
+    fn during(self, action: &'static str) -> Result<T, Error>;
+}
+
+impl<T> During<T> for Result<T, kube::Error> {
+    fn during(self, action: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Cluster { action, source: Box::new(source) })
+    }
+}

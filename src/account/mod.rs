@@ -1,0 +1,33 @@
+//! The controller of `HelpDeskAccount`: the path of an account through the code.
+//!
+//! 1. [`home`] finds the account's server and its entry in that server's ledger, or places a new account.
+//! 2. [`observe`] reads everything else that the decision needs; what cannot be read is unknown.
+//! 3. [`crate::lifecycle`] absorbs what was seen into the record and decides. Pure.
+//! 4. [`advance`] stores the decision in the ledger, before any effect.
+//! 5. [`world`] says what the stage wants of database, namespace and backups. Pure.
+//! 6. [`realize`] makes it so; every effect is idempotent and guarded by an ownership marker.
+//! 7. [`report`] writes the status where it differs, and events where something turned.
+//!
+//! **Invariant:** one reconcile moves an account by one stage at most.
+//!
+//! **Invariant:** the status is never read to decide anything but which server to ask; the ledger is the truth.
+
+mod advance;
+mod controller;
+mod error;
+mod home;
+mod login;
+mod namespace;
+mod observe;
+mod realize;
+mod reconcile;
+mod report;
+pub mod world;
+
+pub use controller::run;
+pub use error::Error;
+
+/// The finalizer that keeps a confirmed deletion from losing data.
+pub const FINALIZER: &str = "helpdesk-operator.io/account";
+/// Writes the operator's part of the status.
+const FIELD_MANAGER: &str = "helpdesk-operator";

@@ -1,0 +1,117 @@
+//! All reads before the decision. What cannot be read is unknown, and says why.
+
+use std::sync::Arc;
+
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+
+use super::{controller::Desk, error::Error, home, home::Home, reconcile::deletion_is_confirmed};
+use crate::{
+    api::{BackupPhase, ColdBackup, HelpDeskAccount, HelpDeskPlan, RELEASE_BRAKE, conditions},
+    backup, brake,
+    clock::{self, Moment, Trust},
+    database::{self, Observed},
+    ledger::Entry,
+    lifecycle::{Frozen, Known, Record, Stage},
+};
+
+/// What was read, besides the ledger.
+pub(super) struct Observation {
+    /// The plan.
+    pub plan: Known<Arc<HelpDeskPlan>>,
+    /// Whether the clock may be believed.
+    pub clock: Trust,
+    /// The tenant's database.
+    pub database: Result<Observed, database::Error>,
+    /// The account's backups, by uid.
+    pub backups: Vec<Arc<ColdBackup>>,
+    /// Whether the brake lets one more destructive step through.
+    pub brake: Known<bool>,
+    /// Whether the object is being deleted with a confirmation.
+    pub confirmed_deletion: bool,
+}
+
+/// Reads everything.
+pub(super) async fn observe(desk: &Desk, account: &HelpDeskAccount, home: &Home, now: Moment) -> Result<Observation, Error> {
+    let uid = &home.entry.uid;
+    let plan = match home::plan(desk, account) {
+        Ok(plan) => Known::Known(plan),
+        Err(error) => Known::Unknown(error.told()),
+    };
+    let database = desk.telemetry.measure("database", "observe", home.server.server.observe(&home.tenant)).await;
+    let clock = match &database {
+        Ok(observed) => {
+            clock::judge(now, home.server.ledger.high_water().await?, &[(&format!("server {}", home.server.name), observed.now)])
+        }
+        Err(_) => Trust::Doubtful("no other clock could be asked".into()),
+    };
+    let mut backups: Vec<_> = desk.caches.backups.state().into_iter().filter(|b| b.spec.account_uid == *uid).collect();
+    backups.sort_by_key(|b| b.name_any());
+    Ok(Observation {
+        plan,
+        clock,
+        database,
+        backups,
+        brake: observe_brake(desk, home, now).await?,
+        confirmed_deletion: deletion_is_confirmed(account),
+    })
+}
+
+/// The brake is asked about only where a destructive step may be due.
+async fn observe_brake(desk: &Desk, home: &Home, now: Moment) -> Result<Known<bool>, Error> {
+    let may_destroy = matches!(home.entry.record.stage, Stage::Blocked | Stage::Terminated | Stage::Deleted);
+    if !may_destroy {
+        return Ok(Known::Known(true));
+    }
+    let Some(server) = desk.caches.servers.get(&ObjectRef::new(&home.server.name)) else {
+        return Ok(Known::Unknown(format!("the DatabaseServer {} is not there", home.server.name)));
+    };
+    let released_at = server.annotations().get(RELEASE_BRAKE).and_then(|at| at.parse().ok());
+    let since = brake::counted_since(&server.spec.brake, released_at, now);
+    let (steps, tenants) = (home.server.ledger.destructive_steps_since(since).await?, home.server.ledger.tenants().await?);
+    Ok(Known::Known(brake::lets_through(&server.spec.brake, tenants, steps)))
+}
+
+impl Observation {
+    /// The Frozen backup that the record names.
+    pub fn frozen_backup(&self, entry: &Entry) -> Option<&Arc<ColdBackup>> {
+        let name = backup::backup_name(&entry.account, entry.record.frozen?.due);
+        self.backups.iter().find(|b| b.name_any() == name)
+    }
+
+    /// How it is with the Frozen backup that the record names.
+    pub fn frozen(&self, entry: &Entry) -> Known<Frozen> {
+        let Some(backup) = self.frozen_backup(entry) else {
+            return match entry.record.stage {
+                // The database is gone, so its backup can not simply be missing: its object was lost.
+                Stage::Deleted if entry.record.frozen.is_some() => Known::Unknown(
+                    "the ColdBackup that outlived the database is not there; restore the object from a backup of the cluster".into(),
+                ),
+                _ => Known::Known(Frozen::Missing),
+            };
+        };
+        let status = backup.status.clone().unwrap_or_default();
+        Known::Known(match status.phase {
+            BackupPhase::Verified => Frozen::Verified,
+            BackupPhase::Pending | BackupPhase::Running => {
+                match status.conditions.iter().find(|c| c.type_ == conditions::Type::Stalled.name() && c.status == "True") {
+                    Some(stalled) => Frozen::Failed(format!("ColdBackup {}: {}", backup.name_any(), stalled.message)),
+                    None => Frozen::Running,
+                }
+            }
+            BackupPhase::Failed => Frozen::Failed(format!(
+                "ColdBackup {}: {}",
+                backup.name_any(),
+                status.conditions.iter().find(|c| c.status == "False" || c.type_ == "Stalled").map_or("failed", |c| c.message.as_str())
+            )),
+            BackupPhase::Erasing | BackupPhase::Erased => Frozen::Erased,
+        })
+    }
+
+    /// Whether nobody of the tenant is or can get in.
+    pub fn sealed(&self, record: &Record) -> Known<bool> {
+        match &self.database {
+            Ok(seen) => Known::Known(record.sealed_since.is_some() && !seen.can_login && seen.sessions == 0),
+            Err(error) => Known::Unknown(error.to_string()),
+        }
+    }
+}

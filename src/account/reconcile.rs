@@ -1,0 +1,74 @@
+//! One look at one account, top to bottom.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::{Resource, ResourceExt, runtime::controller::Action};
+use tracing::Instrument;
+
+use super::{FINALIZER, advance, controller::Desk, error::Error, home, namespace, observe, realize, report};
+use crate::{
+    api::{CONFIRM_DELETE, HelpDeskAccount},
+    clock,
+    lifecycle::Stage,
+};
+
+/// Without a nearer deadline, an account is looked at this often: timers die with the process, and what nobody
+/// announces is found this way.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// Takes an account as far as it can go now, and says when to look again.
+///
+/// # Errors
+/// See [`Error`]; it was reported in the account's conditions, and the account is tried again by itself.
+pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, desk: Arc<Desk>) -> Result<Action, Error> {
+    let stage = account.status.as_ref().and_then(|s| s.stage).map_or("", Stage::name);
+    let span = tracing::info_span!("account", account = account.name_any(), stage);
+    async {
+        let result = look(&account, &desk).await;
+        if let Err(error) = &result {
+            report::failure(&desk, &account, error).await;
+        } else if let Some(uid) = account.uid() {
+            desk.backoff.succeeded(&uid);
+        }
+        result
+    }
+    .instrument(span)
+    .await
+}
+
+async fn look(account: &HelpDeskAccount, desk: &Desk) -> Result<Action, Error> {
+    if account.meta().deletion_timestamp.is_some() && !deletion_is_confirmed(account) {
+        // The definition was deleted, or admission was gone around: no authority over data.
+        return namespace::let_go(desk, account).await;
+    }
+    namespace::hold_on(desk, account).await?;
+
+    let now = (desk.now)();
+    let home = home::find(desk, account, now).await?;
+    let facts = observe::observe(desk, account, &home, now).await?;
+    let decided = advance::decide(desk, account, home, &facts, now).await?;
+    let realized = realize::realize(desk, account, &facts, decided, now).await?;
+    let settled = advance::settle(desk, account, &facts, realized, (desk.now)()).await?;
+    report::report(desk, account, &facts, &settled, (desk.now)()).await?;
+
+    if account.meta().deletion_timestamp.is_some() && settled.is_over() {
+        return namespace::let_go(desk, account).await;
+    }
+    Ok(Action::requeue(sleep_for(settled.wake_at)))
+}
+
+/// Exactly until the deadline, by the clock with its fraction.
+fn sleep_for(wake_at: Option<clock::Moment>) -> Duration {
+    let until = |at: clock::Moment| Duration::try_from(at.duration_since(clock::precise_now())).unwrap_or(Duration::ZERO);
+    wake_at.map_or(LONGEST_SLEEP, |at| (until(at) + Duration::from_millis(1)).min(LONGEST_SLEEP))
+}
+
+/// Whether a person confirmed the deletion by naming the account.
+pub(super) fn deletion_is_confirmed(account: &HelpDeskAccount) -> bool {
+    account.meta().deletion_timestamp.is_some() && account.annotations().get(CONFIRM_DELETE).is_some_and(|name| *name == account.name_any())
+}
+
+/// Whether the account still carries the operator's finalizer.
+pub(super) fn has_finalizer(account: &HelpDeskAccount) -> bool {
+    account.finalizers().iter().any(|f| f == FINALIZER)
+}

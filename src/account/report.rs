@@ -1,0 +1,300 @@
+//! What people and programs get to see: status, conditions, events, metrics.
+
+use std::{collections::HashMap, sync::Mutex};
+
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::events::{Event, EventType},
+};
+use serde_json::json;
+
+use super::{
+    FIELD_MANAGER,
+    advance::Settled,
+    controller::Desk,
+    error::{During, Error},
+    home,
+    observe::Observation,
+};
+use crate::{
+    api::{
+        BackupPhase, ColdBackup, Condition, HelpDeskAccount, HelpDeskAccountStatus, Time,
+        account::{DatabaseRef, LastBackup, NamespaceRef},
+        conditions::{self, Finding, Type},
+    },
+    clock::Moment,
+    lifecycle::{Blocker, Known, Refused, Stage},
+    telemetry::StageLabel,
+};
+
+/// The stages last seen, for the metrics: which account is in which stage, and which are overdue.
+#[derive(Default)]
+pub(super) struct Census {
+    accounts: Mutex<HashMap<String, (Option<Stage>, bool)>>,
+}
+
+impl Census {
+    fn count(&self, desk: &Desk, uid: &str, now: Option<(Stage, bool)>) {
+        let mut accounts = self.accounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let before = match now {
+            Some((stage, overdue)) => accounts.insert(uid.to_owned(), (Some(stage), overdue)),
+            None => accounts.remove(uid),
+        };
+        for (counted, by) in [(before, -1), (now.map(|(s, o)| (Some(s), o)), 1)] {
+            let Some((Some(stage), overdue)) = counted else { continue };
+            desk.telemetry.accounts.get_or_create(&StageLabel { stage: stage.name() }).inc_by(by);
+            desk.telemetry.overdue.inc_by(if overdue { by } else { 0 });
+        }
+    }
+}
+
+/// Writes the status if it differs, and events where something turned.
+pub(super) async fn report(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    seen: &Observation,
+    settled: &Settled,
+    now: Moment,
+) -> Result<(), Error> {
+    let before = account.status.clone().unwrap_or_default();
+    let status = build(desk, account, seen, settled, &before, now);
+    let uid = account.uid().unwrap_or_default();
+    desk.census.count(
+        desk,
+        &uid,
+        (!settled.is_over() || account.meta().deletion_timestamp.is_none())
+            .then_some((settled.home.entry.record.stage, settled.overdue_since.is_some())),
+    );
+    give_back_billing(desk, account, settled).await?;
+    write(desk, account, &before, &status).await?;
+    if before.stage != status.stage
+        && let Some(stage) = status.stage
+    {
+        let reason = settled.home.entry.record.reason.name();
+        let note = match (&status.next_stage, &status.next_transition_time) {
+            (Some(next), Some(at)) => format!("{} ({reason}); {} follows at {}", stage.name(), next.name(), at.0),
+            _ => format!("{} ({reason})", stage.name()),
+        };
+        publish(desk, account, EventType::Normal, stage.name(), &note, "Enter").await;
+    }
+    for condition in turned(&before.conditions, &status.conditions) {
+        let warns = matches!(condition.type_.as_str(), "Stalled" | "Overdue" | "QuotaExceeded") && condition.status == "True";
+        if warns || condition.type_ == "Held" {
+            let kind = if warns { EventType::Warning } else { EventType::Normal };
+            publish(desk, account, kind, &condition.reason, &condition.message, "Look").await;
+        }
+    }
+    Ok(())
+}
+
+/// Conditions whose status is another than before, or that are new and hold.
+fn turned<'a>(before: &[Condition], after: &'a [Condition]) -> Vec<&'a Condition> {
+    let was = |c: &Condition| before.iter().find(|b| b.type_ == c.type_).map_or("False", |b| b.status.as_str()).to_owned();
+    after.iter().filter(|c| was(c) != c.status).collect()
+}
+
+fn build(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    seen: &Observation,
+    settled: &Settled,
+    before: &HelpDeskAccountStatus,
+    now: Moment,
+) -> HelpDeskAccountStatus {
+    let entry = &settled.home.entry;
+    let record = &entry.record;
+    // A stage is shown once it is enforced; until then the one before is, with what is being waited for.
+    let shown = match (record.enforced_at, before.stage) {
+        (None, Some(stage)) if stage != record.stage => (Some(stage), before.stage_since.clone(), before.reason),
+        (since, _) => (Some(record.stage), since.map(Time), Some(record.reason)),
+    };
+    HelpDeskAccountStatus {
+        observed_generation: account.metadata.generation,
+        observed_billing_sequence: record.billing.as_ref().map(|b| b.sequence),
+        stage: shown.0,
+        stage_since: shown.1,
+        reason: shown.2,
+        next_stage: settled.next.map(|n| n.stage),
+        next_transition_time: settled.next.map(|n| Time(n.at)),
+        data_gone_by: record.data_gone_by.filter(|_| record.stage != Stage::Expired).map(Time),
+        url: url(account, seen, record.stage),
+        billing: None,
+        database: Some(DatabaseRef {
+            server: settled.home.server.name.clone(),
+            name: settled.home.tenant.name.clone(),
+            secret: (record.stage < Stage::Terminated).then(|| super::login::SECRET.to_owned()),
+            oid: entry.database.as_ref().and_then(|d| d.oid),
+        }),
+        namespace: entry.namespace.as_ref().and_then(|n| Some(NamespaceRef { name: n.name.clone(), uid: n.uid.clone()? })),
+        last_backup: seen.backups.iter().filter_map(|b| last_backup(b)).max_by_key(|b| b.verified_at.0),
+        certificate: entry.certificate.clone(),
+        conditions: conditions::merge(&before.conditions, &findings(desk, account, settled), account.metadata.generation, now),
+    }
+}
+
+fn url(account: &HelpDeskAccount, seen: &Observation, stage: Stage) -> Option<String> {
+    let Known::Known(plan) = &seen.plan else { return None };
+    let base = &home::placement(plan, account).ok()?.domain_base;
+    (stage < Stage::Terminated).then(|| format!("https://{}.{base}", account.spec.domain.slug))
+}
+
+fn last_backup(backup: &ColdBackup) -> Option<LastBackup> {
+    let status = backup.status.as_ref().filter(|s| s.phase == BackupPhase::Verified)?;
+    Some(LastBackup {
+        name: backup.name_any(),
+        reason: backup.spec.reason,
+        completed_at: status.completed_at.clone()?,
+        verified_at: status.verified_at.clone()?,
+        bytes: status.bytes?,
+    })
+}
+
+fn findings(desk: &Desk, account: &HelpDeskAccount, settled: &Settled) -> Vec<Finding> {
+    let record = &settled.home.entry.record;
+    let mut findings = vec![ready(account, settled)];
+    findings.extend(settled.findings.iter().cloned());
+    let entering = record.enforced_at.is_none();
+    if entering || !settled.waiting_on.is_empty() {
+        let message = if settled.waiting_on.is_empty() {
+            format!("entering {}", record.stage.name())
+        } else {
+            format!("entering {}: {}", record.stage.name(), settled.waiting_on.join("; "))
+        };
+        findings.push(Finding::yes(Type::Reconciling, "Progressing", message));
+    }
+    if let Some(refused) = &settled.refused {
+        findings.push(Finding::yes(Type::Stalled, "BillingRefused", told(refused)));
+    }
+    if let Some(hold) = &account.spec.hold {
+        findings.push(Finding::yes(Type::Held, "Hold", format!("nothing is destroyed while the hold is set: {}", hold.reason)));
+    } else if let Some(until) = record.notice_until.filter(|until| *until > (desk.now)()) {
+        findings.push(Finding::yes(Type::Held, "Notice", format!("the hold was released; nothing is destroyed before {until}")));
+    }
+    if let (Some(since), Some(first)) = (settled.overdue_since, settled.blockers.iter().min()) {
+        let next = settled.next.map_or("the next step", |n| n.stage.name());
+        let (reason, why) = blocked_by(first);
+        findings.push(Finding::yes(Type::Overdue, reason, format!("{next} was due at {since} and waits: {why}")));
+    }
+    findings
+}
+
+fn ready(account: &HelpDeskAccount, settled: &Settled) -> Finding {
+    let record = &settled.home.entry.record;
+    if account.spec.paused {
+        return Finding::no(Type::Ready, "Paused", "the operator looks at this account and changes nothing until spec.paused is false");
+    }
+    if record.enforced_at.is_none() {
+        return Finding::no(Type::Ready, "Progressing", format!("entering {}", record.stage.name()));
+    }
+    match record.stage {
+        stage if stage.is_open() => Finding::yes(Type::Ready, "Open", "everything that the stage demands is in place"),
+        Stage::Expired => Finding::yes(
+            Type::Ready,
+            "Expired",
+            "nothing of this account is left; status.certificate is the proof. A payment brings nothing back: create a new account",
+        ),
+        stage => Finding::yes(Type::Ready, "Closed", format!("{} is enforced", stage.name())),
+    }
+}
+
+fn told(refused: &Refused) -> String {
+    match refused {
+        Refused::OlderBilling { offered, accepted } => format!(
+            "status.billing.sequence is {} although {} was counted before; write the newest state with a higher sequence",
+            offered.1, accepted.1
+        ),
+        Refused::FutureBilling(at) => format!("status.billing speaks of {at}, which lies in the future; write a time that has come"),
+        Refused::AncientBilling(at) => {
+            format!("status.billing speaks of {at}, which lies before the account was created; write a later time")
+        }
+    }
+}
+
+fn blocked_by(blocker: &Blocker) -> (&'static str, String) {
+    match blocker {
+        Blocker::Hold { until: None } => ("Held", "a hold is set".into()),
+        Blocker::Hold { until: Some(until) } => ("Notice", format!("after a hold there is notice until {until}")),
+        Blocker::Unknown(why) => ("Unknown", why.clone()),
+        Blocker::Brake => ("Brake", "too many accounts are being destroyed at once; if that is right, annotate the DatabaseServer with helpdesk-operator.io/release-brake and the present time".into()),
+        Blocker::Paused => ("Paused", "spec.paused is set".into()),
+        Blocker::Backup(why) => ("AwaitingBackup", why.clone()),
+        Blocker::Sessions => ("AwaitingSeal", "the database is not sealed".into()),
+    }
+}
+
+/// Billing's part of a status that was wiped is given back from the ledger; afterwards it is billing's again.
+async fn give_back_billing(desk: &Desk, account: &HelpDeskAccount, settled: &Settled) -> Result<(), Error> {
+    let there = account.status.as_ref().is_some_and(|s| s.billing.is_some());
+    let Some(billing) = settled.home.entry.record.billing.as_ref().filter(|_| !there) else { return Ok(()) };
+    let api: Api<HelpDeskAccount> = Api::all(desk.client.clone());
+    let patch = json!({"metadata": {"resourceVersion": account.resource_version()}, "status": {"billing": billing}});
+    match api.patch_status(&account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        // Billing was faster.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        other => other.map(drop).during("give billing's state back to the status"),
+    }
+}
+
+async fn write(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    before: &HelpDeskAccountStatus,
+    status: &HelpDeskAccountStatus,
+) -> Result<(), Error> {
+    if *status == (HelpDeskAccountStatus { billing: None, ..before.clone() }) {
+        return Ok(());
+    }
+    let api: Api<HelpDeskAccount> = Api::all(desk.client.clone());
+    let applied = json!({
+        "apiVersion": HelpDeskAccount::api_version(&()), "kind": HelpDeskAccount::kind(&()),
+        "metadata": {"name": account.name_any(), "uid": account.uid()}, "status": status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch_status(&account.name_any(), &params, &Patch::Apply(applied)).await {
+        // The object is gone, or another one has its name.
+        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(()),
+        other => other.map(drop).during("write the account's status"),
+    }
+}
+
+/// Tells in the conditions why the account could not be taken further; everything else stays as it was shown last.
+pub(super) async fn failure(desk: &Desk, account: &HelpDeskAccount, error: &Error) {
+    let before = account.status.clone().unwrap_or_default();
+    let now = (desk.now)();
+    let message = error.told();
+    let mut findings = vec![Finding::unknown(Type::Ready, error.reason(), message.clone())];
+    if error.needs_a_person() {
+        findings =
+            vec![Finding::no(Type::Ready, error.reason(), message.clone()), Finding::yes(Type::Stalled, error.reason(), message.clone())];
+    }
+    if let Some(due) = before.next_transition_time.as_ref().filter(|due| due.0 <= now) {
+        let next = before.next_stage.map_or("the next step", Stage::name);
+        findings.push(Finding::yes(Type::Overdue, "Unknown", format!("{next} was due at {} and waits: {message}", due.0)));
+    }
+    let mut conditions = conditions::merge(&before.conditions, &findings, account.metadata.generation, now);
+    let told: Vec<_> = conditions.iter().map(|c| c.type_.clone()).collect();
+    let stays = |c: &&Condition| !told.contains(&c.type_) && !matches!(c.type_.as_str(), "Stalled" | "Overdue" | "Reconciling");
+    conditions.extend(before.conditions.iter().filter(stays).cloned());
+    let status = HelpDeskAccountStatus { billing: None, conditions, ..before.clone() };
+    if let Err(error) = write(desk, account, &before, &status).await {
+        tracing::warn!(error = error.told(), "failed to report a failure");
+        return;
+    }
+    for condition in turned(&before.conditions, &status.conditions).into_iter().filter(|c| c.type_ == "Stalled") {
+        publish(desk, account, EventType::Warning, &condition.reason, &condition.message, "Look").await;
+    }
+}
+
+async fn publish(desk: &Desk, account: &HelpDeskAccount, kind: EventType, reason: &str, note: &str, action: &str) {
+    let event = Event {
+        type_: kind,
+        reason: reason.to_owned(),
+        note: Some(note.chars().take(1000).collect()),
+        action: action.to_owned(),
+        secondary: None,
+    };
+    if let Err(error) = desk.recorder.publish(&event, &account.object_ref(&())).await {
+        tracing::warn!(%error, reason, "failed to publish an event");
+    }
+}

@@ -1,0 +1,53 @@
+//! What each stage wants of the world.
+
+use crate::lifecycle::Stage;
+
+/// What is wanted of the tenant's database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// It exists and its tenant logs in.
+    Open,
+    /// It exists and nobody of the tenant gets in.
+    Shut,
+    /// It does not exist, and neither do its roles.
+    Gone,
+}
+
+/// What is wanted of the tenant's backups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backups {
+    /// Taken on schedule; each runs out by itself.
+    Scheduled,
+    /// One Frozen backup, taken while nobody is in; the others run out by themselves.
+    Frozen,
+    /// The Frozen one only.
+    FrozenOnly,
+    /// None, not even a key.
+    Gone,
+}
+
+/// What a stage wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct World {
+    /// The tenant's database.
+    pub database: Database,
+    /// Whether the tenant has a namespace, with its configuration and the Secret with its credentials.
+    pub namespace: bool,
+    /// The tenant's backups.
+    pub backups: Backups,
+    /// Whether personal data of the owner is kept.
+    pub personal_data: bool,
+}
+
+/// What the stage wants: the table of the product, row by row.
+pub const fn wanted(stage: Stage) -> World {
+    match stage {
+        Stage::Trial | Stage::Active => {
+            World { database: Database::Open, namespace: true, backups: Backups::Scheduled, personal_data: true }
+        }
+        Stage::Blocked => World { database: Database::Shut, namespace: true, backups: Backups::Frozen, personal_data: true },
+        Stage::Terminated => World { database: Database::Shut, namespace: false, backups: Backups::Frozen, personal_data: true },
+        Stage::Deleted => World { database: Database::Gone, namespace: false, backups: Backups::FrozenOnly, personal_data: true },
+        Stage::Expired => World { database: Database::Gone, namespace: false, backups: Backups::Gone, personal_data: false },
+    }
+}

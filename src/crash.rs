@@ -1,0 +1,16 @@
+//! Points at which a test may kill the process: right after something was persisted, where a crash hurts most.
+//!
+//! Only in builds with debug assertions; a release build has none of it.
+
+/// Aborts the process if the environment variable `HELPDESK_OPERATOR_CRASH_AT` names this point, as `point:detail`.
+#[cfg(debug_assertions)]
+pub fn point(name: &str, detail: &str) {
+    if std::env::var("HELPDESK_OPERATOR_CRASH_AT").is_ok_and(|at| at == format!("{name}:{detail}")) {
+        tracing::error!(point = name, detail, "crashing on purpose");
+        std::process::abort();
+    }
+}
+
+/// Nothing, in a release build.
+#[cfg(not(debug_assertions))]
+pub fn point(_name: &str, _detail: &str) {}

@@ -1,0 +1,181 @@
+//! The process: who leads, which controllers run, how it stops.
+
+use std::{
+    net::{Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args as ClapArgs;
+use futures::future::{FutureExt, Shared};
+use kube::{
+    Client,
+    runtime::events::{Recorder, Reporter},
+};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::{
+    account, backup, clock,
+    context::{Context, Settings},
+    database::{self, Servers},
+    http,
+    installation::Installation,
+    leader::Leadership,
+    store::{self, Stores},
+    telemetry::Telemetry,
+};
+
+/// How the operator is run.
+#[derive(ClapArgs, Debug)]
+pub struct Args {
+    /// The operator's own namespace, with its Secrets, movers and lease.
+    #[arg(long, env = "HELPDESK_OPERATOR_NAMESPACE", default_value = "helpdesk-operator")]
+    namespace: String,
+    /// The image of movers; this program's own.
+    #[arg(long, env = "HELPDESK_OPERATOR_IMAGE")]
+    image: String,
+    /// Look after the objects with this value of the label helpdesk-operator.io/shard only; without it, after those
+    /// without the label.
+    #[arg(long, env = "HELPDESK_OPERATOR_SHARD")]
+    shard: Option<String>,
+    /// How many accounts are reconciled at once.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    concurrency: u16,
+    /// Where /metrics is served.
+    #[arg(long, default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)))]
+    metrics: SocketAddr,
+    /// Where /livez and /readyz are served.
+    #[arg(long, default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8081)))]
+    health: SocketAddr,
+    /// The name under which this replica leads.
+    #[arg(long, env = "POD_NAME", default_value = "helpdesk-operator")]
+    identity: String,
+}
+
+/// Why the process cannot run.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("failed to find the cluster")]
+    Client(#[source] Box<kube::Error>),
+    #[error("failed to read the cluster's configuration")]
+    Config(#[source] Box<kube::config::InferConfigError>),
+    #[error(transparent)]
+    Installation(#[from] crate::installation::Error),
+    #[error("failed to listen for signals")]
+    Signals(#[source] std::io::Error),
+    #[error(transparent)]
+    Http(#[from] http::Error),
+}
+
+/// Runs the operator until it is told to stop or loses its lease.
+pub async fn run(args: Args) -> ExitCode {
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,kube=warn,sqlx=warn".into()))
+        .init();
+    match serve(args).await {
+        Ok(code) => code,
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map(ToString::to_string);
+            tracing::error!(%error, cause, "cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: Args) -> Result<ExitCode, Error> {
+    let stop = stop_signal()?;
+    let client = client().await?;
+    let telemetry = Telemetry::default();
+    let health = http::Health::default();
+    http::serve(args.metrics, args.health, telemetry.clone(), health.clone()).await?;
+
+    let lease = args.shard.as_ref().map_or_else(|| "helpdesk-operator".to_owned(), |shard| format!("helpdesk-operator-{shard}"));
+    let leadership = Leadership::new(client.clone(), &args.namespace, lease, args.identity.clone());
+    health.ready();
+    tracing::info!(identity = args.identity, "waiting to lead");
+    tokio::select! {
+        () = leadership.acquire() => {}
+        () = stop.clone() => return Ok(ExitCode::SUCCESS),
+    }
+    tracing::info!(identity = args.identity, "leading");
+
+    let installation = Installation::load(&client, &args.namespace).await?;
+    let ctx = Arc::new(Context {
+        servers: Servers::new(client.clone(), &args.namespace, &installation.id),
+        stores: Stores::new(client.clone(), &args.namespace),
+        recorder: Recorder::new(client.clone(), Reporter { controller: "helpdesk-operator".into(), instance: Some(args.identity.clone()) }),
+        settings: Settings { namespace: args.namespace, shard: args.shard, image: args.image, concurrency: args.concurrency },
+        client,
+        installation,
+        telemetry,
+        now: clock::now,
+    });
+    let controllers = async {
+        tokio::join!(
+            account::run(ctx.clone(), stop.clone()),
+            until(stop.clone(), backup::reconcile::run(ctx.clone())),
+            until(stop.clone(), database::run(ctx.clone())),
+            until(stop.clone(), store::reconcile::run(ctx.clone())),
+        );
+    };
+    tokio::select! {
+        () = controllers => {
+            leadership.release().await;
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        () = leadership.keep() => {
+            // Effects that are under way are safe to break off: another replica carries them on.
+            tracing::error!("lost the lease; stopping at once");
+            Ok(ExitCode::FAILURE)
+        }
+        () = overdue(stop) => {
+            tracing::warn!("reconciles did not end in time; stopping without them");
+            leadership.release().await;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Every effect of these controllers can be broken off anywhere.
+async fn until(stop: impl Future<Output = ()>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        () = work => {}
+        () = stop => {}
+    }
+}
+
+/// How long reconciles may take to end after the signal; less than the pod's grace period.
+const GRACE: Duration = Duration::from_secs(20);
+
+async fn overdue(stop: impl Future<Output = ()>) {
+    stop.await;
+    tokio::time::sleep(GRACE).await;
+}
+
+async fn client() -> Result<Client, Error> {
+    let mut config = kube::Config::infer().await.map_err(|e| Error::Config(Box::new(e)))?;
+    config.connect_timeout = Some(Duration::from_secs(5));
+    config.write_timeout = Some(Duration::from_secs(30));
+    Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))
+}
+
+type Stop = Shared<futures::future::BoxFuture<'static, ()>>;
+
+fn stop_signal() -> Result<Stop, Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let (sender, receiver) = tokio::sync::oneshot::channel::<()>();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("told to stop");
+        drop(sender);
+    });
+    Ok(receiver.map(|_| ()).boxed().shared())
+}
