@@ -132,7 +132,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             tracing::error!("lost the lease; stopping at once");
             Ok(ExitCode::FAILURE)
         }
-        () = overdue(stop) => {
+        () = overdue(stop.clone()) => {
             tracing::warn!("reconciles did not end in time; stopping without them");
             leadership.release().await;
             Ok(ExitCode::SUCCESS)
