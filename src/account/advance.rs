@@ -1,5 +1,6 @@
 //! From what was seen to what is stored: the decision, persisted before its effects, and its end, persisted after.
 
+use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
 use super::{controller::Desk, error::Error, home::Home, observe::Observation, realize::Realized};
@@ -8,6 +9,9 @@ use crate::{
     clock::Moment,
     lifecycle::{self, Blocker, Facts, Known, Next, Record, Refused, Seen, Stage, Step, Verdict},
 };
+
+/// How often an account is looked at while a step is overdue.
+const OVERDUE_PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 
 /// A decision that is stored.
 pub(super) struct Decided {
@@ -110,7 +114,9 @@ pub(super) async fn settle(
     let again = lifecycle::decide(&home.entry.record, &facts(account, &home, seen, refused.as_ref()), now);
     let moves_on = !matches!(again.step, Step::Stay | Step::Enforce | Step::Restore) || restored;
     let soon = (moves_on || entered).then_some(now);
-    let wake_at = [again.wake_at, wake_at, soon].into_iter().flatten().min();
+    // What delays a step may end without anybody announcing it, as the brake's window does.
+    let look_again = (!again.blockers.is_empty()).then(|| now + OVERDUE_PATIENCE);
+    let wake_at = [again.wake_at, wake_at, soon, look_again].into_iter().flatten().min();
     let blockers = if again.step == Step::Stay { again.blockers } else { verdict.blockers };
     Ok(Settled { home, next: again.next, blockers, overdue_since: again.overdue_since, wake_at, waiting_on, refused, findings })
 }

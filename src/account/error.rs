@@ -17,6 +17,9 @@ pub enum Error {
     /// The plan is missing or does not fit; the text names the field.
     #[error("failed to place the account: {0}")]
     Placement(String),
+    /// The account is being deleted and no server of its region ever held anything of it.
+    #[error("failed to find anything of the account: it was never placed")]
+    NeverPlaced,
     /// The owner cannot be told.
     #[error("failed to read the owner: {0}")]
     Owner(String),
@@ -90,6 +93,7 @@ impl Error {
         match self {
             Self::Cluster { .. } => "ClusterUnreachable",
             Self::Placement(_) => "NoPlacement",
+            Self::NeverPlaced => "NeverPlaced",
             Self::Owner(_) => "OwnerUnknown",
             Self::LostEntry { .. } => "LedgerEntryLost",
             Self::NeedsAdoption { .. } => "NeedsAdoption",
@@ -121,6 +125,7 @@ impl Error {
             | Self::Store(_)
             | Self::Unproven(_)
             | Self::RestoreFailed { .. }
+            | Self::NeverPlaced
             | Self::Incomplete(_) => false,
         }
     }

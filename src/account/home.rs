@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt};
+use kube::{Api, Resource, ResourceExt};
 
 use super::{
     controller::Desk,
@@ -50,6 +50,9 @@ pub(super) async fn find(desk: &Desk, account: &HelpDeskAccount, now: Moment) ->
             return Err(Error::NeedsAdoption { server: candidate.name_any(), account_id: account_id.clone(), uid: other.uid });
         }
         asked.push(server);
+    }
+    if account.meta().deletion_timestamp.is_some() {
+        return Err(Error::NeverPlaced);
     }
     let server = choose(desk, account, &candidates, asked).await?;
     let fresh = Entry::new(&uid, &account.name_any(), Record::created(now));

@@ -44,7 +44,10 @@ async fn look(account: &HelpDeskAccount, desk: &Desk) -> Result<Action, Error> {
     namespace::hold_on(desk, account).await?;
 
     let now = (desk.now)();
-    let home = home::find(desk, account, now).await?;
+    let home = match home::find(desk, account, now).await {
+        Err(Error::NeverPlaced) => return namespace::let_go(desk, account).await,
+        home => home?,
+    };
     let facts = observe::observe(desk, account, &home, now).await?;
     let decided = advance::decide(desk, account, home, &facts, now).await?;
     let realized = realize::realize(desk, account, &facts, decided, now).await?;
