@@ -45,7 +45,8 @@ pub struct HelpDeskAccountSpec {
     /// object finds its own data. Immutable.
     #[serde(default, rename = "accountID", skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("accountID is immutable: it is how the tenant's data is found again"))]
-    #[schemars(regex(pattern = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"), length(max = 36))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')").message("accountID is a random UUID in lower case, as uuidgen prints it"))]
+    #[schemars(length(max = 36))]
     pub account_id: Option<String>,
     /// The tenant's name as people read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -91,10 +92,8 @@ pub struct Owner {
     pub name: Option<String>,
     /// The owner's mail address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(
-        length(max = 254),
-        regex(pattern = r"^[A-Za-z0-9._%+-]+@[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)+$")
-    )]
+    #[schemars(length(max = 254))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9._%+-]+@[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?([.][A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)+$')").message("email is one plain address, such as ana@acme.example"))]
     pub email: Option<String>,
 }
 

@@ -148,7 +148,10 @@ pub struct DatabaseTerms {
     pub connection_limit: i32,
     /// Size above which the account says so in a condition. PostgreSQL has no quota of its own, so writes are not
     /// refused.
-    #[schemars(length(max = 16), regex(pattern = r"^[1-9][0-9]{0,9}(Ki|Mi|Gi|Ti)?$"))]
+    #[schemars(length(max = 16), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^[1-9][0-9]{0,9}(Ki|Mi|Gi|Ti)?$')",
+        "message": "maxBytes is a whole number of bytes, or of Ki, Mi, Gi or Ti, such as 5Gi",
+    }]))]
     pub max_bytes: String,
     /// How often the tenant's password is renewed.
     pub rotate_password: Window,
@@ -187,7 +190,8 @@ pub struct Placement {
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub store: String,
     /// The domain under which slugs are made.
-    #[schemars(length(min = 3, max = 200), regex(pattern = r"^([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z]([a-z0-9-]*[a-z0-9])?$"))]
+    #[schemars(length(min = 3, max = 200))]
+    #[x_kube(validation = Rule::new("self.matches('^([a-z0-9]([a-z0-9-]*[a-z0-9])?[.])+[a-z]([a-z0-9-]*[a-z0-9])?$')").message("domainBase is a domain in lower case without wildcard or final dot, such as helpdesk.example"))]
     pub domain_base: String,
     /// The Gateway that publishes them.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -118,7 +118,11 @@ impl JsonSchema for Window {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({ "type": "string", "pattern": PATTERN, "maxLength": 24 })
+        // As a rule and not as a pattern, because a rule has a message of its own.
+        json_schema!({ "type": "string", "maxLength": 24, "x-kubernetes-validations": [{
+            "rule": format!("self.matches('{PATTERN}')"),
+            "message": "a span of time is a sum of whole days, hours, minutes and seconds of at least one second, such as 14d, 12h, 90s or 1d12h",
+        }] })
     }
 }
 

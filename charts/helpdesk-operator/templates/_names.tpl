@@ -48,3 +48,27 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 - {protocol: TCP, port: {{ . }}}
 {{- end }}
 {{- end }}
+
+{{/* CEL: whether the request is the operator's own. */}}
+{{- define "helpdesk.isOperator" -}}
+{{- $own := printf "system:serviceaccount:%s:%s" .Release.Namespace (include "helpdesk.serviceAccount" .) -}}
+request.userInfo.username in [{{ range $i, $user := prepend .Values.clusterWide.operators $own }}{{ if $i }}, {{ end }}'{{ $user }}'{{ end }}]
+{{- end }}
+
+{{/* CEL: whether a person has confirmed that this object goes, by an annotation with the object's own name. */}}
+{{- define "helpdesk.confirmed" -}}
+oldObject.metadata.?annotations[?'helpdesk-operator.io/confirm-delete'].orValue('') == oldObject.metadata.name
+{{- end }}
+
+{{/* The binding of the policy of the same name. */}}
+{{- define "helpdesk.binding" -}}
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingAdmissionPolicyBinding
+metadata:
+  name: {{ .name }}
+  labels: {{- include "helpdesk.labels" .root | nindent 4 }}
+spec:
+  policyName: {{ .name }}
+  validationActions: [Deny]
+{{- end }}
