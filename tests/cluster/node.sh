@@ -66,9 +66,10 @@ hide_the_machine() {
     esac
   done < <(awk '$3 == "cgroup" && $2 ~ "^/sys/fs/cgroup/" { print $2 }' /proc/self/mounts)
   mount -t tmpfs tmpfs /run
-  # Addresses that an earlier node gave to its pods would be kept here.
-  mkdir -p /run/containerd /var/lib/cni
+  # The first keeps the addresses of pods, the second has a socket of the kubelet's wherever its root is.
+  mkdir -p /run/containerd /var/lib/cni /var/lib/kubelet
   mount -t tmpfs tmpfs /var/lib/cni
+  mount -t tmpfs tmpfs /var/lib/kubelet
   # The kubelet links every container's log from here.
   mkdir -p "$STATE/log/pods"
   mount --bind "$STATE/log/pods" /var/log
