@@ -4,6 +4,7 @@
 DATABASES=(pg-eu-1 pg-eu-2)
 STORES=(s3-eu-1 s3-eu-2)
 OPERATOR_NAMESPACE=helpdesk-operator
+OURS=helpdesk-operator.io/made-for=tests
 
 POSTGRES_IMAGE=${HELPDESK_IMAGE_POSTGRES:-localhost/postgres:$POSTGRES_MAJOR}
 VERSITYGW_IMAGE=${HELPDESK_IMAGE_VERSITYGW:-localhost/versitygw:$VERSITYGW_VERSION}
@@ -177,9 +178,14 @@ fill_stores() {
   local server port forward
   for server in "${STORES[@]}"; do
     if [ "$NAME" = current ]; then
-      port=$((20443 + ${#server} + RANDOM % 1000))
-      kubectl -n storage port-forward "service/$server" "$port:443" >/dev/null &
+      # Port 0 is any free one; which it became is in the first line that kubectl prints.
+      # The program and not the function, which would be a shell around it that dies alone.
+      "$BIN/kubectl" -n storage port-forward "service/$server" :443 >"$STATE/infra/forward" 9>&- &
       forward=$!
+      until port=$(grep -oPm 1 '127\.0\.0\.1:\K[0-9]+' "$STATE/infra/forward"); do
+        kill -0 "$forward"
+        sleep 0.1
+      done
       fill_store "$server" "https://localhost:$port"
       kill "$forward"
     else
@@ -232,6 +238,7 @@ start_edge() {
   local image
   for image in envoy envoy-gateway; do in_node ctr --namespace k8s.io images import "$IMAGES/$image.tar"; done
   "$BIN/helm" upgrade --install eg "$CACHE/gateway-helm" -n envoy-gateway-system --create-namespace --timeout 90s
+  kubectl -n envoy-gateway-system rollout status deployment/envoy-gateway --timeout 120s
   sed "s/\${ENVOY}/${ENVOY_VERSION%.*}/" "$here/infra/gateway.yaml" | apply
 }
 
@@ -241,11 +248,22 @@ current_up() {
   require_own_states
   lock_cluster
   build_tools
-  say "putting PostgreSQL and S3 into the cluster of context $(kubectl config current-context)"
+  KUBECONFIG_FILE=${KUBECONFIG:-$HOME/.kube/config}
+  say "using the cluster of context $(kubectl config current-context)"
+  if [ -f "$STATE/up" ] && [ -n "$(kubectl get namespace --selector "$OURS" --output name)" ]; then
+    say "PostgreSQL and S3 are there"
+    return
+  fi
+  local namespace
+  for namespace in databases storage; do
+    [ -z "$(kubectl get namespace "$namespace" --ignore-not-found --output name)" ] ||
+      die "your cluster has a namespace $namespace already, and this would fill and later delete it"
+  done
+  trap 'end_step; exit 130' INT TERM HUP
   mkdir -p "$STATE/log"
   chmod 711 "$STATE"
-  KUBECONFIG_FILE=${KUBECONFIG:-$HOME/.kube/config}
   step "starting PostgreSQL and S3" "$STATE/log/infra" start_current
+  touch "$STATE/up"
 }
 
 start_current() {
@@ -261,9 +279,10 @@ start_current() {
   fill_stores
 }
 
+# The operator and its namespace stay: taking those away is for whoever installed them.
 current_down() {
   require_own_states
   lock_cluster
-  kubectl delete namespace databases storage --ignore-not-found
+  kubectl delete namespace --selector "$OURS" --ignore-not-found
   rm -rf "$STATE"
 }
