@@ -1,0 +1,277 @@
+//! The cluster as stories see it: accounts are applied as a person would apply them, and conditions are waited for.
+
+use std::{collections::BTreeMap, future::Future, time::Duration};
+
+use helpdesk_operator::{
+    api::{BackupStore, ColdBackup, Condition, DatabaseServer, HelpDeskAccount, HelpDeskPlan},
+    lifecycle::Stage,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Client, Config, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+    runtime::wait::{Condition as WaitCondition, await_condition},
+};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+/// Longer than anything here takes on a machine with two cores that does everything at once.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// The namespace of the operator.
+pub const OPERATOR: &str = "helpdesk-operator";
+
+static PREPARED: OnceCell<()> = OnceCell::const_new();
+
+/// A setting of the environment.
+pub fn setting(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run the stories by `make test`"))
+}
+
+/// A connection to the cluster.
+#[derive(Clone)]
+pub struct Cluster {
+    pub client: Client,
+}
+
+impl Cluster {
+    /// Connects, and applies the plan, the server and the stores that stories share.
+    pub async fn connect() -> Self {
+        let kubeconfig = Kubeconfig::read_from(setting("HELPDESK_TEST_KUBECONFIG")).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let cluster = Self { client: Client::try_from(config).unwrap() };
+        PREPARED.get_or_init(|| cluster.prepare()).await;
+        cluster
+    }
+
+    async fn prepare(&self) {
+        self.apply(json!({"kind": "BackupStore", "metadata": {"name": "eu-escrow"}, "spec": {
+            "region": "eu-1", "endpoint": "https://s3-eu-2.storage.svc", "bucket": "helpdesk-escrow", "prefix": "stories/",
+            "credentialsSecret": "s3-eu-2-escrow", "caSecret": "s3-ca", "expectedBucketOwner": "100000000002"}}))
+            .await;
+        self.apply(json!({"kind": "BackupStore", "metadata": {"name": "eu-cold"}, "spec": {
+            "region": "eu-1", "endpoint": "https://s3-eu-1.storage.svc", "bucket": "helpdesk-cold", "prefix": "stories/",
+            "credentialsSecret": "s3-eu-1", "eraseCredentialsSecret": "s3-eu-1-erase", "caSecret": "s3-ca",
+            "expectedBucketOwner": "100000000001",
+            "keyEscrow": {"store": "eu-escrow", "recoveryRecipient": "age1tlk3wdrp5w3m5slgkmqexjys4tna4zha3ds5f55075r3g6xwlygsvjrl8s"}}}))
+            .await;
+        self.apply(json!({"kind": "DatabaseServer", "metadata": {"name": "pg-eu-1"}, "spec": {
+            "engine": "postgresql", "region": "eu-1", "host": "pg-eu-1.databases.svc", "adminSecret": "pg-eu-1-admin",
+            "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 1000, "movers": 4,
+            "brake": {"percent": 100, "atLeast": 10000}}}))
+            .await;
+        self.plan("seconds", json!({"trial": "1h", "paymentGrace": "3s", "blocked": "1h", "terminated": "1h", "coldBackup": "1h"})).await;
+    }
+
+    /// Applies a manifest of the operator's group, as `kubectl apply --server-side` does.
+    pub async fn apply(&self, manifest: Value) -> Value {
+        self.try_apply(manifest).await.unwrap()
+    }
+
+    /// Applies a manifest; the answer may be a refusal.
+    pub async fn try_apply(&self, mut manifest: Value) -> Result<Value, kube::Error> {
+        let kind = manifest["kind"].as_str().unwrap().to_owned();
+        let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
+        manifest["apiVersion"] = json!("helpdesk-operator.io/v1alpha1");
+        let plural = format!("{}s", kind.to_lowercase());
+        let resource = kube::api::ApiResource {
+            group: "helpdesk-operator.io".into(),
+            version: "v1alpha1".into(),
+            api_version: "helpdesk-operator.io/v1alpha1".into(),
+            kind,
+            plural,
+        };
+        let api: Api<kube::api::DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let applied = api.patch(&name, &PatchParams::apply("stories").force(), &Patch::Apply(manifest)).await?;
+        Ok(serde_json::to_value(applied).unwrap())
+    }
+
+    /// Applies a plan with these windows; the others have lengths that no story lives to see.
+    pub async fn plan(&self, name: &str, windows: Value) {
+        let mut lifecycle = json!({"trial": "1h", "paymentGrace": "1h", "blocked": "1h", "terminated": "1h", "coldBackup": "1h",
+            "eraseDelay": "1h", "nameQuarantine": "1h", "holdNotice": "3s"});
+        for (key, value) in windows.as_object().unwrap() {
+            lifecycle[key] = value.clone();
+        }
+        self.apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": {
+            "lifecycle": lifecycle,
+            "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
+            "database": {"connectionLimit": 10},
+            "placements": [{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example"}]}}))
+            .await;
+    }
+
+    /// Applies an account under a plan.
+    pub async fn account(&self, name: &str, plan: &str) -> Account {
+        let account = Account { cluster: self.clone(), name: name.to_owned(), plan: plan.to_owned() };
+        account.apply(json!({})).await;
+        account
+    }
+
+    pub fn accounts(&self) -> Api<HelpDeskAccount> {
+        Api::all(self.client.clone())
+    }
+
+    pub fn backups(&self) -> Api<ColdBackup> {
+        Api::all(self.client.clone())
+    }
+
+    pub fn plans(&self) -> Api<HelpDeskPlan> {
+        Api::all(self.client.clone())
+    }
+
+    pub fn servers(&self) -> Api<DatabaseServer> {
+        Api::all(self.client.clone())
+    }
+
+    pub fn stores(&self) -> Api<BackupStore> {
+        Api::all(self.client.clone())
+    }
+
+    /// Wipes an account's status, as a restored cluster would, with the operator's own rights.
+    pub async fn wipe_status(&self, name: &str) {
+        let kubeconfig = Kubeconfig::read_from(setting("HELPDESK_TEST_KUBECONFIG")).unwrap();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        config.auth_info.impersonate = Some(format!("system:serviceaccount:{OPERATOR}:helpdesk-operator"));
+        let accounts: Api<HelpDeskAccount> = Api::all(Client::try_from(config).unwrap());
+        let mut account = accounts.get(name).await.unwrap();
+        account.status = None;
+        accounts.replace_status(name, &Default::default(), &account).await.unwrap();
+    }
+
+    /// A Secret's values as text.
+    pub async fn secret(&self, namespace: &str, name: &str) -> Option<BTreeMap<String, String>> {
+        let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = api.get_opt(name).await.unwrap()?;
+        Some(secret.data.unwrap_or_default().into_iter().map(|(k, v)| (k, String::from_utf8(v.0).unwrap())).collect())
+    }
+}
+
+/// One account of a story.
+#[derive(Clone)]
+pub struct Account {
+    pub cluster: Cluster,
+    pub name: String,
+    pub plan: String,
+}
+
+impl Account {
+    /// Applies the account with these fields on top of a plain spec.
+    pub async fn apply(&self, fields: Value) {
+        self.try_apply(fields).await.unwrap();
+    }
+
+    /// Applies the account; the answer may be a refusal.
+    pub async fn try_apply(&self, fields: Value) -> Result<Value, kube::Error> {
+        let mut spec = json!({"owner": {"name": "Ana", "email": format!("ana@{}.example", self.name)}, "plan": self.plan, "region": "eu-1",
+            "domain": {"slug": self.name}});
+        for (key, value) in fields.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        self.cluster.try_apply(json!({"kind": "HelpDeskAccount", "metadata": {"name": self.name}, "spec": spec})).await
+    }
+
+    /// Billing writes a state with the next sequence, as billing does it.
+    pub async fn bill(&self, state: &str) {
+        let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let before = self.get().await.status.and_then(|s| s.billing);
+        let sequence = before.map_or(1, |b| b.sequence + 1);
+        let mut billing = json!({"state": state, "since": now, "sequence": sequence, "delinquentSince": null});
+        if matches!(state, "PastDue" | "Unpaid") {
+            billing["delinquentSince"] = json!(now);
+        }
+        self.cluster
+            .accounts()
+            .patch_status(&self.name, &PatchParams::default(), &Patch::Merge(json!({"status": {"billing": billing}})))
+            .await
+            .unwrap();
+    }
+
+    /// Annotates the account.
+    pub async fn annotate(&self, key: &str, value: &str) {
+        let patch = json!({"metadata": {"annotations": {key: value}}});
+        self.cluster.accounts().patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    pub async fn get(&self) -> HelpDeskAccount {
+        self.cluster.accounts().get(&self.name).await.unwrap()
+    }
+
+    /// Waits until something is true of the account.
+    pub async fn until(&self, what: &str, test: impl Fn(&HelpDeskAccount) -> bool) -> HelpDeskAccount {
+        let condition = |account: Option<&HelpDeskAccount>| account.is_some_and(&test);
+        let waiting = await_condition(self.cluster.accounts(), &self.name, condition);
+        match tokio::time::timeout(PATIENCE, waiting).await {
+            Ok(found) => found.unwrap().unwrap(),
+            Err(_) => {
+                let status = self.cluster.accounts().get_opt(&self.name).await.unwrap().map(|a| a.status);
+                panic!("{}: {what} did not come to be; status: {}", self.name, serde_json::to_string_pretty(&status).unwrap())
+            }
+        }
+    }
+
+    /// Waits until the account is in a stage, enforced.
+    pub async fn stage(&self, stage: Stage) -> HelpDeskAccount {
+        self.until(stage.name(), |a| a.status.as_ref().is_some_and(|s| s.stage == Some(stage) && s.stage_since.is_some())).await
+    }
+
+    /// Waits until the account is in an open stage with its credentials handed over.
+    pub async fn open(&self, stage: Stage) -> super::tenant::Tenant {
+        self.stage(stage).await;
+        let account = self.until("Ready", |a| condition(a, "Ready", "True")).await;
+        let namespace = account.status.unwrap().namespace.unwrap().name;
+        super::tenant::Tenant::of(&self.cluster.secret(&namespace, "database").await.expect("no credentials"))
+    }
+
+    /// The account's backups.
+    pub async fn backups(&self) -> Vec<ColdBackup> {
+        let params = ListParams::default().labels(&format!("helpdesk-operator.io/account={}", self.name));
+        self.cluster.backups().list(&params).await.unwrap().items
+    }
+
+    /// Waits until one of the account's backups fits.
+    pub async fn backup(&self, what: &str, test: impl Fn(&ColdBackup) -> bool) -> ColdBackup {
+        eventually(&format!("{}: {what}", self.name), || async { self.backups().await.into_iter().find(|b| test(b)) }).await
+    }
+
+    /// The uid of the object.
+    pub async fn uid(&self) -> String {
+        self.get().await.uid().unwrap()
+    }
+}
+
+/// Whether a condition has this status.
+pub fn condition(account: &HelpDeskAccount, kind: &str, status: &str) -> bool {
+    find(account, kind).is_some_and(|c| c.status == status)
+}
+
+/// A condition of an account.
+pub fn find<'a>(account: &'a HelpDeskAccount, kind: &str) -> Option<&'a Condition> {
+    account.status.as_ref()?.conditions.iter().find(|c| c.type_ == kind)
+}
+
+/// Looks again and again until there is an answer. For what no watch announces.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
+    let search = async {
+        loop {
+            if let Some(found) = look().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("{what} did not come to be"))
+}
+
+/// Waits until an object is gone.
+pub async fn gone<K>(api: Api<K>, name: &str)
+where
+    K: Clone + std::fmt::Debug + Send + Sync + serde::de::DeserializeOwned + kube::Resource + 'static,
+{
+    fn absent<K>() -> impl WaitCondition<K> {
+        |object: Option<&K>| object.is_none()
+    }
+    let waiting = await_condition(api, name, absent());
+    tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{name} did not go")).unwrap();
+}

@@ -1,0 +1,9 @@
+//! Stories on a real cluster: a real API server, PostgreSQL and S3, and the operator installed by its chart.
+//!
+//! Each story has accounts of its own, so that all run side by side. `make test` brings the cluster up and sets what
+//! [`cluster::Cluster::connect`] reads; without it every story fails and says so.
+
+mod cluster;
+mod guards;
+mod life;
+mod tenant;

@@ -1,0 +1,102 @@
+//! A tenant at its own database, and the superuser who may look at everything.
+
+use std::collections::BTreeMap;
+
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+
+use super::cluster::setting;
+
+/// What a tenant was handed.
+#[derive(Clone, Debug)]
+pub struct Tenant {
+    pub username: String,
+    pub password: String,
+    pub database: String,
+}
+
+impl Tenant {
+    /// Reads the keys of the Service Binding specification.
+    pub fn of(secret: &BTreeMap<String, String>) -> Self {
+        assert_eq!(secret["type"], "postgresql");
+        Self { username: secret["username"].clone(), password: secret["password"].clone(), database: secret["database"].clone() }
+    }
+
+    /// Logs in, to its own database.
+    pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        self.connect_to(&self.database).await
+    }
+
+    /// Tries to log in to some database.
+    pub async fn connect_to(&self, database: &str) -> Result<PgConnection, sqlx::Error> {
+        options().username(&self.username).password(&self.password).database(database).connect().await
+    }
+
+    /// Fills the database with what a help desk keeps.
+    pub async fn fill(&self, tickets: i64) {
+        let mut connection = self.connect().await.unwrap();
+        let script = format!(
+            "CREATE TABLE customers (id serial PRIMARY KEY, email text UNIQUE, joined timestamptz DEFAULT now());
+             CREATE TABLE tickets (id bigserial PRIMARY KEY, customer int REFERENCES customers, subject text, body bytea, rate float8);
+             INSERT INTO customers (email) SELECT 'c' || n || '@example.com' FROM generate_series(1, 50) n;
+             INSERT INTO tickets (customer, subject, body, rate)
+               SELECT n % 50 + 1, 'Ticket ' || n || E' \\u00e9\\n\\t', decode(md5(n::text), 'hex'), n / 3.0 FROM generate_series(1, {tickets}) n;
+             CREATE VIEW open_tickets AS SELECT subject, email FROM tickets JOIN customers ON customers.id = customer;
+             CREATE MATERIALIZED VIEW busiest AS SELECT customer, count(*) AS n FROM tickets GROUP BY customer;
+             CREATE SEQUENCE invoice START 1000 INCREMENT 7;
+             SELECT nextval('invoice');"
+        );
+        sqlx::raw_sql(AssertSqlSafe(script)).execute(&mut connection).await.unwrap();
+    }
+
+    /// A checksum over every table, view, materialized view and sequence that the tenant sees, contents included.
+    pub async fn checksum(&self) -> BTreeMap<String, String> {
+        let mut connection = self.connect().await.unwrap();
+        let relations = sqlx::query(
+            "SELECT c.relname::text AS name, c.relkind::text AS kind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = 'app' AND c.relkind IN ('r', 'v', 'm', 'S') ORDER BY 1",
+        )
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+        let mut sums = BTreeMap::new();
+        for relation in relations {
+            let (name, kind): (String, String) = (relation.get("name"), relation.get("kind"));
+            let columns = if kind == "S" { "last_value, is_called" } else { "*" };
+            let sql = format!(
+                "SELECT md5(coalesce(string_agg(t::text, '|' ORDER BY t::text), '')) FROM (SELECT {columns} FROM app.\"{name}\") t"
+            );
+            let sum: String = sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(&mut connection).await.unwrap();
+            sums.insert(format!("{kind} {name}"), sum);
+        }
+        connection.close().await.unwrap();
+        sums
+    }
+}
+
+fn options() -> PgConnectOptions {
+    PgConnectOptions::new()
+        .host(&setting("HELPDESK_TEST_PG_EU_1_HOST"))
+        .port(5432)
+        .ssl_mode(PgSslMode::VerifyFull)
+        .ssl_root_cert(setting("HELPDESK_TEST_CA"))
+}
+
+/// The superuser, at some database.
+pub async fn superuser(database: &str) -> PgConnection {
+    options().username("postgres").password(&setting("HELPDESK_TEST_PG_EU_1_PASSWORD")).database(database).connect().await.unwrap()
+}
+
+/// How many databases and roles of this name, or beginning with it and an underscore, the server has.
+pub async fn left_on_server(name: &str) -> i64 {
+    let mut connection = superuser("postgres").await;
+    sqlx::query_scalar(
+        "SELECT (SELECT count(*) FROM pg_database WHERE datname LIKE $1 || '%') + (SELECT count(*) FROM pg_roles WHERE rolname LIKE $1 || '%')",
+    )
+    .bind(name)
+    .fetch_one(&mut connection)
+    .await
+    .unwrap()
+}
