@@ -99,6 +99,9 @@ pub enum Error {
     /// The database is not there.
     #[error("failed to find the database {0}")]
     NoSuchDatabase(String),
+    /// The login is not there.
+    #[error("failed to find the login {0}")]
+    NoSuchLogin(String),
     /// The authority is for another database.
     #[error("failed to drop {0}: the authority covers another account, another database or another server")]
     NotAuthorized(String),
@@ -168,6 +171,7 @@ impl Error {
             Self::Ledger(error) => error.reason(),
             Self::Foreign { .. }
             | Self::NoSuchDatabase(_)
+            | Self::NoSuchLogin(_)
             | Self::NotAuthorized(_)
             | Self::Restoring(_)
             | Self::AlreadyExists(_)

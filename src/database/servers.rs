@@ -1,17 +1,48 @@
 //! The connected servers.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use kube::Client;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt};
+use tokio::time::{Instant, timeout};
 
-use super::{Error, Identity, Server};
-use crate::{api::DatabaseServerSpec, ledger::Ledger};
+use super::{
+    Error, Identity, Password, Server,
+    postgres::{Address, Admin, Driver},
+};
+use crate::{
+    api::{DatabaseServer, DatabaseServerSpec, Engine},
+    ledger::{Claim, Ledger},
+};
 
 /// The database servers by the names of their `DatabaseServer` objects, connected when they are first asked for.
 pub struct Servers {
     client: Client,
     namespace: String,
     installation_id: String,
+    slots: Mutex<HashMap<String, Arc<Slot>>>,
+}
+
+/// What is remembered of one server. Whoever asks while it is being looked at waits for the same answer.
+type Slot = tokio::sync::Mutex<Option<Remembered>>;
+
+struct Remembered {
+    looked_at: Instant,
+    basis: Basis,
+    outcome: Result<Arc<Connected>, Error>,
+}
+
+/// What a connection was made from; when it changed the connection is made anew.
+#[derive(Clone, PartialEq, Eq, Default)]
+struct Basis {
+    uid: String,
+    spec: String,
+    admin: String,
+    authority: String,
 }
 
 /// One server that was reached, identified and whose ledger is this installation's.
@@ -29,10 +60,18 @@ pub struct Connected {
     pub identity: Identity,
 }
 
+/// How long an answer is good before the objects are looked at again.
+const FRESH: Duration = Duration::from_secs(10);
+/// How long a failure is everybody's answer.
+const FAILED: Duration = Duration::from_secs(5);
+/// How long the cluster may take to tell an object.
+const READ: Duration = Duration::from_secs(10);
+
 impl Servers {
     /// Knows no server yet. `namespace` is the operator's, where Secrets are read; `installation_id` claims ledgers.
     pub fn new(client: Client, namespace: &str, installation_id: &str) -> Self {
-        Self { client, namespace: namespace.to_owned(), installation_id: installation_id.to_owned() }
+        let (namespace, installation_id) = (namespace.to_owned(), installation_id.to_owned());
+        Self { client, namespace, installation_id, slots: Mutex::default() }
     }
 
     /// The server, connected. Looks at its object and Secrets again every few seconds and connects anew when they
@@ -41,11 +80,137 @@ impl Servers {
     /// # Errors
     /// See [`Error`].
     pub async fn get(&self, name: &str) -> Result<Arc<Connected>, Error> {
-        let _ = (&self.client, &self.namespace, &self.installation_id);
-        Err(Error::NoSuchServer(name.to_owned()))
+        let slot = self.slot(name);
+        let mut remembered = slot.lock().await;
+        if let Some(Remembered { looked_at, outcome, .. }) = &*remembered {
+            let good_for = if outcome.is_ok() { FRESH } else { FAILED };
+            if looked_at.elapsed() < good_for {
+                return outcome.clone();
+            }
+        }
+        let (basis, outcome) = match self.look(name).await {
+            Err(error) => (Basis::default(), Err(error)),
+            Ok(seen) => match remembered.take() {
+                Some(Remembered { basis, outcome: Ok(connected), .. }) if basis == seen.basis => {
+                    (basis, seen.recognise(&connected.identity).map(|()| connected))
+                }
+                _ => (seen.basis.clone(), seen.connect(&self.installation_id).await.map(Arc::new)),
+            },
+        };
+        *remembered = Some(Remembered { looked_at: Instant::now(), basis, outcome: outcome.clone() });
+        outcome
     }
 
-    /// Forgets what is remembered of a server: the next [`Self::get`] looks again, and connects anew if it was a
-    /// failure.
-    pub fn invalidate(&self, _name: &str) {}
+    /// Forgets what is remembered of a server: the next [`Self::get`] looks again and connects anew.
+    pub fn invalidate(&self, name: &str) {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    fn slot(&self, name: &str) -> Arc<Slot> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default().clone()
+    }
+
+    async fn look(&self, name: &str) -> Result<Seen, Error> {
+        let servers: Api<DatabaseServer> = Api::all(self.client.clone());
+        let object = read(format!("the DatabaseServer {name}"), servers.get_opt(name)).await?;
+        let object = object.ok_or_else(|| Error::NoSuchServer(name.to_owned()))?;
+        let spec = object.spec.clone();
+
+        let admin = self.secret(&spec.admin_secret).await?;
+        let key = |key| text(&admin, &spec.admin_secret, key);
+        let (host, username, password) = (key("host")?, key("username")?, key("password")?);
+        if host != spec.host {
+            return Err(Error::HostMismatch { secret: spec.admin_secret, found: host, wanted: spec.host });
+        }
+        let mut authority = String::new();
+        let ca_pem = match &spec.tls.ca_secret {
+            None => None,
+            Some(name) => {
+                let secret = self.secret(name).await?;
+                authority = version(&secret);
+                Some(text(&secret, name, "ca.crt")?)
+            }
+        };
+        Ok(Seen {
+            basis: Basis {
+                uid: object.uid().unwrap_or_default(),
+                // Only what the connection rests on, and what callers read from it: any change counts.
+                spec: serde_json::to_string(&spec).unwrap_or_default(),
+                admin: version(&admin),
+                authority,
+            },
+            recorded: object.status.as_ref().and_then(|status| status.system_identifier.clone()),
+            address: Address { host: spec.host.clone(), port: spec.port, tls: spec.tls.mode, ca_pem },
+            admin: Admin { username, password: Password::from_text(password) },
+            name: name.to_owned(),
+            spec,
+        })
+    }
+
+    async fn secret(&self, name: &str) -> Result<Secret, Error> {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
+        let found = read(format!("the Secret {name}"), secrets.get_opt(name)).await?;
+        found.ok_or_else(|| Error::SecretMissing {
+            secret: name.to_owned(),
+            problem: format!("it does not exist in the namespace {}; create it", self.namespace),
+        })
+    }
+}
+
+/// What a connection is made from.
+struct Seen {
+    name: String,
+    spec: DatabaseServerSpec,
+    basis: Basis,
+    recorded: Option<String>,
+    address: Address,
+    admin: Admin,
+}
+
+impl Seen {
+    async fn connect(self, installation_id: &str) -> Result<Connected, Error> {
+        let (server, pool) = match self.spec.engine {
+            Engine::Postgresql => {
+                let (driver, pool) = Driver::connect(self.address.clone(), &self.admin).await?;
+                (Server::Postgres(driver), pool)
+            }
+        };
+        let identity = server.identify().await?;
+        self.recognise(&identity)?;
+        let ledger = Ledger::new(pool);
+        match ledger.claim(installation_id).await? {
+            Claim::Ours => Ok(Connected { name: self.name, spec: self.spec, server, ledger, identity }),
+            Claim::Foreign(id) => Err(Error::ForeignLedger(id)),
+        }
+    }
+
+    /// The server that status remembers, or one that status does not know yet.
+    fn recognise(&self, identity: &Identity) -> Result<(), Error> {
+        match &self.recorded {
+            Some(recorded) if *recorded != identity.system_identifier => {
+                Err(Error::IdentityChanged { recorded: recorded.clone(), seen: identity.system_identifier.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+async fn read<T>(what: String, work: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Error> {
+    match timeout(READ, work).await {
+        Ok(result) => result.map_err(|error| Error::ReadObject { what, source: error.into() }),
+        Err(_) => Err(Error::TooSlow { step: "read the DatabaseServer and its Secrets from the cluster", seconds: READ.as_secs() }),
+    }
+}
+
+fn version(secret: &Secret) -> String {
+    format!("{}/{}", secret.uid().unwrap_or_default(), secret.resource_version().unwrap_or_default())
+}
+
+fn text(secret: &Secret, name: &str, key: &'static str) -> Result<String, Error> {
+    let missing = |problem: String| Error::SecretMissing { secret: name.to_owned(), problem };
+    let bytes = secret.data.as_ref().and_then(|data| data.get(key)).ok_or_else(|| missing(format!("add its key {key}")))?;
+    let text = String::from_utf8(bytes.0.clone()).map_err(|_| missing(format!("its key {key} is no text")))?;
+    // A file that became a key often ends in a newline, which no name, password or host does.
+    let text = if key == "ca.crt" { text } else { text.trim_end_matches(['\n', '\r']).to_owned() };
+    if text.is_empty() { Err(missing(format!("its key {key} is empty"))) } else { Ok(text) }
 }

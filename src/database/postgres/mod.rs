@@ -1,70 +1,108 @@
 //! The driver of PostgreSQL 16 and later; the only place with DDL.
+//!
+//! A tenant `t_x` is: the role `t_x_own`, which nobody logs in as and which owns the schema `app`; one or, during a
+//! rotation, two logins `t_x_a` and `t_x_b`, members of `t_x_own` who act as it from the start of a session; and the
+//! database `t_x`, which belongs to the operator, because who owns a database can undo its limits. Movers get roles of
+//! their own: `t_x_dump`, `t_x_rst`, and a database with a role of the same name for each verification.
+//!
+//! Statements that belong together are sent together: PostgreSQL makes one transaction of them, so a crash leaves all
+//! or nothing. What cannot be in a transaction (`CREATE DATABASE`, `DROP DATABASE`) is alone, between two steps that
+//! can be told from what is there ([`state`]).
+//!
+//! **Invariant: the operator's own sessions resolve names in `pg_catalog` only.** What a tenant plants in its
+//! database is not found by whoever looks at it.
 
-use std::collections::BTreeSet;
+mod access;
+mod connect;
+mod drop;
+mod movers;
+mod names;
+mod orphans;
+mod restore;
+mod state;
+mod tenant;
 
-use super::{
-    DatabaseFacts, Error, Identity, Letter, LoginSecret, MoverLogin, Observed, Password, Probe, RotationStep, Suspended, Tenant, Terms,
-};
-use crate::backup::proof::DropAuthority;
+pub use connect::{Address, Admin};
+
+use std::{fmt, time::Duration};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgExecutor, PgPool, postgres::PgConnectOptions};
+use tokio::sync::Semaphore;
+
+use self::{names::Roles, state::State};
+use super::{Error, Tenant};
+
+/// How long a question may take.
+const ASK: Duration = Duration::from_secs(10);
+/// How long a change may take; making a database writes its files.
+const CHANGE: Duration = Duration::from_secs(40);
+/// How long dropping a database may take; it waits for a checkpoint.
+const DROP: Duration = Duration::from_secs(180);
 
 /// A PostgreSQL server and the pools of connections to it.
-#[derive(Debug)]
-pub struct Driver {}
+pub struct Driver {
+    address: Address,
+    options: PgConnectOptions,
+    pool: PgPool,
+    /// `DROP DATABASE` takes seconds: in a pool of its own it keeps nobody waiting.
+    drops: PgPool,
+    /// Sessions inside databases of tenants, which no pool can hold.
+    visits: Semaphore,
+}
 
-#[allow(missing_docs, clippy::missing_errors_doc, clippy::unused_async)]
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("address", &self.address.to_string()).finish_non_exhaustive()
+    }
+}
+
 impl Driver {
-    pub async fn identify(&self) -> Result<Identity, Error> {
-        todo!()
+    /// Runs a step, but not for longer than it may take, and names it in the error.
+    async fn within<T>(&self, limit: Duration, step: &'static str, work: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, Error> {
+        match tokio::time::timeout(limit, work).await {
+            Ok(result) => result.map_err(|error| connect::explain(&self.address, step, error)),
+            Err(_) => Err(Error::TooSlow { step, seconds: limit.as_secs() }),
+        }
     }
-    pub async fn ensure(&self, _: &Tenant, _: &Terms, _: &LoginSecret) -> Result<DatabaseFacts, Error> {
-        todo!()
+
+    /// Looks at a tenant's database and roles, and refuses to go on if they are somebody else's.
+    async fn look(&self, tenant: &Tenant) -> Result<(Roles, State), Error> {
+        let roles = Roles::of(tenant);
+        let step = "look at the tenant's database";
+        let state = self.within(ASK, step, State::read(&self.pool, &tenant.name, &roles.all())).await?;
+        state.vet(&tenant.uid)?;
+        Ok((roles, state))
     }
-    pub async fn observe(&self, _: &Tenant) -> Result<Observed, Error> {
-        todo!()
+
+    /// Sends statements that are one transaction.
+    async fn change(&self, step: &'static str, sql: String) -> Result<(), Error> {
+        if sql.is_empty() {
+            return Ok(());
+        }
+        self.within(CHANGE, step, send(&self.pool, sql)).await
     }
-    pub async fn suspend(&self, _: &Tenant) -> Result<Suspended, Error> {
-        todo!()
+
+    /// Sends statements that are one transaction to a session inside a database.
+    async fn visit(&self, database: &str, step: &'static str, sql: String) -> Result<(), Error> {
+        let _permit = self.visits.acquire().await.map_err(|_| Error::TooSlow { step, seconds: 0 })?;
+        let options = self.options.clone().database(database);
+        let work = async {
+            let mut session = PgConnection::connect_with(&options).await?;
+            let sent = send(&mut session, sql).await;
+            session.close().await.ok();
+            sent
+        };
+        self.within(CHANGE, step, work).await
     }
-    pub async fn resume(&self, _: &Tenant) -> Result<(), Error> {
-        todo!()
+
+    /// Ends the sessions of roles that were just dropped or shut, by their oids.
+    async fn end_sessions_of(&self, oids: &[i64]) -> Result<(), Error> {
+        let query = sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid::bigint = ANY($1)").bind(oids);
+        self.within(ASK, "end the sessions of a mover", query.execute(&self.pool)).await.map(drop)
     }
-    pub async fn probe(&self, _: &Tenant, _: Letter, _: &Password) -> Result<Probe, Error> {
-        todo!()
-    }
-    pub async fn set_password(&self, _: &Tenant, _: &LoginSecret) -> Result<(), Error> {
-        todo!()
-    }
-    pub async fn begin_rotation(&self, _: &Tenant, _: &Terms, _: &LoginSecret) -> Result<(), Error> {
-        todo!()
-    }
-    pub async fn finish_rotation(&self, _: &Tenant, _: Letter) -> Result<RotationStep, Error> {
-        todo!()
-    }
-    pub async fn drop(&self, _: &Tenant, _: &DatabaseFacts, _: &DropAuthority) -> Result<(), Error> {
-        todo!()
-    }
-    pub async fn dump_login(&self, _: &Tenant) -> Result<MoverLogin, Error> {
-        todo!()
-    }
-    pub async fn revoke_dump_login(&self, _: &Tenant) -> Result<(), Error> {
-        todo!()
-    }
-    pub async fn scratch(&self, _: &Tenant, _: &str) -> Result<MoverLogin, Error> {
-        todo!()
-    }
-    pub async fn drop_scratch(&self, _: &Tenant, _: &str) -> Result<(), Error> {
-        todo!()
-    }
-    pub async fn prepare_restore(&self, _: &Tenant, _: &Terms, _: &LoginSecret) -> Result<(DatabaseFacts, MoverLogin), Error> {
-        todo!()
-    }
-    pub async fn finish_restore(&self, _: &Tenant) -> Result<DatabaseFacts, Error> {
-        todo!()
-    }
-    pub async fn orphans(&self, _: &BTreeSet<String>) -> Result<Vec<String>, Error> {
-        todo!()
-    }
-    pub async fn drop_own_leftovers(&self, _: &BTreeSet<String>) -> Result<Vec<String>, Error> {
-        todo!()
-    }
+}
+
+/// Sends statements without parameters. Every name and text in them went through [`names`].
+async fn send(executor: impl PgExecutor<'_>, sql: String) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(executor).await.map(|_| ())
 }

@@ -1,0 +1,190 @@
+//! Who gets into a tenant's database: shutting and opening it, its passwords, and the change of its login.
+
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection, Row};
+use tokio::time::{Instant, sleep};
+
+use super::{
+    ASK, Driver,
+    connect::{code, explain, options},
+    names::{Roles, quote_ident, quote_literal},
+    state::State,
+    tenant::{let_in, make_login, set_up_login},
+};
+use crate::database::{Error, Letter, LoginSecret, Password, Probe, RotationStep, Suspended, Tenant, Terms};
+
+/// How long sessions are given to end.
+const ENDING: Duration = Duration::from_secs(10);
+/// A session that passed the check of its login just before it was shut is not listed yet; so long it may take to be.
+const SETTLE: Duration = Duration::from_millis(150);
+
+/// Ends every session in a database except this operator's and its movers'. A superuser's session only a superuser
+/// may end; it is left, counted and named.
+const TERMINATE: &str = "SELECT pg_terminate_backend(s.pid) FROM pg_stat_activity s JOIN pg_roles r ON r.oid = s.usesysid \
+    WHERE s.datid::bigint = $1 AND s.pid <> pg_backend_pid() AND r.rolname <> ALL($2) AND r.rolname <> current_user \
+    AND (NOT r.rolsuper OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))";
+
+const SESSIONS: &str = "SELECT count(*) AS sessions, coalesce(array_agg(DISTINCT s.usename::text), '{}') AS holders \
+    FROM pg_stat_activity s WHERE s.datid::bigint = $1 AND s.usesysid IS NOT NULL AND s.pid <> pg_backend_pid() \
+    AND s.usename <> ALL($2) AND s.usename <> current_user";
+
+impl Driver {
+    /// See [`crate::database::Server::suspend`]. Two walls: the logins are shut and the right to connect is taken.
+    pub(in crate::database) async fn suspend(&self, tenant: &Tenant) -> Result<Suspended, Error> {
+        let (roles, state) = self.look(tenant).await?;
+        let facts = state.facts()?;
+        let mut sql = String::new();
+        for letter in [Letter::A, Letter::B] {
+            if state.login(&roles, letter).is_some_and(|role| role.can_login) {
+                sql += &format!("ALTER ROLE {} NOLOGIN;", quote_ident(roles.login(letter)));
+            }
+        }
+        if state.role(&roles.own).is_some_and(|role| role.connects) {
+            sql += &format!("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM {};", quote_ident(&tenant.name), quote_ident(&roles.own));
+        }
+        self.change("shut the tenant's logins", sql).await?;
+        self.end_sessions(i64::from(facts.oid), &roles).await
+    }
+
+    async fn end_sessions(&self, oid: i64, roles: &Roles) -> Result<Suspended, Error> {
+        let movers = [roles.dump.as_str(), roles.restore.as_str()];
+        let until = Instant::now() + ENDING;
+        let mut seen_empty = false;
+        loop {
+            let query = sqlx::query(TERMINATE).bind(oid).bind(movers.as_slice());
+            self.within(ASK, "end the tenant's sessions", query.execute(&self.pool)).await?;
+            let left = self.sessions(oid, &movers).await?;
+            if (left.sessions_left == 0 && seen_empty) || Instant::now() >= until {
+                return Ok(left);
+            }
+            seen_empty = left.sessions_left == 0;
+            sleep(SETTLE).await;
+        }
+    }
+
+    async fn sessions(&self, oid: i64, movers: &[&str]) -> Result<Suspended, Error> {
+        let step = "count the tenant's sessions";
+        let query = sqlx::query(SESSIONS).bind(oid).bind(movers);
+        let row = self.within(ASK, step, query.fetch_one(&self.pool)).await?;
+        let read = || Ok(Suspended { sessions_left: row.try_get("sessions")?, holders: row.try_get("holders")? });
+        read().map_err(|error| explain(&self.address, step, error))
+    }
+
+    /// See [`crate::database::Server::resume`].
+    pub(in crate::database) async fn resume(&self, tenant: &Tenant) -> Result<(), Error> {
+        let (roles, state) = self.look(tenant).await?;
+        state.facts()?;
+        if state.role(&roles.restore).is_some() {
+            return Err(Error::Restoring(tenant.name.clone()));
+        }
+        let mut sql = String::new();
+        if !state.role(&roles.own).is_some_and(|role| role.connects) {
+            sql += &let_in(tenant, &roles);
+        }
+        for letter in [Letter::A, Letter::B] {
+            if state.login(&roles, letter).is_some_and(|role| !role.can_login) {
+                sql += &format!("ALTER ROLE {} LOGIN;", quote_ident(roles.login(letter)));
+            }
+        }
+        self.change("open the tenant's logins", sql).await
+    }
+
+    /// See [`crate::database::Server::probe`].
+    pub(in crate::database) async fn probe(&self, tenant: &Tenant, letter: Letter, password: &Password) -> Result<Probe, Error> {
+        let step = "try the tenant's own credentials";
+        let options = options(&self.address, &tenant.login(letter), password).database(&tenant.name);
+        let attempt = async {
+            match PgConnection::connect_with(&options).await {
+                Ok(session) => {
+                    session.close().await.ok();
+                    Ok(true)
+                }
+                Err(error) => match code(&error).as_deref() {
+                    // A password, a role, a right, a database or a database's openness that is not there.
+                    Some("28P01" | "28000" | "42501" | "3D000" | "55000") => Ok(false),
+                    _ => Err(error),
+                },
+            }
+        };
+        if self.within(ASK, step, attempt).await? {
+            return Ok(Probe::LetIn);
+        }
+        // Refused, but perhaps for another reason than that the login is shut: the catalog decides.
+        let (roles, state) = self.look(tenant).await?;
+        let shut = !state.role(&roles.own).is_some_and(|role| role.connects)
+            || !state.login(&roles, letter).is_some_and(|role| role.can_login)
+            || !state.database.as_ref().is_some_and(|found| found.open);
+        Ok(if shut { Probe::Refused } else { Probe::WrongPassword })
+    }
+
+    /// See [`crate::database::Server::set_password`].
+    pub(in crate::database) async fn set_password(&self, tenant: &Tenant, login: &LoginSecret) -> Result<(), Error> {
+        let (roles, state) = self.look(tenant).await?;
+        let name = roles.login(login.letter);
+        if state.role(name).is_none() {
+            return Err(Error::NoSuchLogin(name.to_owned()));
+        }
+        self.change("set the tenant's password", set_password(name, login)).await
+    }
+
+    /// See [`crate::database::Server::begin_rotation`].
+    pub(in crate::database) async fn begin_rotation(&self, tenant: &Tenant, terms: &Terms, new: &LoginSecret) -> Result<(), Error> {
+        let (roles, state) = self.look(tenant).await?;
+        state.facts()?;
+        let name = roles.login(new.letter);
+        let mut sql = match state.role(name) {
+            Some(_) => set_password(name, new),
+            None => {
+                let open = state.login(&roles, new.letter.other()).is_none_or(|old| old.can_login);
+                make_login(tenant, &roles, terms, new, open)
+            }
+        };
+        sql += &set_up_login(tenant, &roles, new.letter);
+        self.change("make the tenant's other login", sql).await
+    }
+
+    /// See [`crate::database::Server::finish_rotation`].
+    pub(in crate::database) async fn finish_rotation(&self, tenant: &Tenant, old: Letter) -> Result<RotationStep, Error> {
+        let (roles, state) = self.look(tenant).await?;
+        let name = roles.login(old);
+        let Some(role) = state.role(name) else { return Ok(RotationStep::Done) };
+        state.facts()?;
+        if state.login(&roles, old.other()).is_none() {
+            return Err(Error::NoSuchLogin(roles.login(old.other()).to_owned()));
+        }
+        let sessions = self.sessions_of(role.oid).await?;
+        if sessions > 0 {
+            return Ok(RotationStep::Waiting(sessions));
+        }
+        if role.can_login {
+            self.change("shut the tenant's old login", format!("ALTER ROLE {} NOLOGIN", quote_ident(name))).await?;
+            sleep(SETTLE).await;
+            let sessions = self.sessions_of(role.oid).await?;
+            if sessions > 0 {
+                // Somebody still uses it: a rotation cuts nobody off.
+                self.change("open the tenant's old login", format!("ALTER ROLE {} LOGIN", quote_ident(name))).await?;
+                return Ok(RotationStep::Waiting(sessions));
+            }
+        }
+        let (own, quoted) = (quote_ident(&roles.own), quote_ident(name));
+        let sql = format!("REASSIGN OWNED BY {quoted} TO {own}; DROP OWNED BY {quoted}; DROP ROLE {quoted};");
+        self.visit(&tenant.name, "hand over what the tenant's old login owns", sql).await?;
+        Ok(RotationStep::Done)
+    }
+
+    async fn sessions_of(&self, role: i64) -> Result<i64, Error> {
+        let query = sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE usesysid::bigint = $1").bind(role);
+        self.within(ASK, "count the sessions of the tenant's old login", query.fetch_one(&self.pool)).await
+    }
+}
+
+fn set_password(name: &str, login: &LoginSecret) -> String {
+    format!("ALTER ROLE {} PASSWORD {};", quote_ident(name), quote_literal(login.verifier.expose()))
+}
+
+/// Whether a tenant was ever let into the database: its owner role may connect, or a login is set up in it.
+pub(super) fn was_open(roles: &Roles, state: &State) -> bool {
+    state.role(&roles.own).is_some_and(|role| role.connects)
+        || [Letter::A, Letter::B].into_iter().any(|letter| state.login(roles, letter).is_some_and(|role| role.set_up))
+}

@@ -1,0 +1,63 @@
+//! Dropping.
+
+use super::{
+    ASK, DROP, Driver,
+    connect::explain,
+    names::{Roles, quote_ident},
+    send,
+    state::State,
+};
+use crate::{
+    backup::proof::DropAuthority,
+    database::{DatabaseFacts, Error, Tenant},
+};
+
+impl Driver {
+    /// See [`crate::database::Server::drop`]. What is dropped is looked at once more, in the session that drops it.
+    pub(in crate::database) async fn drop(&self, tenant: &Tenant, facts: &DatabaseFacts, authority: &DropAuthority) -> Result<(), Error> {
+        let refuse = || Error::NotAuthorized(tenant.name.clone());
+        if !authority.covers(&tenant.uid, facts.oid, &facts.system_identifier) {
+            return Err(refuse());
+        }
+        let roles = Roles::of(tenant);
+        let mut session = self.within(ASK, "get a session for dropping", self.drops.acquire()).await?;
+        let step = "look at the tenant's database";
+        let state = self.within(ASK, step, State::read(&mut *session, &tenant.name, &roles.all())).await?;
+        state.vet(&tenant.uid)?;
+        if state.system_identifier != facts.system_identifier {
+            return Err(refuse());
+        }
+        if let Some(found) = &state.database {
+            if found.oid != facts.oid {
+                return Err(refuse());
+            }
+            let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_ident(&tenant.name));
+            self.within(DROP, "drop the tenant's database", send(&mut *session, sql)).await?;
+        }
+        let sql = drop_roles(&state);
+        if !sql.is_empty() {
+            self.within(ASK, "drop the tenant's roles", send(&mut *session, sql)).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops a database that never was a tenant's: a scratch database, or one that a restore did not finish.
+    pub(super) async fn drop_unproven(&self, state: &State, uid: &str) -> Result<(), Error> {
+        let step = "drop an unfinished database";
+        let names: Vec<&str> = state.roles.iter().map(|(name, _)| name.as_str()).collect();
+        let mut session = self.within(ASK, step, self.drops.acquire()).await?;
+        let again = self.within(ASK, step, State::read(&mut *session, &state.name, &names)).await?;
+        again.vet(uid)?;
+        if again.facts()? != state.facts()? {
+            return Err(explain(&self.address, step, sqlx::Error::RowNotFound));
+        }
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_ident(&state.name));
+        self.within(DROP, step, send(&mut *session, sql)).await
+    }
+}
+
+/// Drops every role that is there. None of them owns anything outside of the database, which is gone.
+pub(super) fn drop_roles(state: &State) -> String {
+    let there: Vec<String> = state.roles.iter().rev().filter(|(_, role)| role.is_some()).map(|(name, _)| quote_ident(name)).collect();
+    if there.is_empty() { String::new() } else { format!("DROP ROLE IF EXISTS {};", there.join(", ")) }
+}

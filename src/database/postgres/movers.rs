@@ -1,0 +1,136 @@
+//! Logins for those who move data: dumps, and scratch databases to prove them.
+
+use super::{
+    ASK, Driver,
+    drop::drop_roles,
+    names::{Roles, quote_ident, quote_literal, scratch},
+    state::State,
+    tenant::open_database,
+};
+use crate::database::{Error, Letter, MoverLogin, Password, Tenant};
+
+/// Sessions that a mover may have at once.
+const SESSIONS: u8 = 4;
+
+/// A hostile tenant can take the right to read a large object from its owner, and `pg_read_all_data` does not cover
+/// large objects. Their owner gets it back, and whoever dumps has it through the owner.
+const READABLE_LARGE_OBJECTS: &str = "DO $$ DECLARE found record; BEGIN \
+    FOR found IN SELECT m.oid, pg_get_userbyid(m.lomowner) AS owner FROM pg_largeobject_metadata m WHERE m.lomacl IS NOT NULL \
+        AND NOT EXISTS (SELECT FROM aclexplode(m.lomacl) x WHERE x.grantee = m.lomowner AND x.privilege_type = 'SELECT') \
+    LOOP EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO %I', found.oid, found.owner); END LOOP; END $$;";
+
+impl Driver {
+    /// See [`crate::database::Server::dump_login`]. A tenant that takes rights from its owner role, or makes things
+    /// that are not the owner role's, is dumped all the same: the login reads everything and is held by no row
+    /// security. Its right to connect is to this database only.
+    pub(in crate::database) async fn dump_login(&self, tenant: &Tenant) -> Result<MoverLogin, Error> {
+        let (roles, state) = self.look(tenant).await?;
+        state.facts()?;
+        if state.role(&roles.restore).is_some() {
+            return Err(Error::Restoring(tenant.name.clone()));
+        }
+        let password = Password::generate()?;
+        let (name, database) = (quote_ident(&roles.dump), quote_ident(&tenant.name));
+        let mut sql = login(&roles.dump, state.role(&roles.dump).is_some(), "BYPASSRLS", &tenant.uid, &password, &state)?;
+        let mut owners = vec![quote_ident(&roles.own)];
+        for letter in [Letter::A, Letter::B] {
+            if state.login(&roles, letter).is_some() {
+                owners.push(quote_ident(roles.login(letter)));
+            }
+        }
+        sql += &format!(
+            "GRANT pg_read_all_data TO {name} WITH INHERIT TRUE; GRANT {} TO {name} WITH INHERIT TRUE, SET FALSE; \
+             GRANT CONNECT ON DATABASE {database} TO {name}; \
+             ALTER ROLE {name} IN DATABASE {database} SET default_transaction_read_only = on; \
+             ALTER ROLE {name} IN DATABASE {database} SET search_path = pg_catalog;",
+            owners.join(", ")
+        );
+        self.change("make the login for a dump", sql).await?;
+        self.visit(&tenant.name, "make large objects readable to their owner", READABLE_LARGE_OBJECTS.into()).await?;
+        Ok(self.mover(&tenant.name, &roles.dump, password))
+    }
+
+    /// See [`crate::database::Server::revoke_dump_login`].
+    pub(in crate::database) async fn revoke_dump_login(&self, tenant: &Tenant) -> Result<(), Error> {
+        let (roles, state) = self.look(tenant).await?;
+        let Some(role) = state.role(&roles.dump) else { return Ok(()) };
+        let (name, database) = (quote_ident(&roles.dump), quote_ident(&tenant.name));
+        let mut sql = String::new();
+        if state.database.is_some() {
+            sql += &format!("REVOKE ALL ON DATABASE {database} FROM {name};");
+        }
+        sql += &format!("DROP ROLE {name};");
+        self.change("remove the login for a dump", sql).await?;
+        self.end_sessions_of(&[role.oid]).await
+    }
+
+    /// See [`crate::database::Server::scratch`].
+    pub(in crate::database) async fn scratch(&self, tenant: &Tenant, label: &str) -> Result<MoverLogin, Error> {
+        let name = scratch(tenant, label);
+        let mut state = self.look_at_scratch(tenant, &name).await?;
+        if state.database.is_some() {
+            self.drop_unproven(&state, &tenant.uid).await?;
+            state.database = None;
+        }
+        let password = Password::generate()?;
+        let sql = login(&name, state.role(&name).is_some(), "", &tenant.uid, &password, &state)?;
+        self.change("make the login of a scratch database", sql).await?;
+        self.make_database(&state, i32::from(SESSIONS) + 2).await?;
+        let rights = format!("GRANT CONNECT, TEMPORARY, CREATE ON DATABASE {0} TO {0};", quote_ident(&name));
+        self.change("open a scratch database", open_database(&name, &tenant.uid, &rights)).await?;
+        Ok(self.mover(&name, &name, password))
+    }
+
+    /// See [`crate::database::Server::drop_scratch`].
+    pub(in crate::database) async fn drop_scratch(&self, tenant: &Tenant, label: &str) -> Result<(), Error> {
+        self.drop_scratch_named(tenant, &scratch(tenant, label)).await
+    }
+
+    /// Drops a scratch database by its own name.
+    pub(super) async fn drop_scratch_named(&self, tenant: &Tenant, name: &str) -> Result<(), Error> {
+        let state = self.look_at_scratch(tenant, name).await?;
+        if state.database.is_some() {
+            self.drop_unproven(&state, &tenant.uid).await?;
+        }
+        self.change("drop the login of a scratch database", drop_roles(&state)).await
+    }
+
+    async fn look_at_scratch(&self, tenant: &Tenant, name: &str) -> Result<State, Error> {
+        let state = self.within(ASK, "look at a scratch database", State::read(&self.pool, name, &[name])).await?;
+        state.vet(&tenant.uid)?;
+        Ok(state)
+    }
+
+    pub(super) fn mover(&self, database: &str, username: &str, password: Password) -> MoverLogin {
+        MoverLogin {
+            host: self.address.host.clone(),
+            port: self.address.port,
+            database: database.to_owned(),
+            username: username.to_owned(),
+            password,
+            ca_pem: self.address.ca_pem.clone(),
+            tls: self.address.tls,
+        }
+    }
+}
+
+/// Makes or renews a mover's login: a fresh password that is good for a day.
+pub(super) fn login(name: &str, exists: bool, attributes: &str, uid: &str, password: &Password, state: &State) -> Result<String, Error> {
+    let name = quote_ident(name);
+    let (verb, mark) = if exists {
+        ("ALTER", String::new())
+    } else {
+        let take = format!("GRANT {name} TO CURRENT_USER WITH INHERIT TRUE, SET TRUE;");
+        ("CREATE", format!("COMMENT ON ROLE {name} IS {}; {take}", quote_literal(uid)))
+    };
+    Ok(format!(
+        "{verb} ROLE {name} LOGIN {attributes} CONNECTION LIMIT {SESSIONS} PASSWORD {} VALID UNTIL {}; {mark}",
+        quote_literal(password.verifier()?.expose()),
+        quote_literal(&state.tomorrow)
+    ))
+}
+
+/// The names of a tenant's own roles, for the grants of a restore.
+pub(super) fn act_as_owner(roles: &Roles) -> String {
+    format!("GRANT {} TO {} WITH INHERIT TRUE, SET TRUE;", quote_ident(&roles.own), quote_ident(&roles.restore))
+}

@@ -1,0 +1,58 @@
+//! What is on the server and belongs to nobody who is known.
+
+use std::collections::BTreeSet;
+
+use sqlx::Row;
+
+use super::{ASK, Driver, connect::explain};
+use crate::database::{Error, Tenant};
+
+/// Something that carries the marker of an account.
+struct Marked {
+    name: String,
+    uid: String,
+}
+
+/// Names that this driver gives, with the marker that fits them. Anybody may name a role like a tenant's; without the
+/// marker it is foreign and not counted.
+const MARKED: &str = "SELECT name, uid FROM (\
+    SELECT datname::text AS name, shobj_description(oid, 'pg_database') AS uid FROM pg_database UNION \
+    SELECT rolname::text, shobj_description(oid, 'pg_authid') FROM pg_roles) AS everything \
+    WHERE uid ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' \
+    AND name ~ ('^t_' || left(replace(uid, '-', ''), 16) || '(_own|_a|_b|_dump|_rst|_v_[0-9a-f]{10})?$') ORDER BY name";
+
+impl Driver {
+    async fn marked(&self) -> Result<Vec<Marked>, Error> {
+        let step = "list what carries a marker";
+        let rows = self.within(ASK, step, sqlx::query(MARKED).fetch_all(&self.pool)).await?;
+        rows.iter()
+            .map(|row| Ok(Marked { name: row.try_get("name")?, uid: row.try_get("uid")? }))
+            .collect::<Result<_, _>>()
+            .map_err(|error| explain(&self.address, step, error))
+    }
+
+    /// See [`crate::database::Server::orphans`].
+    pub(in crate::database) async fn orphans(&self, known: &BTreeSet<String>) -> Result<Vec<String>, Error> {
+        Ok(self.marked().await?.into_iter().filter(|found| !known.contains(&found.uid)).map(|found| found.name).collect())
+    }
+
+    /// See [`crate::database::Server::drop_own_leftovers`].
+    pub(in crate::database) async fn drop_own_leftovers(&self, busy: &BTreeSet<String>) -> Result<Vec<String>, Error> {
+        let mut gone = Vec::new();
+        for Marked { name, uid } in self.marked().await? {
+            let tenant = Tenant::of(&uid)?;
+            if busy.contains(&uid) {
+                continue;
+            }
+            if name == format!("{}_dump", tenant.name) {
+                self.revoke_dump_login(&tenant).await?;
+                gone.push(name);
+            } else if name.starts_with(&format!("{}_v_", tenant.name)) {
+                self.drop_scratch_named(&tenant, &name).await?;
+                gone.push(name);
+            }
+        }
+        gone.dedup();
+        Ok(gone)
+    }
+}

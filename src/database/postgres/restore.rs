@@ -1,0 +1,77 @@
+//! Restoring: a new database that its tenant enters only when everything is in it.
+//!
+//! The login for a restore is made before the database and dropped in the transaction that finishes it. So while it
+//! exists the database holds nothing but an unfinished restore, and may be begun anew.
+
+use super::{
+    Driver,
+    access::was_open,
+    movers::{act_as_owner, login},
+    names::{quote_ident, quote_literal},
+    tenant::{make_login, make_owner, make_schema, open_database, room, set_up_login},
+};
+use crate::database::{DatabaseFacts, Error, Letter, LoginSecret, MoverLogin, Password, Tenant, Terms};
+
+impl Driver {
+    /// See [`crate::database::Server::prepare_restore`].
+    pub(in crate::database) async fn prepare_restore(
+        &self,
+        tenant: &Tenant,
+        terms: &Terms,
+        secret: &LoginSecret,
+    ) -> Result<(DatabaseFacts, MoverLogin), Error> {
+        let (roles, mut state) = self.look(tenant).await?;
+        let begun = state.role(&roles.restore).is_some();
+        if state.database.is_some() {
+            if !begun || was_open(&roles, &state) {
+                return Err(Error::AlreadyExists(tenant.name.clone()));
+            }
+            self.drop_unproven(&state, &tenant.uid).await?;
+            state.database = None;
+        }
+        let password = Password::generate()?;
+        let mut sql = make_owner(tenant, &roles, &state);
+        let name = roles.login(secret.letter);
+        if state.role(name).is_some() {
+            let verifier = quote_literal(secret.verifier.expose());
+            sql += &format!("ALTER ROLE {} NOLOGIN PASSWORD {verifier};", quote_ident(name));
+        } else {
+            sql += &make_login(tenant, &roles, terms, secret, false);
+        }
+        sql += &login(&roles.restore, begun, "", &tenant.uid, &password, &state)?;
+        sql += &act_as_owner(&roles);
+        self.change("make the roles for a restore", sql).await?;
+
+        let facts = self.make_database(&state, room(terms)).await?;
+        let (restore, own, database) = (quote_ident(&roles.restore), quote_ident(&roles.own), quote_ident(&tenant.name));
+        let rights = format!(
+            "GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {restore}; GRANT CREATE ON DATABASE {database} TO {own}; \
+             ALTER ROLE {restore} IN DATABASE {database} SET role = {};",
+            quote_literal(&roles.own)
+        );
+        self.change("open the database to the restore", open_database(&tenant.name, &tenant.uid, &rights)).await?;
+        let mover = self.mover(&tenant.name, &roles.restore, password);
+        Ok((facts, mover))
+    }
+
+    /// See [`crate::database::Server::finish_restore`].
+    pub(in crate::database) async fn finish_restore(&self, tenant: &Tenant) -> Result<DatabaseFacts, Error> {
+        let (roles, state) = self.look(tenant).await?;
+        let facts = state.facts()?;
+        let Some(role) = state.role(&roles.restore) else { return Ok(facts) };
+        let (restore, own, database) = (quote_ident(&roles.restore), quote_ident(&roles.own), quote_ident(&tenant.name));
+        let mut sql = make_schema(&roles);
+        for letter in [Letter::A, Letter::B] {
+            if state.login(&roles, letter).is_some() {
+                sql += &set_up_login(tenant, &roles, letter);
+            }
+        }
+        sql += &format!(
+            "REVOKE CREATE ON DATABASE {database} FROM {own}; REASSIGN OWNED BY {restore} TO {own}; DROP OWNED BY {restore}; \
+             REVOKE ALL ON DATABASE {database} FROM {restore}; DROP ROLE {restore};"
+        );
+        self.visit(&tenant.name, "finish a restore", sql).await?;
+        self.end_sessions_of(&[role.oid]).await?;
+        Ok(facts)
+    }
+}

@@ -1,0 +1,177 @@
+//! Making a tenant's database, and looking at it.
+
+use sqlx::Row;
+
+use super::{
+    ASK, CHANGE, Driver,
+    connect::{code, explain},
+    names::{Roles, quote_ident, quote_literal},
+    send,
+    state::State,
+};
+use crate::{
+    clock::Moment,
+    database::{DatabaseFacts, Error, Letter, LoginSecret, Observed, Tenant, Terms},
+};
+
+impl Driver {
+    /// Makes what is missing of a tenant. In steps, each of which leaves all or nothing:
+    ///
+    /// 1. the owner role and the login, marked;
+    /// 2. the database, empty and closed;
+    /// 3. the database's marker and its privileges, and it opens to those who have them: to the operator;
+    /// 4. the schema, the login's settings and the owner's right to connect.
+    pub(in crate::database) async fn ensure(&self, tenant: &Tenant, terms: &Terms, login: &LoginSecret) -> Result<DatabaseFacts, Error> {
+        let (roles, state) = self.look(tenant).await?;
+        if state.role(&roles.restore).is_some() {
+            return Err(Error::Restoring(tenant.name.clone()));
+        }
+        let (existing, other) = (state.login(&roles, login.letter), state.login(&roles, login.letter.other()));
+
+        let mut sql = make_owner(tenant, &roles, &state);
+        match existing {
+            None => {
+                let open = other.is_none_or(|other| other.can_login);
+                sql += &make_login(tenant, &roles, terms, login, open);
+            }
+            Some(role) if role.limit != terms.connection_limit => {
+                sql += &format!("ALTER ROLE {} CONNECTION LIMIT {};", quote_ident(roles.login(login.letter)), terms.connection_limit);
+            }
+            Some(_) => {}
+        }
+        if state.database.as_ref().is_some_and(|found| found.limit != room(terms)) {
+            sql += &format!("ALTER DATABASE {} CONNECTION LIMIT {};", quote_ident(&tenant.name), room(terms));
+        }
+        self.change("make the tenant's roles", sql).await?;
+
+        let facts = self.make_database(&state, room(terms)).await?;
+        if state.database.as_ref().is_none_or(|found| found.marker.is_none()) {
+            self.change("open the tenant's database", open_database(&tenant.name, &tenant.uid, "")).await?;
+        }
+        if !existing.is_some_and(|role| role.set_up) {
+            let mut sql = make_schema(&roles);
+            sql += &set_up_login(tenant, &roles, login.letter);
+            if !other.is_some_and(|role| role.set_up) {
+                sql += &let_in(tenant, &roles);
+            }
+            self.visit(&tenant.name, "make the tenant's schema", sql).await?;
+        }
+        Ok(facts)
+    }
+
+    /// Makes a database, empty and closed, unless it is there.
+    pub(super) async fn make_database(&self, state: &State, limit: i32) -> Result<DatabaseFacts, Error> {
+        if state.database.is_some() {
+            return state.facts();
+        }
+        let step = "make the tenant's database";
+        let name = quote_ident(&state.name);
+        let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}");
+        self.within(CHANGE, step, send(&self.pool, sql)).await?;
+        let query = sqlx::query_scalar::<_, i64>("SELECT oid::bigint FROM pg_database WHERE datname = $1").bind(state.name.clone());
+        let oid = self.within(ASK, step, query.fetch_one(&self.pool)).await?;
+        let oid = u32::try_from(oid).map_err(|e| explain(&self.address, step, sqlx::Error::Decode(e.into())))?;
+        Ok(DatabaseFacts { oid, system_identifier: state.system_identifier.clone() })
+    }
+
+    /// See [`crate::database::Server::observe`].
+    pub(in crate::database) async fn observe(&self, tenant: &Tenant) -> Result<Observed, Error> {
+        let roles = Roles::of(tenant);
+        let ours: Vec<&str> = roles.all().to_vec();
+        let step = "look at the tenant's database";
+        let query = sqlx::query(OBSERVE)
+            .bind(&tenant.name)
+            .bind(&tenant.uid)
+            .bind(ours)
+            .bind(vec![roles.login(Letter::A), roles.login(Letter::B)])
+            .bind(vec![roles.dump.as_str(), roles.restore.as_str()]);
+        let row = match self.within(ASK, step, query.fetch_one(&self.pool)).await {
+            // The database went away between two of the statement's own looks at it.
+            Err(Error::Query { source, .. }) if code(&source).as_deref() == Some("3D000") => {
+                return Err(Error::NoSuchDatabase(tenant.name.clone()));
+            }
+            other => other?,
+        };
+        observed(&row).map_err(|error| explain(&self.address, step, error))
+    }
+}
+
+/// A database in the making has no marker yet and is nobody's but its maker's: neither the tenant's nor foreign.
+const OBSERVE: &str = "WITH d AS (SELECT oid, shobj_description(oid, 'pg_database') AS marker, datacl, \
+        (NOT datallowconn AND pg_get_userbyid(datdba) = current_user) AS making FROM pg_database WHERE datname = $1), \
+    r AS (SELECT oid, rolname, rolcanlogin, shobj_description(oid, 'pg_authid') AS marker FROM pg_roles WHERE rolname = ANY($3)) \
+    SELECT (SELECT oid::bigint FROM d WHERE marker = $2) AS oid, \
+    (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier, \
+    EXISTS (SELECT FROM d WHERE marker IS DISTINCT FROM $2 AND NOT (marker IS NULL AND making AND EXISTS (SELECT FROM r WHERE marker = $2))) \
+        OR EXISTS (SELECT FROM r WHERE marker IS DISTINCT FROM $2) AS foreign, \
+    EXISTS (SELECT FROM r WHERE rolname = ANY($4) AND rolcanlogin AND marker = $2) AND EXISTS (SELECT FROM d, aclexplode(d.datacl) x \
+        JOIN r ON r.oid = x.grantee WHERE d.marker = $2 AND x.privilege_type = 'CONNECT' AND r.rolname <> ALL($5)) AS can_login, \
+    (SELECT count(*) FROM pg_stat_activity s JOIN d ON s.datid = d.oid WHERE s.usesysid IS NOT NULL AND s.pid <> pg_backend_pid() \
+        AND s.usename <> ALL($5) AND s.usename <> current_user) AS sessions, \
+    coalesce((SELECT pg_database_size(oid) FROM d WHERE marker = $2), 0) AS bytes, \
+    extract(epoch FROM clock_timestamp())::bigint AS now";
+
+fn observed(row: &sqlx::postgres::PgRow) -> Result<Observed, sqlx::Error> {
+    let oid = row.try_get::<Option<i64>, _>("oid")?.map(u32::try_from).transpose().map_err(|e| sqlx::Error::Decode(e.into()))?;
+    let system_identifier: String = row.try_get("system_identifier")?;
+    Ok(Observed {
+        database: oid.map(|oid| DatabaseFacts { oid, system_identifier }),
+        foreign: row.try_get("foreign")?,
+        can_login: row.try_get("can_login")?,
+        sessions: row.try_get("sessions")?,
+        bytes: row.try_get("bytes")?,
+        now: Moment::from_second(row.try_get("now")?).map_err(|e| sqlx::Error::Decode(e.into()))?,
+    })
+}
+
+/// Sessions in a tenant's database: both logins during a rotation, and a few for the operator and its movers.
+pub(super) const fn room(terms: &Terms) -> i32 {
+    terms.connection_limit.saturating_mul(2).saturating_add(8)
+}
+
+/// The owner role, unless it is there. The operator can act as it, to make and to hand over what it owns.
+pub(super) fn make_owner(tenant: &Tenant, roles: &Roles, state: &State) -> String {
+    if state.role(&roles.own).is_some() {
+        return String::new();
+    }
+    let (own, uid) = (quote_ident(&roles.own), quote_literal(&tenant.uid));
+    format!("CREATE ROLE {own} NOLOGIN; COMMENT ON ROLE {own} IS {uid}; GRANT {own} TO CURRENT_USER WITH INHERIT TRUE, SET TRUE;")
+}
+
+/// One of the two logins. The operator may act as it too: what a tenant makes after `SET ROLE NONE` is the login's.
+pub(super) fn make_login(tenant: &Tenant, roles: &Roles, terms: &Terms, login: &LoginSecret, open: bool) -> String {
+    let (name, own, uid) = (quote_ident(roles.login(login.letter)), quote_ident(&roles.own), quote_literal(&tenant.uid));
+    format!(
+        "CREATE ROLE {name} {} CONNECTION LIMIT {} IN ROLE {own} PASSWORD {}; COMMENT ON ROLE {name} IS {uid}; \
+         GRANT {name} TO CURRENT_USER WITH INHERIT TRUE, SET TRUE;",
+        if open { "LOGIN" } else { "NOLOGIN" },
+        terms.connection_limit,
+        quote_literal(login.verifier.expose()),
+    )
+}
+
+/// Marks a closed database, takes PUBLIC's rights, gives `more` and lets those in who have the right: in one
+/// transaction, because PUBLIC may connect to a database that was just made.
+pub(super) fn open_database(name: &str, uid: &str, more: &str) -> String {
+    let (name, uid) = (quote_ident(name), quote_literal(uid));
+    format!(
+        "COMMENT ON DATABASE {name} IS {uid}; REVOKE ALL ON DATABASE {name} FROM PUBLIC; {more} \
+         ALTER DATABASE {name} ALLOW_CONNECTIONS true;"
+    )
+}
+
+/// The schema that everything of the tenant is in. To be sent to a session inside its database.
+pub(super) fn make_schema(roles: &Roles) -> String {
+    format!("CREATE SCHEMA IF NOT EXISTS app AUTHORIZATION {};", quote_ident(&roles.own))
+}
+
+/// What a login does acts as the owner and finds the schema.
+pub(super) fn set_up_login(tenant: &Tenant, roles: &Roles, letter: Letter) -> String {
+    let (login, own, database) = (quote_ident(roles.login(letter)), quote_literal(&roles.own), quote_ident(&tenant.name));
+    format!("ALTER ROLE {login} IN DATABASE {database} SET role = {own}; ALTER ROLE {login} IN DATABASE {database} SET search_path = app;")
+}
+
+/// The tenant's right to enter its database.
+pub(super) fn let_in(tenant: &Tenant, roles: &Roles) -> String {
+    format!("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {};", quote_ident(&tenant.name), quote_ident(&roles.own))
+}
