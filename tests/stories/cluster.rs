@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use helpdesk_operator::{
-    api::{BackupStore, ColdBackup, Condition, DatabaseServer, HelpDeskAccount, HelpDeskPlan},
+    api::{ColdBackup, Condition, HelpDeskAccount, SHARD_LABEL},
     lifecycle::Stage,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -47,8 +47,8 @@ impl Cluster {
 
     async fn prepare(&self) {
         self.apply(json!({"kind": "BackupStore", "metadata": {"name": "eu-escrow"}, "spec": {
-            "region": "eu-1", "endpoint": "https://s3-eu-2.storage.svc", "bucket": "helpdesk-escrow", "prefix": "stories/",
-            "credentialsSecret": "s3-eu-2-escrow", "caSecret": "s3-ca", "expectedBucketOwner": "100000000002"}}))
+            "region": "eu-1", "endpoint": "https://s3-eu-1.storage.svc", "bucket": "helpdesk-escrow", "prefix": "stories/",
+            "credentialsSecret": "s3-eu-1-escrow", "caSecret": "s3-ca", "expectedBucketOwner": "100000000001"}}))
             .await;
         self.apply(json!({"kind": "BackupStore", "metadata": {"name": "eu-cold"}, "spec": {
             "region": "eu-1", "endpoint": "https://s3-eu-1.storage.svc", "bucket": "helpdesk-cold", "prefix": "stories/",
@@ -104,7 +104,7 @@ impl Cluster {
 
     /// Applies an account under a plan.
     pub async fn account(&self, name: &str, plan: &str) -> Account {
-        let account = Account { cluster: self.clone(), name: name.to_owned(), plan: plan.to_owned() };
+        let account = Account { cluster: self.clone(), name: name.to_owned(), plan: plan.to_owned(), region: "eu-1".to_owned() };
         account.apply(json!({})).await;
         account
     }
@@ -114,18 +114,6 @@ impl Cluster {
     }
 
     pub fn backups(&self) -> Api<ColdBackup> {
-        Api::all(self.client.clone())
-    }
-
-    pub fn plans(&self) -> Api<HelpDeskPlan> {
-        Api::all(self.client.clone())
-    }
-
-    pub fn servers(&self) -> Api<DatabaseServer> {
-        Api::all(self.client.clone())
-    }
-
-    pub fn stores(&self) -> Api<BackupStore> {
         Api::all(self.client.clone())
     }
 
@@ -154,6 +142,7 @@ pub struct Account {
     pub cluster: Cluster,
     pub name: String,
     pub plan: String,
+    pub region: String,
 }
 
 impl Account {
@@ -164,12 +153,13 @@ impl Account {
 
     /// Applies the account; the answer may be a refusal.
     pub async fn try_apply(&self, fields: Value) -> Result<Value, kube::Error> {
-        let mut spec = json!({"owner": {"name": "Ana", "email": format!("ana@{}.example", self.name)}, "plan": self.plan, "region": "eu-1",
+        let mut spec = json!({"owner": {"name": "Ana", "email": format!("ana@{}.example", self.name)}, "plan": self.plan, "region": self.region,
             "domain": {"slug": self.name}});
         for (key, value) in fields.as_object().unwrap() {
             spec[key] = value.clone();
         }
-        self.cluster.try_apply(json!({"kind": "HelpDeskAccount", "metadata": {"name": self.name}, "spec": spec})).await
+        let labels = if self.region == "eu-1" { json!({}) } else { json!({SHARD_LABEL: self.region}) };
+        self.cluster.try_apply(json!({"kind": "HelpDeskAccount", "metadata": {"name": self.name, "labels": labels}, "spec": spec})).await
     }
 
     /// Billing writes a state with the next sequence, as billing does it.
@@ -233,11 +223,6 @@ impl Account {
     /// Waits until one of the account's backups fits.
     pub async fn backup(&self, what: &str, test: impl Fn(&ColdBackup) -> bool) -> ColdBackup {
         eventually(&format!("{}: {what}", self.name), || async { self.backups().await.into_iter().find(|b| test(b)) }).await
-    }
-
-    /// The uid of the object.
-    pub async fn uid(&self) -> String {
-        self.get().await.uid().unwrap()
     }
 }
 

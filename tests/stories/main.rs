@@ -4,6 +4,8 @@
 //! [`cluster::Cluster::connect`] reads; without it every story fails and says so.
 
 mod cluster;
+mod faults;
 mod guards;
 mod life;
+mod operator;
 mod tenant;

@@ -1,0 +1,186 @@
+//! Operators that a story starts and kills itself. Each looks after a shard of its own, so no other story notices.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use helpdesk_operator::api::SHARD_LABEL;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use super::cluster::{Account, Cluster, OPERATOR, eventually, setting};
+
+/// A shard: a region of its own with a server, a store and an escrow, which its operator reaches from this machine.
+#[derive(Clone)]
+pub struct Shard {
+    pub cluster: Cluster,
+    pub name: String,
+    image: String,
+}
+
+/// Which of the two servers of a kind a shard uses. Stories that stop a server use the second.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Servers {
+    First,
+    Second,
+}
+
+impl Shard {
+    /// Prepares the region `name`.
+    pub async fn new(name: &str, servers: Servers) -> Self {
+        let cluster = Cluster::connect().await;
+        let number = if servers == Servers::First { 1 } else { 2 };
+        let (pg, s3) = (format!("pg-eu-{number}"), format!("s3-eu-{number}"));
+        let pg_host = setting(&format!("HELPDESK_TEST_PG_EU_{number}_HOST"));
+        let endpoint = setting(&format!("HELPDESK_TEST_S3_EU_{number}_ENDPOINT"));
+        let owner = setting(&format!("HELPDESK_TEST_S3_EU_{number}_ACCESS_KEY_ID"));
+
+        // The admin Secret names the host that it is for; this operator reaches the server by its address.
+        let admin = cluster.secret(OPERATOR, &format!("{pg}-admin")).await.unwrap();
+        let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), OPERATOR);
+        let copy = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{name}-admin")},
+            "stringData": {"username": admin["username"], "password": admin["password"], "host": pg_host}});
+        secrets.patch(&format!("{name}-admin"), &PatchParams::apply("stories").force(), &Patch::Apply(copy)).await.unwrap();
+
+        let shard_label = json!({SHARD_LABEL: name});
+        cluster
+            .apply(json!({"kind": "BackupStore", "metadata": {"name": format!("{name}-escrow"), "labels": shard_label}, "spec": {
+                "region": name, "signingRegion": "eu-1", "endpoint": endpoint, "bucket": "helpdesk-escrow", "prefix": format!("{name}/"),
+                "credentialsSecret": format!("{s3}-escrow"), "caSecret": "s3-ca", "expectedBucketOwner": owner}}))
+            .await;
+        cluster
+            .apply(json!({"kind": "BackupStore", "metadata": {"name": format!("{name}-cold"), "labels": shard_label}, "spec": {
+                "region": name, "signingRegion": "eu-1", "endpoint": endpoint, "bucket": "helpdesk-cold", "prefix": format!("{name}/"),
+                "credentialsSecret": s3, "eraseCredentialsSecret": format!("{s3}-erase"), "caSecret": "s3-ca", "expectedBucketOwner": owner,
+                "keyEscrow": {"store": format!("{name}-escrow"),
+                    "recoveryRecipient": "age1tlk3wdrp5w3m5slgkmqexjys4tna4zha3ds5f55075r3g6xwlygsvjrl8s"}}}))
+            .await;
+        cluster
+            .apply(json!({"kind": "DatabaseServer", "metadata": {"name": name, "labels": shard_label}, "spec": {
+                "engine": "postgresql", "region": name, "host": pg_host, "adminSecret": format!("{name}-admin"),
+                "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 1000, "movers": 4,
+                "brake": {"percent": 100, "atLeast": 10000}}}))
+            .await;
+        let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), OPERATOR);
+        let deployment = deployments.get("helpdesk-operator").await.unwrap();
+        let image = deployment.spec.unwrap().template.spec.unwrap().containers[0].image.clone().unwrap();
+        Self { cluster, name: name.to_owned(), image }
+    }
+
+    /// Applies a plan of this region.
+    pub async fn plan(&self, windows: Value) {
+        let mut lifecycle = json!({"trial": "1h", "paymentGrace": "1h", "blocked": "1h", "terminated": "1h", "coldBackup": "1h",
+            "eraseDelay": "1h", "nameQuarantine": "1h", "holdNotice": "3s"});
+        for (key, value) in windows.as_object().unwrap() {
+            lifecycle[key] = value.clone();
+        }
+        self.cluster
+            .apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": self.name}, "spec": {
+                "lifecycle": lifecycle,
+                "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
+                "placements": [{"region": self.name, "store": format!("{}-cold", self.name), "domainBase": "helpdesk.example"}]}}))
+            .await;
+    }
+
+    /// An account of this region under the region's plan.
+    pub async fn account(&self, name: &str) -> Account {
+        let account = Account { cluster: self.cluster.clone(), name: name.to_owned(), plan: self.name.clone(), region: self.name.clone() };
+        account.apply(json!({})).await;
+        account
+    }
+
+    /// Starts an operator for this shard. `settings` are added to its environment.
+    pub fn operator(&self, replica: &str, settings: &[(&str, &str)]) -> Operator {
+        let log = log_path(&format!("{}-{replica}", self.name));
+        let sink = || Stdio::from(File::options().create(true).append(true).open(&log).unwrap());
+        let child = Command::new(env!("CARGO_BIN_EXE_helpdesk-operator"))
+            .args(["run", "--namespace", OPERATOR, "--shard", &self.name, "--image", &self.image, "--identity", replica])
+            .args(["--metrics", "127.0.0.1:0", "--health", "127.0.0.1:0"])
+            .env("KUBECONFIG", setting("HELPDESK_TEST_KUBECONFIG"))
+            .envs(settings.iter().copied())
+            .stdout(sink())
+            .stderr(sink())
+            .spawn()
+            .unwrap();
+        Operator { child, log }
+    }
+}
+
+fn log_path(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    folder.join(format!("{name}.log"))
+}
+
+/// A running operator; killed when it is let go.
+pub struct Operator {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Operator {
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Waits until it has ended by itself.
+    pub async fn died(mut self) {
+        let log = self.log.clone();
+        let look = || {
+            let ended = self.child.try_wait().unwrap().is_some();
+            async move { ended.then_some(()) }
+        };
+        eventually(&format!("the crash of the operator that logs to {}", log.display()), look).await;
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap()
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Scales a StatefulSet and waits until it is so.
+pub async fn scale(cluster: &Cluster, namespace: &str, name: &str, replicas: i32) {
+    let sets: Api<k8s_openapi::api::apps::v1::StatefulSet> = Api::namespaced(cluster.client.clone(), namespace);
+    let patch = json!({"spec": {"replicas": replicas}});
+    sets.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    eventually(&format!("{name} at {replicas} replicas"), || async {
+        let set = sets.get(name).await.unwrap();
+        let status = set.status.clone().unwrap_or_default();
+        let settled = status.replicas == replicas
+            && status.ready_replicas.unwrap_or(0) == replicas
+            && status.observed_generation == set.metadata.generation;
+        settled.then_some(())
+    })
+    .await;
+    if replicas == 0 {
+        let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(cluster.client.clone(), namespace);
+        eventually(&format!("the pod of {name} is gone"), || async {
+            let all = pods.list(&Default::default()).await.unwrap();
+            (!all.items.iter().any(|p| p.name_any().starts_with(name))).then_some(())
+        })
+        .await;
+    }
+}
+
+/// Long enough for a deadline of a few seconds to have passed while nobody worked; only ever used with the operator
+/// stopped, where there is nothing to wait for.
+pub async fn deadline_passes(at: &helpdesk_operator::api::Time) {
+    let left = at.0.duration_since(k8s_openapi::jiff::Timestamp::now());
+    tokio::time::sleep(Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1)).await;
+}
