@@ -51,7 +51,7 @@ pub struct HelpDeskAccountSpec {
     /// The tenant's name as people read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100))]
-    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f]')").message("displayName must not contain control characters"))]
+    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{202a}-\\x{202e}\\x{2066}-\\x{2069}]')").message("displayName must not contain control characters or characters that turn the direction of text"))]
     pub display_name: Option<String>,
     /// Who owns the account. Scrubbed when the account has expired, wherever it is written.
     pub owner: Owner,
@@ -89,6 +89,7 @@ pub struct Owner {
     /// The owner's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100))]
+    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{202a}-\\x{202e}\\x{2066}-\\x{2069}]')").message("name must not contain control characters or characters that turn the direction of text"))]
     pub name: Option<String>,
     /// The owner's mail address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -167,6 +168,7 @@ pub struct Closure {
     /// Who asked; kept as evidence until the account has expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 254))]
+    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{202a}-\\x{202e}\\x{2066}-\\x{2069}]')").message("requestedBy must not contain control characters or characters that turn the direction of text"))]
     pub requested_by: Option<String>,
     /// With `Erase`: whether the normal cold backup is still kept for its window. Without: nothing is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -193,15 +195,17 @@ pub enum ClosureMode {
 }
 
 /// A legal hold.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Hold {
     /// The case.
     #[schemars(length(min = 1, max = 500))]
+    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{202a}-\\x{202e}\\x{2066}-\\x{2069}]')").message("reason must not contain control characters or characters that turn the direction of text"))]
     pub reason: String,
     /// Who ordered it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 254))]
+    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{202a}-\\x{202e}\\x{2066}-\\x{2069}]')").message("by must not contain control characters or characters that turn the direction of text"))]
     pub by: Option<String>,
 }
 

@@ -34,7 +34,7 @@ pub struct BackupStoreSpec {
     pub region: String,
     /// The region that requests are signed for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 32))]
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub signing_region: Option<String>,
     /// The store's address.
     #[schemars(length(max = 300))]
@@ -57,11 +57,11 @@ pub struct BackupStoreSpec {
     pub erase_credentials_secret: Option<String>,
     /// A Secret in the operator's namespace with the key `ca.crt`; without it the system's roots are used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub ca_secret: Option<String>,
     /// The account that must own the bucket; asked for in every call where it is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub expected_bucket_owner: Option<String>,
     /// Whether objects are locked against deletion by the bucket. `Off` is right unless the lock is shorter than any
     /// backup's life: a lock in COMPLIANCE mode cannot meet a wish for erasure.
@@ -138,7 +138,7 @@ impl JsonSchema for ObjectLock {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyEscrow {
     /// Another `BackupStore`, with other credentials.
-    #[schemars(length(min = 1, max = 63))]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub store: String,
     /// The public key (age, X25519) of the recovery identity that is kept offline.
     #[schemars(length(max = 100))]

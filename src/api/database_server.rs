@@ -92,7 +92,7 @@ pub struct Tls {
     pub mode: TlsMode,
     /// A Secret in the operator's namespace with the key `ca.crt`; without it the system's roots are used.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub ca_secret: Option<String>,
 }
 
