@@ -170,3 +170,18 @@ pub struct BackupStoreStatus {
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_off_that_kubectl_made_false_is_off() {
+        let read = |json| serde_json::from_str::<ObjectLock>(json).ok();
+        assert_eq!(read("false"), Some(ObjectLock::Off));
+        assert_eq!(read("\"Off\""), Some(ObjectLock::Off));
+        assert_eq!(read("\"Governance\""), Some(ObjectLock::Governance));
+        assert_eq!(read("true"), None);
+        assert_eq!(serde_json::to_string(&ObjectLock::Off).unwrap(), "\"Off\"");
+    }
+}

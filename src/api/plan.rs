@@ -8,6 +8,8 @@ use super::{Engine, Window, account::TlsVersion};
 
 /// Commercial terms: how long each stage lasts, how often data is backed up and for how long it is kept, what a
 /// tenant may use, and where tenants of each region are placed.
+// Columns of the same type are no duplicates.
+#[allow(clippy::duplicated_attributes)]
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "helpdesk-operator.io",
