@@ -14,7 +14,7 @@ fn the_definitions_on_disk_are_those_of_the_code() {
     let update = env::var_os("UPDATE_GOLDEN").is_some_and(|value| value == "1");
     let mut names = Vec::new();
     for (name, definition) in api::definitions() {
-        let wanted = format!("{HEADER}{}", yaml(&definition));
+        let wanted = format!("{HEADER}{}", api::yaml(&definition).expect("a definition is plain data"));
         let path = folder.join(name);
         if update {
             fs::write(&path, &wanted).expect("crds/ can be written");
@@ -30,14 +30,4 @@ fn the_definitions_on_disk_are_those_of_the_code() {
     names.sort();
     found.sort();
     assert_eq!(found, names, "crds/ holds a file that belongs to no kind");
-}
-
-/// Quotes the words that YAML 1.1, which Kubernetes reads, takes for booleans and YAML 1.2, which is written here, does not.
-fn yaml(definition: &impl serde::Serialize) -> String {
-    let text = serde_yaml_ng::to_string(definition).expect("a definition is plain data");
-    let quoted = text.lines().map(|line| match line.rsplit_once(' ') {
-        Some((before, word @ ("Off" | "On" | "Yes" | "No"))) if before.ends_with([':', '-']) => format!("{before} '{word}'\n"),
-        _ => format!("{line}\n"),
-    });
-    quoted.collect()
 }

@@ -49,3 +49,17 @@ pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
         ("coldbackups.yaml", ColdBackup::crd()),
     ]
 }
+
+/// A definition as YAML that Kubernetes reads as it is meant: the words that YAML 1.1 takes for booleans are quoted,
+/// which a writer of YAML 1.2 does not do.
+///
+/// # Errors
+/// None that a definition could cause: it is plain data.
+pub fn yaml(definition: &CustomResourceDefinition) -> Result<String, serde_yaml_ng::Error> {
+    let text = serde_yaml_ng::to_string(definition)?;
+    let quoted = text.lines().map(|line| match line.rsplit_once(' ') {
+        Some((before, word @ ("Off" | "On" | "Yes" | "No"))) if before.ends_with([':', '-']) => format!("{before} '{word}'\n"),
+        _ => format!("{line}\n"),
+    });
+    Ok(quoted.collect())
+}
