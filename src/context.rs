@@ -15,6 +15,8 @@ pub struct Settings {
     pub shard: Option<String>,
     /// The image that movers run, which is this program's own.
     pub image: String,
+    /// The namespace and name of the Lease that billing renews while it works; `None`: billing promised none.
+    pub billing_lease: Option<(String, String)>,
     /// How many accounts are reconciled at once.
     pub concurrency: u16,
 }

@@ -39,6 +39,10 @@ pub struct Args {
     /// without the label.
     #[arg(long, env = "HELPDESK_OPERATOR_SHARD")]
     shard: Option<String>,
+    /// A Lease, as NAMESPACE/NAME, that billing renews while it works. Once it runs out, nothing is done that only
+    /// billing's silence would justify.
+    #[arg(long, env = "HELPDESK_OPERATOR_BILLING_LEASE", value_parser = namespaced_name)]
+    billing_lease: Option<(String, String)>,
     /// How many accounts are reconciled at once.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
@@ -51,6 +55,13 @@ pub struct Args {
     /// The name under which this replica leads.
     #[arg(long, env = "POD_NAME", default_value = "helpdesk-operator")]
     identity: String,
+}
+
+fn namespaced_name(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok((namespace.to_owned(), name.to_owned())),
+        _ => Err("write NAMESPACE/NAME".to_owned()),
+    }
 }
 
 /// Why the process cannot run.
@@ -108,7 +119,13 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
         servers: Servers::new(client.clone(), &args.namespace, &installation.id),
         stores: Stores::new(client.clone(), &args.namespace),
         recorder: Recorder::new(client.clone(), Reporter { controller: "helpdesk-operator".into(), instance: Some(args.identity.clone()) }),
-        settings: Settings { namespace: args.namespace, shard: args.shard, image: args.image, concurrency: args.concurrency },
+        settings: Settings {
+            namespace: args.namespace,
+            shard: args.shard,
+            image: args.image,
+            billing_lease: args.billing_lease,
+            concurrency: args.concurrency,
+        },
         client,
         installation,
         telemetry,

@@ -101,7 +101,7 @@ pub(super) async fn settle(
     } else if complete && home.entry.record.enforced_at.is_none() {
         let record = lifecycle::enforced(&home.entry.record, &windows(seen), &seen.clock, now);
         if record.enforced_at.is_some() {
-            let due = home.entry.record.decided_at;
+            let due = verdict.next.filter(|n| n.stage == record.stage).map_or(home.entry.record.decided_at, |n| n.at);
             desk.telemetry
                 .lateness
                 .get_or_create(&crate::telemetry::StageLabel { stage: record.stage.name() })
@@ -170,6 +170,7 @@ fn what_is_said<'a>(account: &'a HelpDeskAccount, seen: &'a Observation) -> Seen
 
 fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Option<&Refused>) -> Facts {
     let billing = match refused {
+        None => seen.heartbeat.clone(),
         Some(Refused::OlderBilling { offered, accepted }) => Known::Unknown(format!(
             "status.billing has the sequence {} although {} was counted before: the cluster's state is older than the ledger; nothing is closed or destroyed until billing writes a newer state",
             offered.1, accepted.1
@@ -180,7 +181,6 @@ fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Op
         Some(Refused::AncientBilling(at)) => {
             Known::Unknown(format!("status.billing speaks of {at}, which lies before the account; billing must write a later one"))
         }
-        None => Known::Known(()),
     };
     Facts {
         windows: windows(seen),

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use k8s_openapi::{api::coordination::v1::Lease, jiff::SignedDuration};
+use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{controller::Desk, error::Error, home, home::Home, reconcile::deletion_is_confirmed};
 use crate::{
@@ -26,6 +27,8 @@ pub(super) struct Observation {
     pub backups: Vec<Arc<ColdBackup>>,
     /// Whether the brake lets one more destructive step through.
     pub brake: Known<bool>,
+    /// Whether billing still speaks, where it promised a heartbeat.
+    pub heartbeat: Known<()>,
     /// Whether the object is being deleted with a confirmation.
     pub confirmed_deletion: bool,
 }
@@ -52,8 +55,29 @@ pub(super) async fn observe(desk: &Desk, account: &HelpDeskAccount, home: &Home,
         database,
         backups,
         brake: observe_brake(desk, home, now).await?,
+        heartbeat: heartbeat(desk, now).await,
         confirmed_deletion: deletion_is_confirmed(account),
     })
+}
+
+/// Billing that promised to renew a Lease and does not is silent: nothing that only its silence would justify is done.
+async fn heartbeat(desk: &Desk, now: Moment) -> Known<()> {
+    let Some((namespace, name)) = &desk.settings.billing_lease else { return Known::Known(()) };
+    let leases: Api<Lease> = Api::namespaced(desk.client.clone(), namespace);
+    let why = match leases.get_opt(name).await {
+        Ok(Some(lease)) => {
+            let spec = lease.spec.unwrap_or_default();
+            let lasts = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or(0).into());
+            match spec.renew_time {
+                Some(renewed) if renewed.0 + lasts >= now => return Known::Known(()),
+                Some(renewed) => format!("was renewed last at {}", clock::whole_seconds(renewed.0)),
+                None => "was never renewed".to_owned(),
+            }
+        }
+        Ok(None) => "does not exist".to_owned(),
+        Err(_) => "cannot be read".to_owned(),
+    };
+    Known::Unknown(format!("billing is silent: its Lease {namespace}/{name} {why}"))
 }
 
 /// The brake is asked about only where a destructive step may be due.

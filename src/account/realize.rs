@@ -380,6 +380,14 @@ impl Work<'_> {
     fn report_backups(&mut self, since: Moment) {
         let failed = self.seen.backups.iter().rev().find(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Failed));
         let newest = self.seen.backups.iter().filter_map(|b| b.status.as_ref()?.verified_at.as_ref()).map(|t| t.0).max();
+        let scheduled = |b: &&std::sync::Arc<ColdBackup>| b.spec.reason == BackupReason::Scheduled;
+        let unfinished = |b: &ColdBackup| b.status.as_ref().is_none_or(|s| matches!(s.phase, BackupPhase::Pending | BackupPhase::Running));
+        let late = self.seen.backups.iter().filter(scheduled).rev().skip(1).find(|b| unfinished(b));
+        if let Some(late) = late {
+            let message = format!("ColdBackup {} is not done although the next one is due; see the movers of its server", late.name_any());
+            self.findings.push(Finding::no(Type::BackupsCurrent, "BackupLate", message));
+            return;
+        }
         self.findings.push(match (failed, newest) {
             (Some(failed), newest) if newest.is_none_or(|at| failed.creation_timestamp().is_some_and(|made| made.0 > at)) => {
                 Finding::no(Type::BackupsCurrent, "BackupFailed", format!("ColdBackup {} failed; see its conditions", failed.name_any()))

@@ -82,3 +82,21 @@ async fn a_status_that_was_wiped_is_rebuilt_from_the_ledger() {
     );
     assert_eq!(after.billing, before.billing);
 }
+
+#[tokio::test]
+async fn a_deletion_is_refused_until_it_is_confirmed_and_then_leaves_a_cold_backup_behind() {
+    let cluster = Cluster::connect().await;
+    let account = cluster.account("deletion", "seconds").await;
+    let tenant = account.open(Stage::Trial).await;
+    tenant.fill(20).await;
+    let refusal = cluster.accounts().delete("deletion", &Default::default()).await.unwrap_err().to_string();
+    assert!(refusal.contains("confirm-delete"), "{refusal}");
+    tenant.connect().await.unwrap();
+    account.annotate("helpdesk-operator.io/confirm-delete", "deletion").await;
+    cluster.accounts().delete("deletion", &Default::default()).await.unwrap();
+    super::cluster::gone(cluster.accounts(), "deletion").await;
+    assert_eq!(super::tenant::left_on_server(&tenant.database).await, 0);
+    let left = account.backups().await;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].status.as_ref().unwrap().phase, BackupPhase::Verified);
+}
