@@ -17,6 +17,8 @@
 //!
 //! **Invariant:** bulk data never flows through the controller, and a mover has no credentials of the cluster.
 
+pub mod keys;
+pub mod manifest;
 pub mod mover;
 pub mod proof;
 pub mod recheck;

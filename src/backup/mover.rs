@@ -1,10 +1,33 @@
-//! What runs inside Jobs: `helpdesk-operator mover backup|restore`.
+//! What runs inside Jobs: `helpdesk-operator mover backup|verify|restore`.
+//!
+//! A mover knows nothing of the cluster. It is given a folder of files: a plan, which is no secret, a login for one
+//! database, the keys of one backup, and credentials that read and write the bucket. What it has to say it signs and
+//! writes into the bucket; the termination message carries only the checksum of that.
+//!
+//! **Backup**, every step of which may be killed and comes to the same end when it runs again:
+//!
+//! 1. The bucket proves who it is. Is there a manifest already, go to step 5.
+//! 2. Open uploads of dead attempts are aborted.
+//! 3. `pg_dump` streams through compression and encryption into the bucket while the same snapshot is fingerprinted.
+//!    Only when `pg_dump` ended well does the object become visible.
+//! 4. The manifest is written, once.
+//! 5. The dump is downloaded again, decrypted, decompressed, and restored or decoded; checksums and contents are
+//!    compared, and the verification is written, once.
+
+mod backup;
+mod fingerprint;
+pub mod plan;
+mod postgres;
+mod progress;
+mod prove;
+mod restore;
+mod stream;
 
 use std::path::PathBuf;
 
-use zeroize::Zeroizing;
+use crate::store;
 
-/// The arguments of `helpdesk-operator mover`. None of them is a secret; secrets are files in `plan`'s folder.
+/// The arguments of `helpdesk-operator mover`. None of them is a secret; secrets are files in the plan's folder.
 #[derive(clap::Args, Clone, Debug)]
 pub struct Args {
     /// What to do.
@@ -13,6 +36,12 @@ pub struct Args {
     /// The folder with the plan and the secrets.
     #[arg(long, global = true, default_value = "/etc/mover")]
     pub plan: PathBuf,
+    /// A folder in memory, for what the PostgreSQL tools have to read from files.
+    #[arg(long, global = true, default_value = "/run/mover")]
+    pub run: PathBuf,
+    /// The folder with the PostgreSQL tools, one folder a major version.
+    #[arg(long, global = true, default_value = "/usr/lib/postgresql")]
+    pub postgresql: PathBuf,
     /// Where the checksum of the report is left for the kubelet.
     #[arg(long, global = true, default_value = "/dev/termination-log")]
     pub termination_log: PathBuf,
@@ -29,43 +58,109 @@ pub enum Task {
     Restore,
 }
 
-/// How a mover gets into one database.
-#[derive(Clone)]
-pub struct Login {
-    /// Host name or address, as in the server's certificate.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// The database.
-    pub database: String,
-    /// The role.
-    pub username: String,
-    /// Its password.
-    pub password: Zeroizing<String>,
-    /// Whether the server's name is checked besides its chain.
-    pub verify_name: bool,
-    /// The certificates that it is checked against; `None`: the system's.
-    pub ca_pem: Option<String>,
-}
-
-impl std::fmt::Debug for Login {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Login({}@{}:{}/{})", self.username, self.host, self.port, self.database)
+impl Task {
+    /// The word on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Verify => "verify",
+            Self::Restore => "restore",
+        }
     }
 }
 
 /// Why a mover stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Not there yet.
-    #[error("failed to run: {0}")]
-    Plan(String),
+    /// The plan or a secret is missing or damaged.
+    #[error("failed to read {file} of the plan: {why}")]
+    Plan {
+        /// The file.
+        file: &'static str,
+        /// What is wrong; never the file's contents.
+        why: String,
+    },
+    /// The database.
+    #[error("failed to {step}")]
+    Database {
+        /// What was asked.
+        step: &'static str,
+        /// What the driver said.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The login leads to another database than the one that is to be backed up or filled.
+    #[error("failed to recognise the database: {0}")]
+    OtherDatabase(String),
+    /// A PostgreSQL tool could not be run.
+    #[error("failed to run {tool}")]
+    Spawn {
+        /// The tool.
+        tool: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// No tool is new enough for the server.
+    #[error("failed to find PostgreSQL tools of version {0} or later in the image")]
+    NoTools(u32),
+    /// A PostgreSQL tool failed.
+    #[error("failed to finish {tool}: {status}{}{said}", if said.is_empty() { "" } else { "; " })]
+    Tool {
+        /// The tool.
+        tool: &'static str,
+        /// How it ended.
+        status: String,
+        /// Its last complaint.
+        said: String,
+    },
+    /// The store.
+    #[error("failed to use the store: {0}")]
+    Store(#[from] store::Error),
+    /// The stream between them.
+    #[error("failed to stream the dump")]
+    Stream(#[source] std::io::Error),
+    /// What was read back is not what was stored.
+    #[error("failed to prove the backup: {0}")]
+    Unequal(String),
+    /// A report that is not this backup's.
+    #[error(transparent)]
+    Report(#[from] super::manifest::Error),
+    /// The key.
+    #[error("failed to use the backup's key: {0}")]
+    Key(&'static str),
+    /// The manifest that a restore or a verification needs is not there.
+    #[error("failed to find the manifest of the backup")]
+    NoManifest,
 }
 
 /// Runs a mover to its end.
 ///
 /// # Errors
-/// Whatever stopped it; the process then ends with status 1 and the Job tries again.
-pub async fn run(_args: Args) -> Result<(), Error> {
-    Err(Error::Plan("the mover is not built yet".into()))
+/// Whatever stopped it; the process should then end with status 1, and the Job tries again.
+pub async fn run(args: Args) -> Result<(), Error> {
+    // The caller's own subscriber counts, where there is one.
+    let _ = tracing_subscriber::fmt().json().with_writer(std::io::stderr).try_init();
+    let mover = plan::Mover::read(&args)?;
+    tracing::info!(task = args.task.name(), backup = mover.plan.backup, folder = mover.plan.folder, "mover started");
+    let report = match args.task {
+        Task::Backup => backup::run(&mover).await,
+        Task::Verify => prove::run(&mover).await,
+        Task::Restore => restore::run(&mover).await,
+    };
+    match report {
+        Ok(report) => {
+            let checksum = super::manifest::sha256(&report);
+            tracing::info!(report = checksum, "mover finished");
+            // Only a convenience: the report in the bucket is what counts.
+            if let Err(error) = std::fs::write(&args.termination_log, &checksum) {
+                tracing::debug!(%error, "failed to leave the checksum for the kubelet");
+            }
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!(error = store::chain(&error), "mover failed");
+            Err(error)
+        }
+    }
 }

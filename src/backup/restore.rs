@@ -15,9 +15,14 @@ pub struct Report {
     /// The server that it is on.
     pub system_identifier: String,
     /// The fingerprint of what was restored; equal to the manifest's.
-    pub fingerprint: String,
+    pub fingerprint: super::manifest::Fingerprint,
     /// When it was complete.
     pub completed_at: Moment,
+}
+
+/// The name of the report of the restore that is wanted since `since`, in the backup's folder.
+pub(crate) fn report_name(since: Moment) -> String {
+    format!("restore-{}.json", super::stamp(since))
 }
 
 /// How far a restore is.

@@ -2,13 +2,17 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use kube::Client;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::{Error, Store};
-use crate::clock::Moment;
+use super::{Error, MARKER, Store};
+use crate::{
+    api::{BackupStore, backup_store::KeyEscrow},
+    clock::Moment,
+};
 
 /// Where a store is; everything about it that is no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,16 +67,48 @@ pub struct Connected {
     pub location: Location,
     /// Its region, which the backups of an account must not leave.
     pub region: String,
-    /// With the credentials that read and write; erasures use the others where there are any.
+    /// The bucket.
     pub store: Store,
     /// What movers get: the credentials that read and write.
     pub credentials: Credentials,
     /// The certificates that its address is checked against; `None`: the system's.
     pub ca_pem: Option<String>,
     /// Where keys are kept a second time.
-    pub key_escrow: Option<crate::api::backup_store::KeyEscrow>,
-    /// The identity that the `BackupStore`'s status remembers.
+    pub key_escrow: Option<KeyEscrow>,
+    /// The identity that the `BackupStore`'s status remembers; `None`: the bucket was not taken into use yet.
     pub identity: Option<String>,
+}
+
+/// The largest marker that is read, in bytes.
+const LARGEST_MARKER: u64 = 4096;
+
+impl Connected {
+    /// Reads the bucket's marker; `None` when there is none.
+    ///
+    /// # Errors
+    /// Why the store could not be asked, or that the marker is no marker.
+    pub async fn marker(&self) -> Result<Option<Marker>, Error> {
+        match self.store.read(MARKER, LARGEST_MARKER).await {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .map_err(|e| Error::ForeignBucket(format!("its {MARKER} cannot be read as one ({e})"))),
+            Err(Error::Missing(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks the bucket who it is. Only after this does "there is nothing" mean that there is nothing.
+    ///
+    /// # Errors
+    /// [`Error::Unclaimed`], [`Error::ForeignBucket`], or why the store could not be asked.
+    pub async fn prove(&self) -> Result<(), Error> {
+        let expected = self.identity.as_deref().ok_or(Error::Unclaimed)?;
+        match self.marker().await? {
+            Some(marker) if marker.identity == expected => Ok(()),
+            Some(marker) => Err(Error::ForeignBucket(format!("its {MARKER} says {}, and it used to be {expected}", marker.identity))),
+            None => Err(Error::ForeignBucket(format!("its {MARKER} is gone; it used to be {expected}"))),
+        }
+    }
 }
 
 /// The connected stores, by the names of their `BackupStore`s.
@@ -86,5 +122,101 @@ impl Stores {
     /// Stores whose Secrets are in `namespace`, the operator's own.
     pub fn new(client: Client, namespace: &str) -> Self {
         Self { client, namespace: namespace.to_owned(), connected: Mutex::new(HashMap::new()) }
+    }
+
+    /// The store, connected. Its `BackupStore` and Secrets are read every time, and it is connected anew when one of
+    /// them changed. The bucket itself is not asked anything.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`], [`Error::Cluster`].
+    pub async fn get(&self, name: &str) -> Result<Arc<Connected>, Error> {
+        let cluster = |source| Error::Cluster { store: name.to_owned(), source: Box::new(source) };
+        let object = Api::<BackupStore>::all(self.client.clone()).get_opt(name).await.map_err(cluster)?;
+        let object = object.ok_or_else(|| Error::Configuration { store: name.to_owned(), why: "there is no such BackupStore".into() })?;
+        self.connect(&object).await
+    }
+
+    /// Like [`Self::get`], for an object that was read already.
+    ///
+    /// # Errors
+    /// [`Error::Configuration`], [`Error::Cluster`].
+    pub async fn connect(&self, object: &BackupStore) -> Result<Arc<Connected>, Error> {
+        let name = object.metadata.name.clone().unwrap_or_default();
+        let spec = &object.spec;
+        let identity = object.status.as_ref().and_then(|s| s.identity.clone());
+        let secrets = Secrets { api: Api::namespaced(self.client.clone(), &self.namespace), store: &name };
+        let rw = secrets.read(&spec.credentials_secret).await?;
+        let eraser = match &spec.erase_credentials_secret {
+            Some(secret) => Some(secrets.read(secret).await?),
+            None => None,
+        };
+        let ca = match &spec.ca_secret {
+            Some(secret) => Some(secrets.read(secret).await?),
+            None => None,
+        };
+        let versions: Vec<_> =
+            [Some(&rw), eraser.as_ref(), ca.as_ref()].into_iter().flatten().map(|s| &s.metadata.resource_version).collect();
+        let state = format!("{spec:?} {identity:?} {versions:?}");
+        let mut connected = self.connected.lock().await;
+        if let Some((known, store)) = connected.get(&name)
+            && *known == state
+        {
+            return Ok(Arc::clone(store));
+        }
+        let credentials = secrets.credentials(&rw)?;
+        let erase_credentials = eraser.as_ref().map_or(Ok(credentials.clone()), |s| secrets.credentials(s))?;
+        let ca_pem = ca.as_ref().map(|s| secrets.text(s, "ca.crt")).transpose()?;
+        let location = Location {
+            name: name.clone(),
+            endpoint: spec.endpoint.trim_end_matches('/').to_owned(),
+            signing_region: spec.signing_region.clone().unwrap_or_else(|| spec.region.clone()),
+            bucket: spec.bucket.clone(),
+            prefix: spec.prefix.clone(),
+            expected_bucket_owner: spec.expected_bucket_owner.clone(),
+        };
+        let s3 = super::s3::S3::new(location.clone(), &credentials, &erase_credentials, ca_pem.as_deref())?;
+        let store = Arc::new(Connected {
+            location,
+            region: spec.region.clone(),
+            store: Store::S3(s3),
+            credentials,
+            ca_pem,
+            key_escrow: spec.key_escrow.clone(),
+            identity,
+        });
+        connected.insert(name, (state, Arc::clone(&store)));
+        Ok(store)
+    }
+}
+
+/// The Secrets of one store.
+struct Secrets<'s> {
+    api: Api<Secret>,
+    store: &'s str,
+}
+
+impl Secrets<'_> {
+    async fn read(&self, name: &str) -> Result<Secret, Error> {
+        let found =
+            self.api.get_opt(name).await.map_err(|source| Error::Cluster { store: self.store.to_owned(), source: Box::new(source) })?;
+        found.ok_or_else(|| self.wrong(format!("there is no Secret {name} in the operator's namespace")))
+    }
+
+    fn text(&self, secret: &Secret, key: &str) -> Result<String, Error> {
+        let name = secret.metadata.name.as_deref().unwrap_or_default();
+        let bytes = secret.data.as_ref().and_then(|d| d.get(key)).map(|b| b.0.clone()).filter(|b| !b.is_empty());
+        let bytes = bytes.ok_or_else(|| self.wrong(format!("the Secret {name} has no key {key}")))?;
+        String::from_utf8(bytes).map_err(|_| self.wrong(format!("the key {key} of the Secret {name} is no text")))
+    }
+
+    fn credentials(&self, secret: &Secret) -> Result<Credentials, Error> {
+        Ok(Credentials {
+            access_key_id: self.text(secret, "accessKeyID")?.trim().to_owned(),
+            secret_access_key: Zeroizing::new(self.text(secret, "secretAccessKey")?.trim().to_owned()),
+        })
+    }
+
+    fn wrong(&self, why: String) -> Error {
+        Error::Configuration { store: self.store.to_owned(), why }
     }
 }

@@ -41,7 +41,9 @@ impl S3 {
             (412, _) | (_, "PreconditionFailed" | "ConditionalRequestConflict") => Refusal::Exists,
             (501, _) | (_, "NotImplemented") => Refusal::Unsupported,
             (404, _) => Refusal::Missing,
-            (401 | 403, _) => Refusal::Failed(Error::AccessDenied { action, code: if code.is_empty() { status.to_string() } else { code } }),
+            (401 | 403, _) => {
+                Refusal::Failed(Error::AccessDenied { action, code: if code.is_empty() { status.to_string() } else { code } })
+            }
             (500..=599 | 429, _) => {
                 Refusal::Failed(Error::Unreachable { endpoint: self.location.endpoint.clone(), source: Box::new(error) })
             }

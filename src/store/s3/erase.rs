@@ -134,10 +134,13 @@ impl S3 {
             if page.is_truncated() != Some(true) {
                 return Ok(uploads);
             }
-            (key_marker, upload_marker) =
-                (page.next_key_marker().map(str::to_owned), page.next_upload_id_marker().map(str::to_owned));
+            (key_marker, upload_marker) = (page.next_key_marker().map(str::to_owned), page.next_upload_id_marker().map(str::to_owned));
             if key_marker.is_none() {
-                return Err(Error::Refused { action: "list open uploads", code: "truncated".into(), source: "no marker to go on from".into() });
+                return Err(Error::Refused {
+                    action: "list open uploads",
+                    code: "truncated".into(),
+                    source: "no marker to go on from".into(),
+                });
             }
         }
     }
@@ -156,7 +159,8 @@ impl S3 {
 
     /// Deletes a batch. The store answers 200 and names what it did not delete inside.
     async fn delete(&self, batch: &[Entry]) -> Result<(), Error> {
-        let invalid = |e: aws_sdk_s3::error::BuildError| Error::Refused { action: "delete versions", code: "invalid".into(), source: Box::new(e) };
+        let invalid =
+            |e: aws_sdk_s3::error::BuildError| Error::Refused { action: "delete versions", code: "invalid".into(), source: Box::new(e) };
         let objects = batch
             .iter()
             .map(|e| ObjectIdentifier::builder().key(&e.key).set_version_id(e.version.clone()).build())

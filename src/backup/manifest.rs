@@ -1,0 +1,322 @@
+//! What a backup says of itself, and the signatures by which it is believed.
+//!
+//! Every report is a JSON object with the facts and a signature over them by the backup's own Ed25519 key. The private
+//! half is in the mover's hands only; the public half is in the key Secret. So whoever can write into the bucket can
+//! destroy a backup and cannot forge one, and a stolen mover can sign for no other backup.
+//!
+//! What is signed is the facts as this program writes them, after the name of what they are: a manifest can never be
+//! taken for a verification. Unknown fields are refused, so that nothing unsigned can be slipped in.
+
+use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{api::VerifyMode, clock::Moment};
+
+/// The names of the objects in a backup's folder.
+pub const MANIFEST: &str = "manifest.json";
+/// The dump, unless one lies there that no manifest speaks of.
+pub const DUMP: &str = "dump.zst.age";
+/// What must survive besides the database.
+pub const SECRETS: &str = "secrets.age";
+/// The proof.
+pub const VERIFICATION: &str = "verification.json";
+/// The largest report that is read, in bytes.
+pub const LARGEST_REPORT: u64 = 64 * 1024;
+
+/// What was backed up, when, and into which objects.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Manifest {
+    /// The `ColdBackup`.
+    pub backup: String,
+    /// The account.
+    pub account: String,
+    /// The account's uid.
+    pub account_uid: String,
+    /// The `BackupStore`.
+    pub store: String,
+    /// The identity in the bucket's marker.
+    pub store_identity: String,
+    /// The public key (age) that the objects are encrypted to.
+    pub key_id: String,
+    /// The database that was read.
+    pub source: Source,
+    /// When the snapshot was taken, by the database server's clock.
+    pub snapshot_at: Moment,
+    /// When the last byte of the dump was stored, by the mover's clock.
+    pub completed_at: Moment,
+    /// The dump.
+    pub dump: Object,
+    /// What must survive besides the database.
+    pub secrets: Object,
+    /// The dump before compression, as `pg_dump` wrote it.
+    pub plain: Plain,
+    /// The contents that the snapshot showed.
+    pub fingerprint: Fingerprint,
+}
+
+/// A database, told apart from every other one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Source {
+    /// Its own id on its server.
+    pub database_oid: u32,
+    /// The server's identity.
+    pub system_identifier: String,
+    /// The server's version, such as `17.7`.
+    pub server_version: String,
+}
+
+/// An object of the backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Object {
+    /// Its name in the backup's folder.
+    pub name: String,
+    /// Its size in bytes.
+    pub size: u64,
+    /// SHA-256 of its bytes, in hexadecimal digits.
+    pub sha256: String,
+    /// The store's own tag.
+    pub etag: String,
+    /// CRC-64/NVME in base64, where the store keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc64nvme: Option<String>,
+}
+
+/// Bytes that are not stored as such.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plain {
+    /// How many.
+    pub size: u64,
+    /// Their SHA-256, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// The contents of a database in a few numbers; equal for equal contents, in whatever order they are stored.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fingerprint {
+    /// Tables that hold rows of their own.
+    pub relations: u64,
+    /// Rows in them.
+    pub rows: u64,
+    /// Sequences.
+    pub sequences: u64,
+    /// SHA-256 over the rows of every table, in hexadecimal digits.
+    pub contents: String,
+    /// SHA-256 over the definitions of everything, in hexadecimal digits. Another major version may write them
+    /// differently.
+    pub definitions: String,
+    /// SHA-256 over where every sequence stands; absent when one moved while the dump was taken, because sequences
+    /// belong to no snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence_state: Option<String>,
+}
+
+impl Fingerprint {
+    /// What differs between a source and what was restored from it; `None` when they are equal.
+    pub fn differs(&self, restored: &Self, same_major: bool) -> Option<String> {
+        let (a, b) = (self, restored);
+        if (a.relations, a.rows, a.sequences) != (b.relations, b.rows, b.sequences) {
+            return Some(format!(
+                "the source had {} tables with {} rows and {} sequences, what was restored has {}, {} and {}",
+                a.relations, a.rows, a.sequences, b.relations, b.rows, b.sequences
+            ));
+        }
+        if a.contents != b.contents {
+            return Some("as many rows were restored as the source had, and they are not the same".into());
+        }
+        if same_major && a.definitions != b.definitions {
+            return Some("the definitions that were restored are not those of the source".into());
+        }
+        match (&a.sequence_state, &b.sequence_state) {
+            (Some(before), Some(after)) if before != after => Some("the sequences stand elsewhere than those of the source".into()),
+            _ => None,
+        }
+    }
+}
+
+/// That a backup was read back and proven.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Verification {
+    /// SHA-256 of the manifest that was proven, in hexadecimal digits.
+    pub manifest_sha256: String,
+    /// How it was proven.
+    pub mode: VerifyMode,
+    /// The dump that was decrypted and decompressed.
+    pub plain: Plain,
+    /// What the restored database contained; absent when nothing was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
+    /// When, by the mover's clock.
+    pub verified_at: Moment,
+}
+
+/// A report of a kind, which its signature covers.
+pub trait Report: Serialize + DeserializeOwned {
+    /// What it is.
+    const KIND: &'static str;
+}
+
+impl Report for Manifest {
+    const KIND: &'static str = "helpdesk-operator.io backup manifest v1";
+}
+
+impl Report for Verification {
+    const KIND: &'static str = "helpdesk-operator.io backup verification v1";
+}
+
+impl Report for super::restore::Report {
+    const KIND: &'static str = "helpdesk-operator.io restore report v1";
+}
+
+/// Why a report is not believed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It does not parse.
+    #[error("failed to read the {kind}")]
+    Parse {
+        /// What it should be.
+        kind: &'static str,
+        /// What the parser said.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Its signature is not by this backup's key over these facts.
+    #[error("failed to believe the {0}: its signature is not that of this backup's key")]
+    Forged(&'static str),
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Sealed<T> {
+    facts: T,
+    signature: String,
+}
+
+fn message<T: Report>(facts: &T) -> Result<Vec<u8>, Error> {
+    let mut message = T::KIND.as_bytes().to_vec();
+    message.push(b'\n');
+    serde_json::to_writer(&mut message, facts).map_err(|source| Error::Parse { kind: T::KIND, source })?;
+    Ok(message)
+}
+
+/// A report with its signature, as it is stored.
+///
+/// # Errors
+/// Never, as long as a report can be written as JSON.
+pub fn seal<T: Report>(facts: T, key: &Ed25519KeyPair) -> Result<Vec<u8>, Error> {
+    let signature = crate::hex(key.sign(&message(&facts)?).as_ref());
+    let mut bytes = serde_json::to_vec_pretty(&Sealed { facts, signature }).map_err(|source| Error::Parse { kind: T::KIND, source })?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Reads a report and believes it only if this backup's key signed it.
+///
+/// # Errors
+/// See [`Error`].
+pub fn open<T: Report>(bytes: &[u8], verifying_key: &[u8]) -> Result<T, Error> {
+    let sealed: Sealed<T> = serde_json::from_slice(bytes).map_err(|source| Error::Parse { kind: T::KIND, source })?;
+    let signature = unhex(&sealed.signature).ok_or(Error::Forged(T::KIND))?;
+    let signed = message(&sealed.facts)?;
+    UnparsedPublicKey::new(&ED25519, verifying_key).verify(&signed, &signature).map_err(|_| Error::Forged(T::KIND))?;
+    Ok(sealed.facts)
+}
+
+/// SHA-256 in hexadecimal digits.
+pub fn sha256(bytes: &[u8]) -> String {
+    crate::hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    (digits.len() % 2 == 0 && digits.iter().all(u8::is_ascii_hexdigit))
+        .then(|| (0..digits.len()).step_by(2).filter_map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect())
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use ring::{rand::SystemRandom, signature::KeyPair};
+
+    pub(crate) fn key() -> Ed25519KeyPair {
+        Ed25519KeyPair::from_pkcs8(Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap().as_ref()).unwrap()
+    }
+
+    pub(crate) fn manifest() -> Manifest {
+        let object = |name: &str| Object { name: name.into(), size: 7, sha256: sha256(b"x"), etag: "e".into(), crc64nvme: None };
+        Manifest {
+            backup: "acme-20261123t100003z".into(),
+            account: "acme".into(),
+            account_uid: "8f3a0000-0000-4000-8000-000000000000".into(),
+            store: "eu-cold".into(),
+            store_identity: "1f".into(),
+            key_id: "age1".into(),
+            source: Source { database_oid: 16_412, system_identifier: "7412".into(), server_version: "17.7".into() },
+            snapshot_at: "2026-11-23T10:00:03Z".parse().unwrap(),
+            completed_at: "2026-11-23T10:00:09Z".parse().unwrap(),
+            dump: object(DUMP),
+            secrets: object(SECRETS),
+            plain: Plain { size: 9, sha256: sha256(b"y") },
+            fingerprint: Fingerprint {
+                relations: 1,
+                rows: 2,
+                sequences: 1,
+                contents: sha256(b"z"),
+                definitions: sha256(b"d"),
+                sequence_state: Some(sha256(b"s")),
+            },
+        }
+    }
+
+    #[test]
+    fn what_was_signed_is_believed() {
+        let key = key();
+        let bytes = seal(manifest(), &key).unwrap();
+        assert_eq!(open::<Manifest>(&bytes, key.public_key().as_ref()).unwrap(), manifest());
+    }
+
+    #[test]
+    fn another_backups_key_signs_nothing_here() {
+        let bytes = seal(manifest(), &key()).unwrap();
+        assert!(matches!(open::<Manifest>(&bytes, key().public_key().as_ref()), Err(Error::Forged(_))));
+    }
+
+    #[test]
+    fn an_unsigned_field_is_refused() {
+        let key = key();
+        let text = String::from_utf8(seal(manifest(), &key).unwrap()).unwrap();
+        let more = text.replacen("\"backup\":", "\"note\": \"trust me\", \"backup\":", 1);
+        assert!(open::<Manifest>(more.as_bytes(), key.public_key().as_ref()).is_err());
+    }
+
+    #[test]
+    fn a_signature_over_one_kind_is_none_over_another() {
+        #[derive(Serialize, Deserialize)]
+        struct Other(Manifest);
+        impl Report for Other {
+            const KIND: &'static str = "other";
+        }
+        let key = key();
+        let bytes = seal(Other(manifest()), &key).unwrap();
+        assert!(matches!(open::<Manifest>(&bytes, key.public_key().as_ref()), Err(Error::Forged(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn a_flipped_bit_is_found_or_changes_nothing(at in 0_usize..1200, bit in 0_u8..8) {
+            let key = key();
+            let mut bytes = seal(manifest(), &key).unwrap();
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            if let Ok(read) = open::<Manifest>(&bytes, key.public_key().as_ref()) {
+                prop_assert_eq!(read, manifest());
+            }
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! What a mover is told, and by which files.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    str::FromStr as _,
+};
+
+use age::x25519;
+use ring::signature::Ed25519KeyPair;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use super::{Args, Error};
+use crate::{
+    api::{VerifyMode, database_server::TlsMode},
+    clock::Moment,
+    database::MoverLogin,
+    store::{Connected, Credentials, Location, Store, s3::S3},
+};
+
+/// The file with the [`Plan`].
+pub const PLAN: &str = "plan.json";
+/// The public half of the store's credentials.
+pub const ACCESS_KEY_ID: &str = "s3-access-key-id";
+/// The secret half of the store's credentials.
+pub const SECRET_ACCESS_KEY: &str = "s3-secret-access-key";
+/// The certificates that the store's address is checked against, where it is not the system's.
+pub const STORE_CA: &str = "s3-ca.crt";
+/// The backup's age identity.
+pub const IDENTITY: &str = "identity";
+/// The private key that signs the report.
+pub const SIGNING: &str = "signing.pk8";
+/// The login for the database that is dumped.
+pub const SOURCE: &str = "source.json";
+/// The login for the scratch database of a verification, or the new database of a restore.
+pub const TARGET: &str = "target.json";
+
+/// Everything about the work that is no secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Plan {
+    /// The `ColdBackup`.
+    pub backup: String,
+    /// The account.
+    pub account: String,
+    /// The account's uid.
+    pub account_uid: String,
+    /// The backup's folder below the store's prefix, with a slash at its end.
+    pub folder: String,
+    /// Where the store is.
+    pub store: Location,
+    /// Who the bucket must prove to be.
+    pub store_identity: String,
+    /// How the backup is proven.
+    pub verify: VerifyMode,
+    /// The database that must be found behind the login: the source of a backup, the target of a restore.
+    pub database_oid: u32,
+    /// The server that it must be on.
+    pub system_identifier: String,
+    /// Checks the manifest's signature, in hexadecimal digits: a restore signs with a key of its own.
+    pub verifying_key: String,
+    /// With a restore: since when it is wanted; names its report.
+    pub restore_since: Option<Moment>,
+}
+
+/// A login as it is written for a mover.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LoginFile {
+    host: String,
+    port: u16,
+    database: String,
+    username: String,
+    password: Zeroizing<String>,
+    tls: TlsMode,
+    ca_pem: Option<String>,
+}
+
+impl From<&MoverLogin> for LoginFile {
+    fn from(login: &MoverLogin) -> Self {
+        let MoverLogin { host, port, database, username, password, ca_pem, tls } = login;
+        Self {
+            host: host.clone(),
+            port: *port,
+            database: database.clone(),
+            username: username.clone(),
+            password: Zeroizing::new(password.expose().to_owned()),
+            tls: *tls,
+            ca_pem: ca_pem.clone(),
+        }
+    }
+}
+
+impl From<LoginFile> for MoverLogin {
+    fn from(file: LoginFile) -> Self {
+        let LoginFile { host, port, database, username, password, tls, ca_pem } = file;
+        Self { host, port, database, username, password: crate::database::Password::from_text(password.to_string()), ca_pem, tls }
+    }
+}
+
+/// A mover that has read its files.
+pub struct Mover {
+    /// What to do.
+    pub plan: Plan,
+    /// The bucket.
+    pub store: Connected,
+    /// Reads the backup.
+    pub identity: x25519::Identity,
+    /// Signs the report.
+    pub signing: Ed25519KeyPair,
+    /// Checks the manifest.
+    pub verifying: Vec<u8>,
+    /// The login for the database that is dumped.
+    pub source: Option<MoverLogin>,
+    /// The login for the database that is filled.
+    pub target: Option<MoverLogin>,
+    /// The folder in memory.
+    pub run: PathBuf,
+    /// The folder with the PostgreSQL tools.
+    pub postgresql: PathBuf,
+}
+
+impl Mover {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// [`Error::Plan`]; it never shows what a file contains.
+    pub fn read(args: &Args) -> Result<Self, Error> {
+        let folder = args.plan.as_path();
+        let plan: Plan = parse(PLAN, &bytes(folder, PLAN)?)?;
+        let credentials = Credentials {
+            access_key_id: text(folder, ACCESS_KEY_ID)?,
+            secret_access_key: Zeroizing::new(text(folder, SECRET_ACCESS_KEY)?),
+        };
+        let ca_pem = optional(folder, STORE_CA)?.map(|pem| String::from_utf8_lossy(&pem).into_owned());
+        let s3 = S3::new(plan.store.clone(), &credentials, &credentials, ca_pem.as_deref())?;
+        let store = Connected {
+            location: plan.store.clone(),
+            region: String::new(),
+            store: Store::S3(s3),
+            credentials,
+            ca_pem,
+            key_escrow: None,
+            identity: Some(plan.store_identity.clone()),
+        };
+        let identity = Zeroizing::new(text(folder, IDENTITY)?);
+        let identity = x25519::Identity::from_str(&identity).map_err(|why| Error::Plan { file: IDENTITY, why: why.to_owned() })?;
+        let signing = Zeroizing::new(bytes(folder, SIGNING)?);
+        let signing = Ed25519KeyPair::from_pkcs8(&signing).map_err(|e| Error::Plan { file: SIGNING, why: e.to_string() })?;
+        let verifying = unhex(&plan.verifying_key).ok_or(Error::Plan { file: PLAN, why: "verifyingKey is no key".into() })?;
+        let (source, target) = (login(folder, SOURCE)?, login(folder, TARGET)?);
+        Ok(Self { plan, store, identity, signing, verifying, source, target, run: args.run.clone(), postgresql: args.postgresql.clone() })
+    }
+
+    /// The key of one of the backup's objects.
+    pub fn key(&self, name: &str) -> String {
+        format!("{}{name}", self.plan.folder)
+    }
+}
+
+fn optional(folder: &Path, file: &'static str) -> Result<Option<Vec<u8>>, Error> {
+    match fs::read(folder.join(file)) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::Plan { file, why: error.to_string() }),
+    }
+}
+
+fn bytes(folder: &Path, file: &'static str) -> Result<Vec<u8>, Error> {
+    optional(folder, file)?.ok_or(Error::Plan { file, why: "it is missing".into() })
+}
+
+fn text(folder: &Path, file: &'static str) -> Result<String, Error> {
+    String::from_utf8(bytes(folder, file)?).map_err(|_| Error::Plan { file, why: "it is no text".into() })
+}
+
+fn login(folder: &Path, file: &'static str) -> Result<Option<MoverLogin>, Error> {
+    optional(folder, file)?.map(|bytes| parse::<LoginFile>(file, &bytes).map(Into::into)).transpose()
+}
+
+/// Says where a file does not parse, and not what stands there.
+fn parse<T: serde::de::DeserializeOwned>(file: &'static str, bytes: &[u8]) -> Result<T, Error> {
+    serde_json::from_slice(bytes).map_err(|e| Error::Plan { file, why: format!("line {}, column {}", e.line(), e.column()) })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    (text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()))
+        .then(|| (0..64).step_by(2).filter_map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect())
+}

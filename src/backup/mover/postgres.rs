@@ -1,0 +1,259 @@
+//! The PostgreSQL side of a mover: its own sessions, and the tools.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use sqlx::{
+    AssertSqlSafe, Connection as _, PgConnection, Row as _,
+    postgres::{PgConnectOptions, PgSslMode},
+};
+
+use super::Error;
+use crate::{api::database_server::TlsMode, backup::manifest::Source, clock::Moment, database::MoverLogin};
+
+/// What every session of a mover is pinned to: nothing that the database's owner planted is found by name, rows look
+/// the same in every session, and nothing times out half-way.
+const SETTINGS: [(&str, &str); 17] = [
+    ("search_path", "pg_catalog"),
+    ("row_security", "off"),
+    ("TimeZone", "UTC"),
+    ("DateStyle", "ISO, YMD"),
+    ("IntervalStyle", "postgres"),
+    ("extra_float_digits", "1"),
+    ("bytea_output", "hex"),
+    ("lc_monetary", "C"),
+    ("lc_numeric", "C"),
+    ("lc_time", "C"),
+    ("standard_conforming_strings", "on"),
+    ("quote_all_identifiers", "off"),
+    ("statement_timeout", "0"),
+    ("lock_timeout", "60000"),
+    ("idle_in_transaction_session_timeout", "0"),
+    ("max_parallel_workers_per_gather", "0"),
+    ("synchronize_seqscans", "off"),
+];
+
+/// Opens a session that reads as [`SETTINGS`] say.
+pub(super) async fn connect(login: &MoverLogin) -> Result<PgConnection, Error> {
+    let mode = match login.tls {
+        TlsMode::VerifyFull => PgSslMode::VerifyFull,
+        TlsMode::VerifyCa => PgSslMode::VerifyCa,
+    };
+    let mut options = PgConnectOptions::new_without_pgpass()
+        .host(&login.host)
+        .port(login.port)
+        .database(&login.database)
+        .username(&login.username)
+        .password(login.password.expose())
+        .application_name("helpdesk-operator mover")
+        .ssl_mode(mode)
+        .statement_cache_capacity(0);
+    if let Some(pem) = &login.ca_pem {
+        options = options.ssl_root_cert_from_pem(pem.clone().into_bytes());
+    }
+    let mut connection = PgConnection::connect_with(&options).await.map_err(|source| Error::Database { step: "connect", source })?;
+    for (name, value) in SETTINGS {
+        sqlx::query("SELECT pg_catalog.set_config($1, $2, false)")
+            .bind(name)
+            .bind(value)
+            .execute(&mut connection)
+            .await
+            .map_err(|source| Error::Database { step: "pin the session's settings", source })?;
+    }
+    Ok(connection)
+}
+
+/// A snapshot that other sessions can look at as long as this session's transaction is open.
+pub(super) struct Snapshot {
+    /// Its name.
+    pub name: String,
+    /// Which database it shows.
+    pub source: Source,
+    /// The server's major version.
+    pub major: u32,
+    /// When it was taken, by the server's clock.
+    pub at: Moment,
+}
+
+/// Begins a transaction with one snapshot for everything that follows.
+pub(super) async fn snapshot(connection: &mut PgConnection) -> Result<Snapshot, Error> {
+    let failed = |source| Error::Database { step: "take a snapshot", source };
+    sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *connection).await.map_err(failed)?;
+    let name: String = sqlx::query_scalar("SELECT pg_catalog.pg_export_snapshot()").fetch_one(&mut *connection).await.map_err(failed)?;
+    let (source, major, at) = who(connection).await?;
+    Ok(Snapshot { name, source, major, at })
+}
+
+/// Which database a session is in, the server's major version and its clock.
+pub(super) async fn who(connection: &mut PgConnection) -> Result<(Source, u32, Moment), Error> {
+    let failed = |source| Error::Database { step: "ask which database this is", source };
+    let row = sqlx::query(
+        "SELECT (SELECT oid::int8 FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()) AS oid, \
+         (SELECT system_identifier::text FROM pg_catalog.pg_control_system()) AS system_identifier, \
+         pg_catalog.current_setting('server_version') AS version, \
+         pg_catalog.current_setting('server_version_num')::int4 / 10000 AS major, \
+         pg_catalog.floor(pg_catalog.date_part('epoch', pg_catalog.now()))::int8 AS now",
+    )
+    .fetch_one(connection)
+    .await
+    .map_err(failed)?;
+    let get = || -> Result<(i64, String, String, i32, i64), sqlx::Error> {
+        Ok((row.try_get("oid")?, row.try_get("system_identifier")?, row.try_get("version")?, row.try_get("major")?, row.try_get("now")?))
+    };
+    let (oid, system_identifier, version, major, now) = get().map_err(failed)?;
+    let server_version = version.split_whitespace().next().unwrap_or_default().to_owned();
+    let source = Source { database_oid: u32::try_from(oid).unwrap_or(0), system_identifier, server_version };
+    Ok((source, u32::try_from(major).unwrap_or(0), Moment::from_second(now).unwrap_or(Moment::UNIX_EPOCH)))
+}
+
+/// Quotes an identifier.
+pub(super) fn ident(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// Runs a statement that was put together from quoted identifiers.
+pub(super) fn composed(text: String) -> AssertSqlSafe<String> {
+    AssertSqlSafe(text)
+}
+
+/// The folder with the tools for a server: its own major version, or else the next later one.
+pub(super) fn tools(folder: &Path, major: u32) -> Result<PathBuf, Error> {
+    let versions = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    versions
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|version| *version >= major && folder.join(version.to_string()).join("bin/pg_dump").exists())
+        .min()
+        .map(|version| folder.join(version.to_string()).join("bin"))
+        .ok_or(Error::NoTools(major))
+}
+
+/// Writes what libpq reads a login from: nothing secret is in arguments or environment.
+fn service_file(run: &Path, login: &MoverLogin) -> std::io::Result<PathBuf> {
+    use std::io::Write as _;
+    let path = run.join("pg_service.conf");
+    let open = |path: &Path| std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path);
+    let root = match &login.ca_pem {
+        Some(pem) => {
+            let root = run.join("root.crt");
+            open(&root)?.write_all(pem.as_bytes())?;
+            root.display().to_string()
+        }
+        None => "system".to_owned(),
+    };
+    let mode = match login.tls {
+        TlsMode::VerifyFull => "verify-full",
+        TlsMode::VerifyCa => "verify-ca",
+    };
+    let MoverLogin { host, port, database, username, password, .. } = login;
+    let text = format!(
+        "[mover]\nhost={host}\nport={port}\ndbname={database}\nuser={username}\npassword={}\nsslmode={mode}\nsslrootcert={root}\n\
+         require_auth=scram-sha-256\nconnect_timeout=30\nkeepalives_idle=60\n",
+        password.expose()
+    );
+    open(&path)?.write_all(text.as_bytes())?;
+    Ok(path)
+}
+
+/// A tool that is running.
+pub(super) struct Tool {
+    name: &'static str,
+    /// The process.
+    pub child: Child,
+    said: std::thread::JoinHandle<String>,
+}
+
+/// How a tool is connected.
+pub(super) enum Pipe {
+    /// Its output is read.
+    Out,
+    /// Its input is written.
+    In,
+}
+
+/// Starts a tool with an environment of its own.
+pub(super) fn start(
+    bin: &Path,
+    name: &'static str,
+    arguments: &[&str],
+    login: Option<(&MoverLogin, &Path)>,
+    pipe: &Pipe,
+) -> Result<Tool, Error> {
+    let failed = |source| Error::Spawn { tool: bin.join(name).display().to_string(), source };
+    let mut command = Command::new(bin.join(name));
+    command
+        .args(arguments)
+        .env_clear()
+        .env("LC_ALL", "C")
+        .env("HOME", "/nonexistent")
+        .env("PGPASSFILE", "/dev/null")
+        .stderr(Stdio::piped());
+    if let Some((login, run)) = login {
+        command.env("PGSERVICEFILE", service_file(run, login).map_err(failed)?).env("PGSERVICE", "mover");
+        // Whatever the role's own settings say.
+        command.env("PGOPTIONS", "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=60s");
+    }
+    match pipe {
+        Pipe::Out => command.stdin(Stdio::null()).stdout(Stdio::piped()),
+        Pipe::In => command.stdin(Stdio::piped()).stdout(Stdio::null()),
+    };
+    let mut child = command.spawn().map_err(failed)?;
+    let complaints = child.stderr.take();
+    let said = std::thread::spawn(move || complaints.map(|stream| listen(name, stream)).unwrap_or_default());
+    Ok(Tool { name, child, said })
+}
+
+/// Logs what a tool complains of, without the rows that its details quote, and keeps the last complaint.
+fn listen(tool: &'static str, stream: impl Read) -> String {
+    let mut last = String::new();
+    let mut lines = 0_u32;
+    for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        let Some(said) = line.strip_prefix(tool).and_then(|rest| rest.strip_prefix(": ")) else { continue };
+        let said: String = said.chars().take(300).collect();
+        lines += 1;
+        if lines <= 50 {
+            tracing::warn!(tool, said, "the tool says");
+        }
+        if said.starts_with("error") || last.is_empty() {
+            last = said;
+        }
+    }
+    last
+}
+
+impl Tool {
+    /// Waits for its end. Blocks.
+    pub(super) fn wait(mut self) -> Result<(), Error> {
+        let status = self.child.wait().map_err(|source| Error::Spawn { tool: self.name.to_owned(), source })?;
+        let said = self.said.join().unwrap_or_default();
+        if status.success() { Ok(()) } else { Err(Error::Tool { tool: self.name, status: status.to_string(), said }) }
+    }
+
+    /// Ends it. Blocks until it is gone.
+    pub(super) fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_are_kept_without_the_rows_they_quote() {
+        let stream = b"pg_restore: while PROCESSING TOC:\npg_restore: error: COPY failed for table \"users\": ERROR:  duplicate key\nDETAIL:  Key (email)=(ana@acme.example) already exists.\nCONTEXT:  COPY users, line 1: \"ana\"\n";
+        let last = listen("pg_restore", &stream[..]);
+        assert!(last.starts_with("error: COPY failed"), "{last}");
+        assert!(!last.contains("ana@"), "{last}");
+    }
+
+    #[test]
+    fn identifiers_are_quoted() {
+        assert_eq!(ident("a\"; DROP TABLE x; --"), "\"a\"\"; DROP TABLE x; --\"");
+    }
+}
