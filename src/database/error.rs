@@ -140,9 +140,6 @@ pub enum Error {
         /// Why.
         source: Arc<sqlx::Error>,
     },
-    /// The ledger's tables could not be made or brought up to date.
-    #[error("failed to bring the ledger's tables up to date: {0}")]
-    Migrate(Arc<sqlx::migrate::MigrateError>),
     /// The ledger could not be read or written.
     #[error(transparent)]
     Ledger(#[from] crate::ledger::Error),
@@ -178,7 +175,6 @@ impl Error {
             | Self::SessionsLeft { .. }
             | Self::BadUid(_)
             | Self::Query { .. }
-            | Self::Migrate(_)
             | Self::Random => "Failed",
         }
     }

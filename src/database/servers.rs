@@ -178,6 +178,11 @@ impl Seen {
         let identity = server.identify().await?;
         self.recognise(&identity)?;
         let ledger = Ledger::new(pool);
+        // A ledger of somebody else is not even brought up to date.
+        if let Some(id) = ledger.claimed_by().await?.filter(|id| id != installation_id) {
+            return Err(Error::ForeignLedger(id));
+        }
+        ledger.migrate().await?;
         match ledger.claim(installation_id).await? {
             Claim::Ours => Ok(Connected { name: self.name, spec: self.spec, server, ledger, identity }),
             Claim::Foreign(id) => Err(Error::ForeignLedger(id)),

@@ -29,6 +29,9 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// The ledger's tables could not be made or brought up to date.
+    #[error("failed to bring the ledger's tables up to date: {0}")]
+    Migrate(Arc<sqlx::migrate::MigrateError>),
     /// The ledger took longer than this step may.
     #[error("failed to {step} within {seconds} s")]
     TooSlow {
@@ -54,7 +57,7 @@ impl Error {
             Self::Conflict { .. } => "Conflict",
             Self::Exists { .. } => "Exists",
             Self::Damaged { .. } => "LedgerDamaged",
-            Self::TooSlow { .. } | Self::Query { .. } => "LedgerUnreadable",
+            Self::Migrate(_) | Self::TooSlow { .. } | Self::Query { .. } => "LedgerUnreadable",
         }
     }
 

@@ -31,6 +31,12 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("src/ledger/migrations");
 /// Longer than any statement of the ledger takes on a server that is well.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long a migration may take, with the wait for another operator that migrates.
+const MIGRATE: Duration = Duration::from_secs(40);
+
+/// The server's code for a table that does not exist.
+const NO_SUCH_TABLE: &str = "42P01";
+
 /// The ledger of one server.
 #[derive(Clone, Debug)]
 pub struct Ledger {
@@ -47,9 +53,20 @@ pub enum Claim {
 }
 
 impl Ledger {
-    /// The ledger behind a pool of connections to [`DATABASE`] whose tables are up to date.
+    /// The ledger behind a pool of connections to [`DATABASE`]. Nothing is asked of it yet.
     pub const fn new(pool: PgPool) -> Self {
         Self { pool }
+    }
+
+    /// Makes the tables or brings them up to date. Only for a ledger that is not somebody else's.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn migrate(&self) -> Result<(), Error> {
+        match tokio::time::timeout(MIGRATE, MIGRATIONS.run(&self.pool)).await {
+            Ok(result) => result.map_err(|error| Error::Migrate(error.into())),
+            Err(_) => Err(Error::TooSlow { step: "bring the ledger's tables up to date", seconds: MIGRATE.as_secs() }),
+        }
     }
 
     /// Claims an unclaimed ledger for this installation and says whose it is. Once claimed it stays so.
@@ -75,7 +92,13 @@ impl Ledger {
     /// # Errors
     /// See [`Error`].
     pub async fn claimed_by(&self) -> Result<Option<String>, Error> {
-        within("read whose ledger it is", sqlx::query_scalar("SELECT id FROM installation").fetch_optional(&self.pool)).await
+        within("read whose ledger it is", async {
+            match sqlx::query_scalar("SELECT id FROM installation").fetch_optional(&self.pool).await {
+                Err(error) if error.as_database_error().and_then(|e| e.code()).as_deref() == Some(NO_SUCH_TABLE) => Ok(None),
+                result => result,
+            }
+        })
+        .await
     }
 
     /// Records that it is `now`, and returns the highest time that was ever recorded, which may be later.

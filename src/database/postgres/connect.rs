@@ -52,7 +52,7 @@ const PINNED: &str = "pg_catalog,pg_temp";
 
 impl Driver {
     /// Reaches the server, makes the operator's private database on it if there is none, and returns the driver and
-    /// a pool for the ledger with its tables up to date. Changes nothing else.
+    /// a pool for the ledger. Changes nothing else.
     ///
     /// # Errors
     /// Whatever keeps the server from being used; see [`Error`].
@@ -70,18 +70,21 @@ impl Driver {
                 .connect_lazy_with(options)
         };
         let ledger = pool(8, limits(options.clone(), "public,pg_temp", 10));
-        let migrate = async { ledger::MIGRATIONS.run(&ledger).await.map_err(|error| Error::Migrate(error.into())) };
-        tokio::time::timeout(CHANGE, migrate)
-            .await
-            .map_err(|_| Error::TooSlow { step: "bring the ledger's tables up to date", seconds: CHANGE.as_secs() })??;
-        let driver =
-            Self { pool: pool(12, pinned(30)), drops: pool(3, pinned(170)), options: pinned(30), visits: Semaphore::new(8), address };
+        let driver = Self {
+            pool: pool(12, pinned(30)),
+            drops: pool(3, pinned(170)),
+            options: pinned(30),
+            making: Semaphore::new(4),
+            dropping: Semaphore::new(3),
+            visits: Semaphore::new(8),
+            address,
+        };
         Ok((driver, ledger))
     }
 
     /// See [`crate::database::Server::identify`].
     pub(in crate::database) async fn identify(&self) -> Result<Identity, Error> {
-        let row = self.within(ASK, "ask the server who it is", sqlx::query(IDENTIFY).fetch_one(&self.pool)).await?;
+        let row = self.within(ASK, "ask the server who it is", sqlx::query(IDENTIFY).bind(ledger::DATABASE).fetch_one(&self.pool)).await?;
         let mut rights = Rights::read(&row).map_err(|error| explain(&self.address, "ask the server who it is", error))?;
         let identity = identity(&row).map_err(|error| explain(&self.address, "ask the server who it is", error))?;
         if identity.major < 16 {
@@ -96,7 +99,8 @@ impl Driver {
         if !rights.public.is_empty() {
             // Without the right to do it this is a warning and no error, so the second look decides.
             self.change("shut the maintenance databases to PUBLIC", rights.revoke()).await.ok();
-            let row = self.within(ASK, "ask the server who it is", sqlx::query(IDENTIFY).fetch_one(&self.pool)).await?;
+            let row =
+                self.within(ASK, "ask the server who it is", sqlx::query(IDENTIFY).bind(ledger::DATABASE).fetch_one(&self.pool)).await?;
             rights = Rights::read(&row).map_err(|error| explain(&self.address, "ask the server who it is", error))?;
         }
         match rights.missing() {
@@ -170,8 +174,9 @@ async fn make_private_database(address: &Address, options: &PgConnectOptions) ->
         if code == NO_SUCH_DATABASE {
             let made = send(&mut session, format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false"));
             match made.await {
-                Err(error) if self::code(&error).as_deref() != Some(DUPLICATE_DATABASE) => return Err(error),
-                _ => {}
+                // Somebody else made it a moment ago.
+                Err(error) if matches!(self::code(&error).as_deref(), Some(DUPLICATE_DATABASE | DUPLICATE_KEY)) => {}
+                made => made?,
             }
         }
         let shut = format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; ALTER DATABASE {name} ALLOW_CONNECTIONS true");
@@ -192,6 +197,7 @@ const NO_SUCH_DATABASE: &str = "3D000";
 const NOT_ACCEPTING: &str = "55000";
 const DENIED: &str = "42501";
 const DUPLICATE_DATABASE: &str = "42P04";
+const DUPLICATE_KEY: &str = "23505";
 
 /// The server's code of an error (SQLSTATE), if the server answered.
 pub(super) fn code(error: &sqlx::Error) -> Option<String> {
@@ -224,6 +230,8 @@ const IDENTIFY: &str = "SELECT current_setting('server_version') AS version, cur
     r.rolsuper OR pg_has_role(r.oid, 'pg_signal_backend', 'USAGE') AS signals, \
     r.rolsuper OR EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid \
         WHERE g.rolname = 'pg_read_all_data' AND m.member = r.oid AND m.admin_option) AS lends, \
+    (SELECT o.rolname::text FROM pg_database d JOIN pg_roles o ON o.oid = d.datdba WHERE d.datname = $1 \
+        AND NOT pg_has_role(r.oid, o.oid, 'USAGE')) AS owner, \
     ARRAY(SELECT DISTINCT d.datname::text FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) x \
         WHERE d.datname IN ('postgres', 'template1') AND x.grantee = 0 AND x.privilege_type = 'CONNECT' ORDER BY 1) AS public \
     FROM pg_roles r WHERE r.rolname = current_user";
@@ -250,6 +258,8 @@ struct Rights {
     bypassrls: bool,
     signals: bool,
     lends: bool,
+    /// Who owns what an earlier admin role made, if this one may not act as it.
+    owner: Option<String>,
     /// Maintenance databases that everybody may connect to.
     public: Vec<String>,
 }
@@ -265,6 +275,7 @@ impl Rights {
             bypassrls: row.try_get("bypassrls")?,
             signals: row.try_get("signals")?,
             lends: row.try_get("lends")?,
+            owner: row.try_get("owner")?,
             public: row.try_get("public")?,
         })
     }
@@ -291,6 +302,9 @@ impl Rights {
         if !self.lends {
             sql.push(format!("GRANT pg_read_all_data TO {me} WITH ADMIN OPTION;"));
         }
+        if let Some(owner) = &self.owner {
+            sql.push(format!("GRANT {} TO {me} WITH INHERIT TRUE, SET TRUE;", quote_ident(owner)));
+        }
         if !self.public.is_empty() {
             sql.push(format!("{};", self.revoke()));
         }
@@ -313,13 +327,14 @@ mod tests {
             bypassrls: false,
             signals: true,
             lends: false,
+            owner: Some("earlier".into()),
             public: vec!["postgres".into(), "template1".into()],
         };
         assert_eq!(
             rights.missing().as_deref(),
             Some(
                 "ALTER ROLE \"ops\" CREATEROLE BYPASSRLS; GRANT pg_read_all_data TO \"ops\" WITH ADMIN OPTION; \
-                 REVOKE CONNECT ON DATABASE \"postgres\", \"template1\" FROM PUBLIC;"
+                 GRANT \"earlier\" TO \"ops\" WITH INHERIT TRUE, SET TRUE; REVOKE CONNECT ON DATABASE \"postgres\", \"template1\" FROM PUBLIC;"
             )
         );
     }

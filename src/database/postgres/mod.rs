@@ -27,7 +27,7 @@ pub use connect::{Address, Admin};
 use std::{fmt, time::Duration};
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgExecutor, PgPool, postgres::PgConnectOptions};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::{names::Roles, state::State};
 use super::{Error, Tenant};
@@ -39,6 +39,9 @@ const CHANGE: Duration = Duration::from_secs(40);
 /// How long dropping a database may take; it waits for a checkpoint.
 const DROP: Duration = Duration::from_secs(180);
 
+/// How long others may be ahead in a queue.
+const TURN: Duration = Duration::from_secs(60);
+
 /// A PostgreSQL server and the pools of connections to it.
 pub struct Driver {
     address: Address,
@@ -46,6 +49,10 @@ pub struct Driver {
     pool: PgPool,
     /// `DROP DATABASE` takes seconds: in a pool of its own it keeps nobody waiting.
     drops: PgPool,
+    /// Databases that are made at once: more would not be faster, and would hold every connection.
+    making: Semaphore,
+    /// Databases that are dropped at once; whoever waits holds no connection.
+    dropping: Semaphore,
     /// Sessions inside databases of tenants, which no pool can hold.
     visits: Semaphore,
 }
@@ -62,6 +69,14 @@ impl Driver {
         match tokio::time::timeout(limit, work).await {
             Ok(result) => result.map_err(|error| connect::explain(&self.address, step, error)),
             Err(_) => Err(Error::TooSlow { step, seconds: limit.as_secs() }),
+        }
+    }
+
+    /// Waits for a turn.
+    async fn turn<'a>(&self, turns: &'a Semaphore, step: &'static str) -> Result<SemaphorePermit<'a>, Error> {
+        match tokio::time::timeout(TURN, turns.acquire()).await {
+            Ok(Ok(turn)) => Ok(turn),
+            _ => Err(Error::TooSlow { step, seconds: TURN.as_secs() }),
         }
     }
 
@@ -84,7 +99,7 @@ impl Driver {
 
     /// Sends statements that are one transaction to a session inside a database.
     async fn visit(&self, database: &str, step: &'static str, sql: String) -> Result<(), Error> {
-        let _permit = self.visits.acquire().await.map_err(|_| Error::TooSlow { step, seconds: 0 })?;
+        let _turn = self.turn(&self.visits, step).await?;
         let options = self.options.clone().database(database);
         let work = async {
             let mut session = PgConnection::connect_with(&options).await?;

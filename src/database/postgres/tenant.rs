@@ -67,7 +67,9 @@ impl Driver {
         let step = "make the tenant's database";
         let name = quote_ident(&state.name);
         let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}");
+        let turn = self.turn(&self.making, step).await?;
         self.within(CHANGE, step, send(&self.pool, sql)).await?;
+        drop(turn);
         let query = sqlx::query_scalar::<_, i64>("SELECT oid::bigint FROM pg_database WHERE datname = $1").bind(state.name.clone());
         let oid = self.within(ASK, step, query.fetch_one(&self.pool)).await?;
         let oid = u32::try_from(oid).map_err(|e| explain(&self.address, step, sqlx::Error::Decode(e.into())))?;
