@@ -111,16 +111,6 @@ pub enum Error {
     /// The database that should be made by a restore already exists.
     #[error("failed to prepare a restore into {0}: it exists and was in use before; a restore never replaces data")]
     AlreadyExists(String),
-    /// A role is still in use.
-    #[error("failed to end the sessions in {name}: {sessions} left, of {holders}")]
-    SessionsLeft {
-        /// The database.
-        name: String,
-        /// How many.
-        sessions: i64,
-        /// The roles that hold them.
-        holders: String,
-    },
     /// A uid that Kubernetes does not give.
     #[error("failed to make a name from the uid {0:?}: it is no UUID")]
     BadUid(String),
@@ -150,7 +140,7 @@ pub enum Error {
 
 impl Error {
     /// The reason of the server's `Ready` condition: one word in CamelCase.
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
             Self::ReadObject { .. } => "ClusterUnreadable",
             Self::NoSuchServer(_) => "NotFound",
@@ -172,7 +162,6 @@ impl Error {
             | Self::NotAuthorized(_)
             | Self::Restoring(_)
             | Self::AlreadyExists(_)
-            | Self::SessionsLeft { .. }
             | Self::BadUid(_)
             | Self::Query { .. }
             | Self::Random => "Failed",
@@ -181,9 +170,6 @@ impl Error {
 
     /// Whether trying again by itself may help; otherwise a person has to do something first.
     pub const fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            Self::ReadObject { .. } | Self::Unreachable { .. } | Self::TooSlow { .. } | Self::Query { .. } | Self::SessionsLeft { .. }
-        )
+        matches!(self, Self::ReadObject { .. } | Self::Unreachable { .. } | Self::TooSlow { .. } | Self::Query { .. } | Self::Ledger(_))
     }
 }

@@ -196,7 +196,8 @@ impl Server {
         engine!(self, driver => driver.finish_restore(tenant).await)
     }
 
-    /// Names of databases and roles that carry the marker of an account that is not among `known` uids. Sorted.
+    /// Names of databases and roles that carry the marker of an account that is not among `known` uids, sorted;
+    /// without those that movers use for a while.
     ///
     /// # Errors
     /// That the server cannot be read.

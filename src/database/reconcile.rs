@@ -1,6 +1,279 @@
-//! The controller of `DatabaseServer`.
+//! The controller of `DatabaseServer`: whether the server can be used, and what is on it that belongs to nobody.
+//!
+//! A look every half minute, with reads only; every ten minutes a longer one, for orphans, which are named and never
+//! dropped, and for logins and scratch databases that a mover left behind, which are the operator's own.
 
-use crate::context;
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-/// Looks after the DatabaseServers until the process is told to stop.
-pub async fn run(_ctx: context::Shared) {}
+use futures::StreamExt;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+    core::PartialObjectMeta,
+    runtime::{
+        Config, Controller, Predicate, PredicateConfig, WatchStreamExt,
+        controller::Action,
+        events::{Event, EventType},
+        predicates, reflector, watcher,
+    },
+};
+use tokio::time::Instant;
+
+use super::{Connected, Error};
+use crate::{
+    api::{
+        BackupPhase, ColdBackup, DatabaseServer, DatabaseServerStatus, HelpDeskAccount, RELEASE_BRAKE, SHARD_LABEL,
+        conditions::{self, Finding, Type},
+    },
+    brake,
+    clock::Moment,
+    context::{Context, Shared},
+    retry::{Backoff, spread},
+};
+
+/// Between two looks.
+const HEALTH: Duration = Duration::from_secs(30);
+/// Between two long looks.
+const SWEEP: Duration = Duration::from_secs(600);
+/// Owns the fields that this controller writes.
+const FIELD_MANAGER: &str = "helpdesk-operator-servers";
+
+struct Desk {
+    ctx: Shared,
+    backoff: Backoff,
+    /// When the last long look at each server was.
+    swept: Mutex<HashMap<String, Instant>>,
+}
+
+/// Looks after the DatabaseServers of this operator's shard, for ever.
+pub async fn run(ctx: Shared) {
+    let selector = match &ctx.settings.shard {
+        Some(shard) => format!("{SHARD_LABEL}={shard}"),
+        None => format!("!{SHARD_LABEL}"),
+    };
+    let (servers, writer) = reflector::store();
+    let config = watcher::Config::default().streaming_lists().labels(&selector);
+    let stream = watcher(Api::<DatabaseServer>::all(ctx.client.clone()), config)
+        .default_backoff()
+        .modify(|server| server.managed_fields_mut().clear())
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
+    let desk = Arc::new(Desk { ctx, backoff: Backoff::default(), swept: Mutex::default() });
+    Controller::for_stream(stream, servers)
+        .with_config(Config::default().concurrency(8))
+        .run(reconcile, failed, desk)
+        .for_each(|_| std::future::ready(()))
+        .await;
+}
+
+async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Action, Error> {
+    let (ctx, name) = (&desk.ctx, server.name_any());
+    // The identity in status decides whether this is still the same server: a copy that is behind would bring back
+    // one that a person has just cleared.
+    let api: Api<DatabaseServer> = Api::all(ctx.client.clone());
+    let Some(server) = api.get_opt(&name).await.map_err(|e| unreadable(&name, e))? else {
+        ctx.servers.invalidate(&name);
+        return Ok(Action::await_change());
+    };
+    let before = server.status.clone().unwrap_or_default();
+    if before.observed_generation != server.metadata.generation {
+        ctx.servers.invalidate(&name);
+    }
+    let now = (ctx.now)();
+    let (facts, result) = look(&desk, &server, &before, now).await;
+    let ready = match &result {
+        Ok(version) => Finding::yes(Type::Ready, "Connected", format!("PostgreSQL {version} answers and its ledger is ours")),
+        Err(error) => {
+            // Whoever asks next is told the same at once, and a connection that is good again is made anew.
+            ctx.servers.invalidate(&name);
+            Finding::no(Type::Ready, error.reason(), error.to_string())
+        }
+    };
+    report(ctx, &api, &server, &before, facts, ready, now).await?;
+    desk.backoff.succeeded(&name);
+    Ok(Action::requeue(HEALTH.mul_f64(0.9 + 0.2 * spread(&format!("{name}/{now}")))))
+}
+
+/// What of status was seen; what could not be read stays as it was.
+struct Facts {
+    status: DatabaseServerStatus,
+    braked: Option<Finding>,
+}
+
+/// Looks at the server. Returns what was seen even if something failed on the way.
+async fn look(desk: &Desk, server: &DatabaseServer, before: &DatabaseServerStatus, now: Moment) -> (Facts, Result<String, Error>) {
+    let mut facts = Facts { status: DatabaseServerStatus { conditions: Vec::new(), ..before.clone() }, braked: None };
+    let result = look_into(desk, server, &mut facts, now).await;
+    (facts, result)
+}
+
+async fn look_into(desk: &Desk, server: &DatabaseServer, facts: &mut Facts, now: Moment) -> Result<String, Error> {
+    let (ctx, name) = (&desk.ctx, server.name_any());
+    let connected = ctx.telemetry.measure("database", "connect", ctx.servers.get(&name)).await?;
+    let identity = ctx.telemetry.measure("database", "identify", connected.server.identify()).await?;
+    if identity.system_identifier != connected.identity.system_identifier {
+        let (recorded, seen) = (connected.identity.system_identifier.clone(), identity.system_identifier);
+        return Err(Error::IdentityChanged { recorded, seen });
+    }
+    facts.status.version = Some(identity.version.clone());
+    facts.status.system_identifier = Some(identity.system_identifier);
+
+    let tenants = connected.ledger.tenants().await?;
+    facts.status.tenants = Some(i32::try_from(tenants).unwrap_or(i32::MAX));
+    let released_at = server.annotations().get(RELEASE_BRAKE).and_then(|at| at.parse().ok());
+    let since = brake::counted_since(&server.spec.brake, released_at, now);
+    let steps = connected.ledger.destructive_steps_since(since).await?;
+    let (braked, holds) = braked(server, tenants, steps);
+    facts.braked = Some(braked);
+    facts.status.braked_since = if holds { facts.status.braked_since.take().or(Some(conditions_time(now))) } else { None };
+
+    if due(desk, &name) {
+        facts.status.orphans = ctx.telemetry.measure("database", "sweep", sweep(ctx, &connected)).await?;
+        desk.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
+    }
+    Ok(identity.version)
+}
+
+const fn conditions_time(now: Moment) -> crate::api::Time {
+    k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now)
+}
+
+fn braked(server: &DatabaseServer, tenants: i64, steps: i64) -> (Finding, bool) {
+    if brake::lets_through(&server.spec.brake, tenants, steps) {
+        let text = format!("fewer than {} accounts were deleted within the window", brake::limit(&server.spec.brake, tenants));
+        return (Finding::no(Type::Braked, "Released", text), false);
+    }
+    let text = format!(
+        "{steps} steps that destroy data within the window: no other is taken until it has passed; if they are right, annotate this \
+         DatabaseServer with {RELEASE_BRAKE} and the present time"
+    );
+    (Finding::yes(Type::Braked, "TooManyDeletions", text), true)
+}
+
+fn due(desk: &Desk, name: &str) -> bool {
+    let swept = desk.swept.lock().unwrap_or_else(PoisonError::into_inner);
+    swept.get(name).is_none_or(|at| at.elapsed() >= SWEEP)
+}
+
+/// Removes what movers left behind and names orphans: what carries a marker for which no account speaks.
+async fn sweep(ctx: &Context, connected: &Connected) -> Result<Vec<String>, Error> {
+    let gone = connected.server.drop_own_leftovers(&uids_of_backups(ctx).await?).await?;
+    if !gone.is_empty() {
+        tracing::info!(server = connected.name, removed = gone.join(", "), "removed what movers left behind");
+    }
+    let suspects = connected.server.orphans(&spoken_for(ctx, connected).await?).await?;
+    if suspects.is_empty() {
+        return Ok(suspects);
+    }
+    // An account may have come between the two looks; a second pair of looks cannot miss it.
+    let again: BTreeSet<String> = connected.server.orphans(&spoken_for(ctx, connected).await?).await?.into_iter().collect();
+    Ok(suspects.into_iter().filter(|name| again.contains(name)).collect())
+}
+
+/// The uids for which an account in the cluster speaks.
+async fn spoken_for(ctx: &Context, connected: &Connected) -> Result<BTreeSet<String>, Error> {
+    let api: Api<PartialObjectMeta<HelpDeskAccount>> = Api::all(ctx.client.clone());
+    let objects: BTreeSet<String> = all(&api).await?.iter().filter_map(ResourceExt::uid).collect();
+    let speakers = connected.ledger.speakers().await?;
+    Ok(speakers.into_iter().filter(|(_, object)| objects.contains(object)).map(|(uid, _)| uid).collect())
+}
+
+/// The uids of accounts with a backup that a mover may be working on.
+async fn uids_of_backups(ctx: &Context) -> Result<BTreeSet<String>, Error> {
+    let api: Api<ColdBackup> = Api::all(ctx.client.clone());
+    let settled = |backup: &ColdBackup| {
+        let phase = backup.status.as_ref().map(|status| status.phase);
+        matches!(phase, Some(BackupPhase::Verified | BackupPhase::Erasing | BackupPhase::Erased))
+    };
+    Ok(all(&api).await?.into_iter().filter(|backup| !settled(backup)).map(|backup| backup.spec.account_uid).collect())
+}
+
+async fn all<K>(api: &Api<K>) -> Result<Vec<K>, Error>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + Resource,
+{
+    let mut params = ListParams::default().limit(500);
+    let mut found = Vec::new();
+    loop {
+        let page = api.list(&params).await.map_err(|e| unreadable("list of accounts and backups", e))?;
+        found.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(found),
+        }
+    }
+}
+
+async fn report(
+    ctx: &Context,
+    api: &Api<DatabaseServer>,
+    server: &DatabaseServer,
+    before: &DatabaseServerStatus,
+    facts: Facts,
+    ready: Finding,
+    now: Moment,
+) -> Result<(), Error> {
+    let mut findings = vec![ready.clone()];
+    match facts.braked {
+        Some(braked) => findings.push(braked),
+        None => findings.extend(kept(&before.conditions, Type::Braked)),
+    }
+    let generation = server.metadata.generation;
+    let mut status = facts.status;
+    status.observed_generation = generation;
+    status.conditions = conditions::merge(&before.conditions, &findings, generation, now);
+    if status == *before {
+        return Ok(());
+    }
+    let name = server.name_any();
+    let patch = serde_json::json!({
+        "apiVersion": DatabaseServer::api_version(&()),
+        "kind": DatabaseServer::kind(&()),
+        "metadata": { "name": name, "uid": server.metadata.uid },
+        "status": status,
+    });
+    api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await.map_err(|e| unreadable(&name, e))?;
+
+    let turned = !before.conditions.iter().any(|c| c.type_ == Type::Ready.name() && c.reason == ready.reason);
+    if turned {
+        tracing::info!(server = name, reason = ready.reason, ready = ready.holds, "{}", ready.message);
+        let event = Event {
+            type_: if ready.holds == Some(true) { EventType::Normal } else { EventType::Warning },
+            reason: ready.reason,
+            note: Some(ready.message.chars().take(1000).collect()),
+            action: "Connect".into(),
+            secondary: None,
+        };
+        if let Err(error) = ctx.recorder.publish(&event, &server.object_ref(&())).await {
+            tracing::warn!(server = name, %error, "failed to publish an event");
+        }
+    }
+    Ok(())
+}
+
+/// A condition that could not be looked at stays as it was.
+fn kept(before: &[crate::api::Condition], kind: Type) -> Option<Finding> {
+    before.iter().find(|c| c.type_ == kind.name()).map(|c| {
+        let holds = match c.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        };
+        Finding { kind, holds, reason: c.reason.clone(), message: c.message.clone() }
+    })
+}
+
+fn unreadable(what: &str, source: kube::Error) -> Error {
+    Error::ReadObject { what: what.to_owned(), source: source.into() }
+}
+
+fn failed(server: Arc<DatabaseServer>, error: &Error, desk: Arc<Desk>) -> Action {
+    let wait = desk.backoff.failed(&server.name_any());
+    tracing::warn!(server = server.name_any(), %error, wait = ?wait, "failed to look after a database server");
+    Action::requeue(wait)
+}

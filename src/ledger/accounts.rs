@@ -160,6 +160,15 @@ impl Ledger {
         within("read the ledger", query.fetch_all(&self.pool)).await?.iter().map(read).collect()
     }
 
+    /// Of every account the uid that its data was made for, and the uid of the object that speaks for it now.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn speakers(&self) -> Result<Vec<(String, String)>, Error> {
+        let query = sqlx::query_as("SELECT uid, object_uid FROM accounts ORDER BY uid");
+        within("read the ledger", query.fetch_all(&self.pool)).await
+    }
+
     /// The uid of every account that has, or may have, data here.
     ///
     /// # Errors

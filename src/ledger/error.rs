@@ -52,8 +52,10 @@ pub enum Error {
 
 impl Error {
     /// One word in CamelCase for conditions.
-    pub const fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> &'static str {
         match self {
+            Self::Query { source, .. } if refused_with(source, "53100") => "DiskFull",
+            Self::Query { source, .. } if refused_with(source, "25006") => "ReadOnly",
             Self::Conflict { .. } => "Conflict",
             Self::Exists { .. } => "Exists",
             Self::Damaged { .. } => "LedgerDamaged",
@@ -65,4 +67,8 @@ impl Error {
     pub const fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. } | Self::Exists { .. })
     }
+}
+
+fn refused_with(error: &sqlx::Error, code: &str) -> bool {
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|c| c == code)
 }

@@ -33,7 +33,9 @@ impl Driver {
 
     /// See [`crate::database::Server::orphans`].
     pub(in crate::database) async fn orphans(&self, known: &BTreeSet<String>) -> Result<Vec<String>, Error> {
-        Ok(self.marked().await?.into_iter().filter(|found| !known.contains(&found.uid)).map(|found| found.name).collect())
+        let movers = |name: &str| name.contains("_v_") || name.ends_with("_dump") || name.ends_with("_rst");
+        let marked = self.marked().await?.into_iter();
+        Ok(marked.filter(|found| !known.contains(&found.uid) && !movers(&found.name)).map(|found| found.name).collect())
     }
 
     /// See [`crate::database::Server::drop_own_leftovers`].
