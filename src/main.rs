@@ -46,7 +46,7 @@ fn main() -> ExitCode {
 
 fn print_definitions() -> ExitCode {
     for (_, definition) in api::definitions() {
-        match serde_yaml_ng::to_string(&definition) {
+        match api::yaml(&definition) {
             Ok(text) => print!("---\n{text}"),
             Err(error) => {
                 eprintln!("failed to print a definition: {error}");

@@ -30,7 +30,7 @@ use crate::{
 /// The Secret in the tenant's namespace.
 pub(super) const SECRET: &str = "database";
 
-/// How often the end of a rotation is looked for while the old login still has sessions.
+/// How long the old login lives at least, and how often its end is looked for while it still has sessions.
 const ROTATION_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
 
 fn own_secret(tenant: &Tenant) -> String {
@@ -165,43 +165,54 @@ pub(super) fn rotation_is_due(login: &LoginEntry, asked: Option<&String>, interv
     !login.retiring && (asked || login.password_set_at + interval.duration() <= now)
 }
 
+/// What a rotation goes by.
+pub(super) struct Rotation<'a> {
+    /// What the tenant may use.
+    pub terms: Terms,
+    /// The value of the annotation that asks for another password.
+    pub asked: Option<&'a String>,
+    /// How often the plan renews the password.
+    pub interval: Window,
+}
+
 /// Takes a rotation one step further. Both logins work until the old one has no sessions left, so no login fails in
 /// between. Returns when to look again.
 pub(super) async fn rotate(
     desk: &Desk,
     account: &HelpDeskAccount,
-    home: &mut Home,
-    terms: &Terms,
-    login: LoginEntry,
-    asked: Option<&String>,
-    interval: Window,
+    home: &Home,
+    mut login: LoginEntry,
+    by: &Rotation<'_>,
     now: Moment,
-) -> Result<(LoginEntry, Option<Moment>), Error> {
-    let mut login = login;
-    if rotation_is_due(&login, asked, interval, now) {
+) -> Result<(LoginEntry, Moment), Error> {
+    let (server, tenant) = (&home.server.server, &home.tenant);
+    if rotation_is_due(&login, by.asked, by.interval, now) {
         let letter = login.letter.other();
         // A fresh one: the other letter's may be left from an earlier rotation.
-        discard(desk, &home.tenant, letter).await?;
-        let password = password_or_new(desk, account, &home.tenant, letter).await?;
-        desk.telemetry
-            .measure("database", "begin_rotation", home.server.server.begin_rotation(&home.tenant, terms, &verified(letter, &password)?))
-            .await?;
-        login = LoginEntry { letter, password_set_at: now, rotation_token: asked.cloned().or(login.rotation_token), retiring: true };
+        discard(desk, tenant, letter).await?;
+        let password = password_or_new(desk, account, tenant, letter).await?;
+        let secret = verified(letter, &password)?;
+        let work = server.begin_rotation(tenant, &by.terms, &secret);
+        desk.telemetry.measure("database", "begin_rotation", work).await?;
+        login = LoginEntry { letter, password_set_at: now, rotation_token: by.asked.cloned().or(login.rotation_token), retiring: true };
         tracing::info!(login = letter.name(), "the tenant got another password");
+        return Ok((login, now + ROTATION_PATIENCE));
     }
-    let next = login.password_set_at + interval.duration();
+    let next = login.password_set_at + by.interval.duration();
     if !login.retiring {
-        return Ok((login, Some(next)));
+        return Ok((login, next));
     }
-    match desk
-        .telemetry
-        .measure("database", "finish_rotation", home.server.server.finish_rotation(&home.tenant, login.letter.other()))
-        .await?
-    {
-        RotationStep::Waiting(_) => Ok((login, Some(now + ROTATION_PATIENCE))),
+    // Whoever read the Secret a moment ago still logs in with the old one.
+    let earliest = login.password_set_at + ROTATION_PATIENCE;
+    if now < earliest {
+        return Ok((login, earliest));
+    }
+    let old = login.letter.other();
+    match desk.telemetry.measure("database", "finish_rotation", server.finish_rotation(tenant, old)).await? {
+        RotationStep::Waiting(_) => Ok((login, now + ROTATION_PATIENCE)),
         RotationStep::Done => {
-            discard(desk, &home.tenant, login.letter.other()).await?;
-            Ok((LoginEntry { retiring: false, ..login }, Some(next)))
+            discard(desk, tenant, old).await?;
+            Ok((LoginEntry { retiring: false, ..login }, next))
         }
     }
 }

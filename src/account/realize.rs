@@ -181,15 +181,12 @@ impl Work<'_> {
         login::hand_over(self.desk, self.account, &self.home, &namespace_name, current.letter, &password).await?;
 
         if !self.entering {
-            let (asked, interval) = (self.asked().cloned(), self.plan()?.spec.database.rotate_password);
-            let before_rotation = current.clone();
-            let (rotated, look_again) =
-                login::rotate(self.desk, self.account, &mut self.home, &terms, current, asked.as_ref(), interval, self.now).await?;
+            let by = login::Rotation { terms, asked: self.asked(), interval: self.plan()?.spec.database.rotate_password };
+            let letter = current.letter;
+            let (rotated, look_again) = login::rotate(self.desk, self.account, &self.home, current, &by, self.now).await?;
             current = rotated;
-            if let Some(at) = look_again {
-                self.wake(at);
-            }
-            if current.letter != before_rotation.letter {
+            self.wake(look_again);
+            if current.letter != letter {
                 let password = login::password_or_new(self.desk, self.account, &self.home.tenant, current.letter).await?;
                 login::hand_over(self.desk, self.account, &self.home, &namespace_name, current.letter, &password).await?;
             }

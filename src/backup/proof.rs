@@ -10,6 +10,7 @@ use crate::{
 
 /// A backup that was proven by a restore or by decoding every byte, and that was seen to be complete just now.
 #[derive(Debug)]
+#[allow(clippy::manual_non_exhaustive, reason = "the seal keeps the rest of this crate out as well")]
 pub struct Verified {
     /// The `ColdBackup`.
     pub backup: String,
@@ -42,6 +43,7 @@ impl Verified {
 
 /// The owner's recorded wish to be erased without a backup, after its delay.
 #[derive(Debug)]
+#[allow(clippy::manual_non_exhaustive, reason = "the seal keeps the rest of this crate out as well")]
 pub struct OwnerWaiver {
     /// The account's uid.
     pub account_uid: String,

@@ -8,7 +8,7 @@ use helpdesk_operator::{
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
-    Api, Client, Config, ResourceExt,
+    Api, Client, Config,
     api::{ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::wait::{Condition as WaitCondition, await_condition},

@@ -3,6 +3,8 @@
 //! Each story has accounts of its own, so that all run side by side. `make test` brings the cluster up and sets what
 //! [`cluster::Cluster::connect`] reads; without it every story fails and says so.
 
+#![allow(clippy::unwrap_used, reason = "a story that meets something else than it tells of has to fail")]
+
 mod cluster;
 mod faults;
 mod guards;
