@@ -1,8 +1,22 @@
 //! Reading a backup's proof once more, immediately before anything rests on it; and what is left of an account.
 
-use crate::{api::ColdBackup, context::Context, store};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, ResourceExt,
+    api::ListParams,
+};
 
-use super::proof::Verified;
+use super::{
+    folder,
+    keys::{self, KEY_OF, KeyRing, Keys},
+    manifest::{self, Manifest, Object, Verification},
+    proof::Verified,
+};
+use crate::{
+    api::ColdBackup,
+    context::Context,
+    store::{self, Connected},
+};
 
 /// Why a backup proves nothing at this moment.
 #[derive(Debug, thiserror::Error)]
@@ -16,20 +30,100 @@ pub enum Unproven {
     /// An object, a key or an escrow is missing or differs from what was proven.
     #[error("failed to find the backup complete: {0}")]
     Incomplete(String),
+    /// A report is damaged or not signed by the backup's own key.
+    #[error(transparent)]
+    Report(#[from] manifest::Error),
+    /// A key could not be read.
+    #[error(transparent)]
+    Keys(#[from] keys::Error),
     /// The store could not be asked: nothing is known.
     #[error("failed to ask the store")]
     Store(#[from] store::Error),
     /// The cluster could not be asked: nothing is known.
     #[error("failed to ask the cluster")]
     Cluster(#[source] Box<kube::Error>),
+    /// A mover could not be described; it always can.
+    #[error("failed to write down what a mover is to do")]
+    Plan(#[from] serde_json::Error),
+}
+
+/// What was read of a backup that is complete: its manifest and the checksum of that.
+pub(in crate::backup) struct Believed {
+    /// The manifest.
+    pub manifest: Manifest,
+    /// Its SHA-256, in hexadecimal digits.
+    pub sha256: String,
+}
+
+/// Reads the manifest and believes it if the backup's own key signed it for this very backup.
+pub(in crate::backup) async fn read_manifest(store: &Connected, backup: &ColdBackup, keys: &Keys) -> Result<Believed, Unproven> {
+    let folder = folder_of(backup);
+    let bytes = store.store.read(&format!("{folder}{}", manifest::MANIFEST), manifest::LARGEST_REPORT).await?;
+    let sha256 = manifest::sha256(&bytes);
+    let manifest: Manifest = manifest::open(&bytes, &keys.verifying)?;
+    let name = backup.name_any();
+    if manifest.backup != name || manifest.account_uid != backup.spec.account_uid {
+        return Err(Unproven::Mismatch(format!("the manifest speaks of backup {} of account {}", manifest.backup, manifest.account_uid)));
+    }
+    if manifest.key_id != keys.recipient {
+        return Err(Unproven::Mismatch("the manifest names another key".into()));
+    }
+    Ok(Believed { manifest, sha256 })
+}
+
+/// The backup's folder below the store's prefix.
+pub(in crate::backup) fn folder_of(backup: &ColdBackup) -> String {
+    folder(&backup.spec.account, &backup.spec.account_uid, &backup.name_any())
 }
 
 /// Reads manifest and verification again, checks their signatures, and looks at every object, the key and its escrow.
 ///
 /// # Errors
 /// See [`Unproven`]; every one of them forbids a drop.
-pub async fn recheck(_ctx: &Context, _backup: &ColdBackup, _account_uid: &str) -> Result<Verified, Unproven> {
-    Err(Unproven::NotVerified("recheck is not built yet".into()))
+pub async fn recheck(ctx: &Context, backup: &ColdBackup, account_uid: &str) -> Result<Verified, Unproven> {
+    if backup.spec.account_uid != account_uid {
+        return Err(Unproven::Mismatch(format!("it belongs to account {}", backup.spec.account_uid)));
+    }
+    let ring = KeyRing::new(ctx.client.clone(), &ctx.settings.namespace);
+    let keys = ring.load(backup).await?.ok_or_else(|| Unproven::Incomplete("its key is not in the operator's namespace".into()))?;
+    let store = ctx.stores.get(&backup.spec.store).await?;
+    store.prove().await?;
+    let Believed { manifest, sha256 } = read_manifest(&store, backup, &keys).await?;
+    let folder = folder_of(backup);
+
+    let bytes = store.store.read(&format!("{folder}{}", manifest::VERIFICATION), manifest::LARGEST_REPORT).await?;
+    let verification: Verification = manifest::open(&bytes, &keys.verifying)?;
+    if verification.manifest_sha256 != sha256 || verification.plain != manifest.plain {
+        return Err(Unproven::Mismatch("the verification is of another manifest".into()));
+    }
+    for object in [&manifest.dump, &manifest.secrets] {
+        is_there(&store, &folder, object).await?;
+    }
+    if let (Some(escrow), Some(sealed)) = (&store.key_escrow, &keys.escrow) {
+        let second = ctx.stores.get(&escrow.store).await?;
+        if !keys::has_escrow(&second, &folder, sealed).await? {
+            return Err(Unproven::Incomplete(format!("its key is not in the escrow {}", escrow.store)));
+        }
+    }
+    let Manifest { source, snapshot_at, .. } = manifest;
+    Ok(Verified::attest(
+        backup.name_any(),
+        account_uid.to_owned(),
+        source.database_oid,
+        source.system_identifier,
+        snapshot_at,
+        (ctx.now)(),
+    ))
+}
+
+async fn is_there(store: &Connected, folder: &str, object: &Object) -> Result<(), Unproven> {
+    let key = format!("{folder}{}", object.name);
+    let head = store.store.head(&key).await?.ok_or_else(|| Unproven::Incomplete(format!("{key} is not in the bucket")))?;
+    let same_sum = head.crc64nvme.is_none() || object.crc64nvme.is_none() || head.crc64nvme == object.crc64nvme;
+    if head.size != object.size || head.etag != object.etag || !same_sum {
+        return Err(Unproven::Incomplete(format!("{key} is not what was proven: {} bytes with the tag {}", head.size, head.etag)));
+    }
+    Ok(())
 }
 
 /// What is left of an account's backups in one store and its escrow.
@@ -56,6 +150,25 @@ impl Remaining {
 ///
 /// # Errors
 /// When the store, the escrow or the cluster cannot be asked, or the bucket does not prove who it is.
-pub async fn remaining(_ctx: &Context, _account_uid: &str, _store: &str) -> Result<Remaining, Unproven> {
-    Err(Unproven::NotVerified("remaining is not built yet".into()))
+pub async fn remaining(ctx: &Context, account_uid: &str, store: &str) -> Result<Remaining, Unproven> {
+    let store = ctx.stores.get(store).await?;
+    store.prove().await?;
+    let contents = store.store.contents(&format!("{account_uid}/")).await?;
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    let labelled = ListParams::default().labels(&format!("{KEY_OF}={account_uid}"));
+    let secrets = secrets.list_metadata(&labelled).await.map_err(|e| Unproven::Cluster(Box::new(e)))?;
+    let escrowed = match &store.key_escrow {
+        Some(escrow) => {
+            let second = ctx.stores.get(&escrow.store).await?;
+            second.prove().await?;
+            second.store.contents(&keys::escrow_folder(&format!("{account_uid}/"))).await?
+        }
+        None => store::Contents::default(),
+    };
+    Ok(Remaining {
+        objects: contents.objects,
+        versions: contents.versions,
+        uploads: contents.uploads,
+        keys: secrets.items.len() as u64 + escrowed.versions.max(escrowed.objects) + escrowed.uploads,
+    })
 }

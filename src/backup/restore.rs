@@ -1,6 +1,35 @@
 //! Bringing a cold backup back into a new, empty database.
 
-use crate::{api::ColdBackup, clock::Moment, context::Context};
+use k8s_openapi::api::{batch::v1::Job, core::v1::Secret};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, PostParams},
+};
+use ring::{
+    rand::SystemRandom,
+    signature::{Ed25519KeyPair, KeyPair},
+};
+
+use super::{
+    jobs::{self, Files, Order, State},
+    keys::{self, KeyRing, Keys},
+    manifest::{self, Fingerprint},
+    mover::{Task, plan::Plan},
+    recheck::{Unproven, folder_of, read_manifest},
+    stamp,
+};
+use crate::{
+    api::{ACCOUNT_UID, ColdBackup, SHARD_LABEL},
+    clock::Moment,
+    context::Context,
+    database::{DatabaseFacts, MoverLogin},
+    store,
+};
+
+/// Annotation on a restore's Job with the key that checks its report, in hexadecimal digits.
+const VERIFYING_KEY: &str = "helpdesk-operator.io/verifying-key";
+/// Annotation on a restore's Job with the oid of the database that it fills.
+const DATABASE_OID: &str = "helpdesk-operator.io/database-oid";
 
 /// What a finished restore reports.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -15,14 +44,15 @@ pub struct Report {
     /// The server that it is on.
     pub system_identifier: String,
     /// The fingerprint of what was restored; equal to the manifest's.
-    pub fingerprint: super::manifest::Fingerprint,
+    pub fingerprint: Fingerprint,
     /// When it was complete.
     pub completed_at: Moment,
 }
 
-/// The name of the report of the restore that is wanted since `since`, in the backup's folder.
-pub(crate) fn report_name(since: Moment) -> String {
-    format!("restore-{}.json", super::stamp(since))
+/// The name of the report of the restore that is wanted since `since` into one database, in the backup's folder.
+/// Another attempt fills another database and has another report.
+pub(crate) fn report_name(since: Moment, database_oid: u32) -> String {
+    format!("restore-{}-{database_oid}.json", stamp(since))
 }
 
 /// How far a restore is.
@@ -42,8 +72,51 @@ pub enum Progress {
 ///
 /// # Errors
 /// Whatever could not be read; nothing is known then.
-pub async fn progress(_ctx: &Context, _backup: &ColdBackup, _since: Moment) -> Result<Progress, super::Unproven> {
-    Err(super::Unproven::NotVerified("restore is not built yet".into()))
+pub async fn progress(ctx: &Context, backup: &ColdBackup, since: Moment) -> Result<Progress, Unproven> {
+    let name = attempt(backup, since);
+    let Some(job) = jobs_of(ctx).get_opt(&name).await.map_err(cluster)? else { return Ok(Progress::NotStarted) };
+    if job.annotations().get(ACCOUNT_UID) != Some(&backup.spec.account_uid) {
+        return Err(Unproven::Mismatch(format!("the Job {name} belongs to another account")));
+    }
+    match jobs::state(&job) {
+        State::Failed(why) => Ok(Progress::Failed(why)),
+        State::Complete => read_report(ctx, backup, &job, since).await,
+        // A crash between the Job and its Secret leaves a pod that waits for ever.
+        State::Running if secrets_of(ctx).get_opt(&name).await.map_err(cluster)?.is_none() => {
+            Ok(Progress::Failed("its Secret was not made".into()))
+        }
+        State::Running => Ok(Progress::Running),
+    }
+}
+
+/// Believes the report if this attempt's own key signed it for this very backup.
+async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Moment) -> Result<Progress, Unproven> {
+    let failed = |why: &str| Ok(Progress::Failed(why.to_owned()));
+    let annotation = |key| job.annotations().get(key);
+    let Some(verifying) = annotation(VERIFYING_KEY).and_then(|text| manifest::unhex(text)) else {
+        return failed("its Job names no key that checks its report");
+    };
+    let Some(oid) = annotation(DATABASE_OID).and_then(|oid| oid.parse().ok()) else {
+        return failed("its Job does not name the database");
+    };
+    let store = ctx.stores.get(&backup.spec.store).await?;
+    store.prove().await?;
+    let keys = load_keys(ctx, backup).await?;
+    let believed = read_manifest(&store, backup, &keys).await?;
+    let key = format!("{}{}", folder_of(backup), report_name(since, oid));
+    let report: Report = match store.store.read(&key, manifest::LARGEST_REPORT).await {
+        Ok(bytes) => manifest::open(&bytes, &verifying)?,
+        Err(store::Error::Missing(_)) => return failed("it left no report"),
+        Err(error) => return Err(error.into()),
+    };
+    if report.account_uid != backup.spec.account_uid || report.manifest_sha256 != believed.sha256 || report.database_oid != oid {
+        return Err(Unproven::Mismatch("the restore's report is of another restore".into()));
+    }
+    // Definitions were compared by the mover, which knows whether both servers write them alike.
+    match believed.manifest.fingerprint.differs(&report.fingerprint, false) {
+        None => Ok(Progress::Done(report)),
+        Some(difference) => Ok(Progress::Failed(format!("what was restored is not what was backed up: {difference}"))),
+    }
 }
 
 /// Starts a mover that fills the empty database; starts nothing twice. While it runs the backup is kept for at most
@@ -52,20 +125,86 @@ pub async fn progress(_ctx: &Context, _backup: &ColdBackup, _since: Moment) -> R
 /// # Errors
 /// Whatever could not be read or made.
 pub async fn start(
-    _ctx: &Context,
-    _backup: &ColdBackup,
-    _server: &str,
-    _login: &crate::database::MoverLogin,
-    _database: &crate::database::DatabaseFacts,
-    _since: Moment,
-) -> Result<(), super::Unproven> {
-    Err(super::Unproven::NotVerified("restore is not built yet".into()))
+    ctx: &Context,
+    backup: &ColdBackup,
+    server: &str,
+    login: &MoverLogin,
+    database: &DatabaseFacts,
+    since: Moment,
+) -> Result<(), Unproven> {
+    let store = ctx.stores.get(&backup.spec.store).await?;
+    store.prove().await?;
+    let keys = load_keys(ctx, backup).await?;
+    let random = |_| keys::Error::Random;
+    let signing = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(random)?;
+    let pair = Ed25519KeyPair::from_pkcs8(signing.as_ref()).map_err(|_| keys::Error::Random)?;
+    let plan = Plan {
+        backup: backup.name_any(),
+        account: backup.spec.account.clone(),
+        account_uid: backup.spec.account_uid.clone(),
+        folder: folder_of(backup),
+        store: store.location.clone(),
+        store_identity: store.identity.clone().unwrap_or_default(),
+        verify: backup.spec.verify,
+        database_oid: database.oid,
+        system_identifier: database.system_identifier.clone(),
+        verifying_key: crate::hex(&keys.verifying),
+        restore_since: Some(since),
+    };
+    let order = Order {
+        name: attempt(backup, since),
+        task: Task::Restore,
+        backup,
+        server,
+        scratch: None,
+        namespace: &ctx.settings.namespace,
+        image: &ctx.settings.image,
+    };
+    let files = Files { plan: &plan, store: &store, keys: &keys, signing: signing.as_ref(), source: None, target: Some(login) }.render()?;
+    let mut job = order.job();
+    job.annotations_mut().insert(VERIFYING_KEY.into(), crate::hex(pair.public_key().as_ref()));
+    job.annotations_mut().insert(DATABASE_OID.into(), database.oid.to_string());
+    if let Some(shard) = &ctx.settings.shard {
+        job.labels_mut().insert(SHARD_LABEL.into(), shard.clone());
+    }
+    let made = match jobs_of(ctx).create(&PostParams::default(), &job).await {
+        Ok(made) => made,
+        // It was started before: what it fills and signs with is known to it alone.
+        Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
+        Err(error) => return Err(cluster(error)),
+    };
+    secrets_of(ctx).create(&PostParams::default(), &order.secret(&made, files)).await.map(drop).map_err(cluster)
 }
 
-/// Removes what is left of a finished or failed attempt: its Job and its Secret.
+/// Removes what is left of a finished or failed attempt: its Job, and with it its Secret.
 ///
 /// # Errors
 /// Whatever could not be removed.
-pub async fn discard(_ctx: &Context, _backup: &ColdBackup, _since: Moment) -> Result<(), super::Unproven> {
-    Ok(())
+pub async fn discard(ctx: &Context, backup: &ColdBackup, since: Moment) -> Result<(), Unproven> {
+    match jobs_of(ctx).delete(&attempt(backup, since), &DeleteParams::background()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(cluster(error)),
+    }
+}
+
+async fn load_keys(ctx: &Context, backup: &ColdBackup) -> Result<Keys, Unproven> {
+    let ring = KeyRing::new(ctx.client.clone(), &ctx.settings.namespace);
+    ring.load(backup).await?.ok_or_else(|| Unproven::Incomplete("its key is not in the operator's namespace".into()))
+}
+
+fn attempt(backup: &ColdBackup, since: Moment) -> String {
+    jobs::job_name(Task::Restore, &backup.name_any(), &backup.spec.account_uid, &stamp(since).to_ascii_lowercase())
+}
+
+fn jobs_of(ctx: &Context) -> Api<Job> {
+    Api::namespaced(ctx.client.clone(), &ctx.settings.namespace)
+}
+
+fn secrets_of(ctx: &Context) -> Api<Secret> {
+    Api::namespaced(ctx.client.clone(), &ctx.settings.namespace)
+}
+
+fn cluster(error: kube::Error) -> Unproven {
+    Unproven::Cluster(Box::new(error))
 }
