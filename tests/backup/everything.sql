@@ -1,0 +1,47 @@
+CREATE SCHEMA app;
+SET search_path = app;
+CREATE EXTENSION IF NOT EXISTS citext;
+CREATE TYPE mood AS ENUM ('calm', 'angry');
+CREATE DOMAIN mail AS text CHECK (VALUE LIKE '%@%');
+CREATE TYPE pair AS (a int, b text);
+CREATE TABLE customers (dropped int, id serial PRIMARY KEY, email mail NOT NULL UNIQUE, mood mood DEFAULT 'calm', picture bytea, weight float8, extra jsonb, both_of pair, tags text[], seen timestamptz);
+ALTER TABLE customers DROP COLUMN dropped;
+INSERT INTO customers (email, mood, picture, weight, extra, both_of, tags, seen)
+  SELECT 'c' || n || '@example', CASE n % 2 WHEN 0 THEN 'calm' ELSE 'angry' END::mood, decode(md5(n::text), 'hex'), n / 3.0, jsonb_build_object('n', n), ROW(n, E'x\ny')::pair, ARRAY['a', NULL, 'ü"'], '2026-11-23 10:00:00+01'::timestamptz + n * interval '1 microsecond'
+  FROM generate_series(1, 5000) AS n;
+CREATE TABLE tickets (id bigserial PRIMARY KEY, customer int REFERENCES customers (id), subject text, words tsvector GENERATED ALWAYS AS (to_tsvector('simple', subject)) STORED);
+INSERT INTO tickets (customer, subject) SELECT n, 'ticket ' || n FROM generate_series(1, 500) AS n;
+SELECT setval('tickets_id_seq', 4321);
+CREATE INDEX tickets_words ON tickets USING gin (words);
+CREATE INDEX tickets_partial ON tickets (customer) WHERE customer > 10;
+CREATE TABLE events (at date NOT NULL, what text) PARTITION BY RANGE (at);
+CREATE TABLE events_2026 PARTITION OF events FOR VALUES FROM ('2026-01-01') TO ('2027-01-01');
+CREATE TABLE events_rest PARTITION OF events DEFAULT;
+INSERT INTO events SELECT '2026-06-01'::date + n, 'e' FROM generate_series(1, 400) AS n;
+CREATE TABLE parent (a int);
+CREATE TABLE child (b int);
+ALTER TABLE child ADD COLUMN a int;
+ALTER TABLE child INHERIT parent;
+INSERT INTO child VALUES (1, 2);
+CREATE VIEW angry AS SELECT c.id, c.email FROM customers c WHERE c.mood = 'angry';
+CREATE MATERIALIZED VIEW counts AS SELECT mood, count(*) AS n FROM customers GROUP BY mood;
+INSERT INTO customers (email) SELECT 'late' || n || '@example' FROM generate_series(1, 1) AS n;
+DELETE FROM customers WHERE email = 'late1@example';
+CREATE FUNCTION loud(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT upper(t) $$;
+CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.subject := btrim(NEW.subject); RETURN NEW; END $$;
+CREATE TRIGGER touch BEFORE INSERT ON tickets FOR EACH ROW EXECUTE FUNCTION touch();
+CREATE RULE keep AS ON DELETE TO parent DO INSTEAD NOTHING;
+ALTER TABLE tickets ENABLE ROW LEVEL SECURITY;
+CREATE POLICY own ON tickets USING (customer = 1) WITH CHECK (customer = 1);
+CREATE UNLOGGED TABLE cache (k text, v text);
+INSERT INTO cache VALUES ('a', 'b');
+CREATE TABLE nothing ();
+INSERT INTO nothing DEFAULT VALUES;
+CREATE TABLE "Odd ""name""; --" ("a b" int, "ü" text COLLATE "C");
+INSERT INTO "Odd ""name""; --" VALUES (1, 'x'), (NULL, NULL);
+-- What a hostile tenant would plant: none of it may be called by whoever looks.
+CREATE FUNCTION boom(r customers) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'planted'; END $$;
+CREATE CAST (customers AS text) WITH FUNCTION boom(customers) AS IMPLICIT;
+CREATE FUNCTION hashtextextended(text, int8) RETURNS int8 LANGUAGE sql AS 'SELECT 1/0::int8';
+COMMENT ON TABLE customers IS 'people';
+SELECT lo_from_bytea(0, 'large');
