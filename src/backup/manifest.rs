@@ -232,7 +232,8 @@ pub fn sha256(bytes: &[u8]) -> String {
     crate::hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
 }
 
-fn unhex(text: &str) -> Option<Vec<u8>> {
+/// Reads hexadecimal digits.
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
     (digits.len() % 2 == 0 && digits.iter().all(u8::is_ascii_hexdigit))
         .then(|| (0..digits.len()).step_by(2).filter_map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect())

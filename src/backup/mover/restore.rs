@@ -23,7 +23,7 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
     let (facts, manifest_sha256) = backup::believed(mover).await?;
     let since = mover.plan.restore_since.ok_or(Error::Plan { file: PLAN, why: "restoreSince is missing".into() })?;
     let login = mover.target.as_ref().ok_or(Error::Plan { file: TARGET, why: "it is missing".into() })?;
-    let key = mover.key(&report_name(since));
+    let key = mover.key(&report_name(since, mover.plan.database_oid));
     match mover.store.store.read(&key, manifest::LARGEST_REPORT).await {
         Ok(bytes) => return Ok(bytes),
         Err(store::Error::Missing(_)) => {}
