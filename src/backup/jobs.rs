@@ -155,7 +155,11 @@ impl Order<'_> {
     pub fn job(&self) -> Job {
         let metadata = self.metadata();
         let template = PodTemplateSpec {
-            metadata: Some(ObjectMeta { labels: metadata.labels.clone(), annotations: metadata.annotations.clone(), ..ObjectMeta::default() }),
+            metadata: Some(ObjectMeta {
+                labels: metadata.labels.clone(),
+                annotations: metadata.annotations.clone(),
+                ..ObjectMeta::default()
+            }),
             spec: Some(self.pod()),
         };
         let spec = JobSpec {
@@ -183,7 +187,8 @@ impl Order<'_> {
 
     fn pod(&self) -> PodSpec {
         let volume = |name: &str| Volume { name: name.into(), ..Volume::default() };
-        let secret = SecretVolumeSource { secret_name: Some(self.name.clone()), default_mode: Some(0o440), ..SecretVolumeSource::default() };
+        let secret =
+            SecretVolumeSource { secret_name: Some(self.name.clone()), default_mode: Some(0o440), ..SecretVolumeSource::default() };
         let in_memory = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(Quantity("1Mi".into())) };
         PodSpec {
             restart_policy: Some("Never".into()),
@@ -301,7 +306,14 @@ mod tests {
         let container = &job.spec.unwrap().template.spec.unwrap().containers[0];
         assert_eq!(container.args.as_ref().unwrap(), &["mover", "backup"]);
         assert!(container.command.is_none() && container.env_from.is_none());
-        assert!(container.env.as_ref().unwrap().iter().all(|e| e.value_from.is_none() && ["TMPDIR", "MALLOC_ARENA_MAX"].contains(&e.name.as_str())));
+        assert!(
+            container
+                .env
+                .as_ref()
+                .unwrap()
+                .iter()
+                .all(|e| e.value_from.is_none() && ["TMPDIR", "MALLOC_ARENA_MAX"].contains(&e.name.as_str()))
+        );
     }
 
     #[test]

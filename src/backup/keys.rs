@@ -157,7 +157,11 @@ impl KeyRing {
         self.delete(&signing_secret(name(backup)), backup).await
     }
 
-    async fn signing(&self, backup: &ColdBackup) -> Result<Ed25519KeyPair, Error> {
+    /// The private key that signs the backup's reports (PKCS#8), for its mover; made when there is none.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn signing_key(&self, backup: &ColdBackup) -> Result<Zeroizing<Vec<u8>>, Error> {
         let name = signing_secret(name(backup));
         let secret = match self.get(&name).await? {
             Some(secret) => secret,
@@ -168,8 +172,13 @@ impl KeyRing {
             }
         };
         belongs(&secret, backup)?;
-        let bytes = data(&secret, SIGNING).ok_or(Error::Damaged { name: name.clone(), why: "it has no key signing.pk8" })?;
-        Ed25519KeyPair::from_pkcs8(bytes).map_err(|_| Error::Damaged { name, why: "its signing.pk8 is no Ed25519 key" })
+        let bytes = data(&secret, SIGNING).ok_or(Error::Damaged { name, why: "it has no key signing.pk8" })?;
+        Ok(Zeroizing::new(bytes.to_vec()))
+    }
+
+    async fn signing(&self, backup: &ColdBackup) -> Result<Ed25519KeyPair, Error> {
+        let damaged = |_| Error::Damaged { name: signing_secret(name(backup)), why: "its signing.pk8 is no Ed25519 key" };
+        Ed25519KeyPair::from_pkcs8(&self.signing_key(backup).await?).map_err(damaged)
     }
 
     async fn create(&self, secret: Secret, backup: &ColdBackup) -> Result<Secret, Error> {

@@ -17,6 +17,8 @@
 //!
 //! **Invariant:** bulk data never flows through the controller, and a mover has no credentials of the cluster.
 
+mod erase;
+mod home;
 pub mod jobs;
 pub mod keys;
 pub mod manifest;
@@ -26,6 +28,7 @@ pub mod recheck;
 pub mod reconcile;
 pub mod restore;
 pub mod schedule;
+mod take;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::tz::TimeZone};
 

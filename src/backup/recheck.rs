@@ -1,10 +1,7 @@
 //! Reading a backup's proof once more, immediately before anything rests on it; and what is left of an account.
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, ResourceExt,
-    api::ListParams,
-};
+use kube::{Api, ResourceExt, api::ListParams};
 
 use super::{
     folder,
@@ -106,14 +103,7 @@ pub async fn recheck(ctx: &Context, backup: &ColdBackup, account_uid: &str) -> R
         }
     }
     let Manifest { source, snapshot_at, .. } = manifest;
-    Ok(Verified::attest(
-        backup.name_any(),
-        account_uid.to_owned(),
-        source.database_oid,
-        source.system_identifier,
-        snapshot_at,
-        (ctx.now)(),
-    ))
+    Ok(Verified::attest(backup.name_any(), account_uid.to_owned(), source.database_oid, source.system_identifier, snapshot_at, (ctx.now)()))
 }
 
 async fn is_there(store: &Connected, folder: &str, object: &Object) -> Result<(), Unproven> {

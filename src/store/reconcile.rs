@@ -137,8 +137,11 @@ async fn claim(desk: &Desk, connected: &Connected, remembered: Option<&str>, now
             let refused = |_| Error::Refused { action: "make an identity", code: "NoRandomness".into(), source: "ring".into() };
             SystemRandom::new().fill(&mut random).map_err(refused)?;
             let marker = Marker { installation: ours.clone(), store: name.clone(), identity: crate::hex(&random), created_at: now };
-            let bytes = serde_json::to_vec(&marker)
-                .map_err(|e| Error::Refused { action: "write the marker", code: "Json".into(), source: e.into() })?;
+            let bytes = serde_json::to_vec(&marker).map_err(|e| Error::Refused {
+                action: "write the marker",
+                code: "Json".into(),
+                source: e.into(),
+            })?;
             match connected.store.write_once(MARKER, bytes).await {
                 Ok(_) => Ok(marker),
                 // Another replica was faster: what it wrote counts.
@@ -175,8 +178,7 @@ async fn backups(desk: &Desk, store: &BackupStore) -> Result<Vec<ColdBackup>, Er
 
 /// Folders that belong to no backup: of backups below a uid, of keys below `keys/` and a uid.
 async fn orphans(connected: &Connected, backups: &[ColdBackup]) -> Result<Vec<String>, Error> {
-    let known: BTreeSet<String> =
-        backups.iter().map(|b| backup::folder(&b.spec.account, &b.spec.account_uid, &b.name_any())).collect();
+    let known: BTreeSet<String> = backups.iter().map(|b| backup::folder(&b.spec.account, &b.spec.account_uid, &b.name_any())).collect();
     let mut orphans = Vec::new();
     for top in ["", KEYS] {
         for account in connected.store.folders(top).await?.into_iter().filter(|f| top == KEYS || f != KEYS) {
@@ -215,7 +217,10 @@ async fn write(api: &Api<BackupStore>, store: &BackupStore, status: &BackupStore
         "metadata": { "name": name, "uid": store.metadata.uid },
         "status": status,
     });
-    api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await.map(drop).map_err(|e| unreadable(&name, e))
+    api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch))
+        .await
+        .map(drop)
+        .map_err(|e| unreadable(&name, e))
 }
 
 async fn publish(desk: &Desk, store: &BackupStore, ready: &Finding) {

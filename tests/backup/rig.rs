@@ -87,8 +87,8 @@ pub async fn locked_bucket(label: &str) -> String {
 
 /// A store without a marker of its own.
 pub fn connect(bucket: &str, prefix: &str, identity: Option<&str>, keys: Option<(&str, &str)>) -> Connected {
-    let (id, secret) =
-        keys.map_or_else(|| (var("HELPDESK_TEST_S3_ACCESS_KEY_ID"), var("HELPDESK_TEST_S3_SECRET_ACCESS_KEY")), |(a, b)| (a.into(), b.into()));
+    let (id, secret) = keys
+        .map_or_else(|| (var("HELPDESK_TEST_S3_ACCESS_KEY_ID"), var("HELPDESK_TEST_S3_SECRET_ACCESS_KEY")), |(a, b)| (a.into(), b.into()));
     make(&var("HELPDESK_TEST_S3_ENDPOINT"), bucket, prefix, identity, id, secret)
 }
 
@@ -123,8 +123,7 @@ fn make(endpoint: &str, bucket: &str, prefix: &str, identity: Option<&str>, id: 
 /// A store that was taken into use.
 pub async fn connected(bucket: &str, prefix: &str) -> Connected {
     let store = connect(bucket, prefix, Some("the-bucket"), None);
-    let marker =
-        Marker { installation: "i".into(), store: "eu-cold".into(), identity: "the-bucket".into(), created_at: clock::now() };
+    let marker = Marker { installation: "i".into(), store: "eu-cold".into(), identity: "the-bucket".into(), created_at: clock::now() };
     store.store.write_once(MARKER, serde_json::to_vec(&marker).unwrap()).await.unwrap();
     store
 }
@@ -242,7 +241,8 @@ impl Database {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let status = Command::new("zstd").args(["-3", "-q", "-c"]).stdin(dump.stdout.take().unwrap()).stdout(Stdio::null()).status().unwrap();
+        let status =
+            Command::new("zstd").args(["-3", "-q", "-c"]).stdin(dump.stdout.take().unwrap()).stdout(Stdio::null()).status().unwrap();
         assert!(status.success() && dump.wait().unwrap().success());
         begun.elapsed().as_secs_f64()
     }
@@ -281,7 +281,8 @@ impl Desk {
             use age::secrecy::ExposeSecret;
             identity.to_string().expose_secret().to_owned()
         };
-        let keys = Keys { identity: secret.into(), recipient: identity.to_public().to_string(), verifying: verifying.clone(), escrow: None };
+        let keys =
+            Keys { identity: secret.into(), recipient: identity.to_public().to_string(), verifying: verifying.clone(), escrow: None };
         let due = clock::now();
         let uid = "8f3a0000-0000-4000-8000-000000000000";
         let backup = backup::build("acme", uid, "eu-cold", due, BackupReason::Frozen, verify, due);
