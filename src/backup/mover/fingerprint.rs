@@ -54,18 +54,16 @@ const SEQUENCES: &str = concat!(
 const DEFINITIONS: [&str; 11] = [
     concat!(
         "SELECT format('schema %I', n.nspname) AS line FROM pg_namespace n WHERE n.nspname <> 'public' AND ",
-        own!("pg_namespace", "n.oid", "n.oid"),
-        " ORDER BY 1 COLLATE \"C\""
+        own!("pg_namespace", "n.oid", "n.oid")
     ),
-    "SELECT format('extension %I %s', extname, extversion) AS line FROM pg_extension ORDER BY 1 COLLATE \"C\"",
+    "SELECT format('extension %I %s', extname, extversion) AS line FROM pg_extension",
     concat!(
         "SELECT format('relation %I.%I %s %s %s %s %s %s %s %s', n.nspname, c.relname, c.relkind, c.relpersistence, ",
         "c.reloptions::text, c.relrowsecurity, c.relforcerowsecurity, pg_get_partkeydef(c.oid), ",
         "pg_get_expr(c.relpartbound, c.oid), (SELECT string_agg(i.inhparent::regclass::text, ',' ORDER BY i.inhseqno) ",
         "FROM pg_inherits i WHERE i.inhrelid = c.oid)) AS line FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace ",
         "WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f', 'c') AND c.relpersistence <> 't' AND ",
-        own!("pg_class", "c.oid", "c.relnamespace"),
-        " ORDER BY 1 COLLATE \"C\""
+        own!("pg_class", "c.oid", "c.relnamespace")
     ),
     concat!(
         "SELECT format('column %I.%I.%I %s %s %s %s %s %s', n.nspname, c.relname, a.attname, format_type(a.atttypid, a.atttypmod), ",
@@ -73,53 +71,45 @@ const DEFINITIONS: [&str; 11] = [
         "FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace ",
         "LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum ",
         "WHERE a.attnum > 0 AND NOT a.attisdropped AND c.relkind IN ('r', 'p', 'v', 'm', 'f', 'c') AND c.relpersistence <> 't' AND ",
-        own!("pg_class", "c.oid", "c.relnamespace"),
-        " ORDER BY 1 COLLATE \"C\""
+        own!("pg_class", "c.oid", "c.relnamespace")
     ),
     // A column that must not be null has a constraint of its own from version 18 on; the columns say it already.
     concat!(
         "SELECT format('constraint %s %I %s', CASE WHEN k.conrelid <> 0 THEN k.conrelid::regclass::text ELSE k.contypid::regtype::text END, ",
         "k.conname, pg_get_constraintdef(k.oid)) AS line FROM pg_constraint k WHERE k.contype <> 'n' AND ",
-        own!("pg_constraint", "k.oid", "k.connamespace"),
-        " ORDER BY 1 COLLATE \"C\""
+        own!("pg_constraint", "k.oid", "k.connamespace")
     ),
     concat!(
         "SELECT format('index %s %s %s', pg_get_indexdef(i.indexrelid), i.indisclustered, i.indisreplident) AS line FROM pg_index i ",
         "JOIN pg_class c ON c.oid = i.indexrelid WHERE c.relpersistence <> 't' AND ",
-        own!("pg_class", "i.indrelid", "c.relnamespace"),
-        " ORDER BY 1 COLLATE \"C\""
+        own!("pg_class", "i.indrelid", "c.relnamespace")
     ),
     concat!(
         "SELECT format('view %s %s', c.oid::regclass, pg_get_viewdef(c.oid)) AS line FROM pg_class c ",
         "WHERE c.relkind IN ('v', 'm') AND c.relpersistence <> 't' AND ",
-        own!("pg_class", "c.oid", "c.relnamespace"),
-        " ORDER BY 1 COLLATE \"C\""
+        own!("pg_class", "c.oid", "c.relnamespace")
     ),
     concat!(
         "SELECT format('function %s %s', p.oid::regprocedure, CASE WHEN p.prokind = 'a' THEN p.prosrc ELSE pg_get_functiondef(p.oid) END) ",
         "AS line FROM pg_proc p WHERE ",
-        own!("pg_proc", "p.oid", "p.pronamespace"),
-        " ORDER BY 1 COLLATE \"C\""
+        own!("pg_proc", "p.oid", "p.pronamespace")
     ),
     concat!(
         "SELECT format('trigger %s %s %s', g.tgrelid::regclass, pg_get_triggerdef(g.oid), g.tgenabled) AS line FROM pg_trigger g ",
         "JOIN pg_class c ON c.oid = g.tgrelid WHERE NOT g.tgisinternal AND c.relpersistence <> 't' AND ",
-        own!("pg_class", "c.oid", "c.relnamespace"),
-        " ORDER BY 1 COLLATE \"C\""
+        own!("pg_class", "c.oid", "c.relnamespace")
     ),
     concat!(
         "SELECT format('policy %s %I %s %s %s %s', p.polrelid::regclass, p.polname, p.polcmd, p.polpermissive, ",
         "pg_get_expr(p.polqual, p.polrelid), pg_get_expr(p.polwithcheck, p.polrelid)) AS line FROM pg_policy p ",
         "JOIN pg_class c ON c.oid = p.polrelid WHERE ",
-        own!("pg_class", "c.oid", "c.relnamespace"),
-        " ORDER BY 1 COLLATE \"C\""
+        own!("pg_class", "c.oid", "c.relnamespace")
     ),
     concat!(
         "SELECT format('type %s %s %s %s', t.oid::regtype, t.typtype, format_type(NULLIF(t.typbasetype, 0), t.typtypmod), ",
         "(SELECT string_agg(quote_literal(e.enumlabel), ',' ORDER BY e.enumsortorder) FROM pg_enum e WHERE e.enumtypid = t.oid)) AS line ",
         "FROM pg_type t WHERE t.typtype IN ('e', 'd', 'r') AND ",
-        own!("pg_type", "t.oid", "t.typnamespace"),
-        " ORDER BY 1 COLLATE \"C\""
+        own!("pg_type", "t.oid", "t.typnamespace")
     ),
 ];
 
@@ -204,7 +194,8 @@ async fn definitions(connection: &mut PgConnection) -> Result<String, Error> {
     let step = "read the definitions";
     let mut lines = Lines::new();
     for query in DEFINITIONS {
-        let mut rows = sqlx::query(query).fetch(&mut *connection);
+        let sorted = format!("SELECT line FROM ({query}) AS lines ORDER BY line COLLATE \"C\"");
+        let mut rows = sqlx::query(composed(sorted)).fetch(&mut *connection);
         while let Some(row) = rows.try_next().await.map_err(failed(step))? {
             let line: String = row.try_get("line").map_err(failed(step))?;
             tracing::trace!(line, "definition");

@@ -15,6 +15,7 @@ use crate::{
 const PASSES: u32 = 3;
 
 /// A version or a delete marker.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     key: String,
     version: Option<String>,
@@ -97,6 +98,9 @@ impl S3 {
                 Some(Entry { key: key?.to_owned(), version: version.filter(|v| !v.is_empty()).map(str::to_owned), marker })
             }));
             if page.is_truncated() != Some(true) {
+                // Some stores name the last entry of a page again on the next one.
+                entries.sort();
+                entries.dedup();
                 return Ok(entries);
             }
             let next = (page.next_key_marker().map(str::to_owned), page.next_version_id_marker().map(str::to_owned));
@@ -201,15 +205,13 @@ impl S3 {
     async fn locked(&self, entries: &[Entry]) -> Option<Error> {
         for entry in entries.iter().filter(|e| !e.marker).take(20) {
             let key = self.below(&entry.key).to_owned();
-            let hold = self.eraser.get_object_legal_hold().bucket(&self.location.bucket).key(&entry.key);
-            let hold = hold.set_version_id(entry.version.clone()).set_expected_bucket_owner(self.owner()).send().await;
-            if hold.is_ok_and(|h| h.legal_hold().and_then(|l| l.status()) == Some(&ObjectLockLegalHoldStatus::On)) {
+            let call = self.eraser.head_object().bucket(&self.location.bucket).key(&entry.key);
+            let call = call.set_version_id(entry.version.clone()).set_expected_bucket_owner(self.owner());
+            let Ok(head) = call.send().await else { continue };
+            if head.object_lock_legal_hold_status() == Some(&ObjectLockLegalHoldStatus::On) {
                 return Some(Error::Locked { key, until: None });
             }
-            let call = self.eraser.get_object_retention().bucket(&self.location.bucket).key(&entry.key);
-            let call = call.set_version_id(entry.version.clone()).set_expected_bucket_owner(self.owner());
-            let until: Option<Moment> =
-                call.send().await.ok().and_then(|r| r.retention().and_then(|r| r.retain_until_date()).and_then(moment));
+            let until: Option<Moment> = head.object_lock_retain_until_date().and_then(moment);
             if let Some(until) = until.filter(|until| *until > crate::clock::now()) {
                 return Some(Error::Locked { key, until: Some(until) });
             }

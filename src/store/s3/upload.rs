@@ -164,28 +164,35 @@ impl Upload<'_> {
             .map(|p| CompletedPart::builder().part_number(p.number).e_tag(&p.etag).checksum_crc64_nvme(&p.crc).build())
             .collect();
         let crc = objects::spell(self.crc.finalize());
-        let call = self.s3.rw.complete_multipart_upload().bucket(&self.s3.location.bucket).key(self.s3.full(&self.key)).upload_id(&self.id);
-        let done = call
-            .set_expected_bucket_owner(self.s3.owner())
-            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(parts)).build())
-            .checksum_type(ChecksumType::FullObject)
-            .checksum_crc64_nvme(&crc)
-            .if_none_match("*")
-            .send()
-            .await;
-        let done = match done {
-            Ok(done) => done,
-            Err(error) => {
-                // A lost answer and a repeated request: the object may be there already, as it should be.
-                let error = self.s3.fail_at("complete an upload", &self.key, error);
-                return match self.s3.head(&self.key).await {
-                    Ok(Some(head)) if head.size == self.size && head.crc64nvme.as_ref() == Some(&crc) => {
-                        Ok(Stored { size: self.size, etag: head.etag, crc64nvme: head.crc64nvme })
-                    }
-                    _ => Err(error),
-                };
-            }
+        let parts = CompletedMultipartUpload::builder().set_parts(Some(parts)).build();
+        let finish = |once: bool| {
+            self.s3
+                .rw
+                .complete_multipart_upload()
+                .bucket(&self.s3.location.bucket)
+                .key(self.s3.full(&self.key))
+                .upload_id(&self.id)
+                .set_expected_bucket_owner(self.s3.owner())
+                .multipart_upload(parts.clone())
+                .checksum_type(ChecksumType::FullObject)
+                .checksum_crc64_nvme(&crc)
+                .set_if_none_match(once.then(|| "*".to_owned()))
+                .send()
         };
+        let mut done = finish(true).await;
+        if done.is_err() {
+            match self.s3.head(&self.key).await? {
+                // A lost answer and a repeated request: the object is there already, as it should be.
+                Some(head) if head.size == self.size && head.crc64nvme.as_ref() == Some(&crc) => {
+                    return Ok(Stored { size: self.size, etag: head.etag, crc64nvme: head.crc64nvme });
+                }
+                Some(_) => {}
+                // No conditional writes, or a delete marker that the store takes for an object: nothing that can be
+                // read is overwritten.
+                None => done = finish(false).await,
+            }
+        }
+        let done = done.map_err(|e| self.s3.fail_at("complete an upload", &self.key, e))?;
         match done.checksum_crc64_nvme() {
             Some(theirs) if theirs != crc => {
                 Err(Error::Altered { key: self.key.clone(), why: format!("the store computed the checksum {theirs}, not {crc}") })
