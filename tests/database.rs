@@ -4,6 +4,8 @@
 //! `postgres://postgres:…@localhost:5432/postgres?sslmode=verify-full&sslrootcert=/path/ca.crt`. The tests make a role
 //! for the operator there that is no superuser, and tenants with random names, and drop the tenants again.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "database/desk.rs"]
 mod desk;
 #[path = "database/ledger.rs"]

@@ -69,6 +69,11 @@ pub enum Error {
     /// The server does not speak TLS.
     #[error("failed to use the server: its connections are not encrypted; set ssl = on and give it a certificate")]
     NoTls,
+    /// The server lets the operator in without proof, or sees its password.
+    #[error(
+        "failed to trust the server: it let the operator in by {0}; write scram-sha-256 into its pg_hba.conf, and change the password if it was asked for"
+    )]
+    WeakAuthentication(String),
     /// The server is too old.
     #[error("failed to use a server of version {0}: PostgreSQL 16 or later is needed")]
     VersionTooOld(String),
@@ -151,6 +156,7 @@ impl Error {
             Self::ForeignLedger(_) => "ForeignLedger",
             Self::MissingPrivileges { .. } => "MissingPrivileges",
             Self::NoTls => "NoTls",
+            Self::WeakAuthentication(_) => "WeakAuthentication",
             Self::VersionTooOld(_) => "VersionTooOld",
             Self::ReadOnly => "ReadOnly",
             Self::DiskFull => "DiskFull",

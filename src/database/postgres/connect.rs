@@ -96,6 +96,12 @@ impl Driver {
         if rights.read_only {
             return Err(Error::ReadOnly);
         }
+        // The client cannot refuse a server that asks for the password itself, but it can tell that it was asked.
+        let query = sqlx::query_scalar::<_, String>("SELECT coalesce(split_part(system_user, ':', 1), 'trust')");
+        let method = self.within(ASK, "ask the server how it let the operator in", query.fetch_one(&self.pool)).await?;
+        if !matches!(method.as_str(), "scram-sha-256" | "cert") {
+            return Err(Error::WeakAuthentication(method));
+        }
         if !rights.public.is_empty() {
             // Without the right to do it this is a warning and no error, so the second look decides.
             self.change("shut the maintenance databases to PUBLIC", rights.revoke()).await.ok();
