@@ -1,52 +1,30 @@
 //! The end of a backup: every version of its objects, then its keys, in the cluster and in escrow.
 
 use k8s_openapi::api::batch::v1::Job;
-use kube::{Api, api::DeleteParams};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
 
 use super::{
     home::Home,
+    jobs::{BACKUP, COMPONENT},
     keys::{self, KeyRing},
     recheck::folder_of,
     reconcile::{During, Error, Work, gone_is_fine},
     take,
 };
-use crate::{
-    api::{ColdBackup, Time},
-    clock::{self, Moment, Trust},
-    context::Context,
-};
+use crate::api::{ACCOUNT_LABEL, ACCOUNT_UID, Time};
 
-/// The deadline counts only by a clock that another one confirms: the database server's, or else the bucket's.
-pub(super) async fn trust_the_clock(ctx: &Context, backup: &ColdBackup, home: Option<&Home>, now: Moment) -> Result<(), Error> {
-    let mut others = Vec::new();
-    let mut high_water = None;
-    if let Some(home) = home {
-        high_water = home.server.ledger.high_water().await?;
-        let identity = home.server.server.identify().await?;
-        others.push((format!("server {}", home.server.name), clock::whole_seconds(identity.now)));
-    } else {
-        let store = ctx.stores.get(&backup.spec.store).await?;
-        store.prove().await?;
-        if let Some(seen) = store.store.clock() {
-            others.push((format!("store {}", backup.spec.store), seen.theirs));
-        }
-    }
-    if others.is_empty() {
-        return Err(Error::Clock("no other clock could be asked".into()));
-    }
-    let others: Vec<_> = others.iter().map(|(whose, at)| (whose.as_str(), *at)).collect();
-    match clock::judge(now, high_water, &others) {
-        Trust::Trusted => Ok(()),
-        Trust::Doubtful(why) => Err(Error::Clock(why)),
-    }
-}
-
-/// Destroys the backup. Returns only when nothing of it was listed any more. Safe to repeat.
+/// Destroys the backup. `true` once nothing of it was listed any more; `false` while its movers still end, because they
+/// would write behind the eraser's back. Safe to repeat.
 ///
 /// A bucket that cannot be reached does not keep the keys alive: without them nobody can read what lies there.
-pub(super) async fn erase(work: &mut Work<'_>, home: Option<&Home>) -> Result<(), Error> {
+pub(super) async fn erase(work: &mut Work<'_>, home: Option<&Home>) -> Result<bool, Error> {
     let (desk, backup) = (work.desk, work.backup);
-    end_mover(work, home).await?;
+    if !end_movers(work, home).await? {
+        return Ok(false);
+    }
     let folder = folder_of(backup);
     let store = desk.stores.get(&backup.spec.store).await;
     let objects = async {
@@ -71,18 +49,28 @@ pub(super) async fn erase(work: &mut Work<'_>, home: Option<&Home>) -> Result<()
     let erased = objects?;
     tracing::info!(versions = erased.versions, markers = erased.markers, uploads = erased.uploads, "erased the backup's objects");
     work.status.erased_at = Some(Time((desk.now)()));
-    Ok(())
+    Ok(true)
 }
 
-/// A mover that still runs would write what was just erased.
-async fn end_mover(work: &Work<'_>, home: Option<&Home>) -> Result<(), Error> {
-    let jobs: Api<Job> = Api::namespaced(work.desk.client.clone(), &work.desk.settings.namespace);
-    let name = take::job_name(work.backup, work.status.attempts);
-    if jobs.get_opt(&name).await.during("read the mover's Job")?.is_some() {
-        jobs.delete(&name, &DeleteParams::foreground()).await.map(drop).or_else(gone_is_fine).during("end the mover")?;
+/// Ends every mover of the backup, a restore that ran past every grace included. `true` once their pods are gone too:
+/// a Job that is deleted in the foreground goes last.
+async fn end_movers(work: &Work<'_>, home: Option<&Home>) -> Result<bool, Error> {
+    let (desk, backup) = (work.desk, work.backup);
+    let jobs: Api<Job> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+    let of_account = ListParams::default().labels(&format!("{}={},{ACCOUNT_LABEL}={}", COMPONENT.0, COMPONENT.1, backup.spec.account));
+    let (name, uid) = (backup.name_any(), &backup.spec.account_uid);
+    let movers = jobs.list(&of_account).await.during("list the movers")?.items;
+    let own: Vec<_> =
+        movers.iter().filter(|j| j.annotations().get(BACKUP) == Some(&name) && j.annotations().get(ACCOUNT_UID) == Some(uid)).collect();
+    for job in &own {
+        if job.metadata.deletion_timestamp.is_none() {
+            jobs.delete(&job.name_any(), &DeleteParams::foreground()).await.map(drop).or_else(gone_is_fine).during("end the mover")?;
+        }
+    }
+    if own.is_empty() && work.status.attempts > 0 && work.status.verified_at.is_none() {
         if let Some(home) = home {
             take::clean_up(work, home).await?;
         }
     }
-    Ok(())
+    Ok(own.is_empty())
 }

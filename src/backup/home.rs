@@ -67,13 +67,24 @@ pub(super) async fn find(ctx: &Context, backup: &ColdBackup) -> Result<Home, Err
             servers.items.iter().map(ResourceExt::name_any).collect()
         }
     };
+    let mut silent = None;
     for name in names {
-        let server = ctx.servers.get(&name).await?;
-        if let Some(entry) = server.ledger.load(uid).await? {
-            return Ok(Home { server, tenant, entry });
+        match ask(ctx, &name, uid).await {
+            Ok(Some((server, entry))) => return Ok(Home { server, tenant, entry }),
+            Ok(None) => {}
+            // One that does not answer may be the one, and another one may still be.
+            Err(error) => silent = Some(error),
         }
     }
+    if let Some(error) = silent {
+        return Err(error);
+    }
     Err(Error::Unknown { account: backup.spec.account.clone(), uid: uid.clone() })
+}
+
+async fn ask(ctx: &Context, server: &str, uid: &str) -> Result<Option<(Arc<Connected>, Entry)>, Error> {
+    let server = ctx.servers.get(server).await?;
+    Ok(server.ledger.load(uid).await?.map(|entry| (server, entry)))
 }
 
 impl Home {

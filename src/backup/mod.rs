@@ -17,16 +17,19 @@
 //!
 //! **Invariant:** bulk data never flows through the controller, and a mover has no credentials of the cluster.
 
+pub mod course;
 mod erase;
 mod home;
 pub mod jobs;
 pub mod keys;
+mod look;
 pub mod manifest;
 pub mod mover;
 pub mod proof;
 pub mod recheck;
 pub mod reconcile;
 pub mod restore;
+pub mod retention;
 pub mod schedule;
 mod take;
 

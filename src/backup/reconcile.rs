@@ -7,14 +7,14 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::StreamExt;
-use k8s_openapi::api::batch::v1::Job;
+use k8s_openapi::{api::batch::v1::Job, jiff::SignedDuration};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
     runtime::{
         Config, Controller, PredicateConfig, WatchStreamExt,
         controller::Action,
@@ -27,29 +27,39 @@ use serde_json::json;
 use tracing::Instrument;
 
 use super::{
-    FINALIZER, erase,
+    FINALIZER,
+    course::{self, Keeper, Step},
+    erase,
     home::{self, Home},
     jobs::{BACKUP, COMPONENT},
+    look,
     recheck::{self, Unproven},
     take,
 };
 use crate::{
     api::{
-        BackupPhase, BackupReason, CONFIRM_DELETE, ColdBackup, ColdBackupStatus, HelpDeskAccount, SHARD_LABEL,
+        ACCOUNT_UID, BackupPhase, ColdBackup, ColdBackupStatus, SHARD_LABEL,
         conditions::{self, Finding, Type},
     },
     clock::{self, Moment},
     context::{Context, Shared},
     database, ledger,
-    lifecycle::RESTORE_EXTENSION,
-    retry::Backoff,
+    retry::{Backoff, spread},
     store,
 };
 
 /// Owns the fields that this controller writes.
 const FIELD_MANAGER: &str = "helpdesk-operator-backups";
-/// Without a nearer deadline, a proven backup is looked at this often, objects, key and escrow.
+/// Timers die with the process and clocks are set: nothing sleeps longer.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+/// When what could not be read is looked at again.
+const SOON: SignedDuration = SignedDuration::from_secs(30);
+/// For a mover to end.
+const ENDING: Duration = Duration::from_secs(2);
+/// Between two looks at the objects, key and escrow of a proven backup.
+const CHECKUP: Duration = Duration::from_secs(6 * 3600);
+/// Between two looks for movers that no backup speaks for.
+const SWEEP: Duration = Duration::from_secs(600);
 
 /// Why a backup could not be taken further. The message goes into its conditions.
 #[derive(Debug, thiserror::Error)]
@@ -153,6 +163,31 @@ pub(super) struct Desk {
     backoff: Backoff,
     /// The newest status that was written: the watch may still show an older one.
     written: Mutex<HashMap<String, ColdBackupStatus>>,
+    /// Held while movers are counted and one is started: two reconciles must not both take the last free place.
+    pub(super) starting: tokio::sync::Mutex<()>,
+    /// When the last attempt failed, by the backup's uid. A Job that goes wakes its backup, so that the backoff alone
+    /// would not make it wait.
+    pub(super) failed: Mutex<HashMap<String, Moment>>,
+    checkups: Checkups,
+}
+
+/// When proven backups are looked at next, by their uids.
+#[derive(Default)]
+struct Checkups(Mutex<HashMap<String, Instant>>);
+
+impl Checkups {
+    /// Whether it is time. The first look at each is put off by a share of the interval of its own, so that a start
+    /// does not ask the bucket for everything at once.
+    fn is_due(&self, uid: &str) -> bool {
+        let now = Instant::now();
+        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = next.entry(uid.to_owned()).or_insert_with(|| now + CHECKUP.mul_f64(spread(uid)));
+        let due = *at <= now;
+        if due {
+            *at = now + CHECKUP;
+        }
+        due
+    }
 }
 
 impl std::ops::Deref for Desk {
@@ -179,17 +214,50 @@ pub async fn run(ctx: Shared) {
         .predicate_filter(what_matters, PredicateConfig::default());
     let movers = config().labels(&format!("{}={}", COMPONENT.0, COMPONENT.1));
     let jobs = watcher(Api::<Job>::namespaced(ctx.client.clone(), &ctx.settings.namespace), movers).default_backoff().touched_objects();
-    let desk = Arc::new(Desk { ctx, backoff: Backoff::default(), written: Mutex::default() });
+    let desk = Arc::new(Desk {
+        ctx,
+        backoff: Backoff::default(),
+        written: Mutex::default(),
+        starting: tokio::sync::Mutex::default(),
+        failed: Mutex::default(),
+        checkups: Checkups::default(),
+    });
     let known = backups.clone();
-    Controller::for_stream(stream, backups)
+    let controller = Controller::for_stream(stream, backups)
         .with_config(Config::default().concurrency(16))
         .watches_stream(jobs, move |job: Job| {
             let of = job.annotations().get(BACKUP).map(|name| ObjectRef::<ColdBackup>::new(name));
             of.filter(|backup| known.get(backup).is_some())
         })
-        .run(reconcile, failed, desk)
-        .for_each(|_| std::future::ready(()))
-        .await;
+        .run(reconcile, failed, Arc::clone(&desk))
+        .for_each(|_| std::future::ready(()));
+    tokio::join!(controller, sweep_for_ever(&desk));
+}
+
+async fn sweep_for_ever(desk: &Desk) {
+    loop {
+        tokio::time::sleep(SWEEP).await;
+        if let Err(error) = sweep(desk).await {
+            tracing::warn!(error = store::chain(&error), "failed to look for movers that no backup speaks for");
+        }
+    }
+}
+
+/// Removes Jobs that this operator made for backups whose objects are gone; their Secrets go with them.
+async fn sweep(desk: &Desk) -> Result<(), Error> {
+    let shard = desk.settings.shard.as_ref().map_or_else(|| format!("!{SHARD_LABEL}"), |shard| format!("{SHARD_LABEL}={shard}"));
+    let movers = ListParams::default().labels(&format!("{}={},{shard}", COMPONENT.0, COMPONENT.1));
+    let jobs: Api<Job> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+    let backups: Api<ColdBackup> = Api::all(desk.client.clone());
+    for job in jobs.list(&movers).await.during("list the movers")? {
+        let (Some(name), uid) = (job.annotations().get(BACKUP), job.annotations().get(ACCOUNT_UID)) else { continue };
+        let backup = backups.get_opt(name).await.during("read the backup of a mover")?;
+        if backup.is_none_or(|b| Some(&b.spec.account_uid) != uid) {
+            tracing::info!(job = job.name_any(), backup = name, "removing a mover whose backup is gone");
+            jobs.delete(&job.name_any(), &DeleteParams::background()).await.map(drop).or_else(gone_is_fine).during("remove a mover")?;
+        }
+    }
+    Ok(())
 }
 
 /// Everything but the status wakes a backup, and a status that somebody wiped.
@@ -231,99 +299,97 @@ pub(super) struct Work<'a> {
 
 impl Work<'_> {
     async fn look(&mut self) -> Result<Action, Error> {
-        let deleting = self.backup.meta().deletion_timestamp.is_some();
-        let confirmed = self.backup.annotations().get(CONFIRM_DELETE) == Some(&self.backup.name_any());
-        if self.status.phase == BackupPhase::Erased {
-            return self.erased(deleting).await;
-        }
-        if deleting && !confirmed {
-            // The definition was deleted, or admission was gone around: no authority over data.
-            return self.let_go().await;
-        }
-        self.hold_on().await?;
-        let home = home::find(self.desk, self.backup).await;
-        let ends = self.ends(home.as_ref().ok());
-        if deleting || self.status.phase == BackupPhase::Erasing || ends <= self.now {
-            return self.end(home, deleting).await;
-        }
-        match self.status.phase {
-            BackupPhase::Pending | BackupPhase::Failed | BackupPhase::Running => {
-                let sleep = take::step(self, &home?).await?;
-                Ok(Action::requeue(sleep.min(self.until(ends))))
-            }
-            _ => {
-                // What lies in the bucket is looked at again, so that a loss is known before it is needed.
-                recheck::recheck(self.desk, self.backup, &self.backup.spec.account_uid).await?;
-                self.find(Finding::yes(Type::Ready, "Verified", "read back, proven, and all there"));
-                Ok(Action::requeue(self.until(ends)))
-            }
-        }
-    }
-
-    /// When it is destroyed: a person's own backup not after the account's end, and none while a restore that began
-    /// in time needs it.
-    fn ends(&self, home: Option<&Home>) -> Moment {
-        let spec = self.backup.spec.expires_at.0;
-        let Some(record) = home.map(|h| &h.entry.record) else { return spec };
-        let capped = match (self.backup.spec.reason, record.data_gone_by) {
-            (BackupReason::Manual, Some(gone_by)) => spec.min(gone_by),
-            _ => spec,
+        let home = match self.status.phase {
+            BackupPhase::Erased => None,
+            _ => Some(home::find(self.desk, self.backup).await),
         };
-        match record.restoring_since {
-            Some(begun) if begun < capped => capped + RESTORE_EXTENSION,
-            _ => capped,
+        let facts = look::facts(self, home.as_ref()).await?;
+        let step = course::decide(&facts, self.now, self.now + SOON);
+        if !matches!(step, Step::LetGo | Step::Forget) {
+            self.hold_on().await?;
+        }
+        match (step, home) {
+            (Step::LetGo, _) => self.let_go().await,
+            (Step::Forget, _) => self.forget().await,
+            (Step::Begin | Step::Watch, Some(home)) => {
+                let sleep = take::step(self, &home?).await?;
+                Ok(Action::requeue(sleep.min(self.until(facts.deadline))))
+            }
+            (Step::Erase, home) => self.end(home.and_then(Result::ok).as_ref()).await,
+            (Step::Kept(keeper, until), _) => {
+                self.kept(&keeper);
+                Ok(Action::requeue(self.until(until)))
+            }
+            (Step::Rest(until), _) => {
+                if self.status.phase == BackupPhase::Verified && self.desk.checkups.is_due(&self.backup.uid().unwrap_or_default()) {
+                    // What lies in the bucket is looked at again, so that a loss is known before it is needed.
+                    recheck::recheck(self.desk, self.backup, &self.backup.spec.account_uid).await?;
+                    self.find(Finding::yes(Type::Ready, "Verified", "read back, proven, and all there"));
+                }
+                Ok(Action::requeue(self.until(until)))
+            }
+            (Step::Begin | Step::Watch, None) => Ok(Action::requeue(self.until(self.now + SOON))),
         }
     }
 
-    /// The end: held back by a hold or a doubtful clock, and by nothing else.
-    async fn end(&mut self, home: Result<Home, home::Error>, confirmed: bool) -> Result<Action, Error> {
-        let record = home.as_ref().ok().map(|h| &h.entry.record);
-        let noticed = record.is_some_and(|r| r.held_since.is_some() || r.notice_until.is_some_and(|until| until > self.now));
-        if self.backup.spec.hold.is_some() || noticed {
-            self.find(Finding::yes(Type::Ready, "Held", "its deadline has come and a hold keeps it"));
-            self.also(Finding::yes(Type::Held, "Hold", "nothing is destroyed while the hold is set, or its notice runs"));
-            return Ok(Action::requeue(Duration::from_secs(30)));
+    /// It should go and does not: says why.
+    fn kept(&mut self, keeper: &Keeper) {
+        match keeper {
+            Keeper::Hold(who) => {
+                self.find(Finding::yes(Type::Ready, "Held", "it should be destroyed and a hold keeps it"));
+                self.also(Finding::yes(Type::Held, "Hold", who.clone()));
+            }
+            Keeper::Unknown(why) => {
+                self.find(Finding::no(
+                    Type::Ready,
+                    "Unknown",
+                    format!("it should be destroyed and is kept, because not all is known: {why}"),
+                ));
+                self.also(Finding::yes(Type::Overdue, "Unknown", why.clone()));
+            }
+            Keeper::Restore => {
+                self.find(Finding::yes(
+                    Type::Ready,
+                    "Restoring",
+                    "its deadline has come while it is being restored; that extends it by a day",
+                ));
+            }
         }
-        if !confirmed {
-            erase::trust_the_clock(self.desk, self.backup, home.as_ref().ok(), self.now).await?;
-        }
+    }
+
+    /// Destroys it: the intent, then the effects, and only what was seen to be gone is called so.
+    async fn end(&mut self, home: Option<&Home>) -> Result<Action, Error> {
         if self.status.phase != BackupPhase::Erasing {
             self.status.phase = BackupPhase::Erasing;
             self.find(Finding::no(Type::Ready, "Erasing", "every version of its objects is being destroyed, then its keys"));
-            self.store(home.as_ref().ok()).await?;
+            self.store(home).await?;
             crate::crash::point("erasing-recorded", &self.backup.spec.account);
         }
-        erase::erase(self, home.as_ref().ok()).await?;
+        if !erase::erase(self, home).await? {
+            return Ok(Action::requeue(ENDING));
+        }
         self.status.phase = BackupPhase::Erased;
         self.find(Finding::yes(Type::Ready, "Erased", "every version, delete marker and open upload is gone, and so are its keys"));
-        self.store(home.as_ref().ok()).await?;
+        self.store(home).await?;
         tracing::info!("erased: nothing of the backup is left");
         self.publish(EventType::Normal, "Erased", "every version, delete marker and open upload is gone, and so are its keys").await;
-        self.erased(self.backup.meta().deletion_timestamp.is_some()).await
+        Ok(Action::requeue(Duration::ZERO))
     }
 
-    /// What becomes of the object of a destroyed backup: scheduled ones go, the others are evidence for as long as
-    /// their account is there.
-    async fn erased(&mut self, deleting: bool) -> Result<Action, Error> {
-        if deleting {
-            return self.let_go().await;
-        }
-        let evidence = self.backup.spec.reason != BackupReason::Scheduled && self.account_is_there().await?;
-        if !evidence {
-            let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
-            api.delete(&self.backup.name_any(), &DeleteParams::default())
-                .await
-                .map(drop)
-                .or_else(gone_is_fine)
-                .during("remove the object of a destroyed backup")?;
-        }
-        Ok(Action::requeue(LONGEST_SLEEP))
-    }
-
-    async fn account_is_there(&self) -> Result<bool, Error> {
-        let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
-        let account = api.get_opt(&self.backup.spec.account).await.during("read the account")?;
-        Ok(account.is_some_and(|a| a.uid().as_deref() == Some(&self.backup.spec.account_uid)))
+    /// Removes the object of a destroyed backup that is no evidence any more.
+    async fn forget(&mut self) -> Result<Action, Error> {
+        self.let_go().await?;
+        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
+        let same = DeleteParams {
+            preconditions: Some(Preconditions { uid: self.backup.uid(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        api.delete(&self.backup.name_any(), &same)
+            .await
+            .map(drop)
+            .or_else(gone_is_fine)
+            .during("remove the object of a destroyed backup")?;
+        Ok(Action::await_change())
     }
 
     async fn hold_on(&self) -> Result<(), Error> {
@@ -335,6 +401,7 @@ impl Work<'_> {
     }
 
     async fn let_go(&self) -> Result<Action, Error> {
+        self.desk.forget(&self.backup.uid().unwrap_or_default());
         let finalizers: Vec<_> = self.backup.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
         if finalizers.len() < self.backup.finalizers().len() {
             self.set_finalizers(&finalizers).await?;
@@ -408,6 +475,13 @@ impl Desk {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let shown = || backup.status.clone().unwrap_or_default();
         backup.uid().and_then(|uid| written.get(&uid).cloned()).unwrap_or_else(shown)
+    }
+
+    /// Forgets what is remembered of a backup whose object goes.
+    fn forget(&self, uid: &str) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.checkups.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
     }
 
     async fn write(&self, backup: &ColdBackup, before: &ColdBackupStatus, status: &ColdBackupStatus) -> Result<(), Error> {

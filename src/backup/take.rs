@@ -1,6 +1,6 @@
 //! Taking a backup: an attempt is a Job, and what its mover signed into the bucket is its report.
 
-use std::time::Duration;
+use std::{sync::PoisonError, time::Duration};
 
 use k8s_openapi::api::{
     batch::v1::Job,
@@ -33,6 +33,8 @@ use crate::{
 const TURN: Duration = Duration::from_secs(3);
 /// How often a Job is looked at although it announces its end.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After so many attempts nothing of the ones before is built upon.
+const FRESH_AFTER: i32 = 3;
 /// Label of a verification's scratch database: one at a time for a tenant.
 const SCRATCH: &str = "verify";
 
@@ -44,6 +46,11 @@ pub(super) fn job_name(backup: &ColdBackup, attempt: i32) -> String {
 /// Takes a backup one step further. Returns when to look again.
 pub(super) async fn step(work: &mut Work<'_>, home: &Home) -> Result<Duration, Error> {
     let jobs: Api<Job> = Api::namespaced(work.desk.client.clone(), &work.desk.settings.namespace);
+    // Counted and started under one lock, or two reconciles would both take the last free place.
+    let counted = match work.status.phase {
+        BackupPhase::Running => None,
+        _ => Some(work.desk.starting.lock().await),
+    };
     if work.status.phase != BackupPhase::Running {
         if let Some(why) = not_now(work, home, &jobs).await? {
             work.find(Finding::no(Type::Ready, "Waiting", why));
@@ -60,6 +67,7 @@ pub(super) async fn step(work: &mut Work<'_>, home: &Home) -> Result<Duration, E
         // Not yet started, or a crash came between the Job and its Secret.
         Some(State::Running) | None => {
             start(work, home, job, &name).await?;
+            drop(counted);
             Ok(PATIENCE)
         }
     }
@@ -88,6 +96,11 @@ async fn not_now(work: &Work<'_>, home: &Home, jobs: &Api<Job>) -> Result<Option
 async fn begin(work: &mut Work<'_>, home: &Home) -> Result<(), Error> {
     let store = work.desk.stores.get(&work.backup.spec.store).await?;
     store.prove().await?;
+    if work.status.attempts >= FRESH_AFTER && work.status.verified_at.is_none() {
+        // What could not be proven so often is damaged for good. Nothing rests on it: it was never proven.
+        let erased = store.store.erase_prefix(&folder_of(work.backup)).await?;
+        tracing::warn!(versions = erased.versions, "erased what could not be proven; taking the backup anew");
+    }
     work.status.phase = BackupPhase::Running;
     work.status.attempts += 1;
     work.status.started_at = Some(Time(work.now));
@@ -199,6 +212,8 @@ async fn finish(work: &mut Work<'_>, home: &Home, name: &str) -> Result<Duration
         Err(Unproven::Store(store::Error::Missing(what))) => {
             return give_up(work, home, name, &format!("it left no report: {what} is missing")).await;
         }
+        // A report that is not this backup's proves nothing, however often it is read.
+        Err(error @ (Unproven::Report(_) | Unproven::Mismatch(_))) => return give_up(work, home, name, &store::chain(&error)).await,
         Err(error) => return Err(error.into()),
     };
     let manifest = believed.manifest;
@@ -223,6 +238,7 @@ async fn give_up(work: &mut Work<'_>, home: &Home, name: &str, why: &str) -> Res
     let said = last_words(work, name).await.unwrap_or_default();
     let why = if said.is_empty() { why.to_owned() } else { format!("{why}; {said}") };
     work.status.phase = BackupPhase::Failed;
+    work.desk.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(work.backup.uid().unwrap_or_default(), work.now);
     work.store(Some(home)).await?;
     clean_up(work, home).await?;
     remove(work, name).await?;

@@ -101,7 +101,8 @@ async fn reconcile(store: Arc<BackupStore>, desk: Arc<Desk>) -> Result<Action, E
 async fn look(desk: &Desk, store: &BackupStore, status: &mut BackupStoreStatus, now: Moment) -> Result<Finding, Error> {
     let connected = desk.ctx.telemetry.measure("store", "connect", desk.ctx.stores.connect(store)).await?;
     let backups = backups(desk, store).await?;
-    let alive = backups.iter().filter(|b| b.status.as_ref().is_none_or(|s| s.phase != BackupPhase::Erased)).count();
+    let here = |b: &&ColdBackup| b.spec.store == store.name_any() && b.status.as_ref().is_none_or(|s| s.phase != BackupPhase::Erased);
+    let alive = backups.iter().filter(here).count();
     status.backups = Some(i32::try_from(alive).unwrap_or(i32::MAX));
     status.versioning = Some(connected.store.versioning().await?.name().to_owned());
     if let Some(refusal) = refuse_lock(&connected, store.spec.object_lock).await? {
