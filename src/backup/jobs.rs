@@ -55,7 +55,7 @@ const LINGERS: i32 = 3600;
 
 /// The name of a mover's Job and of its Secret: the same for the same attempt, so that a crash cannot start two.
 pub fn job_name(task: Task, backup: &str, account_uid: &str, attempt: &str) -> String {
-    let short: String = backup.chars().take(30).collect();
+    let short: String = backup.chars().take(28).collect();
     let hash: String = manifest::sha256(format!("{account_uid}/{backup}").as_bytes()).chars().take(8).collect();
     format!("{}-{}-{hash}-{attempt}", task.name(), short.trim_matches(['-', '.']).replace('.', "-"))
 }
