@@ -777,7 +777,7 @@ fn step_to(record: &Record, facts: &Facts, next: Next, now: Moment) -> (Step, Ve
                 blockers.push(Blocker::Paused);
             }
             if next.stage == Stage::Deleted && blockers.is_empty() {
-                return drop_or_wait(record, facts, enter, now);
+                return drop_or_wait(record, facts, enter, next.at, now);
             }
             (enter, blockers)
         }
@@ -785,7 +785,7 @@ fn step_to(record: &Record, facts: &Facts, next: Next, now: Moment) -> (Step, Ve
 }
 
 /// The last gate before a database goes: sealed, and a proven backup that lives long enough, or the owner's waiver.
-fn drop_or_wait(record: &Record, facts: &Facts, enter: Step, now: Moment) -> (Step, Vec<Blocker>) {
+fn drop_or_wait(record: &Record, facts: &Facts, enter: Step, due: Moment, now: Moment) -> (Step, Vec<Blocker>) {
     let mut blockers = Vec::new();
     match &facts.sealed {
         Known::Known(true) => {}
@@ -795,22 +795,26 @@ fn drop_or_wait(record: &Record, facts: &Facts, enter: Step, now: Moment) -> (St
     if record.waives_backup() {
         return (enter, blockers);
     }
-    if let Known::Known(windows) = &facts.windows {
-        let lives_long_enough = record.frozen.is_some_and(|pin| pin.expires_at >= now + windows.cold_backup.duration() - slip(windows));
-        if !lives_long_enough {
-            return (Step::Refreeze, blockers);
-        }
-    }
+    let Some(pin) = record.frozen.filter(|pin| pin.expires_at > now) else { return (Step::Refreeze, blockers) };
     match &facts.frozen {
-        Known::Known(Frozen::Verified) => {}
-        Known::Known(Frozen::Erased) => return (Step::Refreeze, blockers),
+        Known::Known(Frozen::Verified) if lives_long_enough(pin, &facts.windows, due, now) => {}
+        Known::Known(Frozen::Verified | Frozen::Erased) => return (Step::Refreeze, blockers),
         Known::Known(Frozen::Missing | Frozen::Running) => {
-            blockers.push(Blocker::Backup("the cold backup is still being taken and proven".into()))
+            blockers.push(Blocker::Backup("the cold backup is still being taken and proven".into()));
         }
         Known::Known(Frozen::Failed(why)) => blockers.push(Blocker::Backup(why.clone())),
         Known::Unknown(why) => blockers.push(Blocker::Unknown(why.clone())),
     }
     (enter, blockers)
+}
+
+/// Whether the Frozen backup outlives the database for the plan's window, give or take [`slip`]. One that was taken
+/// because the end came late had its full window when it was begun; what taking it took is forgiven, up to half.
+fn lives_long_enough(pin: FrozenPin, windows: &Known<Lifecycle>, due: Moment, now: Moment) -> bool {
+    let Known::Known(windows) = windows else { return false };
+    let left = pin.expires_at.duration_since(now);
+    let window = windows.cold_backup.duration();
+    left >= window - slip(windows) || (pin.due >= due && left >= window / 2)
 }
 
 /// Whether the cold backup can be restored; `Err(None)` when nothing is left to restore.

@@ -2,9 +2,12 @@
 
 use std::{sync::PoisonError, time::Duration};
 
-use k8s_openapi::api::{
-    batch::v1::Job,
-    core::v1::{Pod, Secret},
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::{Pod, Secret},
+    },
+    jiff::SignedDuration,
 };
 use kube::{
     Api, ResourceExt,
@@ -46,6 +49,9 @@ pub(super) fn job_name(backup: &ColdBackup, attempt: i32) -> String {
 /// Takes a backup one step further. Returns when to look again.
 pub(super) async fn step(work: &mut Work<'_>, home: &Home) -> Result<Duration, Error> {
     let jobs: Api<Job> = Api::namespaced(work.desk.client.clone(), &work.desk.settings.namespace);
+    if let Some(left) = rest(work) {
+        return Ok(left);
+    }
     // Counted and started under one lock, or two reconciles would both take the last free place.
     let counted = match work.status.phase {
         BackupPhase::Running => None,
@@ -71,6 +77,13 @@ pub(super) async fn step(work: &mut Work<'_>, home: &Home) -> Result<Duration, E
             Ok(PATIENCE)
         }
     }
+}
+
+/// How long a failed attempt is rested from: longer after each, by what is recorded, so that a restart does not hurry.
+fn rest(work: &Work<'_>) -> Option<Duration> {
+    let begun = work.status.started_at.as_ref().filter(|_| work.status.phase == BackupPhase::Failed)?.0;
+    let wait = SignedDuration::from_secs((5 << work.status.attempts.clamp(0, 6)).min(300));
+    Duration::try_from((begun + wait).duration_since(work.now)).ok().filter(|left| !left.is_zero())
 }
 
 /// Why a mover cannot be started now: one at a time for a tenant, and so many at a server as it allows.
@@ -252,7 +265,7 @@ async fn last_words(work: &Work<'_>, name: &str) -> Option<String> {
     let found = pods.list(&ListParams::default().labels(&format!("job-name={name}"))).await.ok()?;
     let pod = found.items.iter().max_by_key(|p| p.creation_timestamp())?.name_any();
     let log = pods.logs(&pod, &LogParams { tail_lines: Some(20), ..LogParams::default() }).await.ok()?;
-    let error = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?.get("error")?.as_str().map(str::to_owned);
+    let error = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?.pointer("/fields/error")?.as_str().map(str::to_owned);
     log.lines().rev().find_map(error).map(|text| text.chars().take(400).collect())
 }
 

@@ -32,7 +32,7 @@ async fn a_tenant_reaches_nothing_of_its_neighbour() {
 #[tokio::test]
 async fn a_hold_keeps_everything_and_says_so() {
     let cluster = Cluster::connect().await;
-    cluster.plan("held", json!({"trial": "3s", "blocked": "15s", "terminated": "2s", "coldBackup": "10s"})).await;
+    cluster.plan("held", json!({"trial": "3s", "blocked": "15s", "terminated": "2s", "coldBackup": "60s"})).await;
     let account = cluster.account("held", "held").await;
     let tenant = account.open(Stage::Trial).await;
     account.apply(json!({"hold": {"reason": "case 7", "by": "legal@example.com"}})).await;
