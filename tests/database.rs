@@ -308,7 +308,7 @@ async fn a_rotation_fails_no_login() {
                 let (letter, password) = current.lock().unwrap().clone();
                 let session = desk.session(&tenant.login(letter), password.expose(), &tenant.name).await.expect("a login failed");
                 session.close().await.unwrap();
-                logins.fetch_add(1, Ordering::Relaxed);
+                logins.fetch_add(usize::from(letter == Letter::B), Ordering::Relaxed);
             }
         }
     });
@@ -320,6 +320,11 @@ async fn a_rotation_fails_no_login() {
     };
     assert!(sessions >= 1);
     held.close().await.unwrap();
+    // The app is rolled once every instance has logged in anew; here it is one that logs in again and again.
+    while logins.load(Ordering::Relaxed) == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(!app.is_finished());
+    }
     let mut tries = 0;
     while desk.server.finish_rotation(&made.tenant, Letter::A).await.unwrap() != RotationStep::Done {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -329,7 +334,6 @@ async fn a_rotation_fails_no_login() {
     assert_eq!(desk.server.finish_rotation(&made.tenant, Letter::A).await.unwrap(), RotationStep::Done);
     stop.store(true, Ordering::Relaxed);
     app.await.unwrap();
-    assert!(logins.load(Ordering::Relaxed) > 3);
 
     let mut session = desk.session(&made.tenant.login(Letter::B), password.expose(), &made.tenant.name).await.unwrap();
     let hidden: i32 = sqlx::query_scalar("SELECT id FROM hidden").fetch_one(&mut session).await.unwrap();
@@ -531,7 +535,7 @@ async fn a_hundred_tenants_are_made_and_dropped_four_at_once() {
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
-async fn no_password_reaches_the_servers_log() {
+async fn the_server_keeps_the_verifier_that_was_computed_here_and_never_sees_the_password() {
     let desk = Desk::open().await;
     let made = desk.tenant().await;
     let mut root = desk.superuser().await;

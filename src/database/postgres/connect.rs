@@ -165,14 +165,13 @@ async fn make_private_database(address: &Address, options: &PgConnectOptions) ->
         }
         Err(error) => match code(&error).as_deref() {
             Some(found @ (NO_SUCH_DATABASE | NOT_ACCEPTING)) => found.to_owned(),
+            Some(DENIED) => return Err(lacks_connect(ledger::DATABASE, options)),
             _ => return Err(explain(address, "reach the server", error)),
         },
     };
     let maintenance = limits(options.clone(), PINNED, 30).database("postgres");
     let mut session = reach(address, &maintenance).await.map_err(|error| match self::code(&error).as_deref() {
-        Some(DENIED) => {
-            Error::MissingPrivileges { sql: format!("GRANT CONNECT ON DATABASE postgres TO {}", quote_ident(options.get_username())) }
-        }
+        Some(DENIED) => lacks_connect("postgres", options),
         _ => explain(address, "reach the server", error),
     })?;
     let name = quote_ident(ledger::DATABASE);
@@ -185,7 +184,10 @@ async fn make_private_database(address: &Address, options: &PgConnectOptions) ->
                 made => made?,
             }
         }
-        let shut = format!("REVOKE ALL ON DATABASE {name} FROM PUBLIC; ALTER DATABASE {name} ALLOW_CONNECTIONS true");
+        // Two that change one database at once would break each other off.
+        let shut = format!(
+            "SELECT pg_advisory_xact_lock({MAKING_LEDGER}); REVOKE ALL ON DATABASE {name} FROM PUBLIC; ALTER DATABASE {name} ALLOW_CONNECTIONS true"
+        );
         send(&mut session, shut).await
     };
     let result = tokio::time::timeout(CHANGE, work).await;
@@ -198,6 +200,14 @@ async fn make_private_database(address: &Address, options: &PgConnectOptions) ->
         Err(_) => Err(Error::TooSlow { step, seconds: CHANGE.as_secs() }),
     }
 }
+
+fn lacks_connect(database: &str, options: &PgConnectOptions) -> Error {
+    let sql = format!("GRANT CONNECT ON DATABASE {} TO {};", quote_ident(database), quote_ident(options.get_username()));
+    Error::MissingPrivileges { sql }
+}
+
+/// Names the advisory lock under which the database of the ledger is opened.
+const MAKING_LEDGER: i64 = 0x6864_6f70;
 
 const NO_SUCH_DATABASE: &str = "3D000";
 const NOT_ACCEPTING: &str = "55000";
