@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use helpdesk_operator::{
-    api::{ColdBackup, Condition, HelpDeskAccount, SHARD_LABEL},
+    api::{ColdBackup, Condition, HelpDeskAccount, HelpDeskAccountStatus, SHARD_LABEL},
     lifecycle::Stage,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -124,7 +124,8 @@ impl Cluster {
         config.auth_info.impersonate = Some(format!("system:serviceaccount:{OPERATOR}:helpdesk-operator"));
         let accounts: Api<HelpDeskAccount> = Api::all(Client::try_from(config).unwrap());
         let mut account = accounts.get(name).await.unwrap();
-        account.status = None;
+        // Billing's part cannot be removed, not even by the operator: the schema keeps it.
+        account.status = account.status.map(|s| HelpDeskAccountStatus { billing: s.billing, ..HelpDeskAccountStatus::default() });
         accounts.replace_status(name, &Default::default(), &account).await.unwrap();
     }
 

@@ -69,8 +69,7 @@ async fn a_status_that_was_wiped_is_rebuilt_from_the_ledger() {
     account.bill("PastDue").await;
     let before = account.stage(Stage::Blocked).await.status.unwrap();
     account.backup("a Frozen backup is proven", |b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)).await;
-    // Admission lets nobody but the operator do this; deleting the object without its finalizer and applying it again
-    // would. So the test plays a restored cluster by impersonating the operator.
+    // Admission lets nobody but the operator do this, so the story impersonates it to play a status that was lost.
     cluster.wipe_status(&account.name).await;
     let after = account
         .until("a rebuilt status", |a| a.status.as_ref().is_some_and(|s| s.stage == Some(Stage::Blocked) && s.billing.is_some()))

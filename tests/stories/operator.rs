@@ -12,6 +12,7 @@ use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
+    config::Kubeconfig,
 };
 use serde_json::{Value, json};
 
@@ -103,7 +104,7 @@ impl Shard {
         let child = Command::new(env!("CARGO_BIN_EXE_helpdesk-operator"))
             .args(["run", "--namespace", OPERATOR, "--shard", &self.name, "--image", &self.image, "--identity", replica])
             .args(["--metrics", "127.0.0.1:0", "--health", "127.0.0.1:0"])
-            .env("KUBECONFIG", setting("HELPDESK_TEST_KUBECONFIG"))
+            .env("KUBECONFIG", kubeconfig())
             .envs(settings.iter().copied())
             .stdout(sink())
             .stderr(sink())
@@ -111,6 +112,20 @@ impl Shard {
             .unwrap();
         Operator { child, log }
     }
+}
+
+/// Leads to the cluster as the operator's ServiceAccount, with its rights and no more.
+fn kubeconfig() -> PathBuf {
+    let mut config = Kubeconfig::read_from(setting("HELPDESK_TEST_KUBECONFIG")).unwrap();
+    for user in &mut config.auth_infos {
+        user.auth_info.get_or_insert_default().impersonate = Some(format!("system:serviceaccount:{OPERATOR}:helpdesk-operator"));
+    }
+    let path = log_path("operator-kubeconfig");
+    // Written beside and moved, because stories run side by side.
+    let fresh = path.with_extension(format!("{:?}", std::thread::current().id()).replace(['(', ')'], ""));
+    std::fs::write(&fresh, serde_yaml_ng::to_string(&config).unwrap()).unwrap();
+    std::fs::rename(&fresh, &path).unwrap();
+    path
 }
 
 fn log_path(name: &str) -> PathBuf {
