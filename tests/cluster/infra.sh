@@ -1,7 +1,8 @@
 # shellcheck shell=bash
 # What the operator works with: DNS, two PostgreSQL servers, two S3 servers, and the Secrets for them.
 
-DATABASES=(pg-eu-1 pg-eu-2)
+# The third is for tests of the driver alone: no operator may have made a ledger there.
+DATABASES=(pg-eu-1 pg-eu-2 pg-eu-3)
 STORES=(s3-eu-1 s3-eu-2)
 OPERATOR_NAMESPACE=helpdesk-operator
 OURS=helpdesk-operator.io/made-for=tests
@@ -16,6 +17,7 @@ address_of() {
   case $1 in
     pg-eu-1) echo "$SERVICE_PREFIX.21" ;;
     pg-eu-2) echo "$SERVICE_PREFIX.22" ;;
+    pg-eu-3) echo "$SERVICE_PREFIX.23" ;;
     s3-eu-1) echo "$SERVICE_PREFIX.31" ;;
     s3-eu-2) echo "$SERVICE_PREFIX.32" ;;
   esac

@@ -102,7 +102,9 @@ impl Shard {
         let log = log_path(&format!("{}-{replica}", self.name));
         let sink = || Stdio::from(File::options().create(true).append(true).open(&log).unwrap());
         let child = Command::new(env!("CARGO_BIN_EXE_helpdesk-operator"))
-            .args(["run", "--namespace", OPERATOR, "--shard", &self.name, "--image", &self.image, "--identity", replica])
+            .args(["run", "--namespace", OPERATOR, "--shard", &self.name, "--image", &self.image])
+            // An operator that a broken-off run left behind must not be taken for this one.
+            .args(["--identity", &format!("{replica}-{}", std::process::id())])
             .args(["--metrics", "127.0.0.1:0", "--health", "127.0.0.1:0"])
             .env("KUBECONFIG", kubeconfig())
             .envs(settings.iter().copied())
