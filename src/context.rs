@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kube::{Client, runtime::events::Recorder};
 
-use crate::{clock::Moment, database::Servers, installation::Installation, store::Stores, telemetry::Telemetry};
+use crate::{api::SHARD_LABEL, clock::Moment, database::Servers, installation::Installation, store::Stores, telemetry::Telemetry};
 
 /// How this process was started.
 #[derive(Clone, Debug)]
@@ -19,6 +19,16 @@ pub struct Settings {
     pub billing_lease: Option<(String, String)>,
     /// How many accounts are reconciled at once.
     pub concurrency: u16,
+}
+
+impl Settings {
+    /// Selects the objects of this operator's shard by their label.
+    pub fn selector(&self) -> String {
+        match &self.shard {
+            Some(shard) => format!("{SHARD_LABEL}={shard}"),
+            None => format!("!{SHARD_LABEL}"),
+        }
+    }
 }
 
 /// Shared by all controllers.

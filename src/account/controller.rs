@@ -21,7 +21,7 @@ use kube::{
 
 use super::{error::Error, reconcile::reconcile};
 use crate::{
-    api::{ACCOUNT_LABEL, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskPlan, SHARD_LABEL, conditions},
+    api::{ACCOUNT_LABEL, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskPlan, conditions},
     context::{Context, Shared},
     retry::Backoff,
 };
@@ -52,10 +52,7 @@ pub(super) struct Desk {
 pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
     let client = ctx.client.clone();
     let config = || watcher::Config::default().streaming_lists();
-    let selector = match &ctx.settings.shard {
-        Some(shard) => format!("{SHARD_LABEL}={shard}"),
-        None => format!("!{SHARD_LABEL}"),
-    };
+    let selector = ctx.settings.selector();
 
     let (accounts, account_writer) = reflector::store();
     let account_stream = watcher(Api::<HelpDeskAccount>::all(client.clone()), config().labels(&selector))

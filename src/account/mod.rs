@@ -5,7 +5,8 @@
 //! 3. [`crate::lifecycle`] absorbs what was seen into the record and decides. Pure.
 //! 4. [`advance`] stores the decision in the ledger, before any effect.
 //! 5. [`world`] says what the stage wants of database, namespace and backups. Pure.
-//! 6. [`realize`] makes it so; every effect is idempotent and guarded by an ownership marker.
+//! 6. [`realize`] makes it so, with [`backups`], [`comeback`] and [`ending`]; every effect is idempotent and guarded by
+//!    an ownership marker.
 //! 7. [`report`] writes the status where it differs, and events where something turned.
 //!
 //! **Invariant:** one reconcile moves an account by one stage at most.
@@ -13,7 +14,10 @@
 //! **Invariant:** the status is never read to decide anything but which server to ask; the ledger is the truth.
 
 mod advance;
+mod backups;
+mod comeback;
 mod controller;
+mod ending;
 mod error;
 mod home;
 mod login;

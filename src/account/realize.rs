@@ -1,18 +1,12 @@
 //! Making the world as the stage wants it. Every effect is idempotent and guarded by an ownership marker.
 
-use std::collections::BTreeMap;
-
-use base64::{Engine as _, prelude::BASE64_STANDARD};
-use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
-};
-use serde_json::json;
+use k8s_openapi::jiff::SignedDuration;
+use kube::ResourceExt;
 
 use super::{
     advance::Decided,
     controller::Desk,
-    error::{During, Error},
+    error::Error,
     home::Home,
     login, namespace,
     observe::Observation,
@@ -20,15 +14,13 @@ use super::{
 };
 use crate::{
     api::{
-        BackupPhase, BackupReason, CONFIRM_DELETE, ColdBackup, HelpDeskAccount, Hold, ROTATE_PASSWORD, Time,
-        account::Certificate,
+        HelpDeskAccount, ROTATE_PASSWORD,
         conditions::{Finding, Type},
-        plan::{Backups as BackupTerms, HelpDeskPlan},
+        plan::HelpDeskPlan,
     },
     backup::{
         self,
         proof::{DropAuthority, OwnerWaiver},
-        restore, schedule,
     },
     clock::Moment,
     database::{DatabaseFacts, Letter, Observed, Probe, Terms},
@@ -53,17 +45,17 @@ pub(super) struct Realized {
 }
 
 /// One account's work in this reconcile.
-struct Work<'a> {
-    desk: &'a Desk,
-    account: &'a HelpDeskAccount,
-    seen: &'a Observation,
-    home: Home,
-    now: Moment,
+pub(super) struct Work<'a> {
+    pub(super) desk: &'a Desk,
+    pub(super) account: &'a HelpDeskAccount,
+    pub(super) seen: &'a Observation,
+    pub(super) home: Home,
+    pub(super) now: Moment,
     /// Whether the stage's effects are under way, as opposed to being kept up.
-    entering: bool,
-    waiting_on: Vec<String>,
-    findings: Vec<Finding>,
-    wake_at: Option<Moment>,
+    pub(super) entering: bool,
+    pub(super) waiting_on: Vec<String>,
+    pub(super) findings: Vec<Finding>,
+    pub(super) wake_at: Option<Moment>,
 }
 
 /// Makes the world as the decision wants it, as far as it goes now.
@@ -115,18 +107,18 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn record(&self) -> &Record {
+    pub(super) fn record(&self) -> &Record {
         &self.home.entry.record
     }
 
-    fn plan(&self) -> Result<&HelpDeskPlan, Error> {
+    pub(super) fn plan(&self) -> Result<&HelpDeskPlan, Error> {
         match &self.seen.plan {
             Known::Known(plan) => Ok(plan),
             Known::Unknown(why) => Err(Error::Placement(why.clone())),
         }
     }
 
-    fn terms(&self) -> Result<Terms, Error> {
+    pub(super) fn terms(&self) -> Result<Terms, Error> {
         Ok(Terms { connection_limit: self.plan()?.spec.database.connection_limit })
     }
 
@@ -134,11 +126,11 @@ impl Work<'_> {
         self.seen.database.as_ref().map_err(|error| Error::Database(error.clone()))
     }
 
-    fn wake(&mut self, at: Moment) {
+    pub(super) fn wake(&mut self, at: Moment) {
         self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
     }
 
-    async fn store(&mut self) -> Result<(), Error> {
+    pub(super) async fn store(&mut self) -> Result<(), Error> {
         let entry = &self.home.entry;
         self.home.entry = self.desk.telemetry.measure("ledger", "update", self.home.server.ledger.update(entry, entry.revision)).await?;
         Ok(())
@@ -151,7 +143,7 @@ impl Work<'_> {
             namespace::Found::Ready(namespace) => namespace,
             namespace::Found::Leaving => {
                 self.waiting_on.push("the tenant's namespace of before is still being removed".into());
-                self.wake(self.now + k8s_openapi::jiff::SignedDuration::from_secs(5));
+                self.wake(self.now + SignedDuration::from_secs(5));
                 return Ok(());
             }
         };
@@ -211,7 +203,7 @@ impl Work<'_> {
         Ok(self.desk.telemetry.measure("database", "ensure", work).await?)
     }
 
-    fn asked(&self) -> Option<&String> {
+    pub(super) fn asked(&self) -> Option<&String> {
         self.account.annotations().get(ROTATE_PASSWORD)
     }
 
@@ -258,19 +250,12 @@ impl Work<'_> {
         self.check_identity()?;
         let seen = self.database()?;
         if self.entering || seen.can_login || seen.sessions > 0 {
-            let left = self.desk.telemetry.measure("database", "suspend", self.home.server.server.suspend(&self.home.tenant)).await?;
-            if left.sessions_left > 0 {
-                self.waiting_on.push(format!(
-                    "{} sessions in the database do not end (of {})",
-                    left.sessions_left,
-                    left.holders.join(", ")
-                ));
-                self.wake(self.now + k8s_openapi::jiff::SignedDuration::from_secs(1));
+            if !self.end_sessions().await? {
                 return Ok(());
             }
             if let Some(refusal) = self.probe().await? {
                 self.waiting_on.push(refusal);
-                self.wake(self.now + k8s_openapi::jiff::SignedDuration::from_secs(1));
+                self.wake(self.now + SignedDuration::from_secs(1));
                 return Ok(());
             }
         }
@@ -281,6 +266,17 @@ impl Work<'_> {
             "the database refuses the tenant's own credentials and has no session",
         ));
         Ok(())
+    }
+
+    /// Shuts every login and ends every session. `false` while some are left.
+    async fn end_sessions(&mut self) -> Result<bool, Error> {
+        let work = self.home.server.server.suspend(&self.home.tenant);
+        let left = self.desk.telemetry.measure("database", "suspend", work).await?;
+        if left.sessions_left > 0 {
+            self.waiting_on.push(format!("{} sessions in the database do not end (of {})", left.sessions_left, left.holders.join(", ")));
+            self.wake(self.now + SignedDuration::from_secs(1));
+        }
+        Ok(left.sessions_left == 0)
     }
 
     /// Tries the tenant's own credentials; says what is wrong if they are let in.
@@ -302,14 +298,7 @@ impl Work<'_> {
         let facts = DatabaseFacts { oid, system_identifier: recorded.system_identifier.clone() };
         if self.database()?.database.is_some() {
             self.check_identity()?;
-            let left = self.desk.telemetry.measure("database", "suspend", self.home.server.server.suspend(&self.home.tenant)).await?;
-            if left.sessions_left > 0 {
-                self.waiting_on.push(format!(
-                    "{} sessions in the database do not end (of {})",
-                    left.sessions_left,
-                    left.holders.join(", ")
-                ));
-                self.wake(self.now + k8s_openapi::jiff::SignedDuration::from_secs(1));
+            if !self.end_sessions().await? {
                 return Ok(());
             }
         }
@@ -351,262 +340,5 @@ impl Work<'_> {
             self.store().await?;
         }
         Ok(())
-    }
-
-    /// Takes the backup that the schedule asks for.
-    async fn schedule_backup(&mut self) -> Result<(), Error> {
-        let (Some(since), Known::Known(plan)) = (self.record().enforced_at, &self.seen.plan) else { return Ok(()) };
-        let BackupTerms { schedule: cron, keep, verify } = plan.spec.backups.clone();
-        let store = super::home::placement(plan, self.account)?.store.clone();
-        let since = self.record().last_scheduled.map_or(since, |last| last.max(since));
-        let (due, next) = schedule::due(&cron, &self.home.entry.uid, since, self.now)
-            .map_err(|error| Error::Placement(format!("spec.backups.schedule of plan {}: {error}", plan.name_any())))?;
-        self.wake(next);
-        if let Some(due) = due {
-            self.home.entry.record.last_scheduled = Some(due);
-            self.store().await?;
-            let expires_at = due + keep.duration();
-            if expires_at > self.now {
-                self.create_backup(&store, expires_at, BackupReason::Scheduled, verify, due).await?;
-            }
-        }
-        self.report_backups(since);
-        Ok(())
-    }
-
-    fn report_backups(&mut self, since: Moment) {
-        let failed = self.seen.backups.iter().rev().find(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Failed));
-        let newest = self.seen.backups.iter().filter_map(|b| b.status.as_ref()?.verified_at.as_ref()).map(|t| t.0).max();
-        let scheduled = |b: &&std::sync::Arc<ColdBackup>| b.spec.reason == BackupReason::Scheduled;
-        let unfinished = |b: &ColdBackup| b.status.as_ref().is_none_or(|s| matches!(s.phase, BackupPhase::Pending | BackupPhase::Running));
-        let late = self.seen.backups.iter().filter(scheduled).rev().skip(1).find(|b| unfinished(b));
-        if let Some(late) = late {
-            let message = format!("ColdBackup {} is not done although the next one is due; see the movers of its server", late.name_any());
-            self.findings.push(Finding::no(Type::BackupsCurrent, "BackupLate", message));
-            return;
-        }
-        self.findings.push(match (failed, newest) {
-            (Some(failed), newest) if newest.is_none_or(|at| failed.creation_timestamp().is_some_and(|made| made.0 > at)) => {
-                Finding::no(Type::BackupsCurrent, "BackupFailed", format!("ColdBackup {} failed; see its conditions", failed.name_any()))
-            }
-            (_, Some(at)) => Finding::yes(Type::BackupsCurrent, "Verified", format!("the newest proven backup is of {at}")),
-            (_, None) => Finding::yes(Type::BackupsCurrent, "NoneDue", format!("no backup was due since {since}")),
-        });
-    }
-
-    /// Takes the Frozen backup that the record names.
-    async fn freeze(&mut self) -> Result<(), Error> {
-        let Some(pin) = self.record().frozen else { return Ok(()) };
-        let Known::Known(plan) = &self.seen.plan else { return Ok(()) };
-        if self.entering
-            || pin.expires_at <= self.now
-            || self.seen.frozen_backup(&self.home.entry).is_some()
-            || self.home.entry.database.is_none()
-        {
-            return Ok(());
-        }
-        let store = super::home::placement(plan, self.account)?.store.clone();
-        self.create_backup(&store, pin.expires_at, BackupReason::Frozen, plan.spec.backups.verify, pin.due).await
-    }
-
-    async fn create_backup(
-        &self,
-        store: &str,
-        expires_at: Moment,
-        reason: BackupReason,
-        verify: crate::api::VerifyMode,
-        due: Moment,
-    ) -> Result<(), Error> {
-        let entry = &self.home.entry;
-        let mut backup = backup::build(&entry.account, &entry.uid, store, expires_at, reason, verify, due);
-        if let Some(shard) = &self.desk.settings.shard {
-            backup.metadata.labels.get_or_insert_default().insert(crate::api::SHARD_LABEL.into(), shard.clone());
-        }
-        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
-        match api.create(&PostParams::default(), &backup).await {
-            Ok(made) => {
-                tracing::info!(backup = made.name_any(), ?reason, "asked for a backup");
-                Ok(())
-            }
-            // It was made before a crash: the name comes from the due time.
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(error) => Err(error).during("ask for a backup"),
-        }
-    }
-
-    /// Erases the account's backups, but for the Frozen one if it is to be kept, and waits until they are gone.
-    async fn erase_backups(&mut self, keep_frozen: bool) -> Result<(), Error> {
-        if !self.entering {
-            return Ok(());
-        }
-        let kept = self.record().frozen.filter(|_| keep_frozen).map(|pin| backup::backup_name(&self.home.entry.account, pin.due));
-        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
-        for backup in &self.seen.backups {
-            let name = backup.name_any();
-            let erased = backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Erased);
-            if kept.as_ref() == Some(&name) || erased {
-                continue;
-            }
-            if backup.spec.hold.is_some() {
-                self.waiting_on.push(format!("ColdBackup {name} is held"));
-                continue;
-            }
-            let reached = backup.spec.expires_at.0 <= self.now;
-            if backup.metadata.deletion_timestamp.is_none() && !reached {
-                let patch = json!({"metadata": {"annotations": {CONFIRM_DELETE: name}}});
-                api.patch(&name, &PatchParams::default(), &Patch::Merge(patch))
-                    .await
-                    .map(drop)
-                    .or_else(namespace::gone_is_fine)
-                    .during("confirm the erasure of a backup")?;
-                api.delete(&name, &DeleteParams::default()).await.map(drop).or_else(namespace::gone_is_fine).during("erase a backup")?;
-            }
-            self.waiting_on.push(format!("ColdBackup {name} is being erased"));
-        }
-        Ok(())
-    }
-
-    /// Copies the account's hold onto its backups, and takes it back when the notice is over.
-    async fn copy_hold(&mut self) -> Result<(), Error> {
-        const COPIED: &str = "hold of the account: ";
-        let noticed = self.record().notice_until.is_some_and(|until| until > self.now);
-        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
-        for backup in &self.seen.backups {
-            let wanted = match (&self.account.spec.hold, &backup.spec.hold) {
-                (Some(hold), None) => {
-                    Some(Hold { reason: format!("{COPIED}{}", hold.reason).chars().take(500).collect(), by: hold.by.clone() })
-                }
-                (None, Some(copied)) if copied.reason.starts_with(COPIED) && !noticed => None,
-                _ => continue,
-            };
-            if backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Erased) {
-                continue;
-            }
-            let patch = json!({"spec": {"hold": wanted}});
-            api.patch(&backup.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-                .await
-                .map(drop)
-                .or_else(namespace::gone_is_fine)
-                .during("copy the hold onto a backup")?;
-        }
-        if let Some(until) = self.record().notice_until.filter(|until| *until > self.now) {
-            self.wake(until);
-        }
-        Ok(())
-    }
-
-    /// Restores the Frozen backup into a new database. `true` once it is there, equal, and still shut.
-    async fn restore(&mut self) -> Result<bool, Error> {
-        let Some(backup) = self.seen.frozen_backup(&self.home.entry).cloned() else {
-            return Err(Error::NoAuthority("the cold backup is not there to restore".into()));
-        };
-        let since = self.record().restoring_since.unwrap_or(self.now);
-        if restore::progress(self.desk, &backup, since).await? == restore::Progress::NotStarted {
-            let terms = self.terms()?;
-            let password = login::password_or_new(self.desk, self.account, &self.home.tenant, Letter::A).await?;
-            let secret = login::verified(Letter::A, &password)?;
-            let work = self.home.server.server.prepare_restore(&self.home.tenant, &terms, &secret);
-            let (facts, mover) = self.desk.telemetry.measure("database", "prepare_restore", work).await?;
-            self.home.entry.database = Some(DatabaseEntry {
-                name: self.home.tenant.name.clone(),
-                oid: Some(facts.oid),
-                system_identifier: facts.system_identifier.clone(),
-            });
-            self.home.entry.login =
-                Some(LoginEntry { letter: Letter::A, password_set_at: self.now, rotation_token: self.asked().cloned(), retiring: false });
-            self.store().await?;
-            crate::crash::point("restore-prepared", "Deleted");
-            restore::start(self.desk, &backup, &self.home.server.name, &mover, &facts, since).await?;
-        }
-        match restore::progress(self.desk, &backup, since).await? {
-            restore::Progress::Done(report) => {
-                let oid = self.home.entry.database.as_ref().and_then(|d| d.oid);
-                if oid != Some(report.database_oid) {
-                    return Err(Error::NoAuthority("the restore's report is about another database".into()));
-                }
-                self.desk
-                    .telemetry
-                    .measure("database", "finish_restore", self.home.server.server.finish_restore(&self.home.tenant))
-                    .await?;
-                restore::discard(self.desk, &backup, since).await?;
-                tracing::info!(backup = backup.name_any(), "the cold backup was restored and is equal to what was frozen");
-                Ok(true)
-            }
-            restore::Progress::Failed(why) => {
-                restore::discard(self.desk, &backup, since).await?;
-                Err(Error::RestoreFailed { backup: backup.name_any(), why })
-            }
-            restore::Progress::NotStarted | restore::Progress::Running => {
-                self.waiting_on.push(format!("ColdBackup {} is being restored", backup.name_any()));
-                self.wake(self.now + k8s_openapi::jiff::SignedDuration::from_secs(2));
-                Ok(false)
-            }
-        }
-    }
-
-    /// Everything is gone: asks the store one last time, scrubs what is personal, and signs the proof.
-    async fn certify(&mut self) -> Result<(), Error> {
-        if !self.entering {
-            return Ok(());
-        }
-        let uid = self.home.entry.uid.clone();
-        let mut destroyed = BTreeMap::from([("databases".to_owned(), 1), ("backups".to_owned(), 0)]);
-        destroyed.insert("backups".into(), i64::try_from(self.seen.backups.len()).unwrap_or(i64::MAX));
-        let mut stores: Vec<_> = self.seen.backups.iter().map(|b| b.spec.store.clone()).collect();
-        if let Ok(plan) = self.plan()
-            && let Ok(placement) = super::home::placement(plan, self.account)
-        {
-            stores.push(placement.store.clone());
-        }
-        stores.sort();
-        stores.dedup();
-        for store in stores {
-            let left = backup::remaining(self.desk, &uid, &store).await?;
-            if !left.is_empty() {
-                self.waiting_on.push(format!(
-                    "store {store} still lists {} objects, {} versions, {} uploads and {} keys",
-                    left.objects, left.versions, left.uploads, left.keys
-                ));
-                self.wake(self.now + k8s_openapi::jiff::SignedDuration::from_secs(5));
-                return Ok(());
-            }
-        }
-        self.scrub().await?;
-        let certificate = certificate(self.desk, &uid, destroyed, self.now);
-        self.home.entry.certificate = Some(certificate);
-        self.home.entry.tombstone = Some(json!({"expiredAt": self.now.to_string()}));
-        self.store().await
-    }
-
-    /// Removes the owner's personal data from the object, from its last-applied copy, and from the Secret it names.
-    async fn scrub(&self) -> Result<(), Error> {
-        const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-        if let Some(reference) = &self.account.spec.owner.secret_ref {
-            let api: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.desk.client.clone(), &reference.namespace);
-            let patch = json!({"data": {"name": null, "email": null}});
-            api.patch(&reference.name, &PatchParams::default(), &Patch::Merge(patch))
-                .await
-                .map(drop)
-                .or_else(namespace::gone_is_fine)
-                .during("scrub the owner's Secret")?;
-        } else {
-            let patch = json!({"spec": {"owner": {"name": "erased", "email": "erased@erased.invalid"}, "displayName": null}, "metadata": {"annotations": {LAST_APPLIED: null}}});
-            let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
-            api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.during("scrub the owner")?;
-        }
-        Ok(())
-    }
-}
-
-fn certificate(desk: &Desk, uid: &str, destroyed: BTreeMap<String, i64>, now: Moment) -> Certificate {
-    let facts =
-        json!({"installation": desk.installation.id, "accountUID": uid, "issuedAt": now.to_string(), "destroyed": destroyed}).to_string();
-    let digest = ring::digest::digest(&ring::digest::SHA256, facts.as_bytes());
-    Certificate {
-        issued_at: Time(now),
-        destroyed,
-        sha256: crate::hex(digest.as_ref()),
-        signature: BASE64_STANDARD.encode(desk.installation.sign(facts.as_bytes())),
-        note: "Snapshots of etcd and of the database server's disks may hold copies until they run out; those of the backup cannot be read without their destroyed keys.".into(),
     }
 }

@@ -38,7 +38,7 @@ use super::{
 };
 use crate::{
     api::{
-        ACCOUNT_UID, BackupPhase, ColdBackup, ColdBackupStatus, SHARD_LABEL,
+        ACCOUNT_UID, BackupPhase, ColdBackup, ColdBackupStatus,
         conditions::{self, Finding, Type},
     },
     clock::{self, Moment},
@@ -200,10 +200,7 @@ impl std::ops::Deref for Desk {
 
 /// Looks after the ColdBackups of this operator's shard, for ever.
 pub async fn run(ctx: Shared) {
-    let selector = match &ctx.settings.shard {
-        Some(shard) => format!("{SHARD_LABEL}={shard}"),
-        None => format!("!{SHARD_LABEL}"),
-    };
+    let selector = ctx.settings.selector();
     let (backups, writer) = reflector::store();
     let config = || watcher::Config::default().streaming_lists();
     let stream = watcher(Api::<ColdBackup>::all(ctx.client.clone()), config().labels(&selector))
@@ -245,7 +242,7 @@ async fn sweep_for_ever(desk: &Desk) {
 
 /// Removes Jobs that this operator made for backups whose objects are gone; their Secrets go with them.
 async fn sweep(desk: &Desk) -> Result<(), Error> {
-    let shard = desk.settings.shard.as_ref().map_or_else(|| format!("!{SHARD_LABEL}"), |shard| format!("{SHARD_LABEL}={shard}"));
+    let shard = desk.settings.selector();
     let movers = ListParams::default().labels(&format!("{}={},{shard}", COMPONENT.0, COMPONENT.1));
     let jobs: Api<Job> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
     let backups: Api<ColdBackup> = Api::all(desk.client.clone());

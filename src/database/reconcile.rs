@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use super::{Connected, Error};
 use crate::{
     api::{
-        BackupPhase, ColdBackup, DatabaseServer, DatabaseServerStatus, HelpDeskAccount, RELEASE_BRAKE, SHARD_LABEL,
+        BackupPhase, ColdBackup, DatabaseServer, DatabaseServerStatus, HelpDeskAccount, RELEASE_BRAKE,
         conditions::{self, Finding, Type},
     },
     brake,
@@ -51,10 +51,7 @@ struct Desk {
 
 /// Looks after the DatabaseServers of this operator's shard, for ever.
 pub async fn run(ctx: Shared) {
-    let selector = match &ctx.settings.shard {
-        Some(shard) => format!("{SHARD_LABEL}={shard}"),
-        None => format!("!{SHARD_LABEL}"),
-    };
+    let selector = ctx.settings.selector();
     let (servers, writer) = reflector::store();
     let config = watcher::Config::default().streaming_lists().labels(&selector);
     let stream = watcher(Api::<DatabaseServer>::all(ctx.client.clone()), config)

@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use super::{Connected, Error, MARKER, Marker, chain};
 use crate::{
     api::{
-        BackupPhase, BackupStore, BackupStoreStatus, ColdBackup, SHARD_LABEL,
+        BackupPhase, BackupStore, BackupStoreStatus, ColdBackup,
         backup_store::ObjectLock,
         conditions::{self, Finding, Type},
     },
@@ -54,10 +54,7 @@ struct Desk {
 
 /// Looks after the BackupStores of this operator's shard, for ever.
 pub async fn run(ctx: Shared) {
-    let selector = match &ctx.settings.shard {
-        Some(shard) => format!("{SHARD_LABEL}={shard}"),
-        None => format!("!{SHARD_LABEL}"),
-    };
+    let selector = ctx.settings.selector();
     let (stores, writer) = reflector::store();
     let config = watcher::Config::default().streaming_lists().labels(&selector);
     let stream = watcher(Api::<BackupStore>::all(ctx.client.clone()), config)

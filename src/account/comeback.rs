@@ -1,0 +1,62 @@
+//! Back from Deleted: the cold backup is restored into a new database and proven equal before anybody gets in.
+
+use k8s_openapi::jiff::SignedDuration;
+use kube::ResourceExt;
+
+use super::{error::Error, login, realize::Work};
+use crate::{
+    backup::restore,
+    database::Letter,
+    ledger::{DatabaseEntry, LoginEntry},
+};
+
+impl Work<'_> {
+    /// Restores the Frozen backup into a new database. `true` once it is there, equal, and still shut.
+    pub(super) async fn restore(&mut self) -> Result<bool, Error> {
+        let Some(backup) = self.seen.frozen_backup(&self.home.entry).cloned() else {
+            return Err(Error::NoAuthority("the cold backup is not there to restore".into()));
+        };
+        let since = self.record().restoring_since.unwrap_or(self.now);
+        if restore::progress(self.desk, &backup, since).await? == restore::Progress::NotStarted {
+            let terms = self.terms()?;
+            let password = login::password_or_new(self.desk, self.account, &self.home.tenant, Letter::A).await?;
+            let secret = login::verified(Letter::A, &password)?;
+            let work = self.home.server.server.prepare_restore(&self.home.tenant, &terms, &secret);
+            let (facts, mover) = self.desk.telemetry.measure("database", "prepare_restore", work).await?;
+            self.home.entry.database = Some(DatabaseEntry {
+                name: self.home.tenant.name.clone(),
+                oid: Some(facts.oid),
+                system_identifier: facts.system_identifier.clone(),
+            });
+            self.home.entry.login =
+                Some(LoginEntry { letter: Letter::A, password_set_at: self.now, rotation_token: self.asked().cloned(), retiring: false });
+            self.store().await?;
+            crate::crash::point("restore-prepared", "Deleted");
+            restore::start(self.desk, &backup, &self.home.server.name, &mover, &facts, since).await?;
+        }
+        match restore::progress(self.desk, &backup, since).await? {
+            restore::Progress::Done(report) => {
+                let oid = self.home.entry.database.as_ref().and_then(|d| d.oid);
+                if oid != Some(report.database_oid) {
+                    return Err(Error::NoAuthority("the restore's report is about another database".into()));
+                }
+                self.desk
+                    .telemetry
+                    .measure("database", "finish_restore", self.home.server.server.finish_restore(&self.home.tenant))
+                    .await?;
+                restore::discard(self.desk, &backup, since).await?;
+                tracing::info!(backup = backup.name_any(), "the cold backup was restored and is equal to what was frozen");
+                Ok(true)
+            }
+            restore::Progress::Failed(why) => {
+                restore::discard(self.desk, &backup, since).await?;
+                Err(Error::RestoreFailed { backup: backup.name_any(), why })
+            }
+            restore::Progress::NotStarted | restore::Progress::Running => {
+                self.waiting_on.push(format!("ColdBackup {} is being restored", backup.name_any()));
+                self.wake(self.now + SignedDuration::from_secs(2));
+                Ok(false)
+            }
+        }
+    }
+}
