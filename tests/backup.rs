@@ -12,6 +12,8 @@
 //! | `HELPDESK_TEST_PG_CA` | a file with the certificates of the server |
 //! | `HELPDESK_TEST_POSTGRESQL` | the folder with PostgreSQL tools, one folder a major version |
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 #[path = "backup/rig.rs"]
 mod rig;
 
@@ -275,9 +277,10 @@ async fn a_dump_of_a_gibibyte_takes_flat_memory() {
     let desk = Desk::new("large", &database, VerifyMode::Read).await;
     let begun = Instant::now();
     let mut mover = desk.spawn(Task::Backup);
-    let mut peak = 0;
+    let (mut peak, mut processor) = (0, 0.0);
     while mover.try_wait().unwrap().is_none() {
         peak = peak.max(rig::peak_kib(mover.id()));
+        processor = rig::processor_seconds(mover.id()).unwrap_or(processor);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let seconds = begun.elapsed().as_secs_f64();
@@ -285,7 +288,7 @@ async fn a_dump_of_a_gibibyte_takes_flat_memory() {
     let manifest = desk.manifest().await;
     let dumped = manifest.completed_at.duration_since(manifest.snapshot_at).as_secs_f64();
     println!(
-        "plain {} MiB, stored {} MiB; pg_dump | zstd > /dev/null {tools:.1} s; dump with upload and fingerprint about {dumped:.0} s, with proof {seconds:.1} s; peak {} MiB",
+        "plain {} MiB, stored {} MiB; pg_dump | zstd > /dev/null {tools:.1} s; dump with upload and fingerprint about {dumped:.0} s, with proof {seconds:.1} s; processor {processor:.1} s; peak {} MiB",
         manifest.plain.size >> 20,
         manifest.dump.size >> 20,
         peak >> 10

@@ -67,10 +67,9 @@ async fn end_movers(work: &Work<'_>, home: Option<&Home>) -> Result<bool, Error>
             jobs.delete(&job.name_any(), &DeleteParams::foreground()).await.map(drop).or_else(gone_is_fine).during("end the mover")?;
         }
     }
-    if own.is_empty() && work.status.attempts > 0 && work.status.verified_at.is_none() {
-        if let Some(home) = home {
-            take::clean_up(work, home).await?;
-        }
+    // Of a proven one the logins went when it was proven.
+    if let Some(home) = home.filter(|_| own.is_empty() && work.status.attempts > 0 && work.status.verified_at.is_none()) {
+        take::clean_up(work, home).await?;
     }
     Ok(own.is_empty())
 }

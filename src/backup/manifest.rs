@@ -235,7 +235,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// Reads hexadecimal digits.
 pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes();
-    (digits.len() % 2 == 0 && digits.iter().all(u8::is_ascii_hexdigit))
+    (digits.len().is_multiple_of(2) && digits.iter().all(u8::is_ascii_hexdigit))
         .then(|| (0..digits.len()).step_by(2).filter_map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect())
 }
 

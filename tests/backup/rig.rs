@@ -375,6 +375,13 @@ impl Desk {
     }
 }
 
+/// Processor time of a process and of the tools that it waited for, in seconds.
+pub fn processor_seconds(process: u32) -> Option<f64> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let ticks: f64 = stat.rsplit(')').next()?.split_whitespace().skip(11).take(4).filter_map(|n| n.parse::<f64>().ok()).sum();
+    Some(ticks / 100.0)
+}
+
 /// The most memory that a process ever had, in KiB.
 pub fn peak_kib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();

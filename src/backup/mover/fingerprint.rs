@@ -32,12 +32,20 @@ macro_rules! own {
     };
 }
 
-/// Tables that hold rows of their own, with their columns in the order of their names.
+/// Types that are hashed as they are, three times as fast as by their text: equal values of these look equal. All
+/// others are hashed by their text: a number's scale, an enum's label and the order of keys count there.
+const HASHED: [&str; 11] = ["bool", "int2", "int4", "int8", "text", "varchar", "bytea", "uuid", "date", "timestamp", "timestamptz"];
+
+/// Tables that hold rows of their own, with their columns in the order of their names: those that are hashed as they
+/// are, and those that are hashed by their text.
 const TABLES: &str = concat!(
-    "SELECT n.nspname::text AS schema, c.relname::text AS name, ",
-    "(SELECT string_agg('t.' || quote_ident(a.attname), ', ' ORDER BY a.attname COLLATE \"C\") FROM pg_attribute a ",
-    "WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns ",
-    "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace ",
+    "SELECT n.nspname::text AS schema, c.relname::text AS name, columns.hashed, columns.printed ",
+    "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace, LATERAL (SELECT ",
+    "string_agg('t.' || quote_ident(a.attname) || CASE WHEN a.attcollation <> 0 THEN ' COLLATE \"C\"' ELSE '' END, ', ' ",
+    "ORDER BY a.attname COLLATE \"C\") FILTER (WHERE y.oid IS NOT NULL) AS hashed, ",
+    "string_agg('t.' || quote_ident(a.attname), ', ' ORDER BY a.attname COLLATE \"C\") FILTER (WHERE y.oid IS NULL) AS printed ",
+    "FROM pg_attribute a LEFT JOIN pg_type y ON y.oid = a.atttypid AND y.typnamespace = 'pg_catalog'::regnamespace ",
+    "AND y.typname = ANY ($1) WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) AS columns ",
     "WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u') AND ",
     own!("pg_class", "c.oid", "c.relnamespace"),
     " ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\""
@@ -159,14 +167,16 @@ pub(super) async fn take(connection: &mut PgConnection) -> Result<Fingerprint, E
     let definitions = definitions(connection).await?;
     let (sequences, sequence_state) = sequences(connection).await?;
     let step = "read the tables";
-    let tables = sqlx::query(TABLES).fetch_all(&mut *connection).await.map_err(failed(step))?;
+    let tables = sqlx::query(TABLES).bind(HASHED.as_slice()).fetch_all(&mut *connection).await.map_err(failed(step))?;
     let (mut lines, mut rows) = (Lines::new(), 0);
     for table in &tables {
-        let get = |column| table.try_get::<Option<String>, _>(column).map(Option::unwrap_or_default).map_err(failed(step));
-        let (schema, name, columns) = (get("schema")?, get("name")?, get("columns")?);
+        let get = |column| table.try_get::<Option<String>, _>(column).map_err(failed(step));
+        let (schema, name) = (get("schema")?.unwrap_or_default(), get("name")?.unwrap_or_default());
+        let printed = get("printed")?.map(|columns| format!("textin(record_out(ROW({columns}))) COLLATE \"C\""));
+        let row = [get("hashed")?, printed].into_iter().flatten().collect::<Vec<_>>().join(", ");
         let query = format!(
             "SELECT count(*)::int8, coalesce(sum(h), 0)::text, coalesce(bit_xor(h), 0)::int8 FROM (SELECT \
-             hashtextextended(textin(record_out(ROW({columns}))) COLLATE \"C\", 0) AS h FROM ONLY {}.{} AS t) AS hashed",
+             hash_record_extended(ROW({row}), 0) AS h FROM ONLY {}.{} AS t) AS hashed",
             ident(&schema),
             ident(&name)
         );

@@ -51,7 +51,15 @@ pub struct Upload<'s> {
 /// A part on its way.
 enum Part {
     Memory(Vec<u8>),
-    File(tokio::fs::File, std::path::PathBuf, usize, crc_fast::Digest),
+    File(Box<Spooled>),
+}
+
+/// A part that waits in a file.
+struct Spooled {
+    file: tokio::fs::File,
+    path: std::path::PathBuf,
+    len: usize,
+    crc: crc_fast::Digest,
 }
 
 /// A part that arrived.
@@ -259,13 +267,14 @@ impl Part {
         }
         let path = std::env::temp_dir().join(format!("part-{}", crate::hex(&random()?)));
         let file = tokio::time::timeout(FILE, tokio::fs::File::create_new(&path)).await.map_err(std::io::Error::other)??;
-        Ok(Self::File(file, path, 0, crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme)))
+        let crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
+        Ok(Self::File(Box::new(Spooled { file, path, len: 0, crc })))
     }
 
     fn len(&self) -> usize {
         match self {
             Self::Memory(bytes) => bytes.len(),
-            Self::File(_, _, len, _) => *len,
+            Self::File(spooled) => spooled.len,
         }
     }
 
@@ -280,10 +289,10 @@ impl Part {
     async fn push(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         match self {
             Self::Memory(part) => part.extend_from_slice(bytes),
-            Self::File(file, _, len, crc) => {
-                tokio::io::AsyncWriteExt::write_all(file, bytes).await?;
-                crc.update(bytes);
-                *len += bytes.len();
+            Self::File(spooled) => {
+                tokio::io::AsyncWriteExt::write_all(&mut spooled.file, bytes).await?;
+                spooled.crc.update(bytes);
+                spooled.len += bytes.len();
             }
         }
         Ok(())
@@ -295,7 +304,8 @@ impl Part {
                 let crc = objects::crc64nvme(&bytes);
                 Ok((ByteStream::from(Bytes::from(bytes)), crc, None))
             }
-            Self::File(mut file, path, _, mut crc) => {
+            Self::File(spooled) => {
+                let Spooled { mut file, path, mut crc, .. } = *spooled;
                 tokio::io::AsyncWriteExt::flush(&mut file).await?;
                 let body = ByteStream::from_path(&path).await.map_err(std::io::Error::other)?;
                 Ok((body, objects::spell(crc.finalize_reset()), Some(path)))
