@@ -1,0 +1,153 @@
+"""The people of a tenant at its database: its app and agents, with the credentials that the tenant was handed."""
+
+import re
+import subprocess
+
+from cluster import PEOPLE, Failed
+
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: people, namespace: {namespace}}}
+spec:
+  automountServiceAccountToken: false
+  enableServiceLinks: false
+  terminationGracePeriodSeconds: 0
+  securityContext: {{runAsUser: 999, runAsGroup: 999, runAsNonRoot: true, seccompProfile: {{type: RuntimeDefault}}}}
+  containers:
+  - name: psql
+    image: {image}
+    imagePullPolicy: IfNotPresent
+    command: [sleep, infinity]
+    securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
+"""
+
+# The password comes in the first line of the input, so that it is on no command line.
+PSQL = (
+    "read -r PGPASSWORD; export PGPASSWORD PGSSLROOTCERT=/tmp/ca.crt PGSSLMODE=verify-full PGCONNECT_TIMEOUT=10; "
+    'exec psql -h "$1" -U "$2" -d "$3" -AtXq -v ON_ERROR_STOP=1 -f -'
+)
+
+# What a help desk keeps: tables, a view, a materialized view, a sequence, letters and bytes of all kinds.
+TICKETS = 2000
+FILL = f"""
+CREATE TABLE customers (id serial PRIMARY KEY, email text UNIQUE, joined timestamptz DEFAULT now());
+CREATE TABLE tickets (id bigserial PRIMARY KEY, customer int REFERENCES customers, subject text, body bytea, rate float8);
+INSERT INTO customers (email) SELECT 'customer-' || n || '@example.com' FROM generate_series(1, 50) n;
+INSERT INTO tickets (customer, subject, body, rate) SELECT n % 50 + 1, 'Ticket ' || n || E': the caf\\u00e9 printer is on fire\\t',
+  decode(md5(n::text), 'hex'), n / 3.0 FROM generate_series(1, {TICKETS}) n;
+CREATE VIEW open_tickets AS SELECT subject, email FROM tickets JOIN customers ON customers.id = customer;
+CREATE MATERIALIZED VIEW busiest AS SELECT customer, count(*) AS n FROM tickets GROUP BY customer;
+CREATE SEQUENCE invoice START 1000 INCREMENT 7;
+SELECT nextval('invoice');
+"""
+
+# One line a relation: what it is, how many rows, a checksum over all of them.
+CHECKSUMS = r"""
+SELECT format('SELECT %L || count(*) || ''|'' || md5(coalesce(string_agg(t::text, ''|'' ORDER BY t::text), '''')) FROM (SELECT %s FROM app.%I) t',
+  c.relkind::text || ' ' || c.relname || '|', CASE c.relkind WHEN 'S' THEN 'last_value, is_called' ELSE '*' END, c.relname)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = 'app' AND c.relkind IN ('r', 'v', 'm', 'S') ORDER BY c.relkind, c.relname \gexec
+"""
+
+
+def move_in(cluster):
+    """Makes the pod in which all of them sit."""
+    cluster.must("apply", "-f", "-", stdin=POD.format(namespace=PEOPLE, image=cluster.image))
+    cluster.must("-n", PEOPLE, "wait", "--for=condition=Ready", "pod/people", "--timeout=90s", timeout=100)
+
+
+class Tenant:
+    """A tenant with the credentials from its Secret."""
+
+    def __init__(self, cluster, account):
+        self.cluster, self.account = cluster, account
+        status = cluster.status(account)
+        self.namespace = status["namespace"]["name"]
+        self.uid = cluster.accounts[account]["metadata"]["uid"]
+        self.server = status["database"]["server"]
+        self.take_credentials()
+
+    def take_credentials(self):
+        secret = self.cluster.secret(self.namespace, "database")
+        if not secret:
+            raise Failed(f"{self.account} has no Secret {self.namespace}/database")
+        text = {key: value.decode() for key, value in secret.items()}
+        self.host, self.username, self.password, self.database = (text[k] for k in ("host", "username", "password", "database"))
+        self.cluster.must("-n", PEOPLE, "exec", "-i", "people", "--", "sh", "-c", "cat >/tmp/ca.crt", stdin=text["ca.crt"])
+
+    def _command(self, neighbour):
+        at = neighbour or self
+        return ["-n", PEOPLE, "exec", "-i", "people", "--", "sh", "-c", PSQL, "psql", at.host, self.username, at.database]
+
+    def psql(self, sql, neighbour=None):
+        """Whether SQL succeeds, and what the server said: logs in, to its own database or to a neighbour's."""
+        code, out, complaint = self.cluster.kubectl(*self._command(neighbour), stdin=f"{self.password}\n{sql}\n")
+        return code == 0, out.strip() if code == 0 else in_short(complaint)
+
+    def can(self, sql):
+        """SQL that has to succeed; returns its answer."""
+        ok, said = self.psql(sql)
+        if not ok:
+            raise Failed(f"{self.account} could not do what it must be able to: {said}")
+        return said
+
+    def cannot(self, who, sql, because, neighbour=None):
+        """SQL that has to be refused; shows how."""
+        ok, said = self.psql(sql, neighbour)
+        if ok:
+            raise Failed(f"{who} was let through: {sql} answered {said!r}")
+        if not re.search(because, said):
+            raise Failed(f"{who} was refused for another reason than it should be: {said}")
+        self.cluster.screen.refusal(who, [said])
+
+    def fill(self):
+        self.can(FILL)
+
+    def checksums(self):
+        """Rows and checksum of each table, view and sequence."""
+        lines = [line.split("|") for line in self.can(CHECKSUMS).splitlines()]
+        return {name: (int(rows), checksum) for name, rows, checksum in lines}
+
+    def session(self):
+        """A session that stays open."""
+        return Session(self)
+
+
+class Session:
+    """Somebody who is logged in and stays."""
+
+    def __init__(self, tenant):
+        self.tenant = tenant
+        self.psql = tenant.cluster.helper(
+            *tenant._command(None), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=1
+        )
+        self.psql.stdin.write(tenant.password + "\n")
+        if self.ask() != "42":
+            raise Failed(f"{tenant.account} could not open a session")
+
+    def ask(self):
+        """Asks for a number; what comes back may be the news that the session is over."""
+        try:
+            self.psql.stdin.write("SELECT 42;\n")
+            return self.psql.stdout.readline().strip()
+        except BrokenPipeError:
+            return self.psql.stdout.read().strip()
+
+    def is_over(self):
+        """Whether the server ended it, and how it says so."""
+        said = self.ask()
+        if said == "42":
+            raise Failed(f"a session of {self.tenant.account} from before the block still reads")
+        try:
+            rest, _ = self.psql.communicate(timeout=10)
+        except (subprocess.TimeoutExpired, ValueError):
+            rest = ""
+        return in_short(f"{said}\n{rest}")
+
+
+def in_short(complaint):
+    """What the server said, without what psql and kubectl say around it."""
+    lines = [line for line in complaint.splitlines() if line.strip() and not line.startswith("command terminated with exit code")]
+    text = re.sub(r"\s+", " ", " ".join(lines))
+    return re.sub(r"^psql:.*?(?=FATAL:|ERROR:)", "", text).split(" psql:")[0]
