@@ -152,15 +152,26 @@ class Current(Home):
         for kind in KINDS if definitions else ():
             _, names, _ = c.kubectl("get", kind, "-o", "name")
             for name in names.split():
-                c.must("patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+                self.insist("patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
         if definitions:
-            c.must("delete", "--timeout=60s", *definitions, timeout=90)
-        c.must("delete", "clusterrolebinding", "helpdesk-demo-sam", "--ignore-not-found")
+            self.insist("delete", "--ignore-not-found", "--timeout=60s", *definitions)
+        self.insist("delete", "clusterrolebinding", "helpdesk-demo-sam", "--ignore-not-found")
         tenants = c.must("get", "namespaces", "--selector", f"{GROUP}/account", "-o", "name").split()
         made = c.must("get", "namespaces", "--selector", OURS, "-o", "name").split()
         if tenants or made:
-            c.must("delete", "--timeout=120s", *sorted(set(tenants + made)), timeout=150)
+            self.insist("delete", "--ignore-not-found", "--timeout=120s", *sorted({*tenants, *made}))
         self.step("taking PostgreSQL and S3 away", "current", "down")
         left = [d for d in c.must("get", "crd,namespaces", "-o", "name").splitlines() if GROUP in d or OPERATOR in d]
         if left:
             raise Failed(f"still there: {', '.join(left)}")
+
+    def insist(self, *args):
+        """An API server heeds a policy for some seconds after it was removed."""
+        until = time.monotonic() + 30
+        while True:
+            code, _, complaint = self.cluster.kubectl(*args, timeout=150)
+            if code == 0:
+                return
+            if time.monotonic() > until:
+                raise Failed(f"kubectl {' '.join(args)}: {complaint}")
+            time.sleep(1)
