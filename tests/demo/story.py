@@ -121,11 +121,14 @@ class Story:
         wish = {"spec": {"closure": {"mode": "Erase", "coldBackup": False, "requestedBy": "ticket 4711"}}}
         c.do("patch", "hda", "globex", "--type=merge", "-p", json.dumps(wish, separators=(",", ":")))
         c.until("globex is Blocked", lambda c: c.stage("globex") == "Blocked")
-        s.fact(f"globex is Blocked at once, and {clock(c.status('globex')['dataGoneBy'])} is when nothing will be left.")
+        promised = c.status("globex")["dataGoneBy"]
+        s.fact(f"globex is Blocked at once, and {clock(promised)} is when nothing will be left.")
         globex.cannot("globex logs in", "SELECT 1", "not permitted to log in|permission denied for database")
         c.until("globex is Expired", lambda c: c.stage("globex") == "Expired")
         if c.backups_of("globex"):
             raise Failed("globex asked for no backup, and there is one")
+        if moment(c.status("globex")["stageSince"]) < moment(promised):
+            raise Failed(f"globex was erased before the delay had passed: {c.status('globex')}")
         if globex.database in c.superusers[globex.server].tenants():
             raise Failed("globex is Expired and its database is still there")
         s.fact("globex is Expired: its database went after the delay, on the owner's word, and no backup was ever taken.")
@@ -144,7 +147,7 @@ class Story:
         s.refusal("A session that was open all the time reads on", [self.session.is_over()])
         if c.databases[acme.database][:2] != (False, 0):
             raise Failed(f"the server's catalog sees acme's database as {c.databases[acme.database]}")
-        s.fact("The server's own catalog agrees: no login, no session, and every byte still there.")
+        s.fact("The server's own catalog agrees: the database is there, nobody can log in, and nobody is in.")
         self.bill("acme", "Active", shown=True)
         c.until("acme is Active again", lambda c: c.stage("acme") == "Active" and c.condition("acme", "Ready").get("status") == "True")
         acme.take_credentials()
@@ -157,7 +160,7 @@ class Story:
         pair = ("initech", "umbrella")
         c.until("both trials have ended", lambda c: all(c.has_reached(a, "Blocked") for a in pair))
         self.promised = {a: c.status(a)["dataGoneBy"] for a in pair}
-        s.fact(f"Both are Blocked. Both were told: nothing will be left after {clock(self.promised['umbrella'])}.")
+        s.fact(f"Both are Blocked, and umbrella is told: nothing will be left after {clock(self.promised['umbrella'])}.")
         frozen = c.until("a backup of each is taken while nobody is in, read back, restored and found equal",
                          lambda c: [b for a in pair for b in c.backups_of(a) if proven(b)] if all(
                              any(proven(b) for b in c.backups_of(a)) for a in pair) else None)
@@ -172,6 +175,8 @@ class Story:
             size = c.superusers[initech.server].tenants()[initech.database][2]
         except KeyError:
             raise Failed("initech's database went before anybody could look at it: the demo's windows are too short for this machine")
+        if any("url" in c.status(a) for a in pair):
+            raise Failed(f"a terminated account still shows an address: {[c.status(a) for a in pair]}")
         s.fact(f"Terminated: namespace, Secret and address are gone. The data is kept: initech's database has {size // 1024} KiB.")
         initech.cannot("initech logs in", "SELECT 1", "not permitted to log in|permission denied for database")
         c.until("both are Deleted", lambda c: all(c.stage(a) == "Deleted" for a in pair))
@@ -192,8 +197,10 @@ class Story:
             raise Failed("initech's database has the id of the one that was dropped")
         self.tenants["initech"] = Tenant(c, "initech")
         self.same("initech", "initech is Active, in a database that was made anew")
-        self.tenants["initech"].can("INSERT INTO tickets (customer, subject) VALUES (1, 'Good to be back')")
-        s.fact("It writes its next ticket where the sequence stood.")
+        number = self.tenants["initech"].can("INSERT INTO tickets (customer, subject) VALUES (1, 'Good to be back') RETURNING id")
+        if number != str(TICKETS + 1):
+            raise Failed(f"initech's next ticket has the number {number}, and the last one before had {TICKETS}")
+        s.fact(f"It goes on where it stopped: its next ticket has the number {number}.")
 
     def foundations(self):
         s, c = self.s, self.c
