@@ -165,7 +165,7 @@ impl Account {
 
     /// Billing writes a state with the next sequence, as billing does it.
     pub async fn bill(&self, state: &str) {
-        let now = k8s_openapi::jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        let now = helpdesk_operator::clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let before = self.get().await.status.and_then(|s| s.billing);
         let sequence = before.map_or(1, |b| b.sequence + 1);
         let mut billing = json!({"state": state, "since": now, "sequence": sequence, "delinquentSince": null});

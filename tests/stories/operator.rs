@@ -198,6 +198,6 @@ pub async fn scale(cluster: &Cluster, namespace: &str, name: &str, replicas: i32
 /// Long enough for a deadline of a few seconds to have passed while nobody worked; only ever used with the operator
 /// stopped, where there is nothing to wait for.
 pub async fn deadline_passes(at: &helpdesk_operator::api::Time) {
-    let left = at.0.duration_since(k8s_openapi::jiff::Timestamp::now());
+    let left = at.0.duration_since(helpdesk_operator::clock::precise_now());
     tokio::time::sleep(Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1)).await;
 }
