@@ -153,8 +153,8 @@ async fn back_up(cluster: &Cluster, account: &Account) -> ColdBackup {
 /// How long a mover says that its work took, in the newest line of its log with this message.
 async fn logged(pods: &Api<Pod>, pod: &str, message: &str) -> Option<f64> {
     let text = pods.logs(pod, &LogParams::default()).await.ok()?;
-    let lines = text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
-    lines.filter(|l| l["message"] == message).next_back()?["seconds"].as_f64()
+    let mut lines = text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
+    lines.rfind(|l| l["message"] == message)?["seconds"].as_f64()
 }
 
 fn movers() -> ListParams {
