@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
-use super::{controller::Desk, error::Error, home::Home, observe::Observation, realize::Realized};
+use super::{desk::Desk, error::Error, home::Home, observe::Observation, realize::Realized};
 use crate::{
     api::{ClockPolicy, HelpDeskAccount},
     clock::Moment,

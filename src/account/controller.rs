@@ -14,39 +14,21 @@ use kube::{
         Config, Controller, PredicateConfig, WatchStreamExt,
         controller::Action,
         predicates,
-        reflector::{self, ObjectRef, Store},
+        reflector::{self, ObjectRef},
         watcher,
     },
 };
 
-use super::{error::Error, reconcile::reconcile};
+use super::{
+    desk::{Caches, Census, Desk},
+    error::Error,
+    reconcile::reconcile,
+};
 use crate::{
     api::{ACCOUNT_LABEL, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskPlan, conditions},
-    context::{Context, Shared},
+    context::Shared,
     retry::Backoff,
 };
-
-/// What the controller knows of the cluster without asking it again.
-pub(super) struct Caches {
-    /// All plans.
-    pub plans: Store<HelpDeskPlan>,
-    /// All servers.
-    pub servers: Store<DatabaseServer>,
-    /// All backups.
-    pub backups: Store<ColdBackup>,
-}
-
-/// What a reconcile is given.
-pub(super) struct Desk {
-    /// What all controllers share.
-    pub ctx: Shared,
-    /// What is known of the cluster.
-    pub caches: Caches,
-    /// Failures in a row.
-    pub backoff: Backoff,
-    /// The stages last seen, for the metrics.
-    pub census: super::report::Census,
-}
 
 /// Runs the controller until `shutdown` resolves; reconciles that run are finished first.
 pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
@@ -112,7 +94,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         ctx: ctx.clone(),
         caches: Caches { plans, servers, backups },
         backoff: Backoff::default(),
-        census: super::report::Census::default(),
+        census: Census::default(),
     });
 
     Controller::for_stream(account_stream, accounts)
@@ -172,15 +154,6 @@ fn failed(account: Arc<HelpDeskAccount>, error: &Error, desk: Arc<Desk>) -> Acti
         "an account could not be taken further"
     );
     Action::requeue(wait)
-}
-
-/// The context, for short.
-impl std::ops::Deref for Desk {
-    type Target = Context;
-
-    fn deref(&self) -> &Context {
-        &self.ctx
-    }
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    controller::Desk,
+    desk::Desk,
     error::{During, Error},
     namespace,
     realize::Work,

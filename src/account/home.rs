@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Resource, ResourceExt};
 
 use super::{
-    controller::Desk,
+    desk::Desk,
     error::{During, Error},
 };
 use crate::{

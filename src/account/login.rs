@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     FIELD_MANAGER,
-    controller::Desk,
+    desk::Desk,
     error::{During, Error},
     home::Home,
     namespace::gone_is_fine,

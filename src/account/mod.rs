@@ -17,6 +17,7 @@ mod advance;
 mod backups;
 mod comeback;
 mod controller;
+mod desk;
 mod ending;
 mod error;
 mod home;

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{
     FINALIZER,
-    controller::Desk,
+    desk::Desk,
     error::{During, Error},
     reconcile::has_finalizer,
 };

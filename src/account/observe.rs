@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::{api::coordination::v1::Lease, jiff::SignedDuration};
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 
-use super::{controller::Desk, error::Error, home, home::Home, reconcile::deletion_is_confirmed};
+use super::{desk::Desk, error::Error, home, home::Home, reconcile::deletion_is_confirmed};
 use crate::{
     api::{BackupPhase, ColdBackup, HelpDeskAccount, HelpDeskPlan, RELEASE_BRAKE, conditions},
     backup, brake,

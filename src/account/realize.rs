@@ -5,7 +5,7 @@ use kube::ResourceExt;
 
 use super::{
     advance::Decided,
-    controller::Desk,
+    desk::Desk,
     error::Error,
     home::Home,
     login, namespace,

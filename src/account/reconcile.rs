@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use kube::{Resource, ResourceExt, runtime::controller::Action};
 use tracing::Instrument;
 
-use super::{FINALIZER, advance, controller::Desk, error::Error, home, namespace, observe, realize, report};
+use super::{FINALIZER, advance, desk::Desk, error::Error, home, namespace, observe, realize, report};
 use crate::{
     api::{CONFIRM_DELETE, HelpDeskAccount},
     clock,

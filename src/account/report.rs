@@ -1,7 +1,5 @@
 //! What people and programs get to see: status, conditions, events, metrics.
 
-use std::{collections::HashMap, sync::Mutex};
-
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -12,7 +10,7 @@ use serde_json::json;
 use super::{
     FIELD_MANAGER,
     advance::Settled,
-    controller::Desk,
+    desk::Desk,
     error::{During, Error},
     home,
     observe::Observation,
@@ -25,29 +23,7 @@ use crate::{
     },
     clock::Moment,
     lifecycle::{Blocker, Known, Refused, Stage},
-    telemetry::StageLabel,
 };
-
-/// The stages last seen, for the metrics: which account is in which stage, and which are overdue.
-#[derive(Default)]
-pub(super) struct Census {
-    accounts: Mutex<HashMap<String, (Option<Stage>, bool)>>,
-}
-
-impl Census {
-    fn count(&self, desk: &Desk, uid: &str, now: Option<(Stage, bool)>) {
-        let mut accounts = self.accounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let before = match now {
-            Some((stage, overdue)) => accounts.insert(uid.to_owned(), (Some(stage), overdue)),
-            None => accounts.remove(uid),
-        };
-        for (counted, by) in [(before, -1), (now.map(|(s, o)| (Some(s), o)), 1)] {
-            let Some((Some(stage), overdue)) = counted else { continue };
-            desk.telemetry.accounts.get_or_create(&StageLabel { stage: stage.name() }).inc_by(by);
-            desk.telemetry.overdue.inc_by(if overdue { by } else { 0 });
-        }
-    }
-}
 
 /// Writes the status if it differs, and events where something turned.
 pub(super) async fn report(
