@@ -31,6 +31,7 @@ pub mod reconcile;
 pub mod restore;
 pub mod retention;
 pub mod schedule;
+mod sweep;
 mod take;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::tz::TimeZone};

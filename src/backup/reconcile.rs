@@ -14,7 +14,7 @@ use futures::StreamExt;
 use k8s_openapi::{api::batch::v1::Job, jiff::SignedDuration};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Patch, PatchParams, Preconditions},
     runtime::{
         Config, Controller, PredicateConfig, WatchStreamExt,
         controller::Action,
@@ -34,11 +34,11 @@ use super::{
     jobs::{BACKUP, COMPONENT},
     look,
     recheck::{self, Unproven},
-    take,
+    sweep, take,
 };
 use crate::{
     api::{
-        ACCOUNT_UID, BackupPhase, ColdBackup, ColdBackupStatus,
+        BackupPhase, ColdBackup, ColdBackupStatus,
         conditions::{self, Finding, Type},
     },
     clock::{self, Moment},
@@ -58,8 +58,6 @@ const SOON: SignedDuration = SignedDuration::from_secs(30);
 const ENDING: Duration = Duration::from_secs(2);
 /// Between two looks at the objects, key and escrow of a proven backup.
 const CHECKUP: Duration = Duration::from_secs(6 * 3600);
-/// Between two looks for movers that no backup speaks for.
-const SWEEP: Duration = Duration::from_secs(600);
 
 /// Why a backup could not be taken further. The message goes into its conditions.
 #[derive(Debug, thiserror::Error)]
@@ -228,33 +226,7 @@ pub async fn run(ctx: Shared) {
         })
         .run(reconcile, failed, Arc::clone(&desk))
         .for_each(|_| std::future::ready(()));
-    tokio::join!(controller, sweep_for_ever(&desk));
-}
-
-async fn sweep_for_ever(desk: &Desk) {
-    loop {
-        tokio::time::sleep(SWEEP).await;
-        if let Err(error) = sweep(desk).await {
-            tracing::warn!(error = store::chain(&error), "failed to look for movers that no backup speaks for");
-        }
-    }
-}
-
-/// Removes Jobs that this operator made for backups whose objects are gone; their Secrets go with them.
-async fn sweep(desk: &Desk) -> Result<(), Error> {
-    let shard = desk.settings.selector();
-    let movers = ListParams::default().labels(&format!("{}={},{shard}", COMPONENT.0, COMPONENT.1));
-    let jobs: Api<Job> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
-    let backups: Api<ColdBackup> = Api::all(desk.client.clone());
-    for job in jobs.list(&movers).await.during("list the movers")? {
-        let (Some(name), uid) = (job.annotations().get(BACKUP), job.annotations().get(ACCOUNT_UID)) else { continue };
-        let backup = backups.get_opt(name).await.during("read the backup of a mover")?;
-        if backup.is_none_or(|b| Some(&b.spec.account_uid) != uid) {
-            tracing::info!(job = job.name_any(), backup = name, "removing a mover whose backup is gone");
-            jobs.delete(&job.name_any(), &DeleteParams::background()).await.map(drop).or_else(gone_is_fine).during("remove a mover")?;
-        }
-    }
-    Ok(())
+    tokio::join!(controller, sweep::for_ever(&desk));
 }
 
 /// Everything but the status wakes a backup, and a status that somebody wiped.

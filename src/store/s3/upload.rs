@@ -325,6 +325,20 @@ fn random() -> std::io::Result<[u8; 8]> {
 mod tests {
     use super::*;
 
+    #[tokio::test]
+    async fn a_part_that_waits_in_a_file_is_sent_as_it_came() {
+        let bytes: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+        let mut part = Part::of_size(LARGEST_IN_MEMORY + 1).await.unwrap();
+        for chunk in bytes.chunks(7_001) {
+            part.push(chunk).await.unwrap();
+        }
+        assert_eq!(part.len(), bytes.len());
+        let (body, crc, file) = part.into_body().await.unwrap();
+        assert_eq!(crc, objects::crc64nvme(&bytes));
+        assert!(body.collect().await.unwrap().into_bytes() == bytes);
+        std::fs::remove_file(file.unwrap()).unwrap();
+    }
+
     #[test]
     fn ten_thousand_parts_hold_the_largest_object() {
         let total: usize = (1..=10_000).map(part_size).sum();
