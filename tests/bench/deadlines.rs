@@ -50,17 +50,14 @@ pub async fn run() {
     tell("(a) deadlines spread over one minute");
     fleet.block(60).await.report(&mut table, "(a) spread over 60 s");
 
-    tell("everybody pays");
-    let paid = fleet.pay().await;
-    table.spread("all pay at once: payment to open login", &paid);
-    fleet.until_open().await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
-
-    tell("(b) the same second for all");
-    let (requests, metrics) = (Requests::now(&cluster.client).await, operator::metrics(&cluster.client).await);
-    let together = fleet.block(0).await;
-    let (requests_after, metrics_after) = (Requests::now(&cluster.client).await, operator::metrics(&cluster.client).await);
-    together.report(&mut table, "(b) the same second");
+    let concurrencies = std::env::var("BENCH_CONCURRENCY").unwrap_or_else(|_| at_once.to_string());
+    let mut bursts = vec![];
+    for concurrency in concurrencies.split_whitespace().map(|n| n.parse().unwrap_or_else(|_| panic!("{n} is no number"))) {
+        if concurrency != operator::concurrency(&cluster.client).await {
+            operator::set_concurrency(&cluster.client, concurrency).await;
+        }
+        bursts.push((concurrency, fleet.burst(&mut table, concurrency).await));
+    }
     drop(fleet);
 
     tell("the same without an operator: statements, then status patches");
@@ -68,23 +65,17 @@ pub async fn run() {
     let by_api = patch_statuses(&cluster, count, at_once).await;
     let last = |values: &[f64]| percentile(values, 1.0);
     let statements = format!("{count} times the same statements, {at_once} at once");
-    table.compared("(b) until the last login is shut", last(&together.shut), &statements, by_database);
-    table.compared("(b) until nobody is in any more", last(&together.empty), &statements, by_database);
     let patches = format!("{count} status patches, {at_once} at once");
-    table.compared("(b) until nobody is in any more", last(&together.empty), &patches, by_api);
-    table.compared("(b) until every status says Blocked", last(&together.reported), &patches, by_api);
-    table.print();
-
-    let mut table = Table::new("what the operator did in (b), from writing the billing states on");
-    for (step, mean, times) in operator::steps(&metrics, &metrics_after) {
-        table.figure(step, format!("{times} times, mean {}", time(mean)));
+    for (concurrency, Burst { seen, .. }) in &bursts {
+        let which = format!("(b) concurrency {concurrency}");
+        table.compared(format!("{which}: until the last login is shut"), last(&seen.shut), &statements, by_database);
+        table.compared(format!("{which}: until nobody is in any more"), last(&seen.empty), &patches, by_api);
+        table.compared(format!("{which}: until every status says Blocked"), last(&seen.reported), &patches, by_api);
     }
-    for (what, times) in requests_after.writes(&requests) {
-        table.figure(what, format!("{times} times"));
-    }
-    table.figure("requests of the operator: writes", requests_after.of_operator(&requests, "writes").to_string());
-    table.figure("requests of the operator: reads", requests_after.of_operator(&requests, "reads").to_string());
     table.print();
+    for (_, Burst { work, .. }) in bursts {
+        work.print();
+    }
 }
 
 /// The server of all accounts of a part.
@@ -122,6 +113,13 @@ impl Seen {
         table.spread(&format!("{which}: between two looks at the server"), &self.looks);
         table.figure(format!("{which}: processor time"), &self.processors);
     }
+}
+
+/// What followed from deadlines of the same second.
+struct Burst {
+    seen: Seen,
+    /// What the operator did meanwhile.
+    work: Table,
 }
 
 /// Accounts, each with a session in its database.
@@ -206,6 +204,32 @@ impl<'a> Fleet<'a> {
             looks: shut.looks,
             processors,
         }
+    }
+
+    /// Everybody pays, and then nobody does, with the same deadline for all.
+    async fn burst(&mut self, table: &mut Table, concurrency: usize) -> Burst {
+        let client = &self.cluster.client.clone();
+        tell(&format!("everybody pays, concurrency {concurrency}"));
+        let paid = self.pay().await;
+        table.spread(&format!("(b) concurrency {concurrency}, all pay at once: payment to open login"), &paid);
+        self.until_open().await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+
+        tell("(b) deadlines in the same second");
+        let (requests, metrics) = (Requests::now(client).await, operator::metrics(client).await);
+        let seen = self.block(0).await;
+        let (requests_after, metrics_after) = (Requests::now(client).await, operator::metrics(client).await);
+        seen.report(table, &format!("(b) concurrency {concurrency}"));
+        let mut work = Table::new(format!("what the operator did in (b), concurrency {concurrency}, from writing the billing states on"));
+        for (step, mean, times) in operator::steps(&metrics, &metrics_after) {
+            work.figure(step, format!("{times} times, mean {}", time(mean)));
+        }
+        for (what, times) in requests_after.writes(&requests) {
+            work.figure(what, format!("{times} times"));
+        }
+        work.figure("requests of the operator: writes", requests_after.of_operator(&requests, "writes").to_string());
+        work.figure("requests of the operator: reads", requests_after.of_operator(&requests, "reads").to_string());
+        Burst { seen, work }
     }
 
     /// Everybody pays at once. Seconds from each payment to the open login.

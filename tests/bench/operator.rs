@@ -7,10 +7,13 @@ use std::{
 };
 
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{
+    Api, Client, ResourceExt,
+    api::{ListParams, PostParams},
+};
 use serde_json::{Value, json};
 
-use super::cluster::{OPERATOR, setting};
+use super::cluster::{OPERATOR, eventually, setting};
 
 /// The operator's pod.
 pub async fn pod(client: &Client) -> Option<Pod> {
@@ -25,6 +28,25 @@ pub async fn concurrency(client: &Client) -> usize {
     let deployment = deployments.get("helpdesk-operator").await.unwrap();
     let arguments = deployment.spec.unwrap().template.spec.unwrap().containers[0].args.clone().unwrap();
     arguments.iter().find_map(|a| a.strip_prefix("--concurrency=")).unwrap().parse().unwrap()
+}
+
+/// Has it reconcile so many at once, and waits until the pod that does so is ready.
+pub async fn set_concurrency(client: &Client, at_once: usize) {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), OPERATOR);
+    let mut deployment = deployments.get("helpdesk-operator").await.unwrap();
+    let spec = deployment.spec.as_mut().unwrap();
+    // The old pod goes first: there is room for one.
+    spec.strategy = serde_json::from_value(json!({"type": "Recreate"})).unwrap();
+    let arguments = spec.template.spec.as_mut().unwrap().containers[0].args.as_mut().unwrap();
+    let place = arguments.iter_mut().find(|a| a.starts_with("--concurrency=")).unwrap();
+    *place = format!("--concurrency={at_once}");
+    let generation = deployments.replace("helpdesk-operator", &PostParams::default(), &deployment).await.unwrap().metadata.generation;
+    eventually("the operator with another concurrency", || async {
+        let status = deployments.get("helpdesk-operator").await.unwrap().status.unwrap_or_default();
+        (status.observed_generation >= generation && status.updated_replicas == Some(1) && status.available_replicas == Some(1))
+            .then_some(())
+    })
+    .await;
 }
 
 /// What the operator itself measured, by the line of its metrics without the value.

@@ -67,9 +67,9 @@ struct Look {
     inside: HashSet<String>,
 }
 
-const LOOK_AT_ALL: &str = "SELECT extract(epoch FROM clock_timestamp())::float8 AS at, \
-    ARRAY(SELECT left(rolname::text, -2) FROM pg_roles WHERE rolname ~ '^t_[0-9a-f]{16}_[ab]$' AND NOT rolcanlogin) AS shut, \
-    ARRAY(SELECT DISTINCT left(usename::text, -2) FROM pg_stat_activity WHERE usename ~ '^t_[0-9a-f]{16}_[ab]$') AS inside";
+const LOOK_AT_ALL: &str = r"SELECT extract(epoch FROM clock_timestamp())::float8 AS at,
+    ARRAY(SELECT left(rolname::text, -2) FROM pg_authid WHERE NOT rolcanlogin AND rolname LIKE 't\_%\__') AS shut,
+    ARRAY(SELECT DISTINCT left(usename::text, -2) FROM pg_stat_activity WHERE usename LIKE 't\_%\__') AS inside";
 
 async fn look(superuser: &mut PgConnection) -> Look {
     let row = sqlx::query(LOOK_AT_ALL).fetch_one(superuser).await.unwrap();
