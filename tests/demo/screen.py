@@ -11,7 +11,7 @@ import textwrap
 import threading
 import time
 
-WIDTH = 98
+WIDTH = min(98, shutil.get_terminal_size((100, 24)).columns - 2)
 COLOURS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "magenta": "35", "cyan": "36"}
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
