@@ -94,6 +94,8 @@ impl Driver {
     pub(in crate::database) async fn probe(&self, tenant: &Tenant, letter: Letter, password: &Password) -> Result<Probe, Error> {
         let step = "try the tenant's own credentials";
         let options = options(&self.address, &tenant.login(letter), password).database(&tenant.name);
+        // However many accounts are probed at once, the server has room for these sessions.
+        let turn = self.turn(&self.visits, step).await?;
         let attempt = async {
             match PgConnection::connect_with(&options).await {
                 Ok(session) => {
@@ -110,6 +112,7 @@ impl Driver {
         if self.within(ASK, step, attempt).await? {
             return Ok(Probe::LetIn);
         }
+        drop(turn);
         // Refused, but perhaps for another reason than that the login is shut: the catalog decides.
         let (roles, state) = self.look(tenant).await?;
         let shut = !state.role(&roles.own).is_some_and(|role| role.connects)
