@@ -154,7 +154,7 @@ async fn back_up(cluster: &Cluster, account: &Account) -> ColdBackup {
 async fn logged(pods: &Api<Pod>, pod: &str, message: &str) -> Option<f64> {
     let text = pods.logs(pod, &LogParams::default()).await.ok()?;
     let mut lines = text.lines().filter_map(|l| serde_json::from_str::<Value>(l).ok());
-    lines.rfind(|l| l["message"] == message)?["seconds"].as_f64()
+    lines.rfind(|l| l["fields"]["message"] == message)?["fields"]["seconds"].as_f64()
 }
 
 fn movers() -> ListParams {
