@@ -53,27 +53,33 @@ impl Work<'_> {
         self.scrub().await?;
         let certificate = certificate(self.desk, &uid, destroyed, self.now);
         self.home.entry.certificate = Some(certificate);
+        self.home.entry.owner_hash = None;
         self.home.entry.tombstone = Some(json!({"expiredAt": self.now.to_string()}));
         self.store().await
     }
 
-    /// Removes the owner's personal data from the object, from its last-applied copy, and from the Secret it names.
+    /// Removes what is personal from the object, from its last-applied copy, and from the Secret that it names.
     async fn scrub(&self) -> Result<(), Error> {
         const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-        if let Some(reference) = &self.account.spec.owner.secret_ref {
-            let api: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.desk.client.clone(), &reference.namespace);
-            let patch = json!({"data": {"name": null, "email": null}});
-            api.patch(&reference.name, &PatchParams::default(), &Patch::Merge(patch))
-                .await
-                .map(drop)
-                .or_else(namespace::gone_is_fine)
-                .during("scrub the owner's Secret")?;
-        } else {
-            let patch = json!({"spec": {"owner": {"name": "erased", "email": "erased@erased.invalid"}, "displayName": null}, "metadata": {"annotations": {LAST_APPLIED: null}}});
-            let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
-            api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.during("scrub the owner")?;
+        let spec = &self.account.spec;
+        let mut patch = json!({"spec": {"displayName": null}, "metadata": {"annotations": {LAST_APPLIED: null}}});
+        if spec.closure.is_some() {
+            patch["spec"]["closure"] = json!({"requestedBy": null});
         }
-        Ok(())
+        match &spec.owner.secret_ref {
+            None => patch["spec"]["owner"] = json!({"name": "erased", "email": "erased@erased.invalid"}),
+            Some(reference) => {
+                let api: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.desk.client.clone(), &reference.namespace);
+                let personal = json!({"data": {"name": null, "email": null}, "metadata": {"annotations": {LAST_APPLIED: null}}});
+                api.patch(&reference.name, &PatchParams::default(), &Patch::Merge(personal))
+                    .await
+                    .map(drop)
+                    .or_else(namespace::gone_is_fine)
+                    .during("scrub the owner's Secret")?;
+            }
+        }
+        let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
+        api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).during("scrub the owner")
     }
 }
 

@@ -110,9 +110,11 @@ async fn an_erasure_without_a_cold_backup_leaves_nothing_after_its_delay() {
     account.apply(json!({"closure": {"mode": "Erase", "coldBackup": false, "requestedBy": "ana@erase.example"}})).await;
     account.stage(Stage::Blocked).await;
     assert!(tenant.connect().await.is_err());
-    account.stage(Stage::Expired).await;
+    let expired = account.stage(Stage::Expired).await;
     assert_eq!(left_on_server(&tenant.database).await, 0);
     assert_eq!(account.backups().await.len(), 0);
+    let left = serde_json::to_string(&expired).unwrap();
+    assert!(!left.contains("ana@erase.example"), "the owner's address is left: {left}");
 }
 
 #[tokio::test]

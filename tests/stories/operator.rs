@@ -131,8 +131,8 @@ fn kubeconfig() -> PathBuf {
 }
 
 fn log_path(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
-    folder.join(format!("{name}.log"))
+    // Of this run alone: what an earlier one logged proves nothing.
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.log", std::process::id()))
 }
 
 /// A running operator; killed when it is let go.
