@@ -2,9 +2,20 @@
 
 use std::sync::Arc;
 
-use kube::{Client, runtime::events::Recorder};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder},
+};
 
-use crate::{api::SHARD_LABEL, clock::Moment, database::Servers, installation::Installation, store::Stores, telemetry::Telemetry};
+use crate::{
+    api::{SHARD_LABEL, conditions::Finding},
+    clock::Moment,
+    database::Servers,
+    installation::Installation,
+    store::Stores,
+    telemetry::Telemetry,
+};
 
 /// How this process was started.
 #[derive(Clone, Debug)]
@@ -50,6 +61,32 @@ pub struct Context {
     /// Reads the clock; the only way by which controllers learn the time.
     pub now: fn() -> Moment,
 }
+
+impl Context {
+    /// Publishes an event about an object. One that cannot be published is logged, and delays nothing.
+    pub async fn publish(&self, about: &ObjectReference, kind: EventType, reason: &str, note: &str, action: &str) {
+        let event = Event {
+            type_: kind,
+            reason: reason.to_owned(),
+            note: Some(note.chars().take(LONGEST_NOTE).collect()),
+            action: action.to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::warn!(object = about.name, %error, reason, "failed to publish an event");
+        }
+    }
+
+    /// Logs and publishes that something became usable, or why it did not.
+    pub async fn publish_readiness(&self, about: &ObjectReference, ready: &Finding) {
+        tracing::info!(object = about.name, reason = ready.reason, ready = ready.holds, "{}", ready.message);
+        let kind = if ready.holds == Some(true) { EventType::Normal } else { EventType::Warning };
+        self.publish(about, kind, &ready.reason, &ready.message, "Connect").await;
+    }
+}
+
+/// A little less than the API server takes.
+const LONGEST_NOTE: usize = 1000;
 
 /// The context as controllers hold it.
 pub type Shared = Arc<Context>;

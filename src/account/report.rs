@@ -3,7 +3,7 @@
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::events::{Event, EventType},
+    runtime::events::EventType,
 };
 use serde_json::json;
 
@@ -263,14 +263,5 @@ pub(super) async fn failure(desk: &Desk, account: &HelpDeskAccount, error: &Erro
 }
 
 async fn publish(desk: &Desk, account: &HelpDeskAccount, kind: EventType, reason: &str, note: &str, action: &str) {
-    let event = Event {
-        type_: kind,
-        reason: reason.to_owned(),
-        note: Some(note.chars().take(1000).collect()),
-        action: action.to_owned(),
-        secondary: None,
-    };
-    if let Err(error) = desk.recorder.publish(&event, &account.object_ref(&())).await {
-        tracing::warn!(%error, reason, "failed to publish an event");
-    }
+    desk.publish(&account.object_ref(&()), kind, reason, note, action).await;
 }

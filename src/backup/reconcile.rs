@@ -18,7 +18,7 @@ use kube::{
     runtime::{
         Config, Controller, PredicateConfig, WatchStreamExt,
         controller::Action,
-        events::{Event, EventType},
+        events::EventType,
         reflector::{self, ObjectRef},
         watcher,
     },
@@ -425,16 +425,7 @@ impl Work<'_> {
     }
 
     pub(super) async fn publish(&self, kind: EventType, reason: &str, note: &str) {
-        let event = Event {
-            type_: kind,
-            reason: reason.to_owned(),
-            note: Some(note.chars().take(1000).collect()),
-            action: "Look".into(),
-            secondary: None,
-        };
-        if let Err(error) = self.desk.recorder.publish(&event, &self.backup.object_ref(&())).await {
-            tracing::warn!(%error, reason, "failed to publish an event");
-        }
+        self.desk.publish(&self.backup.object_ref(&()), kind, reason, note, "Look").await;
     }
 }
 

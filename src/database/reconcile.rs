@@ -14,12 +14,7 @@ use kube::{
     Api, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams},
     core::PartialObjectMeta,
-    runtime::{
-        Config, Controller, Predicate, PredicateConfig, WatchStreamExt,
-        controller::Action,
-        events::{Event, EventType},
-        predicates, reflector, watcher,
-    },
+    runtime::{Config, Controller, Predicate, PredicateConfig, WatchStreamExt, controller::Action, predicates, reflector, watcher},
 };
 use tokio::time::Instant;
 
@@ -238,17 +233,7 @@ async fn report(
 
     let turned = !before.conditions.iter().any(|c| c.type_ == Type::Ready.name() && c.reason == ready.reason);
     if turned {
-        tracing::info!(server = name, reason = ready.reason, ready = ready.holds, "{}", ready.message);
-        let event = Event {
-            type_: if ready.holds == Some(true) { EventType::Normal } else { EventType::Warning },
-            reason: ready.reason,
-            note: Some(ready.message.chars().take(1000).collect()),
-            action: "Connect".into(),
-            secondary: None,
-        };
-        if let Err(error) = ctx.recorder.publish(&event, &server.object_ref(&())).await {
-            tracing::warn!(server = name, %error, "failed to publish an event");
-        }
+        ctx.publish_readiness(&server.object_ref(&()), &ready).await;
     }
     Ok(())
 }

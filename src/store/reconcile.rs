@@ -13,12 +13,7 @@ use futures::StreamExt;
 use kube::{
     Api, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams},
-    runtime::{
-        Config, Controller, PredicateConfig, WatchStreamExt,
-        controller::Action,
-        events::{Event, EventType},
-        predicates, reflector, watcher,
-    },
+    runtime::{Config, Controller, PredicateConfig, WatchStreamExt, controller::Action, predicates, reflector, watcher},
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant;
@@ -87,7 +82,7 @@ async fn reconcile(store: Arc<BackupStore>, desk: Arc<Desk>) -> Result<Action, E
     if status != before {
         write(&api, &store, &status).await?;
         if !before.conditions.iter().any(|c| c.type_ == Type::Ready.name() && c.reason == ready.reason) {
-            publish(&desk, &store, &ready).await;
+            desk.ctx.publish_readiness(&store.object_ref(&()), &ready).await;
         }
     }
     desk.backoff.succeeded(&name);
@@ -219,20 +214,6 @@ async fn write(api: &Api<BackupStore>, store: &BackupStore, status: &BackupStore
         .await
         .map(drop)
         .map_err(|e| unreadable(&name, e))
-}
-
-async fn publish(desk: &Desk, store: &BackupStore, ready: &Finding) {
-    tracing::info!(store = store.name_any(), reason = ready.reason, ready = ready.holds, "{}", ready.message);
-    let event = Event {
-        type_: if ready.holds == Some(true) { EventType::Normal } else { EventType::Warning },
-        reason: ready.reason.clone(),
-        note: Some(ready.message.chars().take(1000).collect()),
-        action: "Connect".into(),
-        secondary: None,
-    };
-    if let Err(error) = desk.ctx.recorder.publish(&event, &store.object_ref(&())).await {
-        tracing::warn!(store = store.name_any(), %error, "failed to publish an event");
-    }
 }
 
 fn unreadable(store: &str, source: kube::Error) -> Error {
