@@ -1,8 +1,8 @@
 //! What every controller is given: the cluster, the servers, the stores, and how this process was started.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::{api::core::v1::ObjectReference, jiff::SignedDuration};
 use kube::{
     Client,
     runtime::events::{Event, EventType, Recorder},
@@ -30,6 +30,10 @@ pub struct Settings {
     pub billing_lease: Option<(String, String)>,
     /// How many accounts are reconciled at once.
     pub concurrency: u16,
+    /// DNS servers that are asked for proofs of host names; none: those that the machine is set up with.
+    pub resolvers: Vec<SocketAddr>,
+    /// After this time the proof of a host name is asked for again.
+    pub prove_again: SignedDuration,
 }
 
 impl Settings {

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod context;
 pub mod crash;
 pub mod database;
+pub mod edge;
 pub mod http;
 pub mod installation;
 pub mod leader;

@@ -9,6 +9,7 @@ use std::{
 
 use clap::Args as ClapArgs;
 use futures::future::{FutureExt, Shared};
+use k8s_openapi::jiff::SignedDuration;
 use kube::{
     Client,
     runtime::events::{Recorder, Reporter},
@@ -46,6 +47,13 @@ pub struct Args {
     /// How many accounts are reconciled at once.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
+    /// A DNS server, as ADDRESS:PORT, that is asked whether a custom host name is the tenant's own; may be given several
+    /// times. Without it those of the machine are asked.
+    #[arg(long)]
+    resolver: Vec<SocketAddr>,
+    /// After how many seconds that is asked again.
+    #[arg(long, default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
+    prove_again: u32,
     /// Where /metrics is served.
     #[arg(long, default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)))]
     metrics: SocketAddr,
@@ -125,6 +133,8 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             image: args.image,
             billing_lease: args.billing_lease,
             concurrency: args.concurrency,
+            resolvers: args.resolver,
+            prove_again: SignedDuration::from_secs(args.prove_again.into()),
         },
         client,
         installation,

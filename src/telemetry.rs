@@ -38,6 +38,10 @@ pub struct Telemetry {
     pub lateness: Family<StageLabel, Histogram, fn() -> Histogram>,
     /// Accounts with a deadline that something delays.
     pub overdue: Gauge,
+    /// Looks at addresses from outside that found something wrong.
+    pub edge_probe_failures: Counter,
+    /// When the first certificate of a custom name runs out, in seconds since 1970; 0 without any.
+    pub edge_first_expiry: Gauge,
 }
 
 fn durations() -> Histogram {
@@ -52,12 +56,29 @@ impl Default for Telemetry {
         let step_failures = Family::default();
         let accounts = Family::default();
         let overdue = Gauge::default();
+        let edge_probe_failures = Counter::default();
+        let edge_first_expiry = Gauge::default();
         registry.register("driver_step_duration_seconds", "How long a step of a driver took", step_seconds.clone());
         registry.register("driver_step_failures", "Steps of a driver that failed", step_failures.clone());
         registry.register("accounts", "Accounts by stage", accounts.clone());
         registry.register("transition_lateness_seconds", "How long after it was due a stage was enforced", lateness.clone());
         registry.register("accounts_overdue", "Accounts with a deadline that something delays", overdue.clone());
-        Self { registry: Arc::new(Mutex::new(registry)), step_seconds, step_failures, accounts, lateness, overdue }
+        registry.register("edge_probe_failures", "Looks at addresses from outside that found something wrong", edge_probe_failures.clone());
+        registry.register(
+            "edge_first_certificate_expiry_timestamp_seconds",
+            "When the first certificate of a custom name runs out; 0 without any",
+            edge_first_expiry.clone(),
+        );
+        Self {
+            registry: Arc::new(Mutex::new(registry)),
+            step_seconds,
+            step_failures,
+            accounts,
+            lateness,
+            overdue,
+            edge_probe_failures,
+            edge_first_expiry,
+        }
     }
 }
 

@@ -41,6 +41,8 @@ pub(super) struct Settled {
     pub refused: Option<Refused>,
     /// What was done, for the report.
     pub findings: Vec<crate::api::conditions::Finding>,
+    /// The tenant's host names.
+    pub domains: Vec<crate::api::account::DomainStatus>,
 }
 
 impl Settled {
@@ -91,7 +93,7 @@ pub(super) async fn settle(
     realized: Realized,
     now: Moment,
 ) -> Result<Settled, Error> {
-    let Realized { decided, waiting_on, complete, restored, findings, wake_at } = realized;
+    let Realized { decided, waiting_on, complete, restored, findings, domains, wake_at } = realized;
     let Decided { mut home, verdict, refused } = decided;
     let mut entered = false;
     if restored {
@@ -118,7 +120,7 @@ pub(super) async fn settle(
     let look_again = (!again.blockers.is_empty()).then(|| now + OVERDUE_PATIENCE);
     let wake_at = [again.wake_at, wake_at, soon, look_again].into_iter().flatten().min();
     let blockers = if again.step == Step::Stay { again.blockers } else { verdict.blockers };
-    Ok(Settled { home, next: again.next, blockers, overdue_since: again.overdue_since, wake_at, waiting_on, refused, findings })
+    Ok(Settled { home, next: again.next, blockers, overdue_since: again.overdue_since, wake_at, waiting_on, refused, findings, domains })
 }
 
 async fn store(desk: &Desk, home: &mut Home, record: Record, now: Moment) -> Result<(), Error> {

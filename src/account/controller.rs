@@ -9,7 +9,7 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Api, Resource, ResourceExt,
-    core::PartialObjectMeta,
+    core::{DynamicObject, PartialObjectMeta},
     runtime::{
         Config, Controller, PredicateConfig, WatchStreamExt,
         controller::Action,
@@ -23,10 +23,15 @@ use super::{
     desk::{Caches, Census, Desk},
     error::Error,
     reconcile::reconcile,
+    web,
 };
 use crate::{
-    api::{ACCOUNT_LABEL, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskPlan, conditions},
+    api::{ACCOUNT_LABEL, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, conditions},
     context::Shared,
+    edge::{
+        objects::{self, Kind},
+        proof::Proofs,
+    },
     retry::Backoff,
 };
 
@@ -70,6 +75,22 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), labelled()).default_backoff().touched_objects();
     let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled()).default_backoff().touched_objects();
 
+    let (classes, class_writer) = reflector::store();
+    let class_stream = watcher(Api::<HelpDeskClass>::all(client.clone()), config())
+        .default_backoff()
+        .reflect(class_writer)
+        .touched_objects()
+        .predicate_filter(predicates::generation, PredicateConfig::default());
+
+    let (claims, claim_writer) = reflector::store();
+    let claim_stream = watcher(Api::<DomainClaim>::all(client.clone()), config())
+        .default_backoff()
+        .modify(|claim| claim.managed_fields_mut().clear())
+        .reflect(claim_writer)
+        .touched_objects();
+
+    let (edge, edge_streams) = objects::watch(&client);
+
     let of_plan = {
         let accounts = accounts.clone();
         move |plan: HelpDeskPlan| {
@@ -90,24 +111,51 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
                 .collect::<Vec<_>>()
         }
     };
+    // Whatever is shared by tenants, a class or a Gateway, wakes those whose plan has a Gateway at all.
+    let published = {
+        let (accounts, plans) = (accounts.clone(), plans.clone());
+        move || {
+            let plans: Vec<_> = plans.state().into_iter().filter(|p| p.spec.placements.iter().any(|p| p.gateway.is_some())).collect();
+            let has = move |account: &HelpDeskAccount| plans.iter().any(|p| p.name_any() == account.spec.plan);
+            accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
+        }
+    };
+    let of_class = {
+        let published = published.clone();
+        move |_: HelpDeskClass| published()
+    };
     let desk = Arc::new(Desk {
         ctx: ctx.clone(),
-        caches: Caches { plans, servers, backups },
+        caches: Caches { plans, servers, backups, classes, claims, edge },
         backoff: Backoff::default(),
         census: Census::default(),
+        web: web::Memory::default(),
+        proofs: Proofs::new(&ctx.settings.resolvers, ctx.settings.prove_again),
     });
 
-    Controller::for_stream(account_stream, accounts)
+    let mut controller = Controller::for_stream(account_stream, accounts)
         .with_config(Config::default().concurrency(ctx.settings.concurrency))
         .watches_stream(plan_stream, of_plan)
         .watches_stream(server_stream, of_server)
         .watches_stream(backup_stream, |backup: ColdBackup| [ObjectRef::new(&backup.spec.account)])
         .watches_stream(namespaces, |o| owner(&o))
         .watches_stream(secrets, |o| owner(&o))
-        .graceful_shutdown_on(shutdown)
-        .run(reconcile, failed, desk)
-        .for_each(|_| std::future::ready(()))
-        .await;
+        .watches_stream(class_stream, of_class)
+        .watches_stream(claim_stream, |claim: DomainClaim| [ObjectRef::new(&claim.spec.account)]);
+    for (kind, stream) in edge_streams {
+        let published = published.clone();
+        let stream =
+            stream.predicate_filter(move |object: &DynamicObject| Some(what_of_the_edge(kind, object)), PredicateConfig::default());
+        controller = controller.watches_stream_with(
+            stream,
+            move |object: DynamicObject| match object.labels().get(ACCOUNT_LABEL) {
+                Some(name) => vec![ObjectRef::new(name)],
+                None => published(),
+            },
+            kind.resource(),
+        );
+    }
+    controller.graceful_shutdown_on(shutdown).run(reconcile, failed, desk).for_each(|_| std::future::ready(())).await;
 }
 
 fn owner<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<HelpDeskAccount>>
@@ -142,6 +190,27 @@ fn server_turns(server: &DatabaseServer) -> Option<u64> {
     let ready = server.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, conditions::Type::Ready));
     ready.hash(&mut hasher);
     Some(hasher.finish())
+}
+
+/// What of an object of the edge wakes an account: that it was edited or deleted, and what the gateway says of it. Of a
+/// Gateway not how many routes it has, which changes with every tenant.
+fn what_of_the_edge(kind: Kind, object: &DynamicObject) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    object.metadata.uid.hash(&mut hasher);
+    object.metadata.generation.hash(&mut hasher);
+    object.metadata.deletion_timestamp.is_some().hash(&mut hasher);
+    object.metadata.labels.hash(&mut hasher);
+    object.metadata.annotations.hash(&mut hasher);
+    let status = &object.data["status"];
+    match kind {
+        Kind::Gateway | Kind::GatewayClass => {
+            for part in [&status["conditions"], &status["addresses"]] {
+                part.to_string().hash(&mut hasher);
+            }
+        }
+        _ => status.to_string().hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 fn failed(account: Arc<HelpDeskAccount>, error: &Error, desk: Arc<Desk>) -> Action {

@@ -5,8 +5,9 @@ use std::{collections::HashMap, sync::Mutex};
 use kube::runtime::reflector::Store;
 
 use crate::{
-    api::{ColdBackup, DatabaseServer, HelpDeskPlan},
+    api::{ColdBackup, DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskPlan},
     context::{Context, Shared},
+    edge::{objects::Objects, proof::Proofs},
     lifecycle::Stage,
     retry::Backoff,
     telemetry::StageLabel,
@@ -20,6 +21,12 @@ pub(super) struct Caches {
     pub servers: Store<DatabaseServer>,
     /// All backups.
     pub backups: Store<ColdBackup>,
+    /// All classes.
+    pub classes: Store<HelpDeskClass>,
+    /// All claims of host names.
+    pub claims: Store<DomainClaim>,
+    /// Gateways, routes and what belongs to them.
+    pub edge: Objects,
 }
 
 /// What a reconcile is given.
@@ -32,6 +39,10 @@ pub(super) struct Desk {
     pub backoff: Backoff,
     /// The stages last seen, for the metrics.
     pub census: Census,
+    /// What was seen of addresses last.
+    pub web: super::web::Memory,
+    /// Proofs of host names.
+    pub proofs: Proofs,
 }
 
 /// The context, for short.

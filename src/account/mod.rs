@@ -4,8 +4,8 @@
 //! 2. [`observe`] reads everything else that the decision needs; what cannot be read is unknown.
 //! 3. [`crate::lifecycle`] absorbs what was seen into the record and decides. Pure.
 //! 4. [`advance`] stores the decision in the ledger, before any effect.
-//! 5. [`world`] says what the stage wants of database, namespace and backups. Pure.
-//! 6. [`realize`] makes it so, with [`backups`], [`comeback`] and [`ending`]; every effect is idempotent and guarded by
+//! 5. [`world`] says what the stage wants of database, namespace, addresses and backups. Pure.
+//! 6. [`realize`] makes it so, with [`web`], [`backups`], [`comeback`] and [`ending`]; every effect is idempotent and guarded by
 //!    an ownership marker.
 //! 7. [`report`] writes the status where it differs, and events where something turned.
 //!
@@ -18,6 +18,7 @@ mod backups;
 mod comeback;
 mod controller;
 mod desk;
+mod domains;
 mod ending;
 mod error;
 mod home;
@@ -27,6 +28,7 @@ mod observe;
 mod realize;
 mod reconcile;
 mod report;
+mod web;
 pub mod world;
 
 pub use controller::run;

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     api::{
         HelpDeskAccount, ROTATE_PASSWORD,
+        account::DomainStatus,
         conditions::{Finding, Type},
         plan::HelpDeskPlan,
     },
@@ -40,6 +41,8 @@ pub(super) struct Realized {
     pub restored: bool,
     /// What is true of the parts.
     pub findings: Vec<Finding>,
+    /// The tenant's host names.
+    pub domains: Vec<DomainStatus>,
     /// When a part wants to be looked at again.
     pub wake_at: Option<Moment>,
 }
@@ -55,6 +58,7 @@ pub(super) struct Work<'a> {
     pub(super) entering: bool,
     pub(super) waiting_on: Vec<String>,
     pub(super) findings: Vec<Finding>,
+    pub(super) domains: Vec<DomainStatus>,
     pub(super) wake_at: Option<Moment>,
 }
 
@@ -69,7 +73,7 @@ pub(super) async fn realize(
     let Decided { home, verdict, refused } = decided;
     let entering = home.entry.record.enforced_at.is_none();
     let may_act = !account.spec.paused && (!entering || verdict.step != Step::Stay);
-    let mut work = Work { desk, account, seen, home, now, entering, waiting_on: vec![], findings: vec![], wake_at: None };
+    let mut work = Work { desk, account, seen, home, now, entering, waiting_on: vec![], findings: vec![], domains: vec![], wake_at: None };
     let mut restored = false;
     if may_act {
         work.copy_hold().await?;
@@ -79,9 +83,9 @@ pub(super) async fn realize(
             work.stage().await?;
         }
     }
-    let Work { home, waiting_on, findings, wake_at, .. } = work;
+    let Work { home, waiting_on, findings, domains, wake_at, .. } = work;
     let complete = may_act && waiting_on.is_empty() && verdict.step != Step::Restore;
-    Ok(Realized { decided: Decided { home, verdict, refused }, waiting_on, complete, restored, findings, wake_at })
+    Ok(Realized { decided: Decided { home, verdict, refused }, waiting_on, complete, restored, findings, domains, wake_at })
 }
 
 impl Work<'_> {
@@ -92,6 +96,7 @@ impl Work<'_> {
             Database::Shut => self.shut().await?,
             Database::Gone => self.gone().await?,
         }
+        self.web(world.web).await;
         if !world.namespace {
             self.remove_namespace().await?;
         }

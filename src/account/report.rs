@@ -95,6 +95,7 @@ fn build(
         next_transition_time: settled.next.map(|n| Time(n.at)),
         data_gone_by: record.data_gone_by.filter(|_| record.stage != Stage::Expired).map(Time),
         url: url(account, seen, record.stage),
+        domains: settled.domains.clone(),
         billing: None,
         database: Some(DatabaseRef {
             server: settled.home.server.name.clone(),
@@ -163,14 +164,16 @@ fn ready(account: &HelpDeskAccount, settled: &Settled) -> Finding {
     if record.enforced_at.is_none() {
         return Finding::no(Type::Ready, "Progressing", format!("entering {}", record.stage.name()));
     }
-    match record.stage {
-        stage if stage.is_open() => Finding::yes(Type::Ready, "Open", "everything that the stage demands is in place"),
-        Stage::Expired => Finding::yes(
+    let web = settled.findings.iter().find(|f| f.kind == Type::EdgeReady && f.holds != Some(true));
+    match (record.stage, web) {
+        (stage, Some(web)) if stage.is_open() => Finding::no(Type::Ready, web.reason.clone(), web.message.clone()),
+        (stage, None) if stage.is_open() => Finding::yes(Type::Ready, "Open", "everything that the stage demands is in place"),
+        (Stage::Expired, _) => Finding::yes(
             Type::Ready,
             "Expired",
             "nothing of this account is left; status.certificate is the proof. A payment brings nothing back: create a new account",
         ),
-        stage => Finding::yes(Type::Ready, "Closed", format!("{} is enforced", stage.name())),
+        (stage, _) => Finding::yes(Type::Ready, "Closed", format!("{} is enforced", stage.name())),
     }
 }
 

@@ -13,6 +13,20 @@ pub enum Database {
     Gone,
 }
 
+/// What is wanted of the tenant's addresses on the web.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Web {
+    /// They lead to the app, under the tenant's policy.
+    Live,
+    /// They answer that the account is suspended.
+    Suspended,
+    /// They lead nowhere.
+    Gone {
+        /// Whether the names are kept for the account; otherwise their quarantine begins.
+        reserved: bool,
+    },
+}
+
 /// What is wanted of the tenant's backups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backups {
@@ -33,21 +47,35 @@ pub struct World {
     pub database: Database,
     /// Whether the tenant has a namespace, with its configuration and the Secret with its credentials.
     pub namespace: bool,
+    /// The tenant's addresses.
+    pub web: Web,
     /// The tenant's backups.
     pub backups: Backups,
     /// Whether personal data of the owner is kept.
     pub personal_data: bool,
 }
 
+const KEPT: Web = Web::Gone { reserved: true };
+
 /// What the stage wants: the table of the product, row by row.
 pub const fn wanted(stage: Stage) -> World {
     match stage {
         Stage::Trial | Stage::Active => {
-            World { database: Database::Open, namespace: true, backups: Backups::Scheduled, personal_data: true }
+            World { database: Database::Open, namespace: true, web: Web::Live, backups: Backups::Scheduled, personal_data: true }
         }
-        Stage::Blocked => World { database: Database::Shut, namespace: true, backups: Backups::Frozen, personal_data: true },
-        Stage::Terminated => World { database: Database::Shut, namespace: false, backups: Backups::Frozen, personal_data: true },
-        Stage::Deleted => World { database: Database::Gone, namespace: false, backups: Backups::FrozenOnly, personal_data: true },
-        Stage::Expired => World { database: Database::Gone, namespace: false, backups: Backups::Gone, personal_data: false },
+        Stage::Blocked => {
+            World { database: Database::Shut, namespace: true, web: Web::Suspended, backups: Backups::Frozen, personal_data: true }
+        }
+        Stage::Terminated => World { database: Database::Shut, namespace: false, web: KEPT, backups: Backups::Frozen, personal_data: true },
+        Stage::Deleted => {
+            World { database: Database::Gone, namespace: false, web: KEPT, backups: Backups::FrozenOnly, personal_data: true }
+        }
+        Stage::Expired => World {
+            database: Database::Gone,
+            namespace: false,
+            web: Web::Gone { reserved: false },
+            backups: Backups::Gone,
+            personal_data: false,
+        },
     }
 }

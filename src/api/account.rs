@@ -122,10 +122,14 @@ pub struct Domain {
     pub slug: String,
     /// Host names of the tenant's own.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16), inner(length(min = 4, max = 253)))]
+    #[schemars(length(max = 15), inner(length(min = 4, max = 253)))]
     #[x_kube(validation = Rule::new("self.all(h, h.matches('^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?[.])+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$'))").message("custom host names are written in lower case without wildcard, port or final dot, such as help.acme.example"))]
     #[x_kube(validation = Rule::new("self.all(h, self.exists_one(o, o == h))").message("every custom host name may be listed once"))]
     pub custom: Vec<String>,
+    /// The certificate of the custom host names, where the plan has no issuer: a Secret of type kubernetes.io/tls that
+    /// carries the annotation helpdesk-operator.io/for-account with this account's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_secret: Option<SecretRef>,
 }
 
 /// What a tenant asks for beyond the plan.
@@ -143,6 +147,11 @@ pub struct Security {
     /// Whether agents need a second factor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require_totp: Option<bool>,
+    /// Mutual TLS on the agent panel: the authorities whose client certificates agents must show, as PEM.
+    #[serde(default, rename = "agentClientCA", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 64, max = 65536))]
+    #[x_kube(validation = Rule::new("self.startsWith('-----BEGIN CERTIFICATE-----')").message("agentClientCA is one or more certificates in PEM, beginning with -----BEGIN CERTIFICATE-----"))]
+    pub agent_client_ca: Option<String>,
 }
 
 /// A TLS version that may be asked for; older ones are never offered.
@@ -240,6 +249,10 @@ pub struct HelpDeskAccountStatus {
     /// The tenant's main address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
+    /// Every host name of the account, with what is true of it at the gateway.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["host".into()]))]
+    pub domains: Vec<DomainStatus>,
     /// What billing says; written by billing and by nobody else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billing: Option<Billing>,
@@ -255,10 +268,59 @@ pub struct HelpDeskAccountStatus {
     /// The proof that nothing is left; present from Expired on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
-    /// Ready, DatabaseReady, BackupsCurrent, BlockEnforced, Held, Overdue, Stalled, Reconciling.
+    /// Ready, DatabaseReady, EdgeReady, BackupsCurrent, BlockEnforced, Held, Overdue, Stalled, Reconciling.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// What is true of one host name.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DomainStatus {
+    /// The host name.
+    pub host: String,
+    /// What it is to the account.
+    #[serde(rename = "use")]
+    pub used_as: super::DomainUse,
+    /// What requests to it get.
+    pub state: DomainState,
+    /// A sentence for people; says what to do where somebody has to do something.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The DNS record that proves a custom name, while it is asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<Challenge>,
+    /// When the certificate of a custom name runs out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_expires_at: Option<Time>,
+}
+
+/// What requests to a host name get.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DomainState {
+    /// The app.
+    Live,
+    /// A redirect to the present address.
+    Redirecting,
+    /// The page that says that the account is suspended.
+    Suspended,
+    /// Nothing: it waits for something that the message names.
+    Withheld,
+    /// Nothing: the account has not proved that the name is its own.
+    Unproven,
+    /// Nothing: the name is another account's, or reserved.
+    Refused,
+}
+
+/// A DNS record of type TXT that proves that a name is the tenant's own.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Challenge {
+    /// The record's name.
+    pub record: String,
+    /// Its value.
+    pub value: String,
 }
 
 /// What billing says of the account, in Stripe's words for the state of a subscription.

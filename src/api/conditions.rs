@@ -15,6 +15,8 @@ pub enum Type {
     Stalled,
     /// The tenant can log in to its database.
     DatabaseReady,
+    /// The tenant's addresses answer as the stage demands, seen from outside.
+    EdgeReady,
     /// The newest verified backup is not older than the schedule allows.
     BackupsCurrent,
     /// Nobody of the tenant gets in: a probe with the tenant's own credentials was refused.
@@ -37,6 +39,7 @@ impl Type {
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
             Self::DatabaseReady => "DatabaseReady",
+            Self::EdgeReady => "EdgeReady",
             Self::BackupsCurrent => "BackupsCurrent",
             Self::BlockEnforced => "BlockEnforced",
             Self::Held => "Held",

@@ -8,6 +8,8 @@ pub mod backup_store;
 pub mod cold_backup;
 pub mod conditions;
 pub mod database_server;
+pub mod domain_claim;
+pub mod help_desk_class;
 pub mod plan;
 mod window;
 
@@ -15,6 +17,8 @@ pub use account::{Billing, BillingState, Closure, ClosureMode, HelpDeskAccount, 
 pub use backup_store::{BackupStore, BackupStoreSpec, BackupStoreStatus};
 pub use cold_backup::{BackupPhase, BackupReason, ColdBackup, ColdBackupSpec, ColdBackupStatus};
 pub use database_server::{DatabaseServer, DatabaseServerSpec, DatabaseServerStatus, Engine};
+pub use domain_claim::{DomainClaim, DomainClaimSpec, DomainUse};
+pub use help_desk_class::{Audience, HelpDeskClass, HelpDeskClassSpec, SecondFactor};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use plan::{ClockPolicy, HelpDeskPlan, HelpDeskPlanSpec, Lifecycle, VerifyMode};
 pub use window::{ParseWindow, Window};
@@ -32,6 +36,8 @@ pub const ACCOUNT_UID: &str = "helpdesk-operator.io/account-uid";
 pub const CONFIRM_DELETE: &str = "helpdesk-operator.io/confirm-delete";
 /// Annotation by which a person with the `adopt` verb lets an account take over what the named uid left behind.
 pub const ADOPT: &str = "helpdesk-operator.io/adopt";
+/// Annotation on a Secret with a certificate: the account that may use it.
+pub const FOR_ACCOUNT: &str = "helpdesk-operator.io/for-account";
 /// Annotation that asks for a new database password; any value that was not seen before asks once.
 pub const ROTATE_PASSWORD: &str = "helpdesk-operator.io/rotate-password";
 /// Annotation on a DatabaseServer by which a person lets a tripped brake go: a time in RFC 3339.
@@ -47,6 +53,8 @@ pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
         ("databaseservers.yaml", DatabaseServer::crd()),
         ("backupstores.yaml", BackupStore::crd()),
         ("coldbackups.yaml", ColdBackup::crd()),
+        ("domainclaims.yaml", DomainClaim::crd()),
+        ("helpdeskclasses.yaml", HelpDeskClass::crd()),
     ]
 }
 

@@ -49,6 +49,9 @@ pub struct HelpDeskPlanSpec {
     /// The least that every tenant of this plan gets; an account may only tighten it.
     #[serde(default)]
     pub security: PlanSecurity,
+    /// What people read at a blocked tenant's addresses.
+    #[serde(default)]
+    pub suspended_page: SuspendedPage,
 }
 
 /// Whether running clocks follow an edited plan.
@@ -195,9 +198,37 @@ pub struct Placement {
     #[schemars(length(min = 3, max = 200))]
     #[x_kube(validation = Rule::new("self.matches('^([a-z0-9]([a-z0-9-]*[a-z0-9])?[.])+[a-z]([a-z0-9-]*[a-z0-9])?$')").message("domainBase is a domain in lower case without wildcard or final dot, such as helpdesk.example"))]
     pub domain_base: String,
-    /// The Gateway that publishes them.
+    /// The Gateway that publishes them; without one, tenants have no address on the web.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayRef>,
+    /// Who certifies custom domains by cert-manager; without it, an account names a Secret with a certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_issuer: Option<IssuerRef>,
+}
+
+/// An issuer of cert-manager.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IssuerRef {
+    /// Its name.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Its kind; an `Issuer` would have to be in every tenant's namespace.
+    #[serde(default = "cluster_issuer")]
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Z][A-Za-z0-9]*$"))]
+    pub kind: String,
+    /// Its API group.
+    #[serde(default = "cert_manager")]
+    #[schemars(length(min = 1, max = 100), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub group: String,
+}
+
+fn cluster_issuer() -> String {
+    "ClusterIssuer".into()
+}
+
+fn cert_manager() -> String {
+    "cert-manager.io".into()
 }
 
 /// A Gateway.
@@ -210,10 +241,26 @@ pub struct GatewayRef {
     /// Its namespace.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub namespace: String,
+    /// In whose words policies are written.
+    #[serde(default)]
+    pub driver: GatewayDriver,
+}
+
+/// In whose words policies are written for a Gateway.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum GatewayDriver {
+    /// By the controller that the Gateway's class names: Envoy Gateway in its own, every other in the Gateway API's.
+    #[default]
+    Auto,
+    /// Envoy Gateway, 1.9 or later.
+    EnvoyGateway,
+    /// The Gateway API and nothing else. It has no words for address lists, second factors and TLS versions: accounts
+    /// that ask for them are not published.
+    GatewayAPI,
 }
 
 /// The least that every tenant gets.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlanSecurity {
     /// The lowest TLS version.
@@ -227,4 +274,81 @@ pub struct PlanSecurity {
     /// Whether agents need a second factor.
     #[serde(default)]
     pub require_totp: bool,
+    /// Who asks for the second factor where the app cannot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oidc: Option<Oidc>,
+    /// How many requests a minute a tenant's API paths take, over all clients and for each proxy of the gateway.
+    #[serde(default = "ten_a_second")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub api_requests_per_minute: i32,
+}
+
+fn ten_a_second() -> i32 {
+    600
+}
+
+impl Default for PlanSecurity {
+    fn default() -> Self {
+        Self {
+            min_tls: TlsVersion::default(),
+            agent_allow: vec![],
+            require_totp: false,
+            oidc: None,
+            api_requests_per_minute: ten_a_second(),
+        }
+    }
+}
+
+/// A provider of OpenID Connect that asks agents for a second factor.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Oidc {
+    /// Its issuer.
+    #[schemars(length(min = 9, max = 253))]
+    #[x_kube(validation = Rule::new("self.startsWith('https://')").message("issuer is an https:// address"))]
+    pub issuer: String,
+    /// The client's id there. Every tenant's address with the path /oauth2/callback must be a redirect URI of it.
+    #[serde(rename = "clientID")]
+    #[schemars(length(min = 1, max = 253))]
+    pub client_id: String,
+    /// A Secret in the operator's namespace with the key `client-secret`.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
+    pub client_secret: String,
+    /// Where its keys are published; Envoy must be able to reach it and trust its certificate.
+    #[serde(rename = "jwksURI")]
+    #[schemars(length(min = 9, max = 253))]
+    #[x_kube(validation = Rule::new("self.startsWith('https://')").message("jwksURI is an https:// address"))]
+    pub jwks_uri: String,
+    /// Where people log in; left out: read from the issuer's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 9, max = 253))]
+    pub authorization_endpoint: Option<String>,
+    /// Where codes are exchanged; left out: read from the issuer's configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 9, max = 253))]
+    pub token_endpoint: Option<String>,
+    /// What the claim `amr` must hold for the second factor to count (RFC 8176).
+    #[serde(default = "otp")]
+    #[schemars(length(min = 1, max = 64))]
+    pub amr: String,
+}
+
+fn otp() -> String {
+    "otp".into()
+}
+
+/// What people read on the page that a blocked tenant's addresses answer with.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SuspendedPage {
+    /// Instead of the sentences for customers and owners, in all languages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 400))]
+    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{202a}-\\x{202e}\\x{2066}-\\x{2069}]')").message("text must not contain control characters or characters that turn the direction of text"))]
+    pub text: Option<String>,
+    /// Where an owner can settle the account.
+    #[serde(default, rename = "billingURL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 9, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^https://[A-Za-z0-9._~:/?#@!$&()*+,;=-]+$')").message("billingURL is an https:// address"))]
+    pub billing_url: Option<String>,
 }

@@ -1,0 +1,333 @@
+//! The tenant's addresses on the web: which names it has, what they answer, and whether that was seen from outside.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+    sync::Mutex,
+    time::Duration,
+};
+
+use k8s_openapi::jiff::SignedDuration;
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+
+use super::{
+    domains::{self, Name},
+    home,
+    realize::Work,
+    world,
+};
+use crate::{
+    api::{
+        DomainUse, HelpDeskClass, Time,
+        account::{DomainState, TlsVersion},
+        conditions::{Finding, Type},
+        plan::Placement,
+    },
+    clock::Moment,
+    edge::{
+        self, Error,
+        apply::{self, Owner, Word},
+        certificate::Leaf,
+        claims, envoy_gateway,
+        gateway::{self, Driver, Gateway},
+        look,
+        objects::Kind,
+        page,
+        policy::{self, Policy},
+        site::{Answer, Site, Wanted},
+    },
+    lifecycle::Known,
+};
+
+/// How often addresses are looked at from outside while nothing changes.
+const PROBE_EVERY: SignedDuration = SignedDuration::from_mins(30);
+
+/// How long a gateway may take to do what it has accepted before that counts as a failure.
+const SETTLING: u32 = 20;
+
+/// How often, in that time, it is looked whether it has.
+const LOOK_EVERY: Duration = Duration::from_millis(150);
+
+/// How soon to look again after something did not answer as it should.
+pub(super) const AGAIN: SignedDuration = SignedDuration::from_secs(5);
+
+/// What is remembered of addresses, by account: when they were last seen to answer as they should, in which form of
+/// their objects, and when the first certificate runs out.
+#[derive(Default)]
+pub(super) struct Memory(Mutex<HashMap<String, Remembered>>);
+
+#[derive(Clone, Copy, Default)]
+struct Remembered {
+    seen_right: Option<(u64, Moment)>,
+    first_expiry: Option<Moment>,
+}
+
+impl Memory {
+    fn of(&self, uid: &str) -> Remembered {
+        self.lock().get(uid).copied().unwrap_or_default()
+    }
+
+    /// Remembers, or forgets; returns when the first certificate of all runs out.
+    fn put(&self, uid: &str, what: Option<Remembered>) -> Option<Moment> {
+        let mut all = self.lock();
+        match what {
+            Some(what) => all.insert(uid.to_owned(), what),
+            None => all.remove(uid),
+        };
+        all.values().filter_map(|r| r.first_expiry).min()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Remembered>> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Why addresses are not as they are wanted: one word for programs and a sentence.
+struct Withheld(&'static str, String);
+
+impl Work<'_> {
+    /// Makes the tenant's addresses as the stage wants them. What goes wrong is told and tried again; it keeps nothing
+    /// else of the account from being done.
+    pub(super) async fn web(&mut self, wanted: world::Web) {
+        let placement = match self.plan() {
+            Ok(plan) => home::placement(plan, self.account).ok().cloned(),
+            Err(_) => None,
+        };
+        let gateway = placement.as_ref().and_then(|p| p.gateway.clone().map(|g| (p.clone(), g)));
+        let done = match (wanted, gateway) {
+            (world::Web::Live | world::Web::Suspended, Some((placement, reference))) => {
+                match gateway::look(&self.desk.caches.edge, &reference, &placement.domain_base).await {
+                    Ok(gateway) => self.publish(&placement, &gateway, wanted).await,
+                    // What cannot be told to show the page is taken away: that is refused too.
+                    Err(why) if wanted == world::Web::Suspended => self.take_down().await.map(|_| Err(Withheld("GatewayUnusable", why))),
+                    Err(why) => Ok(Err(Withheld("GatewayUnusable", why))),
+                }
+            }
+            (world::Web::Live | world::Web::Suspended, None) => match self.take_down().await {
+                Ok(_) => return,
+                Err(error) => Err(error),
+            },
+            (world::Web::Gone { .. }, _) => self.unpublish(wanted).await.map(|()| Ok(())),
+        };
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(Withheld(reason, why))) => self.not_ready(wanted, Finding::no(Type::EdgeReady, reason, why)),
+            Err(error) => {
+                let told = crate::store::chain(&error);
+                tracing::warn!(error = told, "the edge could not be made as it is wanted");
+                self.not_ready(wanted, Finding::unknown(Type::EdgeReady, "GatewayUnreachable", told));
+            }
+        }
+    }
+
+    /// Open stages go on without their address; a closed one is not enforced before its addresses are seen to refuse.
+    fn not_ready(&mut self, wanted: world::Web, finding: Finding) {
+        if wanted != world::Web::Live {
+            self.waiting_on.push(finding.message.clone());
+        }
+        self.findings.push(finding);
+        self.wake(self.now + AGAIN);
+    }
+
+    async fn publish(&mut self, placement: &Placement, gateway: &Gateway, wanted: world::Web) -> Result<Result<(), Withheld>, Error> {
+        let live = wanted == world::Web::Live;
+        let Some(namespace) = self.home.entry.namespace.as_ref().map(|n| n.name.clone()) else { return Ok(Ok(())) };
+        let plan = match &self.seen.plan {
+            Known::Known(plan) => plan.clone(),
+            Known::Unknown(why) => return Ok(Err(Withheld("NoPlan", why.clone()))),
+        };
+        let mut names = self.names(placement, live).await?;
+        let class = plan.spec.class.as_ref().and_then(|name| self.desk.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name)));
+        let security = self.account.spec.security.as_ref();
+        let outcome = class.as_ref().map(|class| policy::of(&plan.spec.security, security, &class.spec, &gateway.driver.can()));
+        let withheld = if live { self.withheld(&plan.spec.class, outcome.as_ref(), gateway) } else { None };
+
+        let min_tls = security.and_then(|s| s.min_tls).unwrap_or_default().max(plan.spec.security.min_tls);
+        let asks_certificates = security.is_some_and(|s| s.agent_client_ca.is_some());
+        let slug_on_its_own = gateway.driver.can().tls_versions && (min_tls > TlsVersion::V12 || asks_certificates);
+        let (mut extra, leaves) = self.certificates(placement, gateway, &namespace, &mut names).await?;
+        let (own, shared) = domains::listeners(&names, gateway, slug_on_its_own);
+        let former: Vec<_> =
+            names.iter().filter(|n| n.status.used_as == DomainUse::FormerSlug && n.served).map(|n| n.status.host.clone()).collect();
+        let slug_is_served = names.iter().any(|n| n.status.used_as == DomainUse::Slug && n.served);
+        let primary = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
+        let account = self.account.name_any();
+        let uid = self.home.entry.uid.clone();
+        let owner = Owner { account: &account, uid: &uid };
+        let pages = page::suspended(&plan.spec.suspended_page);
+
+        let policy = outcome.as_ref().map(|o| o.policy.clone());
+        let guarded = match (&class, &policy) {
+            (Some(class), Some(policy)) => gateway.driver == Driver::EnvoyGateway && envoy_gateway::needs_guards(&class.spec, policy),
+            _ => false,
+        };
+        let agents_open = !guarded
+            || envoy_gateway::GUARDS
+                .iter()
+                .all(|name| apply::in_force(&self.desk.caches.edge, Kind::SecurityPolicy, &namespace, name, owner));
+        let answer = match (&class, &policy) {
+            (Some(class), Some(policy)) if live => Some(Answer::App { class: &class.spec, policy, agents_open }),
+            _ if live => None,
+            _ => Some(Answer::Suspended(&pages)),
+        };
+        if let Some(policy) = policy.as_ref().filter(|_| live && withheld.is_none()) {
+            if let Some(missing) = self.secrets(policy, &namespace).await? {
+                return self.withhold(names, extra, Withheld("SecretMissing", missing)).await;
+            }
+        }
+        let Some(answer) = answer.filter(|_| withheld.is_none() && slug_is_served) else {
+            let why = withheld.unwrap_or_else(|| {
+                let told = names.iter().find(|n| n.status.used_as == DomainUse::Slug).and_then(|n| n.status.message.clone());
+                Withheld("NameTaken", format!("spec.domain.slug: {}", told.unwrap_or_else(|| "the name is being claimed".into())))
+            });
+            return self.withhold(names, extra, why).await;
+        };
+        let site =
+            Site { account: &account, uid: &uid, namespace: &namespace, gateway, primary: &primary, shared, own, former, min_tls, answer };
+        extra.extend(edge::wanted(&site));
+        let made = apply::make(&self.desk.client, &self.desk.caches.edge, owner, &extra).await?;
+        self.release_unwanted(&names).await?;
+        for name in names.iter_mut().filter(|n| n.served) {
+            name.status.state = match (live, name.status.used_as) {
+                (false, _) => DomainState::Suspended,
+                (true, DomainUse::FormerSlug) => DomainState::Redirecting,
+                (true, _) => DomainState::Live,
+            };
+        }
+        self.domains = names.into_iter().map(|n| n.status).collect();
+        if let Some(refused) = made.refused.into_iter().next() {
+            return Ok(Err(Withheld(
+                "GatewayTooOld",
+                format!("the cluster's Gateway API or gateway does not know what is needed: {refused}"),
+            )));
+        }
+        match apply::word(&self.desk.caches.edge, &extra) {
+            Word::Accepted if agents_open => {}
+            Word::Accepted => return Ok(Err(Withheld("Progressing", "agents' paths open once their policy is in force".into()))),
+            Word::Waiting(why) => return Ok(Err(Withheld("Progressing", why))),
+            Word::Refused(why) => return Ok(Err(Withheld("NotAccepted", why))),
+        }
+        let notes = outcome.map(|o| o.notes).unwrap_or_default();
+        Ok(self.look_from_outside(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner).await)
+    }
+
+    /// Why nothing may be published, although it was asked for.
+    fn withheld(&self, class: &Option<String>, outcome: Option<&policy::Outcome>, gateway: &Gateway) -> Option<Withheld> {
+        let Some(outcome) = outcome else {
+            return Some(match class {
+                None => Withheld(
+                    "NoClass",
+                    "the plan names no class, so it is not known whom which path is for; set spec.class in the plan".into(),
+                ),
+                Some(name) => {
+                    Withheld("NoClass", format!("there is no HelpDeskClass {name}; create it, or correct spec.class in the plan"))
+                }
+            });
+        };
+        if !outcome.unkeepable.is_empty() {
+            return Some(Withheld("PolicyUnkeepable", format!("not published: {}", outcome.unkeepable.join("; "))));
+        }
+        gateway
+            .loose_paths()
+            .filter(|_| outcome.policy.guards_agents())
+            .map(|why| Withheld("PolicyUnkeepable", format!("not published: {why}")))
+    }
+
+    /// Nothing is published; certificates that are being made are kept.
+    async fn withhold(&mut self, mut names: Vec<Name>, keep: Vec<Wanted>, why: Withheld) -> Result<Result<(), Withheld>, Error> {
+        let account = self.account.name_any();
+        let uid = self.home.entry.uid.clone();
+        apply::make(&self.desk.client, &self.desk.caches.edge, Owner { account: &account, uid: &uid }, &keep).await?;
+        for name in names.iter_mut().filter(|n| n.served) {
+            name.status.state = DomainState::Withheld;
+            name.status.message = Some(why.1.clone());
+        }
+        self.domains = names.into_iter().map(|n| n.status).collect();
+        Ok(Err(why))
+    }
+
+    /// Every object of the tenant's addresses is deleted. `true` once none is left.
+    async fn take_down(&mut self) -> Result<bool, Error> {
+        let account = self.account.name_any();
+        let owner = Owner { account: &account, uid: &self.home.entry.uid };
+        let made = apply::make(&self.desk.client, &self.desk.caches.edge, owner, &[]).await?;
+        Ok(made.changes == 0)
+    }
+
+    /// No route, no listener, no certificate; the names stay reserved, after the end for as long as the plan says.
+    async fn unpublish(&mut self, wanted: world::Web) -> Result<(), Error> {
+        let had = !self.take_down().await?;
+        self.remember(&self.home.entry.uid.clone(), None);
+        if had {
+            self.waiting_on.push("the tenant's addresses are being taken down".into());
+            self.wake(self.now + SignedDuration::from_secs(1));
+        }
+        if wanted == (world::Web::Gone { reserved: false }) && self.entering {
+            // Without a plan nobody knows for how long: the default of the field.
+            let quarantine =
+                self.plan().map_or_else(|_| crate::api::Lifecycle::default().name_quarantine, |p| p.spec.lifecycle.name_quarantine);
+            let until = Time(self.now + quarantine.duration());
+            for claim in self.claims().iter().filter(|c| c.spec.reserved_until.is_none()) {
+                let to = claims::Change { reserved_until: Some(until.clone()), ..claims::Change::none(claim) };
+                claims::change(&self.desk.client, claim, to).await?;
+            }
+        }
+        Ok(())
+    }
+
+    fn remember(&self, uid: &str, what: Option<Remembered>) {
+        let first = self.desk.web.put(uid, what);
+        self.desk.telemetry.edge_first_expiry.set(first.map_or(0, Moment::as_second));
+    }
+
+    /// Looks whether the addresses answer as they should: after every change, and now and then.
+    async fn look_from_outside(
+        &mut self,
+        site: &Site<'_>,
+        leaves: &BTreeMap<String, Leaf>,
+        policy: Option<&Policy>,
+        notes: &[String],
+        owner: Owner<'_>,
+    ) -> Result<(), Withheld> {
+        let fingerprint = fingerprint(&self.desk.caches.edge, owner);
+        let last = self.desk.web.of(owner.uid).seen_right;
+        let fresh = last.is_some_and(|(seen, at)| seen == fingerprint && at <= self.now && self.now < at + PROBE_EVERY);
+        let mut trouble = if fresh { None } else { look::look(site, leaves, policy).await };
+        for _ in 0..SETTLING {
+            if trouble.is_none() {
+                break;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+            trouble = look::look(site, leaves, policy).await;
+        }
+        if let Some(look::Wrong { reason, why }) = trouble {
+            self.remember(owner.uid, None);
+            self.desk.telemetry.edge_probe_failures.inc();
+            return Err(Withheld(reason, why));
+        }
+        let seen_right = if fresh { last } else { Some((fingerprint, self.now)) };
+        self.remember(owner.uid, Some(Remembered { seen_right, first_expiry: leaves.values().map(|l| l.not_after).min() }));
+        let what = if policy.is_some() {
+            ("Published", "every address answers under its policy")
+        } else {
+            ("Suspended", "every address answers that the account is suspended")
+        };
+        let mut message = what.1.to_owned();
+        for note in notes {
+            message.push_str("; ");
+            message.push_str(note);
+        }
+        self.findings.push(Finding::yes(Type::EdgeReady, what.0, message));
+        Ok(())
+    }
+}
+
+/// The state of the objects that a look from outside was about.
+fn fingerprint(objects: &edge::objects::Objects, owner: Owner<'_>) -> u64 {
+    let mut all: Vec<_> =
+        apply::of(objects, owner).into_iter().map(|(kind, o)| (kind, o.namespace(), o.name_any(), o.metadata.generation)).collect();
+    all.sort();
+    let mut hasher = DefaultHasher::new();
+    all.hash(&mut hasher);
+    hasher.finish()
+}

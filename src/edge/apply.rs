@@ -1,0 +1,283 @@
+//! Making the objects of an edge as they are wanted, and reading what the gateway says of them.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, Preconditions, ValidationDirective},
+    core::DynamicObject,
+};
+use serde_json::{Value, json};
+
+use super::{
+    error::Error,
+    objects::{Kind, Objects, condition},
+    site::Wanted,
+};
+use crate::api::{ACCOUNT_LABEL, ACCOUNT_UID};
+
+/// Who the objects belong to.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// The account's name, for the label by which they are found.
+    pub account: &'a str,
+    /// The account's uid: the ownership marker.
+    pub uid: &'a str,
+}
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Made {
+    /// How many objects were written or deleted.
+    pub changes: usize,
+    /// What the API server would not have, for people.
+    pub refused: Vec<String>,
+}
+
+/// Makes the objects as they are wanted, in this order, and then deletes those of the owner that are not.
+///
+/// # Errors
+/// The cluster could not be asked, or an object of the name belongs to somebody else.
+pub async fn make(client: &Client, objects: &Objects, owner: Owner<'_>, wanted: &[Wanted]) -> Result<Made, Error> {
+    let mut made = Made::default();
+    for one in wanted {
+        let found = objects.get(one.kind, Some(&one.namespace), &one.name);
+        if let Some(found) = &found {
+            if found.annotations().get(ACCOUNT_UID).is_none_or(|uid| uid != owner.uid) {
+                return Err(Error::Foreign(format!("{} {}/{}", one.kind.resource().kind, one.namespace, one.name)));
+            }
+            if same(one, found, owner) {
+                continue;
+            }
+        }
+        match write(client, owner, one).await {
+            Ok(()) => made.changes += 1,
+            Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 422) => {
+                made.refused.push(format!("{} {}: {}", one.kind.resource().kind, one.name, answer.message));
+            }
+            Err(error) => return Err(Error::cluster("write an object of the edge", error)),
+        }
+    }
+    let keeps = |o: &DynamicObject, kind| {
+        wanted.iter().any(|w| w.kind == kind && Some(&w.namespace) == o.namespace().as_ref() && w.name == o.name_any())
+    };
+    for (kind, stray) in of(objects, owner).into_iter().filter(|(kind, o)| !keeps(o, *kind)) {
+        delete(client, kind, &stray).await?;
+        made.changes += 1;
+    }
+    Ok(made)
+}
+
+/// Every object of the owner.
+pub fn of(objects: &Objects, owner: Owner<'_>) -> Vec<(Kind, Arc<DynamicObject>)> {
+    let mine = |o: &DynamicObject| o.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
+    // Routes go first: while the rest goes, nothing is published.
+    Kind::MADE.iter().flat_map(|kind| objects.find(*kind, mine).into_iter().map(|o| (*kind, o))).collect()
+}
+
+async fn write(client: &Client, owner: Owner<'_>, wanted: &Wanted) -> Result<(), kube::Error> {
+    let resource = wanted.kind.resource();
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &wanted.namespace, &resource);
+    let applied = json!({
+        "apiVersion": resource.api_version, "kind": resource.kind,
+        "metadata": {"name": wanted.name, "labels": labels(owner), "annotations": {ACCOUNT_UID: owner.uid, APPLIED: digest(&wanted.spec)}},
+        "spec": wanted.spec,
+    });
+    // A field that the installed definition does not know would be dropped in silence, and a policy with it.
+    let params =
+        PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply("helpdesk-operator-edge").force() };
+    tracing::debug!(kind = resource.kind, namespace = wanted.namespace, name = wanted.name, "writing an object of the edge");
+    api.patch(&wanted.name, &params, &Patch::Apply(applied)).await.map(drop)
+}
+
+async fn delete(client: &Client, kind: Kind, object: &DynamicObject) -> Result<(), Error> {
+    let namespace = object.namespace().unwrap_or_default();
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &kind.resource());
+    let this_one =
+        DeleteParams { preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }), ..DeleteParams::default() };
+    match api.delete(&object.name_any(), &this_one).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(()),
+        Err(error) => Err(Error::cluster("delete an object of the edge", error)),
+    }
+}
+
+fn labels(owner: Owner<'_>) -> BTreeMap<&'static str, &str> {
+    BTreeMap::from([(ACCOUNT_LABEL, owner.account), ("app.kubernetes.io/managed-by", "helpdesk-operator")])
+}
+
+/// Annotation with a digest of the spec that was applied: tells that a field is no longer wanted.
+const APPLIED: &str = "helpdesk-operator.io/applied";
+
+fn digest(spec: &Value) -> String {
+    let digest = ring::digest::digest(&ring::digest::SHA256, spec.to_string().as_bytes());
+    crate::hex(&digest.as_ref()[..8])
+}
+
+/// Whether an object is as it is wanted, so that it need not be written.
+fn same(wanted: &Wanted, found: &DynamicObject, owner: Owner<'_>) -> bool {
+    found.metadata.deletion_timestamp.is_none()
+        && labels(owner).iter().all(|(key, value)| found.labels().get(*key).is_some_and(|v| v == value))
+        && found.annotations().get(APPLIED) == Some(&digest(&wanted.spec))
+        && holds(&found.data["spec"], &wanted.spec)
+}
+
+/// Whether everything that is wanted is there. What the API server filled in besides is no difference; in a list it is.
+fn holds(found: &Value, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => wanted.iter().all(|(key, value)| found.get(key).is_some_and(|f| holds(f, value))),
+        (Value::Array(found), Value::Array(wanted)) => found.len() == wanted.len() && found.iter().zip(wanted).all(|(f, w)| holds(f, w)),
+        (found, wanted) => found == wanted,
+    }
+}
+
+/// What the gateway says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// It is in force.
+    Accepted,
+    /// It has not been looked at, or not in its present form.
+    Waiting(String),
+    /// It is not kept.
+    Refused(String),
+}
+
+/// What the gateway says of the objects, the worst first.
+pub fn word(objects: &Objects, wanted: &[Wanted]) -> Word {
+    let mut waiting = None;
+    for one in wanted {
+        let what = format!("{} {}", one.kind.resource().kind, one.name);
+        let Some(found) = objects.get(one.kind, Some(&one.namespace), &one.name) else {
+            waiting.get_or_insert(format!("{what} is not there yet"));
+            continue;
+        };
+        match word_of(one.kind, &found, &one.spec) {
+            Word::Accepted => {}
+            Word::Waiting(why) => {
+                waiting.get_or_insert(format!("{what}: {why}"));
+            }
+            Word::Refused(why) => return Word::Refused(format!("{what}: {why}")),
+        }
+    }
+    waiting.map_or(Word::Accepted, Word::Waiting)
+}
+
+/// What the gateway says of one object; `wanted` is its spec.
+fn word_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Word {
+    let status = &found.data["status"];
+    let generation = found.metadata.generation.unwrap_or_default();
+    match kind {
+        Kind::HttpRoute => {
+            let parents = status["parents"].as_array().cloned().unwrap_or_default();
+            let about = |reference: &Value| {
+                parents.iter().find(|p| ["kind", "name", "sectionName"].iter().all(|key| p["parentRef"][key] == reference[key])).cloned()
+            };
+            all(wanted["parentRefs"].as_array().into_iter().flatten().map(|reference| match about(reference) {
+                Some(parent) => said(&parent["conditions"], &["Accepted", "ResolvedRefs"], generation),
+                None => Word::Waiting("no gateway has looked at it; is it running?".into()),
+            }))
+        }
+        Kind::ListenerSet => {
+            let listeners = status["listeners"].as_array().cloned().unwrap_or_default();
+            let parts = listeners.iter().map(|l| said(&l["conditions"], &["Accepted", "ResolvedRefs", "Programmed"], generation));
+            all([said(&status["conditions"], &["Accepted"], generation)].into_iter().chain(parts))
+        }
+        Kind::SecurityPolicy | Kind::ClientTrafficPolicy | Kind::BackendTrafficPolicy => {
+            let ancestors = status["ancestors"].as_array().cloned().unwrap_or_default();
+            if ancestors.is_empty() {
+                return Word::Waiting("no gateway has looked at it; is it running?".into());
+            }
+            all(ancestors.iter().map(|a| said(&a["conditions"], &["Accepted"], generation)))
+        }
+        Kind::Certificate | Kind::HttpRouteFilter | Kind::ReferenceGrant | Kind::Gateway | Kind::GatewayClass => Word::Accepted,
+    }
+}
+
+fn all(words: impl Iterator<Item = Word>) -> Word {
+    let mut worst = Word::Accepted;
+    for word in words {
+        match word {
+            Word::Refused(why) => return Word::Refused(why),
+            Word::Waiting(why) if worst == Word::Accepted => worst = Word::Waiting(why),
+            Word::Waiting(_) | Word::Accepted => {}
+        }
+    }
+    worst
+}
+
+fn said(conditions: &Value, kinds: &[&str], generation: i64) -> Word {
+    all(kinds.iter().map(|kind| match condition(conditions, kind) {
+        None => Word::Waiting(format!("the gateway has not said whether it is {kind}")),
+        Some(c) if c["observedGeneration"].as_i64().is_some_and(|seen| seen < generation) => {
+            Word::Waiting("the gateway has not looked at its present form".into())
+        }
+        Some(c) if c["status"] == "True" => Word::Accepted,
+        Some(c) => Word::Refused(format!("{}: {}", c["reason"].as_str().unwrap_or(kind), c["message"].as_str().unwrap_or_default())),
+    }))
+}
+
+/// Whether a policy was accepted in any form, and none of it is refused now.
+pub fn in_force(objects: &Objects, kind: Kind, namespace: &str, name: &str, owner: Owner<'_>) -> bool {
+    objects.get(kind, Some(namespace), name).is_some_and(|found| {
+        let ancestors = found.data["status"]["ancestors"].as_array().cloned().unwrap_or_default();
+        found.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid)
+            && found.metadata.deletion_timestamp.is_none()
+            && !ancestors.is_empty()
+            && ancestors.iter().all(|a| said(&a["conditions"], &["Accepted"], 0) == Word::Accepted)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_api_server_filled_in_is_no_difference() {
+        let wanted = json!({"rules": [{"name": "web", "backendRefs": [{"name": "web"}]}]});
+        let found = json!({"rules": [{"name": "web", "matches": [], "backendRefs": [{"name": "web", "weight": 1}]}]});
+        assert!(holds(&found, &wanted));
+    }
+
+    #[test]
+    fn an_entry_that_was_added_by_hand_is_a_difference() {
+        let wanted = json!({"clientCIDRs": ["10.0.0.0/8"]});
+        assert!(!holds(&json!({"clientCIDRs": ["10.0.0.0/8", "0.0.0.0/0"]}), &wanted));
+        assert!(!holds(&json!({"clientCIDRs": ["0.0.0.0/0"]}), &wanted));
+        assert!(!holds(&json!({}), &wanted));
+    }
+
+    fn object(status: Value) -> DynamicObject {
+        let mut object = DynamicObject::new("web", &Kind::SecurityPolicy.resource()).data(json!({"status": status}));
+        object.metadata.generation = Some(2);
+        object
+    }
+
+    fn policy(status: &str, generation: i64) -> DynamicObject {
+        object(
+            json!({"ancestors": [{"conditions": [{"type": "Accepted", "status": status, "reason": "Invalid", "message": "bad", "observedGeneration": generation}]}]}),
+        )
+    }
+
+    #[test]
+    fn a_policy_is_in_force_only_once_its_present_form_was_accepted() {
+        let word = |o: &DynamicObject| word_of(Kind::SecurityPolicy, o, &json!({}));
+        assert_eq!(word(&policy("True", 2)), Word::Accepted);
+        assert!(matches!(word(&policy("True", 1)), Word::Waiting(_)));
+        assert_eq!(word(&policy("False", 2)), Word::Refused("Invalid: bad".into()));
+        assert!(matches!(word(&object(json!({}))), Word::Waiting(_)));
+    }
+
+    #[test]
+    fn a_route_is_accepted_only_by_all_its_parents() {
+        let parent = |section: &str, status: &str| {
+            json!({"parentRef": {"kind": "Gateway", "name": "edge", "sectionName": section},
+            "conditions": [{"type": "Accepted", "status": status, "message": "no", "reason": "NotAllowed", "observedGeneration": 2},
+                {"type": "ResolvedRefs", "status": "True", "observedGeneration": 2}]})
+        };
+        let wanted = json!({"parentRefs": [{"kind": "Gateway", "name": "edge", "sectionName": "a"}, {"kind": "Gateway", "name": "edge", "sectionName": "b"}]});
+        let word = |parents: Value| word_of(Kind::HttpRoute, &object(json!({"parents": parents})), &wanted);
+        assert_eq!(word(json!([parent("a", "True"), parent("b", "True")])), Word::Accepted);
+        assert!(matches!(word(json!([parent("a", "True")])), Word::Waiting(_)));
+        assert!(matches!(word(json!([parent("a", "True"), parent("b", "False")])), Word::Refused(_)));
+    }
+}

@@ -1,0 +1,192 @@
+//! The driver for Envoy Gateway 1.9: what the Gateway API has no words for.
+
+use serde_json::{Value, json};
+
+use super::{
+    objects::Kind,
+    policy::{Capabilities, Policy},
+    site::{self, Answer, Fixed, HSTS, Sections, Site, WEB, Wanted, wanted},
+};
+use crate::api::{HelpDeskClassSpec, account::TlsVersion, plan::Oidc};
+
+/// What it can keep.
+pub const CAPABILITIES: Capabilities =
+    Capabilities { driver: "EnvoyGateway", address_lists: true, tls_versions: true, second_factor: true, client_certificates: true };
+
+/// The policies that guard agents' paths. While one of them is missing or not accepted, those paths stay closed.
+pub const GUARDS: [&str; 3] = [WEB, "web-open", "web-agents"];
+
+/// The Secret of the tenant's namespace with the key of the provider of second factors.
+pub const OIDC_SECRET: &str = "web-oidc";
+
+/// The Secret of the tenant's namespace with the authorities of agents' certificates.
+pub const CLIENT_CA_SECRET: &str = "web-client-ca";
+
+/// The cookie in which Envoy keeps the provider's word about an agent.
+const ID_COOKIE: &str = "helpdesk-agent-id";
+
+/// The objects of a site.
+pub fn objects(site: &Site<'_>) -> Vec<Wanted> {
+    let mut all = filters(site);
+    if !site.own.is_empty() {
+        all.push(wanted(site, Kind::ClientTrafficPolicy, WEB, client_traffic(site)));
+    }
+    if let Answer::App { class, policy, .. } = &site.answer {
+        let sections = site::sections(site, class, policy);
+        if policy.guards_agents() && !sections.agents.is_empty() {
+            all.extend(guards(site, policy, &sections));
+        }
+        if !sections.api.is_empty() {
+            let limit = json!({"requests": policy.api_requests_per_minute, "unit": "Minute"});
+            let spec =
+                json!({"targetRefs": targets(&sections.api), "rateLimit": {"type": "Local", "local": {"rules": [{"limit": limit}]}}});
+            all.push(wanted(site, Kind::BackendTrafficPolicy, "web-api", spec));
+        }
+    }
+    all.extend(site::objects(site, answer));
+    all
+}
+
+fn answer(site: &Site<'_>, fixed: Fixed) -> Value {
+    let filter = json!({"group": "gateway.envoyproxy.io", "kind": "HTTPRouteFilter", "name": filter_name(site, fixed)});
+    json!({"filters": [{"type": "ExtensionRef", "extensionRef": filter}]})
+}
+
+fn filter_name(site: &Site<'_>, fixed: Fixed) -> String {
+    match (fixed, &site.answer) {
+        (Fixed::Malformed, _) => "malformed".into(),
+        (Fixed::Preparing, _) => "preparing".into(),
+        (Fixed::Unauthorized, _) => "unauthorized".into(),
+        (Fixed::Misdirected, _) => "misdirected".into(),
+        (Fixed::Suspended(number), Answer::Suspended(pages)) => {
+            pages.get(number).map_or_else(|| "suspended".into(), |page| format!("suspended-{}", page.language))
+        }
+        (Fixed::Suspended(_), Answer::App { .. }) => "suspended".into(),
+    }
+}
+
+fn filters(site: &Site<'_>) -> Vec<Wanted> {
+    let filter = |fixed, status: u16, content: &str, body: &str, more: &[(&str, &str)]| {
+        let headers: Vec<_> =
+            [HSTS, ("Cache-Control", "no-store")].iter().chain(more).map(|(n, v)| json!({"name": n, "value": v})).collect();
+        // Envoy reads the body as a format: a percent sign is written twice.
+        let body = json!({"type": "Inline", "inline": body.replace('%', "%%")});
+        let spec = json!({"directResponse": {"statusCode": status, "contentType": content, "body": body, "header": {"set": headers}}});
+        wanted(site, Kind::HttpRouteFilter, &filter_name(site, fixed), spec)
+    };
+    let plain = |fixed, status, text, more: &[(&str, &str)]| filter(fixed, status, "text/plain; charset=utf-8", text, more);
+    let mut all = vec![];
+    match &site.answer {
+        Answer::App { class, policy, .. } => {
+            if policy.guards_agents() {
+                all.push(plain(Fixed::Malformed, 400, "This address is written in a way that is not accepted here.\n", &[]));
+                all.push(plain(Fixed::Preparing, 503, "This help desk is being set up.\n", &[("Retry-After", "5")]));
+            }
+            let challenge = class.capabilities.api_challenges.join(", ");
+            let text = "Credentials are needed here.\n";
+            all.push(plain(Fixed::Unauthorized, 401, text, &[("WWW-Authenticate", challenge.as_str())]));
+        }
+        Answer::Suspended(pages) => {
+            let more = [("Retry-After", "3600"), ("Vary", "Accept-Language"), ("X-Robots-Tag", "noindex")];
+            all.extend(
+                pages
+                    .iter()
+                    .enumerate()
+                    .map(|(number, page)| filter(Fixed::Suspended(number), 503, "text/html; charset=utf-8", &page.body, &more)),
+            );
+        }
+    }
+    if site.own.iter().any(|own| own.certificate.0.is_some()) {
+        all.push(plain(Fixed::Misdirected, 421, "This connection is for another name.\n", &[]));
+    }
+    all
+}
+
+fn targets(sections: &[String]) -> Vec<Value> {
+    sections
+        .iter()
+        .map(|section| json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": WEB, "sectionName": section}))
+        .collect()
+}
+
+/// Nothing is open unless it is listed: the whole route is denied, and each rule is opened to those whom it is for. The
+/// loss of any one of the three closes paths and opens none.
+fn guards(site: &Site<'_>, policy: &Policy, sections: &Sections) -> [Wanted; 3] {
+    let open: Vec<_> = sections.open.iter().chain(&sections.api).cloned().collect();
+    let route = json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": WEB}]);
+    let mut agents = json!({"targetRefs": targets(&sections.agents), "authorization": {"defaultAction": "Deny", "rules": allowed(policy)}});
+    if let Some(oidc) = &policy.oidc {
+        agents["oidc"] = login(oidc);
+        agents["jwt"] = json!({"providers": [{"name": "agents", "issuer": oidc.issuer, "audiences": [oidc.client_id],
+            "remoteJWKS": {"uri": oidc.jwks_uri}, "extractFrom": {"cookies": [ID_COOKIE]}}]});
+    }
+    let specs = [
+        json!({"targetRefs": route, "authorization": {"defaultAction": "Deny"}}),
+        json!({"targetRefs": targets(&open), "authorization": {"defaultAction": "Allow"}}),
+        agents,
+    ];
+    let mut names = GUARDS.iter();
+    specs.map(|spec| wanted(site, Kind::SecurityPolicy, names.next().copied().unwrap_or_default(), spec))
+}
+
+/// Who is an agent: everything that is asked for has to hold at once.
+fn allowed(policy: &Policy) -> Vec<Value> {
+    let mut principal = json!({});
+    match &policy.agents_from {
+        Some(ranges) if ranges.is_empty() => return vec![],
+        Some(ranges) => principal["clientCIDRs"] = json!(ranges),
+        None => {}
+    }
+    if let Some(oidc) = &policy.oidc {
+        let claim = json!({"name": "amr", "valueType": "StringArray", "values": [oidc.amr]});
+        principal["jwt"] = json!({"provider": "agents", "claims": [claim]});
+    }
+    let mut rule = json!({"name": "agents", "action": "Allow"});
+    if principal != json!({}) {
+        rule["principal"] = principal;
+    }
+    if policy.client_ca.is_some() {
+        rule["cel"] = json!("connection.mtls");
+    }
+    vec![rule]
+}
+
+fn login(oidc: &Oidc) -> Value {
+    let mut provider = json!({"issuer": oidc.issuer});
+    if let Some(endpoint) = &oidc.authorization_endpoint {
+        provider["authorizationEndpoint"] = json!(endpoint);
+    }
+    if let Some(endpoint) = &oidc.token_endpoint {
+        provider["tokenEndpoint"] = json!(endpoint);
+    }
+    json!({"provider": provider, "clientID": oidc.client_id, "clientSecret": {"group": "", "kind": "Secret", "name": OIDC_SECRET},
+        "cookieNames": {"idToken": ID_COOKIE}, "logoutPath": "/oauth2/logout"})
+}
+
+/// A policy of a tenant's own replaces the Gateway's, so it repeats what that one says: without the trust in addresses
+/// a list of them would look at the wrong ones.
+fn client_traffic(site: &Site<'_>) -> Value {
+    let mut spec = site.gateway.client_traffic.clone().filter(Value::is_object).unwrap_or_else(|| json!({}));
+    for target in ["targetRef", "targetSelectors"] {
+        spec.as_object_mut().map(|s| s.remove(target));
+    }
+    spec["targetRefs"] = json!([{"group": "gateway.networking.k8s.io", "kind": "ListenerSet", "name": WEB}]);
+    let lowest = if site.min_tls == TlsVersion::V13 { "1.3" } else { "1.2" };
+    let raised = spec["tls"]["minVersion"].as_str().is_none_or(|version| version < lowest);
+    if raised {
+        spec["tls"]["minVersion"] = json!(lowest);
+    }
+    if spec["tls"]["alpnProtocols"].is_null() {
+        spec["tls"]["alpnProtocols"] = json!(["h2", "http/1.1"]);
+    }
+    if let Answer::App { policy: Policy { client_ca: Some(_), .. }, .. } = &site.answer {
+        let authorities = json!([{"group": "", "kind": "Secret", "name": CLIENT_CA_SECRET}]);
+        spec["tls"]["clientValidation"] = json!({"mode": "VerifyIfGiven", "caCertificateRefs": authorities});
+    }
+    spec
+}
+
+/// Whether the policies of a class and a policy are needed at all.
+pub fn needs_guards(class: &HelpDeskClassSpec, policy: &Policy) -> bool {
+    policy.guards_agents() && class.routes.iter().any(|r| r.audience == crate::api::Audience::Agent)
+}

@@ -1,0 +1,219 @@
+//! What a Gateway offers: where it listens, what it trusts, and by which driver it is spoken to. Pure.
+
+use serde_json::Value;
+
+use super::{
+    objects::{Kind, Objects, condition},
+    policy::Capabilities,
+};
+use crate::api::plan::{GatewayDriver, GatewayRef};
+
+/// Envoy Gateway's own name, as a `GatewayClass` has it.
+const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io/gatewayclass-controller";
+
+/// In whose words policies are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// Envoy Gateway, 1.9 or later.
+    EnvoyGateway,
+    /// The Gateway API alone.
+    GatewayApi,
+}
+
+impl Driver {
+    /// What it can keep.
+    pub const fn can(self) -> Capabilities {
+        match self {
+            Self::EnvoyGateway => super::envoy_gateway::CAPABILITIES,
+            Self::GatewayApi => super::gateway_api::CAPABILITIES,
+        }
+    }
+}
+
+/// What a Gateway offers to tenants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gateway {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// How it is spoken to.
+    pub driver: Driver,
+    /// Where it is reached.
+    pub addresses: Vec<String>,
+    /// The listener for every slug, with the base domain's wildcard certificate.
+    pub shared: Listener,
+    /// The Secret of that certificate, with its namespace.
+    pub shared_certificate: Option<(String, String)>,
+    /// The listener for plain HTTP, if there is one.
+    pub http: Option<Listener>,
+    /// Whether tenants may bring listeners of their own.
+    pub takes_listener_sets: bool,
+    /// The `ClientTrafficPolicy` of the whole Gateway, whose trust in addresses a tenant's own has to repeat.
+    pub client_traffic: Option<Value>,
+}
+
+/// One listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name in the Gateway.
+    pub name: String,
+    /// Its port.
+    pub port: u16,
+}
+
+/// Reads a Gateway; says what is wrong with one that cannot be used.
+pub async fn look(objects: &Objects, wanted: &GatewayRef, base: &str) -> Result<Gateway, String> {
+    for kind in [Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::ListenerSet, Kind::ReferenceGrant] {
+        installed(objects, kind).await?;
+    }
+    let at = format!("Gateway {}/{}", wanted.namespace, wanted.name);
+    let gateway = objects
+        .get(Kind::Gateway, Some(&wanted.namespace), &wanted.name)
+        .ok_or_else(|| format!("{at} does not exist; create it, or correct the plan's placement"))?;
+    let class = gateway.data["spec"]["gatewayClassName"].as_str().unwrap_or_default();
+    let controller = objects
+        .get(Kind::GatewayClass, None, class)
+        .and_then(|c| c.data["spec"]["controllerName"].as_str().map(str::to_owned))
+        .ok_or_else(|| format!("{at}: its GatewayClass {class} does not exist"))?;
+    let driver = match wanted.driver {
+        GatewayDriver::EnvoyGateway => Driver::EnvoyGateway,
+        GatewayDriver::GatewayAPI => Driver::GatewayApi,
+        GatewayDriver::Auto if controller == ENVOY_GATEWAY => Driver::EnvoyGateway,
+        GatewayDriver::Auto => Driver::GatewayApi,
+    };
+    let mut client_traffic = None;
+    if driver == Driver::EnvoyGateway {
+        for kind in [Kind::SecurityPolicy, Kind::ClientTrafficPolicy, Kind::BackendTrafficPolicy, Kind::HttpRouteFilter] {
+            installed(objects, kind).await?;
+        }
+        client_traffic = traffic_policy(objects, wanted);
+    }
+    read(&gateway.data, wanted, base, driver, client_traffic).map_err(|why| format!("{at}: {why}"))
+}
+
+async fn installed(objects: &Objects, kind: Kind) -> Result<(), String> {
+    if objects.has(kind).await {
+        return Ok(());
+    }
+    Err(format!("the definition {} is not installed; install the Gateway API 1.6 and a gateway for it", kind.definition()))
+}
+
+fn traffic_policy(objects: &Objects, gateway: &GatewayRef) -> Option<Value> {
+    let is_meant = |target: &Value| target["kind"] == "Gateway" && target["name"] == gateway.name.as_str();
+    let found = objects.find(Kind::ClientTrafficPolicy, |policy| {
+        let spec = &policy.data["spec"];
+        let many = spec["targetRefs"].as_array().is_some_and(|all| all.iter().any(is_meant));
+        policy.metadata.namespace.as_deref() == Some(&gateway.namespace) && (many || is_meant(&spec["targetRef"]))
+    });
+    found.first().map(|policy| policy.data["spec"].clone())
+}
+
+fn read(object: &Value, wanted: &GatewayRef, base: &str, driver: Driver, client_traffic: Option<Value>) -> Result<Gateway, String> {
+    let programmed = condition(&object["status"]["conditions"], "Programmed");
+    match programmed.map(|c| (&c["status"], c["message"].as_str().unwrap_or_default())) {
+        Some((status, _)) if status == "True" => {}
+        Some((_, message)) => return Err(format!("it is not programmed: {message}")),
+        None => return Err("no controller has looked at it; is the gateway running?".into()),
+    }
+    let listeners = object["spec"]["listeners"].as_array().cloned().unwrap_or_default();
+    let wildcard = format!("*.{base}");
+    let listens = |protocol: &str, host: &dyn Fn(Option<&str>) -> bool| {
+        listeners.iter().find(|l| l["protocol"] == protocol && host(l["hostname"].as_str()))
+    };
+    let shared = listens("HTTPS", &|h| h == Some(&wildcard))
+        .or_else(|| listens("HTTPS", &|h| h.is_none()))
+        .ok_or_else(|| format!("it has no HTTPS listener for {wildcard}; add one with that domain's certificate"))?;
+    let http = listens("HTTP", &|h| h.is_none_or(|h| h == wildcard));
+    let named = |listener: &Value| Listener {
+        name: listener["name"].as_str().unwrap_or_default().to_owned(),
+        port: listener["port"].as_u64().and_then(|p| u16::try_from(p).ok()).unwrap_or_default(),
+    };
+    let certificate = &shared["tls"]["certificateRefs"][0];
+    let addresses = object["status"]["addresses"].as_array().into_iter().flatten().filter_map(|a| a["value"].as_str());
+    let from = object["spec"]["allowedListeners"]["namespaces"]["from"].as_str();
+    Ok(Gateway {
+        name: wanted.name.clone(),
+        namespace: wanted.namespace.clone(),
+        driver,
+        addresses: addresses.map(str::to_owned).collect(),
+        shared: named(shared),
+        shared_certificate: certificate["name"]
+            .as_str()
+            .map(|name| (certificate["namespace"].as_str().unwrap_or(&wanted.namespace).to_owned(), name.to_owned())),
+        http: http.map(named),
+        takes_listener_sets: from.is_some_and(|from| from != "None"),
+        client_traffic,
+    })
+}
+
+impl Gateway {
+    /// What of the Gateway's own settings would let a path around a list of addresses.
+    pub fn loose_paths(&self) -> Option<String> {
+        let path = &self.client_traffic.as_ref()?["path"];
+        let keeps = path["escapedSlashesAction"].as_str().is_some_and(|action| action == "KeepUnchanged");
+        (keeps || path["disableMergeSlashes"] == true).then(|| {
+            format!(
+                "the ClientTrafficPolicy of Gateway {}/{} hands escaped or doubled slashes on as they are, which leads around lists of paths; remove spec.path from it",
+                self.namespace, self.name
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn reference() -> GatewayRef {
+        GatewayRef { name: "edge".into(), namespace: "edge".into(), driver: GatewayDriver::Auto }
+    }
+
+    fn object() -> Value {
+        json!({
+            "spec": {
+                "allowedListeners": {"namespaces": {"from": "Selector"}},
+                "listeners": [
+                    {"name": "http", "protocol": "HTTP", "port": 80},
+                    {"name": "other", "protocol": "HTTPS", "port": 443, "hostname": "*.other.example"},
+                    {"name": "wildcard", "protocol": "HTTPS", "port": 443, "hostname": "*.helpdesk.example",
+                     "tls": {"certificateRefs": [{"name": "wildcard"}]}}]},
+            "status": {"addresses": [{"value": "192.0.2.1"}], "conditions": [{"type": "Programmed", "status": "True"}]}
+        })
+    }
+
+    #[test]
+    fn the_listener_of_the_base_domain_is_the_shared_one() {
+        let gateway = read(&object(), &reference(), "helpdesk.example", Driver::EnvoyGateway, None).unwrap();
+        assert_eq!(gateway.shared, Listener { name: "wildcard".into(), port: 443 });
+        assert_eq!(gateway.http, Some(Listener { name: "http".into(), port: 80 }));
+        assert_eq!(gateway.shared_certificate, Some(("edge".into(), "wildcard".into())));
+        assert!(gateway.takes_listener_sets);
+    }
+
+    #[test]
+    fn a_gateway_without_a_listener_for_the_base_domain_says_so() {
+        let why = read(&object(), &reference(), "third.example", Driver::EnvoyGateway, None).unwrap_err();
+        assert!(why.contains("*.third.example"), "{why}");
+    }
+
+    #[test]
+    fn a_gateway_that_nobody_looked_at_cannot_be_used() {
+        let mut object = object();
+        object["status"] = json!({});
+        let why = read(&object, &reference(), "helpdesk.example", Driver::EnvoyGateway, None).unwrap_err();
+        assert!(why.contains("is the gateway running?"), "{why}");
+    }
+
+    #[test]
+    fn a_gateway_that_keeps_escaped_slashes_is_told_apart() {
+        let traffic = |path: Value| Some(json!({"path": path}));
+        let loose = |t| read(&object(), &reference(), "helpdesk.example", Driver::EnvoyGateway, t).unwrap().loose_paths().is_some();
+        assert!(loose(traffic(json!({"escapedSlashesAction": "KeepUnchanged"}))));
+        assert!(loose(traffic(json!({"disableMergeSlashes": true}))));
+        assert!(!loose(traffic(json!({"escapedSlashesAction": "RejectRequest"}))));
+        assert!(!loose(None));
+    }
+}

@@ -1,0 +1,32 @@
+//! What the rest may ask of a gateway: publish a tenant's addresses under their policy, answer that the account is
+//! suspended, take them back, and look from outside whether it is so.
+//!
+//! A driver is a file with capabilities and a pure function from a [`site::Site`] to objects; `Driver` lists them.
+
+pub mod apply;
+pub mod certificate;
+pub mod claims;
+pub mod envoy_gateway;
+mod error;
+pub mod gateway;
+pub mod gateway_api;
+pub mod look;
+pub mod names;
+pub mod objects;
+pub mod page;
+pub mod policy;
+pub mod probe;
+pub mod proof;
+pub mod site;
+
+pub use error::Error;
+use gateway::Driver;
+use site::{Site, Wanted};
+
+/// The objects of a site, in the words of its gateway's driver, in the order in which they are to be made.
+pub fn wanted(site: &Site<'_>) -> Vec<Wanted> {
+    match site.gateway.driver {
+        Driver::EnvoyGateway => envoy_gateway::objects(site),
+        Driver::GatewayApi => gateway_api::objects(site),
+    }
+}

@@ -1,0 +1,201 @@
+//! Looking at a tenant's addresses from outside: whether what was promised is so.
+//!
+//! The client goes to the addresses of the Gateway and nowhere else: it asks no DNS about names that tenants chose,
+//! follows no redirect, and reads no more than an answer's head. So nobody can point it at something internal.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use http_body_util::Empty;
+use hyper::{Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, SignatureScheme, SupportedProtocolVersion,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
+    pki_types::{CertificateDer, ServerName, UnixTime},
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
+
+use super::certificate::{self, Leaf};
+
+/// How long one request may take in all.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What was seen of one answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its status.
+    pub status: u16,
+    /// Where it redirects to.
+    pub location: Option<String>,
+    /// How credentials are asked for.
+    pub challenge: Option<String>,
+    /// The certificate that was shown, if there was TLS.
+    pub leaf: Option<Leaf>,
+    /// The address from which the probe went out.
+    pub from: IpAddr,
+}
+
+/// Why nothing was seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There was no connection: nothing can be said.
+    Unreachable(String),
+    /// The connection was refused by TLS.
+    Handshake(String),
+    /// It broke off before an answer was there.
+    Broken(String),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Unreachable(why) => write!(f, "cannot be reached: {why}"),
+            Self::Handshake(why) => write!(f, "refused TLS: {why}"),
+            Self::Broken(why) => write!(f, "broke off: {why}"),
+        }
+    }
+}
+
+/// Which TLS versions are offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// All that are safe.
+    All,
+    /// None newer than 1.2.
+    Old,
+}
+
+/// Asks a gateway at one of its addresses for a path of a host over HTTPS.
+pub async fn https(addresses: &[String], port: u16, host: &str, path: &str, offer: Offer) -> Result<Answer, Trouble> {
+    bounded(async {
+        let (stream, from) = connect(addresses, port).await?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|e| Trouble::Handshake(e.to_string()))?;
+        let tls = TlsConnector::from(Arc::new(config(offer).map_err(|e| Trouble::Handshake(e.to_string()))?));
+        let stream = tls.connect(name, stream).await.map_err(|e| Trouble::Handshake(e.to_string()))?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        let leaf = shown.map(|der| certificate::of_der(der)).transpose().map_err(Trouble::Handshake)?;
+        ask(stream, host, path, leaf, from).await
+    })
+    .await
+}
+
+/// Asks a gateway for a path of a host over plain HTTP.
+pub async fn http(addresses: &[String], port: u16, host: &str, path: &str) -> Result<Answer, Trouble> {
+    bounded(async {
+        let (stream, from) = connect(addresses, port).await?;
+        ask(stream, host, path, None, from).await
+    })
+    .await
+}
+
+async fn bounded(work: impl Future<Output = Result<Answer, Trouble>>) -> Result<Answer, Trouble> {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(Trouble::Unreachable("it took too long".into())))
+}
+
+async fn connect(addresses: &[String], port: u16) -> Result<(TcpStream, IpAddr), Trouble> {
+    let mut last = "the Gateway has no address".to_owned();
+    for address in addresses {
+        let target = match address.parse::<IpAddr>() {
+            Ok(ip) => SocketAddr::new(ip, port).to_string(),
+            Err(_) => format!("{address}:{port}"),
+        };
+        match TcpStream::connect(&target).await {
+            Ok(stream) => {
+                let from = stream.local_addr().map_err(|e| Trouble::Unreachable(e.to_string()))?.ip().to_canonical();
+                return Ok((stream, from));
+            }
+            Err(error) => last = format!("{target}: {error}"),
+        }
+    }
+    Err(Trouble::Unreachable(last))
+}
+
+async fn ask<S>(stream: S, host: &str, path: &str, leaf: Option<Leaf>, from: IpAddr) -> Result<Answer, Trouble>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let broken = |error: &dyn std::fmt::Display| Trouble::Broken(error.to_string());
+    let (mut sender, connection) =
+        http1::Builder::new().max_buf_size(16 * 1024).handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+    let request = Request::get(path)
+        .header(header::HOST, host)
+        .header(header::USER_AGENT, "helpdesk-operator")
+        .header(header::CONNECTION, "close")
+        .body(Empty::<Bytes>::new())
+        .map_err(|e| broken(&e))?;
+    let asked = sender.send_request(request);
+    let answer = tokio::select! {
+        answer = asked => answer.map_err(|e| broken(&e))?,
+        // The connection is driven only for as long as its answer's head is waited for.
+        ended = connection => return Err(ended.err().map_or_else(|| Trouble::Broken("it was closed".into()), |e| broken(&e))),
+    };
+    let text = |name: header::HeaderName| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    Ok(Answer { status: answer.status().as_u16(), location: text(header::LOCATION), challenge: text(header::WWW_AUTHENTICATE), leaf, from })
+}
+
+impl Answer {
+    /// Whether the status is this one.
+    pub fn is(&self, status: StatusCode) -> bool {
+        self.status == status.as_u16()
+    }
+}
+
+fn config(offer: Offer) -> Result<ClientConfig, rustls::Error> {
+    const OLD: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+    let versions = match offer {
+        Offer::All => rustls::ALL_VERSIONS,
+        Offer::Old => OLD,
+    };
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions)?;
+    Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(AnyChain(provider))).with_no_client_auth())
+}
+
+/// Takes any certificate whose key is shown to be held. Which one it has to be is known better than a list of
+/// authorities could tell: it is compared afterwards.
+#[derive(Debug)]
+struct AnyChain(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyChain {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,267 @@
+//! A tenant's addresses as the Gateway API writes them: routes, listeners, redirects. Pure; both drivers begin here.
+
+use serde_json::{Value, json};
+
+use super::{gateway::Gateway, objects::Kind, page::Page, policy::Policy};
+use crate::api::{Audience, HelpDeskClassSpec, account::TlsVersion};
+
+/// The name of a tenant's main objects.
+pub const WEB: &str = "web";
+
+/// What a tenant's addresses are, and what they answer.
+pub struct Site<'a> {
+    /// The account's name.
+    pub account: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
+    /// The tenant's namespace.
+    pub namespace: &'a str,
+    /// The Gateway.
+    pub gateway: &'a Gateway,
+    /// The address that others redirect to.
+    pub primary: &'a str,
+    /// Names under the listener that all tenants share.
+    pub shared: Vec<String>,
+    /// Names with a listener of their own.
+    pub own: Vec<OwnListener>,
+    /// Slugs of before.
+    pub former: Vec<String>,
+    /// The lowest TLS version on listeners of its own.
+    pub min_tls: TlsVersion,
+    /// What requests get.
+    pub answer: Answer<'a>,
+}
+
+/// A name with a listener of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnListener {
+    /// The name.
+    pub host: String,
+    /// The Secret with its certificate; a namespace only if it is not the tenant's.
+    pub certificate: (Option<String>, String),
+}
+
+/// What requests get.
+pub enum Answer<'a> {
+    /// The app.
+    App {
+        /// Which component answers which path.
+        class: &'a HelpDeskClassSpec,
+        /// Who may.
+        policy: &'a Policy,
+        /// Whether agents' paths lead to the app: not before the policy that guards them is seen to be in force.
+        agents_open: bool,
+    },
+    /// The page that says that the account is suspended, one a language; the first is the default.
+    Suspended(&'a [Page]),
+}
+
+/// An object that is wanted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its spec.
+    pub spec: Value,
+}
+
+/// An answer that a gateway gives by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fixed {
+    /// A path that is written so that app and gateway may read it differently.
+    Malformed,
+    /// Agents' paths whose policy is not in force yet.
+    Preparing,
+    /// An API path without credentials.
+    Unauthorized,
+    /// The connection is another name's (RFC 9110, section 15.5.20): clients come again on one of their own.
+    Misdirected,
+    /// The account is suspended; the number of the page.
+    Suspended(usize),
+}
+
+/// How a driver writes an answer that the gateway gives by itself: the rule without its name and matches.
+pub type Words = fn(&Site<'_>, Fixed) -> Value;
+
+/// HTTP Strict Transport Security (RFC 6797), for a year; of subdomains nothing is known here.
+pub const HSTS: (&str, &str) = ("Strict-Transport-Security", "max-age=31536000");
+
+/// Paths that a lenient app may read otherwise than the gateway: matrix parameters, backslashes, and dots and slashes
+/// that are still escaped after the gateway has normalized the path.
+const AMBIGUOUS: &str = r".*(;|\\|%2[eEfF]|%5[cC]|%25(2[eEfF]|5[cC]|3[bB])|%3[bB]|%00).*";
+
+/// Rules by whom they are for.
+pub struct Sections {
+    /// Rules of agents' paths.
+    pub agents: Vec<String>,
+    /// Rules of API paths that lead to the app.
+    pub api: Vec<String>,
+    /// All other rules.
+    pub open: Vec<String>,
+}
+
+/// The routes and listeners of a site.
+pub fn objects(site: &Site<'_>, words: Words) -> Vec<Wanted> {
+    let mut all = vec![];
+    if !site.own.is_empty() {
+        all.push(wanted(site, Kind::ListenerSet, WEB, listener_set(site)));
+        all.extend(site.own.iter().filter_map(|own| grant(site, own)));
+    }
+    let suspended = matches!(site.answer, Answer::Suspended(_));
+    let served: Vec<&str> = site.shared.iter().map(String::as_str).chain(site.own.iter().map(|o| o.host.as_str())).collect();
+    let listeners = listeners(site);
+    let http = site.gateway.http.as_ref().map(|l| of_gateway(site, &l.name));
+    let rules = match &site.answer {
+        Answer::App { class, policy, agents_open } => app_rules(site, class, policy, *agents_open, words).0,
+        Answer::Suspended(pages) => suspended_rules(site, pages, words),
+    };
+    // A suspended account answers with its page on plain HTTP too; an open one redirects from there.
+    let web_on: Vec<_> = listeners.iter().cloned().chain(http.clone().filter(|_| suspended)).collect();
+    all.push(wanted(site, Kind::HttpRoute, WEB, json!({"parentRefs": web_on, "hostnames": served, "rules": rules})));
+    if let Some(http) = http.clone().filter(|_| !suspended) {
+        let rule = json!({"name": "to-https", "filters": [{"type": "RequestRedirect", "requestRedirect": {"scheme": "https", "statusCode": 301}}]});
+        all.push(wanted(site, Kind::HttpRoute, "web-http", json!({"parentRefs": [http], "hostnames": served, "rules": [rule]})));
+    }
+    if !site.former.is_empty() {
+        let on: Vec<_> = [of_gateway(site, &site.gateway.shared.name)].into_iter().chain(http).collect();
+        let rules = match &site.answer {
+            Answer::Suspended(pages) => suspended_rules(site, pages, words),
+            Answer::App { .. } => vec![json!({"name": "moved", "filters": [{"type": "RequestRedirect",
+                "requestRedirect": {"scheme": "https", "hostname": site.primary, "statusCode": 301}}]})],
+        };
+        all.push(wanted(site, Kind::HttpRoute, "web-former", json!({"parentRefs": on, "hostnames": site.former, "rules": rules})));
+    }
+    let misdirected: Vec<_> = site.own.iter().filter(|o| o.certificate.0.is_some()).map(|o| &o.host).collect();
+    if !misdirected.is_empty() {
+        // The shared certificate fits this name too: a browser may try it on a connection to another tenant.
+        let rule = named("misdirected", words(site, Fixed::Misdirected));
+        let on = [of_gateway(site, &site.gateway.shared.name)];
+        all.push(wanted(site, Kind::HttpRoute, "web-misdirected", json!({"parentRefs": on, "hostnames": misdirected, "rules": [rule]})));
+    }
+    all
+}
+
+/// The names of the rules that [`objects`] makes for an app.
+pub fn sections(site: &Site<'_>, class: &HelpDeskClassSpec, policy: &Policy) -> Sections {
+    app_rules(site, class, policy, true, |_, _| json!({})).1
+}
+
+/// An object of the tenant's namespace.
+pub fn wanted(site: &Site<'_>, kind: Kind, name: &str, spec: Value) -> Wanted {
+    Wanted { kind, namespace: site.namespace.to_owned(), name: name.to_owned(), spec }
+}
+
+/// Reference to a listener of the Gateway.
+fn of_gateway(site: &Site<'_>, listener: &str) -> Value {
+    json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": site.gateway.namespace, "name": site.gateway.name,
+        "sectionName": listener})
+}
+
+fn listeners(site: &Site<'_>) -> Vec<Value> {
+    let shared = (!site.shared.is_empty()).then(|| of_gateway(site, &site.gateway.shared.name));
+    let own = (!site.own.is_empty()).then(|| json!({"group": "gateway.networking.k8s.io", "kind": "ListenerSet", "name": WEB}));
+    shared.into_iter().chain(own).collect()
+}
+
+fn listener_set(site: &Site<'_>) -> Value {
+    let listeners: Vec<_> = site
+        .own
+        .iter()
+        .map(|own| {
+            let mut certificate = json!({"group": "", "kind": "Secret", "name": own.certificate.1});
+            if let Some(namespace) = &own.certificate.0 {
+                certificate["namespace"] = json!(namespace);
+            }
+            json!({"name": own.host, "hostname": own.host, "port": site.gateway.shared.port, "protocol": "HTTPS",
+                "tls": {"mode": "Terminate", "certificateRefs": [certificate]}, "allowedRoutes": {"namespaces": {"from": "Same"}}})
+        })
+        .collect();
+    json!({
+        "parentRef": {"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": site.gateway.namespace, "name": site.gateway.name},
+        "listeners": listeners,
+    })
+}
+
+/// Leave for this tenant's listeners to use the shared certificate.
+fn grant(site: &Site<'_>, own: &OwnListener) -> Option<Wanted> {
+    let namespace = own.certificate.0.clone()?;
+    let spec = json!({
+        "from": [{"group": "gateway.networking.k8s.io", "kind": "ListenerSet", "namespace": site.namespace}],
+        "to": [{"group": "", "kind": "Secret", "name": own.certificate.1}],
+    });
+    Some(Wanted { kind: Kind::ReferenceGrant, namespace, name: site.namespace.to_owned(), spec })
+}
+
+fn named(name: &str, mut rule: Value) -> Value {
+    rule["name"] = json!(name);
+    rule
+}
+
+fn prefixes<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<Value> {
+    paths.map(|path| json!({"path": {"type": "PathPrefix", "value": path}})).collect()
+}
+
+fn app_rules(site: &Site<'_>, class: &HelpDeskClassSpec, policy: &Policy, agents_open: bool, words: Words) -> (Vec<Value>, Sections) {
+    let mut sections = Sections { agents: vec![], api: vec![], open: vec![] };
+    let mut rules = vec![];
+    if policy.guards_agents() {
+        let mut rule = named("malformed", words(site, Fixed::Malformed));
+        rule["matches"] = json!([{"path": {"type": "RegularExpression", "value": AMBIGUOUS}}]);
+        rules.push(rule);
+        sections.open.push("malformed".to_owned());
+    }
+    for component in &class.components {
+        for audience in [Audience::Public, Audience::Api, Audience::Agent] {
+            let mine = || class.routes.iter().filter(|r| r.audience == audience && r.component == component.name).map(|r| r.path.as_str());
+            if mine().next().is_none() {
+                continue;
+            }
+            let to_app = json!({
+                "backendRefs": [{"group": "", "kind": "Service", "name": component.name, "port": component.port, "weight": 1}],
+                "filters": [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": HSTS.0, "value": HSTS.1}]}}],
+            });
+            let mut matches = prefixes(mine());
+            let (word, section, rule) = match audience {
+                Audience::Public => ("public", &mut sections.open, to_app),
+                Audience::Agent if agents_open => ("agents", &mut sections.agents, to_app),
+                Audience::Agent => ("agents", &mut sections.agents, words(site, Fixed::Preparing)),
+                Audience::Api => {
+                    for one in &mut matches {
+                        one["headers"] = json!([{"name": "Authorization", "type": "RegularExpression", "value": ".+"}]);
+                    }
+                    ("api", &mut sections.api, to_app)
+                }
+            };
+            let name = format!("{word}-{}", component.name);
+            let mut rule = named(&name, rule);
+            rule["matches"] = json!(matches);
+            section.push(name);
+            rules.push(rule);
+        }
+    }
+    let api = || class.routes.iter().filter(|r| r.audience == Audience::Api).map(|r| r.path.as_str());
+    if api().next().is_some() {
+        let mut rule = named("api-anonymous", words(site, Fixed::Unauthorized));
+        rule["matches"] = json!(prefixes(api()));
+        rules.push(rule);
+        sections.open.push("api-anonymous".to_owned());
+    }
+    (rules, sections)
+}
+
+/// One rule a language, by what the browser says it reads first; the last one is everybody's.
+fn suspended_rules(site: &Site<'_>, pages: &[Page], words: Words) -> Vec<Value> {
+    let everybody = pages.first().map(|_| named("suspended", words(site, Fixed::Suspended(0))));
+    let others = pages.iter().enumerate().skip(1).map(|(number, page)| {
+        let mut rule = named(&format!("suspended-{}", page.language), words(site, Fixed::Suspended(number)));
+        let reads = format!("(?i)\\s*{}([-_,; ].*)?", page.language);
+        rule["matches"] = json!([{"path": {"type": "PathPrefix", "value": "/"},
+            "headers": [{"name": "Accept-Language", "type": "RegularExpression", "value": reads}]}]);
+        rule
+    });
+    others.chain(everybody).collect()
+}
