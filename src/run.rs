@@ -49,10 +49,10 @@ pub struct Args {
     concurrency: u16,
     /// A DNS server, as ADDRESS:PORT, that is asked whether a custom host name is the tenant's own; may be given several
     /// times. Without it those of the machine are asked.
-    #[arg(long)]
+    #[arg(long, env = "HELPDESK_OPERATOR_RESOLVER", value_delimiter = ',')]
     resolver: Vec<SocketAddr>,
     /// After how many seconds that is asked again.
-    #[arg(long, default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "HELPDESK_OPERATOR_PROVE_AGAIN", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
     prove_again: u32,
     /// Where /metrics is served.
     #[arg(long, default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)))]

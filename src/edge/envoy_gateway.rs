@@ -57,7 +57,6 @@ fn filter_name(site: &Site<'_>, fixed: Fixed) -> String {
         (Fixed::Malformed, _) => "malformed".into(),
         (Fixed::Preparing, _) => "preparing".into(),
         (Fixed::Unauthorized, _) => "unauthorized".into(),
-        (Fixed::Misdirected, _) => "misdirected".into(),
         (Fixed::Suspended(number), Answer::Suspended(pages)) => {
             pages.get(number).map_or_else(|| "suspended".into(), |page| format!("suspended-{}", page.language))
         }
@@ -95,9 +94,6 @@ fn filters(site: &Site<'_>) -> Vec<Wanted> {
                     .map(|(number, page)| filter(Fixed::Suspended(number), 503, "text/html; charset=utf-8", &page.body, &more)),
             );
         }
-    }
-    if site.own.iter().any(|own| own.certificate.0.is_some()) {
-        all.push(plain(Fixed::Misdirected, 421, "This connection is for another name.\n", &[]));
     }
     all
 }

@@ -5,6 +5,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -132,12 +133,14 @@ where
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
         .map_err(|e| broken(&e))?;
-    let asked = sender.send_request(request);
+    let mut asked = pin!(sender.send_request(request));
+    // The connection is driven only for as long as its answer's head is waited for.
     let answer = tokio::select! {
-        answer = asked => answer.map_err(|e| broken(&e))?,
-        // The connection is driven only for as long as its answer's head is waited for.
-        ended = connection => return Err(ended.err().map_or_else(|| Trouble::Broken("it was closed".into()), |e| broken(&e))),
+        biased;
+        answer = &mut asked => answer,
+        _ = connection => asked.await,
     };
+    let answer = answer.map_err(|e| broken(&e))?;
     let text = |name: header::HeaderName| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
     Ok(Answer { status: answer.status().as_u16(), location: text(header::LOCATION), challenge: text(header::WWW_AUTHENTICATE), leaf, from })
 }

@@ -78,8 +78,6 @@ pub enum Fixed {
     Preparing,
     /// An API path without credentials.
     Unauthorized,
-    /// The connection is another name's (RFC 9110, section 15.5.20): clients come again on one of their own.
-    Misdirected,
     /// The account is suspended; the number of the page.
     Suspended(usize),
 }
@@ -134,13 +132,6 @@ pub fn objects(site: &Site<'_>, words: Words) -> Vec<Wanted> {
                 "requestRedirect": {"scheme": "https", "hostname": site.primary, "statusCode": 301}}]})],
         };
         all.push(wanted(site, Kind::HttpRoute, "web-former", json!({"parentRefs": on, "hostnames": site.former, "rules": rules})));
-    }
-    let misdirected: Vec<_> = site.own.iter().filter(|o| o.certificate.0.is_some()).map(|o| &o.host).collect();
-    if !misdirected.is_empty() {
-        // The shared certificate fits this name too: a browser may try it on a connection to another tenant.
-        let rule = named("misdirected", words(site, Fixed::Misdirected));
-        let on = [of_gateway(site, &site.gateway.shared.name)];
-        all.push(wanted(site, Kind::HttpRoute, "web-misdirected", json!({"parentRefs": on, "hostnames": misdirected, "rules": [rule]})));
     }
     all
 }

@@ -227,6 +227,7 @@ build_edge() {
   artifact edge-tools "$ENVOY_VERSION $ENVOY_GATEWAY_VERSION $(recipe fetch_edge)" \
     "building Envoy Gateway $ENVOY_GATEWAY_VERSION (about 5 min the first time)" fetch_edge
   local image
+  artifact "image-echo" "$(sources echo images/echo.Dockerfile) $(recipe image_echo write_image bud)" "making the image of an app" image_echo
   for image in envoy envoy_gateway; do
     artifact "image-$image" "$(key_of edge-tools) $(sources images) $(recipe "image_$image" write_image bud)" \
       "making the image of $image" "image_$image"
@@ -265,4 +266,10 @@ image_envoy_gateway() {
   new_context
   cp "$BIN/envoy-gateway" /etc/ssl/certs/ca-certificates.crt "$context/"
   write_image envoy-gateway "$ENVOY_GATEWAY_VERSION"
+}
+
+image_echo() {
+  new_context
+  CGO_ENABLED=0 go -C "$here/echo" build -trimpath -ldflags "-s -w" -o "$context/echo" .
+  write_image echo 1
 }

@@ -6,6 +6,8 @@ DATABASES=(pg-eu-1 pg-eu-2 pg-eu-3)
 STORES=(s3-eu-1 s3-eu-2)
 OPERATOR_NAMESPACE=helpdesk-operator
 OURS=helpdesk-operator.io/made-for=tests
+# Of every tenant's address in the tests.
+BASE_DOMAIN=helpdesk.example
 
 POSTGRES_IMAGE=${HELPDESK_IMAGE_POSTGRES:-localhost/postgres:$POSTGRES_MAJOR}
 VERSITYGW_IMAGE=${HELPDESK_IMAGE_VERSITYGW:-localhost/versitygw:$VERSITYGW_VERSION}
@@ -64,10 +66,10 @@ issue_infra_ca() {
   install -m 644 "$STATE/infra/ca.crt" "$STATE/ca.crt"
 }
 
-# issue_infra_certificate SERVER NAMESPACE
+# issue_infra_certificate SERVER NAMESPACE [NAMES]
 issue_infra_certificate() {
-  local names=DNS:$1.$2.svc,DNS:$1.$2.svc.cluster.local,DNS:$1.$2,DNS:localhost,IP:127.0.0.1
-  [ "$NAME" = current ] || names=$names,IP:$(address_of "$1")
+  local names=${3:-DNS:$1.$2.svc,DNS:$1.$2.svc.cluster.local,DNS:$1.$2,DNS:localhost,IP:127.0.0.1}
+  [ "$NAME" = current ] || [ -n "${3:-}" ] || names=$names,IP:$(address_of "$1")
   (
     cd "$STATE/infra"
     openssl ecparam -name prime256v1 -genkey -noout -out "$1.key"
@@ -238,10 +240,18 @@ add_edge() {
 
 start_edge() {
   local image
-  for image in envoy envoy-gateway; do in_node ctr --namespace k8s.io images import "$IMAGES/$image.tar"; done
+  for image in envoy envoy-gateway echo; do in_node ctr --namespace k8s.io images import "$IMAGES/$image.tar"; done
   "$BIN/helm" upgrade --install eg "$CACHE/gateway-helm" -n envoy-gateway-system --create-namespace --timeout 90s
   kubectl -n envoy-gateway-system rollout status deployment/envoy-gateway --timeout 120s
-  sed "s/\${ENVOY}/${ENVOY_VERSION%.*}/" "$here/infra/gateway.yaml" | apply
+  issue_infra_certificate wildcard edge "DNS:*.$BASE_DOMAIN"
+  sed "s/\${ENVOY}/${ENVOY_VERSION%.*}/; s/\${BASE}/$BASE_DOMAIN/" "$here/infra/gateway.yaml" | apply
+  kubectl -n edge create secret tls wildcard --cert "$STATE/infra/wildcard.crt" --key "$STATE/infra/wildcard.key" --dry-run=client -o yaml | apply
+  kubectl -n edge wait --for=condition=Programmed gateway/edge --timeout 120s
+  {
+    echo "HELPDESK_TEST_EDGE_ADDRESS=$NODE_IP"
+    echo "HELPDESK_TEST_ECHO_IMAGE=localhost/echo:1"
+    echo "HELPDESK_TEST_COREDNS=$BIN/coredns"
+  } >>"$STATE/env"
 }
 
 # ---- somebody's own cluster ----

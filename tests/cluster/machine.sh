@@ -197,6 +197,8 @@ start_node() {
   ip link add "$LINK" type veth peer name node0 netns "$pid"
   ip link set "$LINK" alias "helpdesk-operator cluster $NAME"
   ip addr add "$HOST_IP/24" dev "$LINK"
+  # A second client, for what depends on where requests come from.
+  ip addr add "${HOST_IP%.*}.253/24" dev "$LINK"
   ip link set "$LINK" up
   # What runs on this machine reaches pods and services by their own addresses.
   ip route add "$SERVICES" via "$NODE_IP" dev "$LINK"

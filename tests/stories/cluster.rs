@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use helpdesk_operator::{
-    api::{ColdBackup, Condition, HelpDeskAccount, HelpDeskAccountStatus, SHARD_LABEL},
+    api::{ColdBackup, Condition, DomainClaim, HelpDeskAccount, HelpDeskAccountStatus, SHARD_LABEL},
     lifecycle::Stage,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -74,7 +74,7 @@ impl Cluster {
         let kind = manifest["kind"].as_str().unwrap().to_owned();
         let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
         manifest["apiVersion"] = json!("helpdesk-operator.io/v1alpha1");
-        let plural = format!("{}s", kind.to_lowercase());
+        let plural = if kind.ends_with('s') { format!("{}es", kind.to_lowercase()) } else { format!("{}s", kind.to_lowercase()) };
         let resource = kube::api::ApiResource {
             group: "helpdesk-operator.io".into(),
             version: "v1alpha1".into(),
@@ -110,6 +110,10 @@ impl Cluster {
     }
 
     pub fn accounts(&self) -> Api<HelpDeskAccount> {
+        Api::all(self.client.clone())
+    }
+
+    pub fn claims(&self) -> Api<DomainClaim> {
         Api::all(self.client.clone())
     }
 

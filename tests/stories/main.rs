@@ -11,3 +11,4 @@ mod guards;
 mod life;
 mod operator;
 mod tenant;
+mod web;

@@ -1,0 +1,406 @@
+//! A tenant's addresses, as its agents and customers meet them: through the real gateway, from several addresses.
+
+use std::process::{Child, Command, Stdio};
+
+use helpdesk_operator::lifecycle::Stage;
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use kube::{
+    Api, Client,
+    api::{DynamicObject, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use super::{
+    cluster::{Account, Cluster, condition, eventually, find, setting},
+    operator::{Servers, Shard},
+};
+
+/// Where two different clients are.
+fn clients() -> [String; 2] {
+    let network = setting("HELPDESK_TEST_EDGE_ADDRESS").rsplit_once('.').unwrap().0.to_owned();
+    [format!("{network}.254"), format!("{network}.253")]
+}
+
+/// What came back.
+#[derive(Debug)]
+struct Got {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+/// A request by curl to the gateway, whatever name it is for.
+fn get(url: &str, more: &[&str]) -> Got {
+    try_get(url, more).unwrap_or_else(|why| panic!("{url}: {why}"))
+}
+
+fn try_get(url: &str, more: &[&str]) -> Result<Got, String> {
+    let gateway = setting("HELPDESK_TEST_EDGE_ADDRESS");
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--include", "--max-time", "10", "--cacert", &setting("HELPDESK_TEST_CA")])
+        .args(["--connect-to", &format!("::{gateway}:"), "--path-as-is"])
+        .args(more)
+        .arg(url)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let status = head.split_whitespace().nth(1).unwrap().parse().unwrap();
+    Ok(Got { status, head: head.to_ascii_lowercase(), body: body.to_owned() })
+}
+
+/// The class of an app that shows what reached it.
+async fn class(cluster: &Cluster) {
+    cluster
+        .apply(json!({"kind": "HelpDeskClass", "metadata": {"name": "echo"}, "spec": {
+            "app": {"name": "echo", "version": "1"}, "components": [{"name": "web", "port": 8080}],
+            "routes": [
+                {"path": "/", "component": "web", "audience": "agent"},
+                {"path": "/help", "component": "web", "audience": "public"},
+                {"path": "/api", "component": "web", "audience": "api"}],
+            "capabilities": {"apiChallenges": ["Bearer", "Basic realm=\"help desk\""]}}}))
+        .await;
+}
+
+/// Runs the app in the account's namespace, as a class with a deployment would.
+async fn run_app(account: &Account) {
+    let found = account.until("its namespace", |a| a.status.as_ref().is_some_and(|s| s.namespace.is_some())).await;
+    let namespace = found.status.unwrap().namespace.unwrap().name;
+    let client: Client = account.cluster.client.clone();
+    let labels = json!({"app": "web"});
+    let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
+        "selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": {
+            "automountServiceAccountToken": false,
+            "securityContext": {"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}},
+            "containers": [{"name": "echo", "image": setting("HELPDESK_TEST_ECHO_IMAGE"), "imagePullPolicy": "Never",
+                "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+                "readinessProbe": {"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1}}]}}}});
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": labels, "ports": [{"port": 8080}]}});
+    let params = PatchParams::apply("stories").force();
+    Api::<Deployment>::namespaced(client.clone(), &namespace).patch("web", &params, &Patch::Apply(deployment)).await.unwrap();
+    Api::<Service>::namespaced(client, &namespace).patch("web", &params, &Patch::Apply(service)).await.unwrap();
+}
+
+async fn plan(cluster: &Cluster, name: &str, change: Value) {
+    plan_in(cluster, name, "eu-1", "eu-cold", change).await;
+}
+
+async fn plan_in(cluster: &Cluster, name: &str, region: &str, store: &str, change: Value) {
+    let mut spec = json!({
+        "class": "echo",
+        "lifecycle": {"trial": "1h", "paymentGrace": "3s", "blocked": "1h", "terminated": "1h", "coldBackup": "1h", "eraseDelay": "1h",
+            "nameQuarantine": "1h", "holdNotice": "3s"},
+        "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
+        "placements": [{"region": region, "store": store, "domainBase": "helpdesk.example", "gateway": {"name": "edge", "namespace": "edge"}}]});
+    for (key, value) in change.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    cluster.apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": spec})).await;
+}
+
+async fn published(account: &Account) {
+    account.until("EdgeReady", |a| condition(a, "EdgeReady", "True")).await;
+}
+
+#[tokio::test]
+async fn an_address_lives_under_its_policy_says_that_it_is_suspended_and_goes() {
+    let cluster = Cluster::connect().await;
+    class(&cluster).await;
+    plan(&cluster, "web-life", json!({"lifecycle": {"trial": "1h", "paymentGrace": "3s", "blocked": "40s", "terminated": "1h", "coldBackup": "1h"}})).await;
+    let account = cluster.account("web-life", "web-life").await;
+    run_app(&account).await;
+    account.open(Stage::Trial).await;
+    published(&account).await;
+    let at = |path: &str| format!("https://web-life.helpdesk.example{path}");
+
+    let agents = get(&at("/queue"), &[]);
+    assert_eq!((agents.status, agents.head.contains("strict-transport-security: max-age=31536000")), (200, true), "{agents:?}");
+    let plain = get("http://web-life.helpdesk.example/queue", &[]);
+    assert_eq!((plain.status, plain.head.contains("location: https://web-life.helpdesk.example")), (301, true), "{plain:?}");
+    let anonymous = get(&at("/api/tickets"), &[]);
+    assert_eq!((anonymous.status, anonymous.head.contains("www-authenticate: bearer, basic realm=\"help desk\"")), (401, true), "{anonymous:?}");
+    assert_eq!(get(&at("/api/tickets"), &["--header", "Authorization: Bearer token"]).status, 200);
+
+    account.bill("Active").await;
+    account.open(Stage::Active).await;
+    account.bill("PastDue").await;
+    let blocked = account.stage(Stage::Blocked).await;
+    assert!(condition(&blocked, "EdgeReady", "True"), "{:?}", find(&blocked, "EdgeReady"));
+    for path in ["/", "/help", "/api/tickets", "/no/such"] {
+        let page = get(&at(path), &["--header", "Accept-Language: de-AT,de;q=0.9"]);
+        assert_eq!(page.status, 503);
+        assert!(page.body.contains("Dieser Helpdesk pausiert") && page.head.contains("cache-control: no-store"), "{page:?}");
+        assert!(!page.body.contains("web-life"), "the page tells who the tenant is");
+    }
+    assert!(get(&at("/"), &[]).body.contains("This help desk is paused"));
+    assert_eq!(get("http://web-life.helpdesk.example/", &[]).status, 503);
+
+    account.stage(Stage::Terminated).await;
+    eventually("the shared listener's 404", || async { (get(&at("/"), &[]).status == 404).then_some(()) }).await;
+    let kept = cluster.claims().get("web-life.helpdesk.example").await.unwrap();
+    assert_eq!(kept.spec.account, "web-life");
+}
+
+/// Ways to write agents' paths. From an address that is not listed none of them reaches the app, unless as what it is:
+/// a public path.
+const TRICKS: [&str; 22] = [
+    "/", "/queue", "//queue", "/./queue", "/help/../queue", "/help/..%2fqueue", "/help/%2e%2e/queue", "/help/..;/queue", "/help;x/../queue",
+    "/HELP/../queue", "/Help", "/help%2f..%2fqueue", "/help/%252e%252e/queue", "/help/..%5cqueue", "/help\\..\\queue", "/%68elp/../queue",
+    "/help//..//queue", "/help/.%2e/queue", "/helpqueue", "/help%00/queue", "/queue?/help", "/api/../queue",
+];
+
+#[tokio::test]
+async fn agents_come_from_listed_addresses_only_however_they_write_their_path() {
+    let cluster = Cluster::connect().await;
+    class(&cluster).await;
+    plan(&cluster, "web-lists", json!({})).await;
+    let account = cluster.account("web-lists", "web-lists").await;
+    let [listed, other] = clients();
+    account.apply(json!({"security": {"agentAllow": [format!("{listed}/32"), "2001:db8::/48"]}})).await;
+    run_app(&account).await;
+    published(&account).await;
+    let at = |path: &str| format!("https://web-lists.helpdesk.example{path}");
+    let from = |client: &str, path: &str, more: &[&str]| {
+        let mut all = vec!["--interface", client];
+        all.extend(more);
+        get(&at(path), &all)
+    };
+
+    assert_eq!(from(&listed, "/queue", &[]).status, 200);
+    assert_eq!(from(&other, "/help/articles", &[]).status, 200);
+    for version in ["--http1.0", "--http1.1", "--http2"] {
+        for path in TRICKS {
+            let got = from(&other, path, &[version]);
+            assert!(matches!(got.status, 301 | 307 | 308 | 400 | 403 | 404), "{version} {path}: {got:?}");
+        }
+    }
+    for forged in ["X-Forwarded-For", "X-Real-IP", "Forwarded", "X-Envoy-External-Address", "True-Client-IP", "X-Original-URL"] {
+        let header = format!("{forged}: {listed}");
+        assert_eq!(from(&other, "/queue", &["--header", &header]).status, 403, "{forged}");
+    }
+    let host = "Host: web-lists.helpdesk.example";
+    let elsewhere = try_get("https://other.helpdesk.example/queue", &["--interface", &other, "--header", host]);
+    assert_ne!(elsewhere.unwrap().status, 200, "another name's connection leads to agents' paths");
+    let absolute = from(&other, "/", &["--request-target", "https://web-lists.helpdesk.example/queue"]);
+    assert_ne!(absolute.status, 200, "{absolute:?}");
+
+    // The list changes: the other client is in, the first one is out.
+    account.apply(json!({"security": {"agentAllow": [format!("{other}/32")]}})).await;
+    eventually("the other client is let in", || async { (from(&other, "/queue", &[]).status == 200).then_some(()) }).await;
+    assert_eq!(from(&listed, "/queue", &[]).status, 403);
+
+    // What is edited or deleted by hand comes back, and opens nothing meanwhile.
+    let namespace = account.get().await.status.unwrap().namespace.unwrap().name;
+    let policies = policies(&cluster, &namespace);
+    for name in ["web", "web-open", "web-agents"] {
+        let before = policies.get(name).await.unwrap().metadata.uid;
+        policies.delete(name, &Default::default()).await.unwrap();
+        eventually(&format!("SecurityPolicy {name} is put back"), || async {
+            assert_eq!(from(&listed, "/queue", &[]).status, 403, "open while {name} was missing");
+            policies.get_opt(name).await.unwrap().filter(|p| p.metadata.uid != before).map(drop)
+        })
+        .await;
+    }
+    published(&account).await;
+    let opened = json!({"spec": {"authorization": {"defaultAction": "Allow"}}});
+    policies.patch("web-agents", &PatchParams::default(), &Patch::Merge(opened)).await.unwrap();
+    eventually("the edit is undone", || async {
+        let found = policies.get("web-agents").await.unwrap();
+        (found.data["spec"]["authorization"]["defaultAction"] == "Deny").then_some(())
+    })
+    .await;
+}
+
+fn policies(cluster: &Cluster, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(cluster.client.clone(), namespace, &helpdesk_operator::edge::objects::Kind::SecurityPolicy.resource())
+}
+
+#[tokio::test]
+async fn tls_1_3_is_kept_for_one_tenant_and_its_name_answers_on_no_other_connection() {
+    let cluster = Cluster::connect().await;
+    class(&cluster).await;
+    plan(&cluster, "web-tls", json!({})).await;
+    let account = cluster.account("web-tls", "web-tls").await;
+    account.apply(json!({"security": {"minTls": "1.3"}})).await;
+    run_app(&account).await;
+    published(&account).await;
+    let url = "https://web-tls.helpdesk.example/";
+    assert_eq!(get(url, &[]).status, 200);
+    assert!(try_get(url, &["--tls-max", "1.2"]).is_err(), "TLS 1.2 was taken");
+    let on_another = get("https://other.helpdesk.example/", &["--tls-max", "1.2", "--header", "Host: web-tls.helpdesk.example"]);
+    assert_eq!(on_another.status, 404, "{on_another:?}");
+}
+
+#[tokio::test]
+async fn what_a_gateway_cannot_keep_is_not_published() {
+    let cluster = Cluster::connect().await;
+    class(&cluster).await;
+    let plain = json!([{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example",
+        "gateway": {"name": "edge", "namespace": "edge", "driver": "GatewayAPI"}}]);
+    plan(&cluster, "web-plain", json!({"placements": plain})).await;
+    let account = cluster.account("web-plain", "web-plain").await;
+    account.apply(json!({"security": {"agentAllow": ["192.0.2.0/24"]}})).await;
+    run_app(&account).await;
+    let told = account.until("withheld", |a| find(a, "EdgeReady").is_some_and(|c| c.reason == "PolicyUnkeepable")).await;
+    assert!(find(&told, "EdgeReady").unwrap().message.contains("agentAllow"));
+    assert!(condition(&told, "Ready", "False"));
+    assert_eq!(get("https://web-plain.helpdesk.example/help", &[]).status, 404);
+
+    // Without the wish that nobody keeps, the plain driver publishes.
+    account.apply(json!({"security": {}})).await;
+    published(&account).await;
+    assert_eq!(get("https://web-plain.helpdesk.example/help", &[]).status, 200);
+
+    account.apply(json!({"security": {"requireTotp": true}})).await;
+    let told = account.until("withheld", |a| find(a, "EdgeReady").is_some_and(|c| c.message.contains("requireTotp"))).await;
+    assert!(condition(&told, "Ready", "False"));
+    eventually("the address is taken back", || async { (get("https://web-plain.helpdesk.example/help", &[]).status == 404).then_some(()) }).await;
+}
+
+#[tokio::test]
+async fn a_name_goes_to_the_first_and_a_former_one_redirects() {
+    let cluster = Cluster::connect().await;
+    class(&cluster).await;
+    plan(&cluster, "web-names", json!({})).await;
+    let first = cluster.account("web-names", "web-names").await;
+    run_app(&first).await;
+    published(&first).await;
+    let second = cluster.account("web-names-2", "web-names").await;
+    second.apply(json!({"domain": {"slug": "web-names"}})).await;
+    let told = second.until("the loser is told", |a| find(a, "EdgeReady").is_some_and(|c| c.reason == "NameTaken")).await;
+    assert!(!find(&told, "EdgeReady").unwrap().message.contains("web-names-2 "), "whose it is, is nobody else's business");
+
+    first.apply(json!({"domain": {"slug": "web-names-new"}})).await;
+    eventually("the former name redirects", || async {
+        let got = get("https://web-names.helpdesk.example/a?b=c", &[]);
+        (got.status == 301 && got.head.contains("location: https://web-names-new.helpdesk.example")).then_some(())
+    })
+    .await;
+    second.apply(json!({"domain": {"slug": "web-names"}, "displayName": "Second"})).await;
+    let told = second.until("still the first one's", |a| find(a, "EdgeReady").is_some_and(|c| c.reason == "NameTaken")).await;
+    assert!(condition(&told, "EdgeReady", "False"));
+
+    // A platform's name cannot be had as a custom one, nor one below it.
+    second.apply(json!({"domain": {"slug": "web-names-2", "custom": ["web-names.helpdesk.example"]}})).await;
+    second
+        .until("the platform's name is refused", |a| {
+            let domains = a.status.as_ref().map(|s| s.domains.clone()).unwrap_or_default();
+            domains.iter().any(|d| d.message.as_ref().is_some_and(|m| m.contains("the platform's own domain")))
+        })
+        .await;
+}
+
+/// CoreDNS with one zone, on this machine.
+struct Dns {
+    child: Child,
+    zone: std::path::PathBuf,
+    serial: u32,
+    address: String,
+}
+
+impl Dns {
+    fn start(zone_name: &str) -> Self {
+        let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("dns-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let zone = folder.join("zone");
+        let corefile = folder.join("Corefile");
+        let text = format!("{zone_name}:{port} {{\n  bind 127.0.0.1\n  file {} {{\n    reload 200ms\n  }}\n}}\n", zone.display());
+        std::fs::write(&corefile, text).unwrap();
+        let mut dns = Self { child: Command::new("true").spawn().unwrap(), zone, serial: 0, address: format!("127.0.0.1:{port}") };
+        dns.holds(zone_name, &[]);
+        let _ = dns.child.wait();
+        dns.child = Command::new(setting("HELPDESK_TEST_COREDNS")).arg("-conf").arg(corefile).stdout(Stdio::null()).spawn().unwrap();
+        dns
+    }
+
+    fn holds(&mut self, zone_name: &str, records: &[(String, String)]) {
+        self.serial += 1;
+        let mut text = format!("$ORIGIN {zone_name}.\n@ 1 IN SOA ns.{zone_name}. admin.{zone_name}. {} 60 60 60 1\n@ 1 IN NS ns\nns 1 IN A 127.0.0.1\n", self.serial);
+        for (name, value) in records {
+            text.push_str(&format!("{name}. 1 IN TXT \"{value}\"\n"));
+        }
+        std::fs::write(&self.zone, text).unwrap();
+    }
+}
+
+impl Drop for Dns {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_custom_name_is_served_once_its_owner_has_proved_it_and_goes_to_whoever_can() {
+    let mut dns = Dns::start("web-custom.example");
+    let shard = Shard::new("web-custom", Servers::First).await;
+    class(&shard.cluster).await;
+    plan_in(&shard.cluster, "web-custom", "web-custom", "web-custom-cold", json!({})).await;
+    let _operator = shard.operator("only", &[("HELPDESK_OPERATOR_RESOLVER", &dns.address), ("HELPDESK_OPERATOR_PROVE_AGAIN", "3")]);
+    let host = "help.web-custom.example";
+    let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(shard.cluster.client.clone(), "default");
+    let (certificate, key) = self_signed(host);
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+        "metadata": {"name": "web-custom", "annotations": {"helpdesk-operator.io/for-account": "web-custom"}},
+        "stringData": {"tls.crt": certificate, "tls.key": key}});
+    secrets.patch("web-custom", &PatchParams::apply("stories").force(), &Patch::Apply(secret)).await.unwrap();
+    let domain = |slug: &str| json!({"domain": {"slug": slug, "custom": [host], "certificateSecret": {"namespace": "default", "name": "web-custom"}}});
+
+    let account = shard.account("web-custom").await;
+    account.apply(domain("web-custom")).await;
+    run_app(&account).await;
+    let asked = account.until("a challenge", |a| challenge(a, host).is_some()).await;
+    assert!(try_get(&format!("https://{host}/help"), &["--insecure"]).is_err(), "a name was served without a proof");
+    let (record, value) = challenge(&asked, host).unwrap();
+    dns.holds("web-custom.example", &[(record, "helpdesk-operator=somebody-else".into())]);
+    let (record, _) = challenge(&asked, host).unwrap();
+    let first_proof = (record, value);
+    dns.holds("web-custom.example", &[first_proof]);
+    account.annotate("example.com/look", "again").await;
+    eventually("the custom name is served", || async {
+        try_get(&format!("https://{host}/help"), &["--insecure"]).ok().filter(|got| got.status == 200).map(drop)
+    })
+    .await;
+    published(&account).await;
+
+    // The name changes hands: the proof goes to another account.
+    let rival = shard.account("web-rival").await;
+    rival.apply(domain("web-rival")).await;
+    let told = rival.until("the rival is told", |a| told_of(a, host).is_some()).await;
+    assert!(challenge(&told, host).is_none() || told_of(&told, host).is_some());
+    dns.holds("web-custom.example", &[]);
+    let claims = shard.cluster.claims();
+    eventually("the loss is noticed", || async { claims.get(host).await.ok().filter(|c| c.spec.lost_since.is_some()).map(drop) }).await;
+    eventually("the name is served no more", || async {
+        try_get(&format!("https://{host}/help"), &["--insecure"]).is_err().then_some(())
+    })
+    .await;
+}
+
+fn challenge(account: &helpdesk_operator::api::HelpDeskAccount, host: &str) -> Option<(String, String)> {
+    let domains = &account.status.as_ref()?.domains;
+    domains.iter().find(|d| d.host == host)?.challenge.clone().map(|c| (c.record, c.value))
+}
+
+fn told_of(account: &helpdesk_operator::api::HelpDeskAccount, host: &str) -> Option<String> {
+    account.status.as_ref()?.domains.iter().find(|d| d.host == host)?.message.clone()
+}
+
+fn self_signed(host: &str) -> (String, String) {
+    let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let (certificate, key) = (folder.join(format!("{host}.crt")), folder.join(format!("{host}.key")));
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "90"])
+        .args(["-subj", &format!("/CN={host}"), "-addext", &format!("subjectAltName=DNS:{host}")])
+        .args(["-out", certificate.to_str().unwrap(), "-keyout", key.to_str().unwrap()])
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(made.success());
+    (std::fs::read_to_string(certificate).unwrap(), std::fs::read_to_string(key).unwrap())
+}
