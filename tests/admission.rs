@@ -110,7 +110,35 @@ metadata: {name: admission-new, labels: {helpdesk-operator.io/shard: admission}}
 stringData: {identity: AGE-SECRET-KEY-1}
 ",
 };
-const NAMESPACE: Kind = Kind { path: "/api/v1/namespaces", good: "" };
+const NAMESPACE: Kind = Kind {
+    path: "/api/v1/namespaces",
+    good: r"
+apiVersion: v1
+kind: Namespace
+metadata: {name: admission-new}
+",
+};
+const CLASS: Kind = Kind {
+    path: "/apis/helpdesk-operator.io/v1alpha1/helpdeskclasses",
+    good: r"
+apiVersion: helpdesk-operator.io/v1alpha1
+kind: HelpDeskClass
+metadata: {name: admission-new}
+spec:
+  app: {name: desk, version: '1'}
+  components: [{name: web, port: 8080}]
+  routes: [{path: /, component: web, audience: agent}, {path: /REST/2.0, component: web, audience: api}]
+",
+};
+const CLAIM: Kind = Kind {
+    path: "/apis/helpdesk-operator.io/v1alpha1/domainclaims",
+    good: r"
+apiVersion: helpdesk-operator.io/v1alpha1
+kind: DomainClaim
+metadata: {name: help.admission.example}
+spec: {account: admission-active, accountUID: 00000000-0000-4000-8000-000000000000, use: Custom}
+",
+};
 const DEFINITION: Kind = Kind { path: "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", good: "" };
 const BINDING: Kind = Kind {
     path: "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
@@ -270,6 +298,15 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("changing the key of a backup", ADMIN, Edit(&SECRET, "backup-key-admission", "data: {identity: AAAA}"), "only the operator writes Secret backup-key-admission"),
 
     // ---- backups ----
+    ("a namespace that says that it is a tenant's", ADMIN, New(&NAMESPACE, "metadata: {labels: {helpdesk-operator.io/account: acme}}"), "make a namespace a tenant's, which may publish host names: only the operator sets them"),
+    ("a namespace with a tenant's marker", ADMIN, New(&NAMESPACE, "metadata: {annotations: {helpdesk-operator.io/account-uid: x}}"), "only the operator sets them"),
+    ("a host name for oneself", ADMIN, New(&CLAIM, "{}"), "only the operator writes domainclaims"),
+    ("a class whose route leads nowhere", EDITOR, New(&CLASS, "spec: {routes: [{path: /, component: api, audience: agent}]}"), "every component must be listed in components"),
+    ("a class without a route for the rest", EDITOR, New(&CLASS, "spec: {routes: [{path: /help, component: web, audience: public}]}"), "exactly one route has the path /"),
+    ("a path that can be read in two ways", EDITOR, New(&CLASS, "spec: {routes: [{path: /, component: web, audience: agent}, {path: /help/../x, component: web, audience: public}]}"), "path is absolute and plain"),
+    ("an escaped path", EDITOR, New(&CLASS, "spec: {routes: [{path: /, component: web, audience: agent}, {path: /he%6cp, component: web, audience: public}]}"), "path is absolute and plain"),
+    ("a provider without TLS", EDITOR, New(&PLAN, "spec: {security: {oidc: {issuer: 'http://id.example', clientID: a, clientSecret: b, jwksURI: 'https://id.example/keys'}}}"), "issuer is an https:// address"),
+    ("sixteen names", EDITOR, New(&ACCOUNT, "spec: {domain: {custom: [a1.ex.de, a2.ex.de, a3.ex.de, a4.ex.de, a5.ex.de, a6.ex.de, a7.ex.de, a8.ex.de, a9.ex.de, b1.ex.de, b2.ex.de, b3.ex.de, b4.ex.de, b5.ex.de, b6.ex.de, b7.ex.de]}}"), "must have at most 15 items"),
     ("a Frozen backup by a person", ADMIN, New(&BACKUP, "spec: {reason: Frozen}"), "only the operator takes Frozen backups; to have a backup now, write reason: Manual"),
     ("a Scheduled backup by a person", EDITOR, New(&BACKUP, "spec: {reason: Scheduled}"), "only the operator takes Scheduled backups"),
     ("a name that the operator will need", EDITOR, New(&BACKUP, "metadata: {name: acme-20261123t100003z}"), "names that end in a moment, such as acme-20261123t100003z, are the operator's"),
@@ -351,6 +388,10 @@ const ACCEPTED: &[(&str, &str, Try)] = &[
     ("the operator deleting a key", OPERATOR, Delete(&SECRET, "backup-key-admission")),
     ("deleting another Secret", ADMIN, Delete(&SECRET, "admission-other")),
     ("a label on a key", ADMIN, Edit(&SECRET, "backup-key-admission", "metadata: {labels: {seen: by-backup-tool}}")),
+    ("a class", EDITOR, New(&CLASS, "{}")),
+    ("a namespace", ADMIN, New(&NAMESPACE, "{}")),
+    ("a tenant's namespace by the operator", OPERATOR, New(&NAMESPACE, "metadata: {labels: {helpdesk-operator.io/account: acme}}")),
+    ("a host name by the operator", OPERATOR, New(&CLAIM, "{}")),
     ("a backup now", EDITOR, New(&BACKUP, "{}")),
     ("a Frozen backup by the operator", OPERATOR, New(&BACKUP, "{metadata: {name: acme-20261123t100003z}, spec: {reason: Frozen}}")),
     ("holding a backup with the verb", DIRECTOR, Edit(&BACKUP, "admission-verified", "spec: {hold: {reason: case 3}}")),

@@ -131,7 +131,7 @@ impl Work<'_> {
                     account: self.account.name_any(),
                     account_uid: uid,
                     used_as,
-                    proven_at: challenge.is_some().then(|| Time(self.now)),
+                    proven_at: challenge.is_some().then_some(Time(self.now)),
                     lost_since: None,
                     reserved_until: None,
                 };

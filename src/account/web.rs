@@ -12,7 +12,7 @@ use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{
     domains::{self, Name},
-    home,
+    home, namespace,
     realize::Work,
     world,
 };
@@ -170,10 +170,10 @@ impl Work<'_> {
             _ if live => None,
             _ => Some(Answer::Suspended(&pages)),
         };
-        if let Some(policy) = policy.as_ref().filter(|_| live && withheld.is_none()) {
-            if let Some(missing) = self.secrets(policy, &namespace).await? {
-                return self.withhold(names, extra, Withheld("SecretMissing", missing)).await;
-            }
+        if let Some(policy) = policy.as_ref().filter(|_| live && withheld.is_none())
+            && let Some(missing) = self.secrets(policy, &namespace).await?
+        {
+            return self.withhold(names, extra, Withheld("SecretMissing", missing)).await;
         }
         let Some(answer) = answer.filter(|_| withheld.is_none() && slug_is_served) else {
             let why = withheld.unwrap_or_else(|| {
@@ -258,6 +258,9 @@ impl Work<'_> {
     async fn unpublish(&mut self, wanted: world::Web) -> Result<(), Error> {
         let had = !self.take_down().await?;
         self.remember(&self.home.entry.uid.clone(), None);
+        if self.home.entry.namespace.is_none() {
+            self.desk.caches.edge.forget(&namespace::name(&self.home.tenant));
+        }
         if had {
             self.waiting_on.push("the tenant's addresses are being taken down".into());
             self.wake(self.now + SignedDuration::from_secs(1));

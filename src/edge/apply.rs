@@ -46,12 +46,15 @@ pub async fn make(client: &Client, objects: &Objects, owner: Owner<'_>, wanted: 
             if found.annotations().get(ACCOUNT_UID).is_none_or(|uid| uid != owner.uid) {
                 return Err(Error::Foreign(format!("{} {}/{}", one.kind.resource().kind, one.namespace, one.name)));
             }
-            if same(one, found, owner) {
+            if objects.is_current(one.kind, found) && same(one, found, owner) {
                 continue;
             }
         }
         match write(client, owner, one).await {
-            Ok(()) => made.changes += 1,
+            Ok(written) => {
+                objects.wrote(one.kind, &written);
+                made.changes += 1;
+            }
             Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 422) => {
                 made.refused.push(format!("{} {}: {}", one.kind.resource().kind, one.name, answer.message));
             }
@@ -63,6 +66,7 @@ pub async fn make(client: &Client, objects: &Objects, owner: Owner<'_>, wanted: 
     };
     for (kind, stray) in of(objects, owner).into_iter().filter(|(kind, o)| !keeps(o, *kind)) {
         delete(client, kind, &stray).await?;
+        objects.deleted(kind, &stray);
         made.changes += 1;
     }
     Ok(made)
@@ -75,7 +79,7 @@ pub fn of(objects: &Objects, owner: Owner<'_>) -> Vec<(Kind, Arc<DynamicObject>)
     Kind::MADE.iter().flat_map(|kind| objects.find(*kind, mine).into_iter().map(|o| (*kind, o))).collect()
 }
 
-async fn write(client: &Client, owner: Owner<'_>, wanted: &Wanted) -> Result<(), kube::Error> {
+async fn write(client: &Client, owner: Owner<'_>, wanted: &Wanted) -> Result<DynamicObject, kube::Error> {
     let resource = wanted.kind.resource();
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &wanted.namespace, &resource);
     let applied = json!({
@@ -87,7 +91,7 @@ async fn write(client: &Client, owner: Owner<'_>, wanted: &Wanted) -> Result<(),
     let params =
         PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply("helpdesk-operator-edge").force() };
     tracing::debug!(kind = resource.kind, namespace = wanted.namespace, name = wanted.name, "writing an object of the edge");
-    api.patch(&wanted.name, &params, &Patch::Apply(applied)).await.map(drop)
+    api.patch(&wanted.name, &params, &Patch::Apply(applied)).await
 }
 
 async fn delete(client: &Client, kind: Kind, object: &DynamicObject) -> Result<(), Error> {
@@ -151,6 +155,10 @@ pub fn word(objects: &Objects, wanted: &[Wanted]) -> Word {
             waiting.get_or_insert(format!("{what} is not there yet"));
             continue;
         };
+        if !objects.is_current(one.kind, &found) {
+            waiting.get_or_insert(format!("{what} was just written"));
+            continue;
+        }
         match word_of(one.kind, &found, &one.spec) {
             Word::Accepted => {}
             Word::Waiting(why) => {

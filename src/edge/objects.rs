@@ -1,7 +1,8 @@
 //! The kinds of objects that an edge is made of, and what the cluster says of them, without asking it again.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -102,9 +103,23 @@ impl Kind {
 }
 
 /// What the cluster says of the edge.
+///
+/// What was written here is known at once, although the cluster tells of it a little later: otherwise a policy that was
+/// just deleted would still count as being in force.
 pub struct Objects {
     stores: BTreeMap<Kind, Store<DynamicObject>>,
     started: Instant,
+    own: Mutex<OwnObjects>,
+}
+
+/// What was done, by kind, namespace and name.
+type OwnObjects = HashMap<(Kind, Option<String>, String), Own>;
+
+/// What was done to an object last.
+struct Own {
+    uid: Option<String>,
+    /// The generation that was written; `None`: it was deleted.
+    generation: Option<i64>,
 }
 
 /// How long after the start the first lists may take before what is not there counts as not installed.
@@ -130,7 +145,7 @@ pub fn watch(client: &Client) -> (Objects, Vec<(Kind, Events)>) {
             .touched_objects();
         all.push((kind, once_installed(client.clone(), kind, objects).boxed()));
     }
-    (Objects { stores, started: Instant::now() }, all)
+    (Objects { stores, started: Instant::now(), own: Mutex::default() }, all)
 }
 
 /// A definition that is not installed is waited for, rather than asked for again and again.
@@ -163,12 +178,52 @@ impl Objects {
     pub fn get(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Option<std::sync::Arc<DynamicObject>> {
         let mut key = ObjectRef::new_with(name, kind.resource());
         key.namespace = namespace.map(str::to_owned);
-        self.stores.get(&kind)?.get(&key)
+        self.stores.get(&kind)?.get(&key).filter(|found| !self.was_deleted(kind, found))
+    }
+
+    /// Remembers that an object was written.
+    pub fn wrote(&self, kind: Kind, object: &DynamicObject) {
+        self.remember(kind, object, object.metadata.generation.or(Some(0)));
+    }
+
+    /// Remembers that an object was deleted.
+    pub fn deleted(&self, kind: Kind, object: &DynamicObject) {
+        self.remember(kind, object, None);
+    }
+
+    /// Whether the cluster has told of what was written here.
+    pub fn is_current(&self, kind: Kind, found: &DynamicObject) -> bool {
+        self.ask_own(kind, found, |own| own.uid != found.uid() || own.generation.is_some_and(|g| found.metadata.generation >= Some(g)))
+    }
+
+    fn was_deleted(&self, kind: Kind, found: &DynamicObject) -> bool {
+        !self.ask_own(kind, found, |own| own.uid != found.uid() || own.generation.is_some())
+    }
+
+    fn ask_own(&self, kind: Kind, found: &DynamicObject, answer: impl Fn(&Own) -> bool) -> bool {
+        self.lock().get(&(kind, found.namespace(), found.name_any())).is_none_or(answer)
+    }
+
+    fn remember(&self, kind: Kind, object: &DynamicObject, generation: Option<i64>) {
+        let own = Own { uid: object.uid(), generation };
+        self.lock().insert((kind, object.namespace(), object.name_any()), own);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, OwnObjects> {
+        self.own.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Forgets what was done in a namespace that is gone.
+    pub fn forget(&self, namespace: &str) {
+        self.lock().retain(|(_, there, _), _| there.as_deref() != Some(namespace));
     }
 
     /// All objects that fit.
     pub fn find(&self, kind: Kind, fits: impl Fn(&DynamicObject) -> bool) -> Vec<std::sync::Arc<DynamicObject>> {
-        self.stores.get(&kind).map(|store| store.state().into_iter().filter(|o| fits(o)).collect()).unwrap_or_default()
+        self.stores
+            .get(&kind)
+            .map(|store| store.state().into_iter().filter(|o| fits(o) && !self.was_deleted(kind, o)).collect())
+            .unwrap_or_default()
     }
 }
 

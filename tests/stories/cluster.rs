@@ -123,14 +123,19 @@ impl Cluster {
 
     /// Wipes an account's status, as a restored cluster would, with the operator's own rights.
     pub async fn wipe_status(&self, name: &str) {
-        let kubeconfig = Kubeconfig::read_from(setting("HELPDESK_TEST_KUBECONFIG")).unwrap();
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-        config.auth_info.impersonate = Some(format!("system:serviceaccount:{OPERATOR}:helpdesk-operator"));
-        let accounts: Api<HelpDeskAccount> = Api::all(Client::try_from(config).unwrap());
+        let accounts: Api<HelpDeskAccount> = Api::all(Self::as_operator().await);
         let mut account = accounts.get(name).await.unwrap();
         // Billing's part cannot be removed, not even by the operator: the schema keeps it.
         account.status = account.status.map(|s| HelpDeskAccountStatus { billing: s.billing, ..HelpDeskAccountStatus::default() });
         accounts.replace_status(name, &Default::default(), &account).await.unwrap();
+    }
+
+    /// The cluster with the operator's own rights.
+    pub async fn as_operator() -> Client {
+        let kubeconfig = Kubeconfig::read_from(setting("HELPDESK_TEST_KUBECONFIG")).unwrap();
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        config.auth_info.impersonate = Some(format!("system:serviceaccount:{OPERATOR}:helpdesk-operator"));
+        Client::try_from(config).unwrap()
     }
 
     /// A Secret's values as text.

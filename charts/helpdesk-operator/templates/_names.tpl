@@ -72,3 +72,8 @@ spec:
   policyName: {{ .name }}
   validationActions: [Deny]
 {{- end }}
+
+{{/* CEL: these texts as the inside of a list. */}}
+{{- define "helpdesk.quoted" -}}
+{{ range $i, $text := . }}{{ if $i }}, {{ end }}'{{ $text }}'{{ end }}
+{{- end }}
