@@ -31,9 +31,13 @@ pub fn objects(site: &Site<'_>) -> Vec<Wanted> {
     if !site.own.is_empty() {
         all.push(wanted(site, Kind::ClientTrafficPolicy, WEB, client_traffic(site)));
     }
+    let guarded = matches!(&site.answer, Answer::App { class, policy, .. } if needs_guards(class, policy));
+    if !guarded {
+        all.push(wanted(site, Kind::SecurityPolicy, WEB, everybody()));
+    }
     if let Answer::App { class, policy, .. } = &site.answer {
         let sections = site::sections(site, class, policy);
-        if policy.guards_agents() && !sections.agents.is_empty() {
+        if guarded {
             all.extend(guards(site, policy, &sections));
         }
         if !sections.api.is_empty() {
@@ -103,6 +107,14 @@ fn targets(sections: &[String]) -> Vec<Value> {
         .iter()
         .map(|section| json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": WEB, "sectionName": section}))
         .collect()
+}
+
+/// A policy that allows everything. Envoy gives a connection its filters when it is opened: without any policy at the
+/// listener, connections of before would know of none when one of their tenants gets a list of addresses, and lead
+/// around it until they are drained.
+fn everybody() -> Value {
+    let route = json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": WEB}]);
+    json!({"targetRefs": route, "authorization": {"defaultAction": "Allow"}})
 }
 
 /// Nothing is open unless it is listed: the whole route is denied, and each rule is opened to those whom it is for. The

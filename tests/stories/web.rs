@@ -1,6 +1,9 @@
 //! A tenant's addresses, as its agents and customers meet them: through the real gateway, from several addresses.
 
-use std::process::{Child, Command, Stdio};
+use std::{
+    io::{Read, Write},
+    process::{Child, Command, Stdio},
+};
 
 use helpdesk_operator::{api::HelpDeskAccount, lifecycle::Stage};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
@@ -255,6 +258,72 @@ async fn policies(namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(Cluster::as_operator().await, namespace, &helpdesk_operator::edge::objects::Kind::SecurityPolicy.resource())
 }
 
+/// A connection that is kept open, with one request after the other on it.
+struct Kept {
+    child: Child,
+    host: &'static str,
+}
+
+impl Kept {
+    fn open(host: &'static str) -> Self {
+        let gateway = setting("HELPDESK_TEST_EDGE_ADDRESS");
+        let child = Command::new("openssl")
+            .args(["s_client", "-quiet", "-no_ign_eof", "-connect", &format!("{gateway}:443"), "-servername", host])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, host }
+    }
+
+    /// The status of the answer; `None`: the connection was closed.
+    fn get(&mut self, path: &str) -> Option<u16> {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\n\r\n", self.host);
+        self.child.stdin.as_mut().unwrap().write_all(request.as_bytes()).ok()?;
+        let (mut text, mut byte) = (String::new(), [0]);
+        let out = self.child.stdout.as_mut().unwrap();
+        while !text.ends_with("\r\n\r\n") {
+            if out.read(&mut byte).ok()? == 0 {
+                return None;
+            }
+            text.push(byte[0].into());
+        }
+        let length = text.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        out.read_exact(&mut vec![0; length.parse().unwrap()]).ok()?;
+        Some(text.split_whitespace().nth(1).unwrap().parse().unwrap())
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test]
+async fn a_connection_from_before_the_list_leads_not_around_it() {
+    let cluster = Cluster::connect().await;
+    class(&cluster).await;
+    plan(&cluster, "web-kept", json!({})).await;
+    let account = cluster.account("web-kept", "web-kept").await;
+    run_app(&account).await;
+    published(&account).await;
+    let host = "web-kept.helpdesk.example";
+    let mut kept = Kept::open(host);
+    assert_eq!(kept.get("/queue"), Some(200));
+    account.apply(json!({"security": {"agentAllow": ["192.0.2.0/24"]}})).await;
+    let url = format!("https://{host}/queue");
+    eventually("a new connection is refused", || async { (get(&url, &[]).status == 403).then_some(()) }).await;
+    let mut refused = false;
+    while !refused {
+        let answer = kept.get("/queue");
+        assert_ne!(answer, Some(200), "the old connection leads around the list");
+        refused = matches!(answer, None | Some(403));
+    }
+}
+
 #[tokio::test]
 async fn tls_1_3_is_kept_for_one_tenant_and_its_name_answers_on_no_other_connection() {
     let cluster = Cluster::connect().await;
@@ -284,18 +353,18 @@ async fn what_a_gateway_cannot_keep_is_not_published() {
     let told = account.until("withheld", |a| find(a, "EdgeReady").is_some_and(|c| c.reason == "PolicyUnkeepable")).await;
     assert!(find(&told, "EdgeReady").unwrap().message.contains("agentAllow"));
     assert!(condition(&told, "Ready", "False"));
-    assert_eq!(get("https://web-plain.helpdesk.example/help", &[]).status, 404);
+    let url = "https://web-plain.helpdesk.example/help";
+    eventually("nothing is published", || async { (get(url, &[]).status == 404).then_some(()) }).await;
 
     // Without the wish that nobody keeps, the plain driver publishes.
     account.apply(json!({"security": {}})).await;
     published(&account).await;
-    assert_eq!(get("https://web-plain.helpdesk.example/help", &[]).status, 200);
+    assert_eq!(get(url, &[]).status, 200);
 
     account.apply(json!({"security": {"requireTotp": true}})).await;
     let told = account.until("withheld", |a| find(a, "EdgeReady").is_some_and(|c| c.message.contains("requireTotp"))).await;
     assert!(condition(&told, "Ready", "False"));
-    eventually("the address is taken back", || async { (get("https://web-plain.helpdesk.example/help", &[]).status == 404).then_some(()) })
-        .await;
+    eventually("the address is taken back", || async { (get(url, &[]).status == 404).then_some(()) }).await;
 }
 
 #[tokio::test]
