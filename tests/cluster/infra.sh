@@ -6,8 +6,6 @@ DATABASES=(pg-eu-1 pg-eu-2 pg-eu-3)
 STORES=(s3-eu-1 s3-eu-2)
 OPERATOR_NAMESPACE=helpdesk-operator
 OURS=helpdesk-operator.io/made-for=tests
-# Of every tenant's address in the tests.
-BASE_DOMAIN=helpdesk.example
 
 POSTGRES_IMAGE=${HELPDESK_IMAGE_POSTGRES:-localhost/postgres:$POSTGRES_MAJOR}
 VERSITYGW_IMAGE=${HELPDESK_IMAGE_VERSITYGW:-localhost/versitygw:$VERSITYGW_VERSION}
@@ -229,30 +227,6 @@ write_env() {
 }
 
 variable() { tr a-z- A-Z_ <<<"$1"; }
-
-# ---- the edge, when asked for ----
-
-add_edge() {
-  export KUBECONFIG=$KUBECONFIG_FILE
-  step "starting Envoy Gateway" "$STATE/log/edge" start_edge
-  touch "$STATE/edge"
-}
-
-start_edge() {
-  local image
-  for image in envoy envoy-gateway echo; do in_node ctr --namespace k8s.io images import "$IMAGES/$image.tar"; done
-  "$BIN/helm" upgrade --install eg "$CACHE/gateway-helm" -n envoy-gateway-system --create-namespace --timeout 90s
-  kubectl -n envoy-gateway-system rollout status deployment/envoy-gateway --timeout 120s
-  issue_infra_certificate wildcard edge "DNS:*.$BASE_DOMAIN"
-  sed "s/\${ENVOY}/${ENVOY_VERSION%.*}/; s/\${BASE}/$BASE_DOMAIN/" "$here/infra/gateway.yaml" | apply
-  kubectl -n edge create secret tls wildcard --cert "$STATE/infra/wildcard.crt" --key "$STATE/infra/wildcard.key" --dry-run=client -o yaml | apply
-  kubectl -n edge wait --for=condition=Programmed gateway/edge --timeout 120s
-  {
-    echo "HELPDESK_TEST_EDGE_ADDRESS=$NODE_IP"
-    echo "HELPDESK_TEST_ECHO_IMAGE=localhost/echo:1"
-    echo "HELPDESK_TEST_COREDNS=$BIN/coredns"
-  } >>"$STATE/env"
-}
 
 # ---- somebody's own cluster ----
 

@@ -43,6 +43,9 @@ require_addresses() {
     taken=$(ip -4 route show table all root "$net" | head -n 1)
     [ -z "$taken" ] || die "cluster $NAME needs the addresses $net, but this machine already has the route: $taken"
   done
+  [ -n "$V6_NODE" ] || return 0
+  taken=$(ip -6 route show table all root "$V6_NET::/48" | head -n 1)
+  [ -z "$taken" ] || die "cluster $NAME needs the addresses $V6_NET::/48, but this machine already has the route: $taken"
 }
 
 # The directory is in a place where everybody may write, and root trusts what is in it.
@@ -111,6 +114,7 @@ up() {
   esac
   require_root
   lock_cluster
+  settle_ipv6
   if is_up; then
     if [ -n "$edge" ] && [ ! -f "$STATE/edge" ]; then
       build edge
@@ -197,12 +201,20 @@ start_node() {
   ip link add "$LINK" type veth peer name node0 netns "$pid"
   ip link set "$LINK" alias "helpdesk-operator cluster $NAME"
   ip addr add "$HOST_IP/24" dev "$LINK"
-  # A second client, for what depends on where requests come from.
-  ip addr add "${HOST_IP%.*}.253/24" dev "$LINK"
+  # More clients, for what depends on where requests come from.
+  local client
+  for client in $(clients4) "${HOST_IP%.*}.253"; do ip addr add "$client/24" dev "$LINK"; done
   ip link set "$LINK" up
   # What runs on this machine reaches pods and services by their own addresses.
   ip route add "$SERVICES" via "$NODE_IP" dev "$LINK"
   ip route add "$PODS" via "$NODE_IP" dev "$LINK"
+  if [ -n "$V6_NODE" ]; then
+    ip addr add "$V6_HOST/64" dev "$LINK" nodad
+    # Deprecated ones are never chosen, and usable by who binds to them.
+    for client in $(clients6); do ip addr add "$client/64" dev "$LINK" nodad preferred_lft 0; done
+    ip route add "$V6_SERVICES" via "$V6_NODE" dev "$LINK"
+    ip route add "$V6_PODS" via "$V6_NODE" dev "$LINK"
+  fi
   local _
   for _ in $(seq 600); do
     if [ -f "$STATE/node/ready" ]; then return; fi

@@ -24,7 +24,7 @@ main() {
   start scheduler "$KUBERNETES" kube-scheduler --kubeconfig scheduler.kubeconfig --leader-elect=false
   start kubelet start_kubelet
   start kube-proxy "$KUBERNETES" kube-proxy --kubeconfig admin.kubeconfig --hostname-override node1 \
-    --proxy-mode iptables --cluster-cidr "$PODS" --conntrack-max-per-core 0
+    --proxy-mode iptables --cluster-cidr "$PODS${V6_PODS:+,$V6_PODS}" --conntrack-max-per-core 0
   until "$KUBECTL" --kubeconfig admin.kubeconfig wait node/node1 --for condition=Ready --timeout 60s >/dev/null 2>&1; do
     sleep 0.3
   done
@@ -82,6 +82,10 @@ connect() {
   ip link set node0 up
   ip route add default via "$HOST_IP"
   echo 1 >/proc/sys/net/ipv4/ip_forward
+  [ -n "$V6_NODE" ] || return 0
+  ip addr add "$V6_NODE/64" dev node0 nodad
+  ip route add default via "$V6_HOST"
+  echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
 }
 
 # ---- who is who ----
@@ -132,17 +136,22 @@ start_apiserver() {
     --advertise-address "$NODE_IP" --tls-cert-file apiserver.crt --tls-private-key-file apiserver.key \
     --client-ca-file ca.crt --authorization-mode Node,RBAC --allow-privileged \
     --kubelet-client-certificate admin.crt --kubelet-client-key admin.key --kubelet-preferred-address-types InternalIP \
-    --service-cluster-ip-range "$SERVICES" --service-node-port-range 80-32767 \
+    --service-cluster-ip-range "$SERVICES${V6_SERVICES:+,$V6_SERVICES}" --service-node-port-range 80-32767 \
     --service-account-issuer https://kubernetes.default.svc --service-account-key-file sa.key \
     --service-account-signing-key-file sa.key
 }
 
 start_containerd() {
+  local ranges="[{\"subnet\": \"$PODS\"}]" routes='{"dst": "0.0.0.0/0"}'
+  if [ -n "$V6_PODS" ]; then
+    ranges="$ranges, [{\"subnet\": \"$V6_PODS\"}]"
+    routes="$routes, {\"dst\": \"::/0\"}"
+  fi
   mkdir -p cni
   cat >cni/10-pods.conflist <<JSON
 {"cniVersion": "0.4.0", "name": "pods", "plugins": [
   {"type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
-   "ipam": {"type": "host-local", "ranges": [[{"subnet": "$PODS"}]], "routes": [{"dst": "0.0.0.0/0"}]}},
+   "ipam": {"type": "host-local", "ranges": [$ranges], "routes": [$routes]}},
   {"type": "portmap", "capabilities": {"portMappings": true}}]}
 JSON
   # restrict_oom_score_adj: where oom_score_adj may not be lowered, runc dies without it.
@@ -192,7 +201,7 @@ enforceNodeAllocatable: []
 localStorageCapacityIsolation: false
 YAML
   exec "$KUBERNETES" kubelet --config kubelet.yaml --kubeconfig kubelet.kubeconfig --root-dir "$STATE/kubelet" \
-    --cert-dir "$DIR/kubelet-pki" --hostname-override node1 --node-ip "$NODE_IP"
+    --cert-dir "$DIR/kubelet-pki" --hostname-override node1 --node-ip "$NODE_IP${V6_NODE:+,$V6_NODE}"
 }
 
 main
