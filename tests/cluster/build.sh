@@ -79,7 +79,7 @@ hash() { sha256sum | cut -c1-32; }
 recipe() { declare -f "$@" | hash; }
 sources() { (cd "$here" && find "$@" -type f -print0 | sort -z | xargs -0 cat) | hash; }
 key_of() { cat "$CACHE/keys/$1" 2>/dev/null || true; }
-build_key() { { cat "$here/build.sh" "$here/unpack_tools.py" && sources kubernetes images && echo "$1"; } | hash; }
+build_key() { { cat "$here/build.sh" "$here/unpack_tools.py" && sources kubernetes images echo && echo "$1"; } | hash; }
 
 image_inputs() {
   case $1 in
