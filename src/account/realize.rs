@@ -73,7 +73,10 @@ pub(super) async fn realize(
     let Decided { home, verdict, refused } = decided;
     let entering = home.entry.record.enforced_at.is_none();
     let may_act = !account.spec.paused && (!entering || verdict.step != Step::Stay);
-    let mut work = Work { desk, account, seen, home, now, entering, waiting_on: vec![], findings: vec![], domains: vec![], wake_at: None };
+    // What is published stays so while nothing is done.
+    let shown = || account.status.as_ref().map(|s| s.domains.clone()).unwrap_or_default();
+    let domains = if may_act { vec![] } else { shown() };
+    let mut work = Work { desk, account, seen, home, now, entering, waiting_on: vec![], findings: vec![], domains, wake_at: None };
     let mut restored = false;
     if may_act {
         work.copy_hold().await?;

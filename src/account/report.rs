@@ -12,17 +12,16 @@ use super::{
     advance::Settled,
     desk::Desk,
     error::{During, Error},
-    home,
     observe::Observation,
 };
 use crate::{
     api::{
-        BackupPhase, ColdBackup, Condition, HelpDeskAccount, HelpDeskAccountStatus, Time,
-        account::{DatabaseRef, LastBackup, NamespaceRef},
+        BackupPhase, ColdBackup, Condition, DomainUse, HelpDeskAccount, HelpDeskAccountStatus, Time,
+        account::{DatabaseRef, DomainState, DomainStatus, LastBackup, NamespaceRef},
         conditions::{self, Finding, Type},
     },
     clock::Moment,
-    lifecycle::{Blocker, Known, Refused, Stage},
+    lifecycle::{Blocker, Refused, Stage},
 };
 
 /// Writes the status if it differs, and events where something turned.
@@ -94,7 +93,7 @@ fn build(
         next_stage: settled.next.map(|n| n.stage),
         next_transition_time: settled.next.map(|n| Time(n.at)),
         data_gone_by: record.data_gone_by.filter(|_| record.stage != Stage::Expired).map(Time),
-        url: url(account, seen, record.stage),
+        url: url(settled, before.url.as_deref()),
         domains: settled.domains.clone(),
         billing: None,
         database: Some(DatabaseRef {
@@ -110,10 +109,17 @@ fn build(
     }
 }
 
-fn url(account: &HelpDeskAccount, seen: &Observation, stage: Stage) -> Option<String> {
-    let Known::Known(plan) = &seen.plan else { return None };
-    let base = &home::placement(plan, account).ok()?.domain_base;
-    (stage < Stage::Terminated).then(|| format!("https://{}.{base}", account.spec.domain.slug))
+fn url(settled: &Settled, before: Option<&str>) -> Option<String> {
+    let seen_right = settled.findings.iter().any(|f| f.kind == Type::EdgeReady && f.holds == Some(true));
+    published(&settled.domains, seen_right, before)
+}
+
+/// The tenant's main address, once it was published and seen to answer, for as long as it stays published.
+fn published(domains: &[DomainStatus], seen_right: bool, before: Option<&str>) -> Option<String> {
+    let answers = |d: &&DomainStatus| matches!(d.state, DomainState::Live | DomainState::Suspended);
+    let slug = domains.iter().filter(|d| d.used_as == DomainUse::Slug).find(answers)?;
+    let url = format!("https://{}", slug.host);
+    (seen_right || before == Some(&url)).then_some(url)
 }
 
 fn last_backup(backup: &ColdBackup) -> Option<LastBackup> {
@@ -267,4 +273,35 @@ pub(super) async fn failure(desk: &Desk, account: &HelpDeskAccount, error: &Erro
 
 async fn publish(desk: &Desk, account: &HelpDeskAccount, kind: EventType, reason: &str, note: &str, action: &str) {
     desk.publish(&account.object_ref(&()), kind, reason, note, action).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn domain(host: &str, used_as: DomainUse, state: DomainState) -> DomainStatus {
+        DomainStatus { host: host.into(), used_as, state, message: None, challenge: None, certificate_expires_at: None }
+    }
+
+    #[test]
+    fn an_address_is_shown_once_it_was_published_and_seen_to_answer() {
+        let names = |state| {
+            [domain("help.acme.example", DomainUse::Custom, DomainState::Live), domain("acme.desk.example", DomainUse::Slug, state)]
+        };
+        let url = "https://acme.desk.example";
+        assert_eq!(published(&[], true, Some(url)), None, "a plan without a Gateway publishes nothing");
+        assert_eq!(published(&names(DomainState::Live), false, None), None, "nobody saw it answer yet");
+        assert_eq!(published(&names(DomainState::Live), true, None).as_deref(), Some(url));
+        assert_eq!(published(&names(DomainState::Suspended), true, None).as_deref(), Some(url));
+        for state in [DomainState::Withheld, DomainState::Refused] {
+            assert_eq!(published(&names(state), true, Some(url)), None, "{state:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_fails_to_answer_for_a_while_stays_shown() {
+        let live = [domain("acme.desk.example", DomainUse::Slug, DomainState::Live)];
+        assert_eq!(published(&live, false, Some("https://acme.desk.example")).as_deref(), Some("https://acme.desk.example"));
+        assert_eq!(published(&live, false, Some("https://former.desk.example")), None, "another slug is another address");
+    }
 }

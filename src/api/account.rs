@@ -246,7 +246,8 @@ pub struct HelpDeskAccountStatus {
     /// When nothing will be left, neither database nor backup, if nothing changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_gone_by: Option<Time>,
-    /// The tenant's main address.
+    /// The tenant's main address, once it was published at the plan's Gateway and seen to answer; absent where nothing
+    /// is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
     /// Every host name of the account, with what is true of it at the gateway.

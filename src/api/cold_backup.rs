@@ -84,6 +84,51 @@ pub enum BackupPhase {
     Erased,
 }
 
+/// How much memory a mover may use: more after one ran out of it.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum MoverMemory {
+    /// Enough for nearly every database: what the tools need grows with the number of tables and with the longest row,
+    /// not with the size of the database.
+    #[default]
+    #[serde(rename = "256Mi")]
+    Small,
+    /// For many thousand tables, or rows of more than fifty megabytes.
+    #[serde(rename = "1Gi")]
+    Medium,
+    /// For the longest rows that PostgreSQL has.
+    #[serde(rename = "4Gi")]
+    Large,
+}
+
+impl MoverMemory {
+    /// The limit, as Kubernetes writes it.
+    pub const fn limit(self) -> &'static str {
+        match self {
+            Self::Small => "256Mi",
+            Self::Medium => "1Gi",
+            Self::Large => "4Gi",
+        }
+    }
+
+    /// What is set aside for it, as Kubernetes writes it: a quarter of the limit, and what every mover needs at least.
+    pub const fn request(self) -> &'static str {
+        match self {
+            Self::Small => "128Mi",
+            Self::Medium => "256Mi",
+            Self::Large => "1Gi",
+        }
+    }
+
+    /// What the next mover gets after one ran out of this much; `None` after the largest.
+    pub const fn next(self) -> Option<Self> {
+        match self {
+            Self::Small => Some(Self::Medium),
+            Self::Medium => Some(Self::Large),
+            Self::Large => None,
+        }
+    }
+}
+
 /// What is true of the backup.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -124,6 +169,9 @@ pub struct ColdBackupStatus {
     /// How often a mover was started for it.
     #[serde(default)]
     pub attempts: i32,
+    /// How much memory its next mover may use. It is raised when one ran out of memory, and counts for restores too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mover_memory: Option<MoverMemory>,
     /// Ready, Stalled, Held.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]

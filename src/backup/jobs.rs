@@ -29,7 +29,7 @@ use super::{
     },
 };
 use crate::{
-    api::{ACCOUNT_LABEL, ACCOUNT_UID, ColdBackup},
+    api::{ACCOUNT_LABEL, ACCOUNT_UID, ColdBackup, MoverMemory},
     database::MoverLogin,
     store::Connected,
 };
@@ -76,6 +76,8 @@ pub struct Order<'o> {
     pub namespace: &'o str,
     /// The image.
     pub image: &'o str,
+    /// How much memory it may use.
+    pub memory: MoverMemory,
 }
 
 /// Everything that a mover reads.
@@ -231,9 +233,8 @@ impl Order<'_> {
                 EnvVar { name: "MALLOC_ARENA_MAX".into(), value: Some("2".into()), value_from: None },
             ]),
             resources: Some(ResourceRequirements {
-                requests: Some(quantities(&[("cpu", "100m"), ("memory", "128Mi")])),
-                // The tools' own memory grows with the number of tables, not with their size.
-                limits: Some(quantities(&[("memory", "256Mi")])),
+                requests: Some(quantities(&[("cpu", "100m"), ("memory", self.memory.request())])),
+                limits: Some(quantities(&[("memory", self.memory.limit())])),
                 ..ResourceRequirements::default()
             }),
             security_context: Some(SecurityContext {
@@ -287,7 +288,16 @@ mod tests {
 
     fn order(backup: &ColdBackup) -> Order<'_> {
         let name = job_name(Task::Backup, "acme-20261123t100003z", UID, "1");
-        Order { name, task: Task::Backup, backup, server: "pg-eu-1", scratch: None, namespace: "helpdesk-operator", image: "operator:1" }
+        Order {
+            name,
+            task: Task::Backup,
+            backup,
+            server: "pg-eu-1",
+            scratch: None,
+            namespace: "helpdesk-operator",
+            image: "operator:1",
+            memory: MoverMemory::default(),
+        }
     }
 
     #[test]
@@ -330,6 +340,18 @@ mod tests {
         let folders: Vec<_> = pod.volumes.unwrap().into_iter().map(|v| (v.name, v.secret.is_some(), v.host_path.is_some())).collect();
         assert_eq!(folders, [("plan".into(), true, false), ("run".into(), false, false), ("tmp".into(), false, false)]);
         assert!(pod.containers[0].resources.as_ref().unwrap().limits.as_ref().unwrap().contains_key("memory"));
+    }
+
+    #[test]
+    fn a_mover_gets_the_memory_that_its_backup_needs_and_a_quarter_of_it_for_sure() {
+        for (memory, limit, request) in
+            [(MoverMemory::Small, "256Mi", "128Mi"), (MoverMemory::Medium, "1Gi", "256Mi"), (MoverMemory::Large, "4Gi", "1Gi")]
+        {
+            let job = Order { memory, ..order(&backup()) }.job();
+            let resources = job.spec.unwrap().template.spec.unwrap().containers[0].resources.clone().unwrap();
+            let (limits, requests) = (resources.limits.unwrap(), resources.requests.unwrap());
+            assert_eq!((limits["memory"].0.as_str(), requests["memory"].0.as_str()), (limit, request));
+        }
     }
 
     #[test]

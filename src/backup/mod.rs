@@ -19,6 +19,7 @@
 
 pub mod course;
 mod erase;
+mod failure;
 mod home;
 pub mod jobs;
 pub mod keys;

@@ -159,6 +159,8 @@ pub async fn start(
         scratch: None,
         namespace: &ctx.settings.namespace,
         image: &ctx.settings.image,
+        // What its backup needed to be proven, its restore needs again.
+        memory: backup.status.as_ref().and_then(|s| s.mover_memory).unwrap_or_default(),
     };
     let files = Files { plan: &plan, store: &store, keys: &keys, signing: signing.as_ref(), source: None, target: Some(login) }.render()?;
     let mut job = order.job();

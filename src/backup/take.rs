@@ -16,6 +16,7 @@ use kube::{
 };
 
 use super::{
+    failure,
     home::Home,
     jobs::{self, COMPONENT, Files, Order, SERVER, State},
     keys::{self, KeyRing, Keys},
@@ -170,6 +171,7 @@ async fn start(work: &mut Work<'_>, home: &Home, job: Option<Job>, name: &str) -
         scratch: target.is_some().then_some(SCRATCH),
         namespace: &desk.settings.namespace,
         image: &desk.settings.image,
+        memory: work.status.mover_memory.unwrap_or_default(),
     };
     let signing = ring.signing_key(backup).await?;
     let files =
@@ -250,6 +252,8 @@ async fn finish(work: &mut Work<'_>, home: &Home, name: &str) -> Result<Duration
 async fn give_up(work: &mut Work<'_>, home: &Home, name: &str, why: &str) -> Result<Duration, Error> {
     let said = last_words(work, name).await.unwrap_or_default();
     let why = if said.is_empty() { why.to_owned() } else { format!("{why}; {said}") };
+    let ending = failure::ending(&pods(work, name).await.unwrap_or_default());
+    let why = failure::reckon(&mut work.status, ending, why);
     work.status.phase = BackupPhase::Failed;
     work.desk.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(work.backup.uid().unwrap_or_default(), work.now);
     work.store(Some(home)).await?;
@@ -257,6 +261,12 @@ async fn give_up(work: &mut Work<'_>, home: &Home, name: &str, why: &str) -> Res
     remove(work, name).await?;
     work.publish(EventType::Warning, "MoverFailed", &why).await;
     Err(Error::Mover(why))
+}
+
+/// The pods of an attempt.
+async fn pods(work: &Work<'_>, name: &str) -> Result<Vec<Pod>, Error> {
+    let pods: Api<Pod> = Api::namespaced(work.desk.client.clone(), &work.desk.settings.namespace);
+    Ok(pods.list(&ListParams::default().labels(&format!("job-name={name}"))).await.during("list the mover's pods")?.items)
 }
 
 /// What the mover complained about last, from its log.

@@ -19,6 +19,7 @@ async fn an_account_lives_through_every_stage_and_nothing_is_left_of_it() {
     cluster.plan("whole-life", json!({"trial": "5s", "blocked": "20s", "terminated": "6s", "coldBackup": "20s"})).await;
     let account = cluster.account("whole-life", "whole-life").await;
     let tenant = account.open(Stage::Trial).await;
+    assert_eq!(account.get().await.status.unwrap().url, None, "a plan without a Gateway publishes nothing");
     tenant.fill(200).await;
 
     let blocked = account.stage(Stage::Blocked).await;

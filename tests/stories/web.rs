@@ -124,6 +124,7 @@ async fn an_address_lives_under_its_policy_says_that_it_is_suspended_and_goes() 
     run_app(&account).await;
     account.open(Stage::Trial).await;
     published(&account).await;
+    assert_eq!(account.get().await.status.unwrap().url.as_deref(), Some("https://web-life.helpdesk.example"));
     let at = |path: &str| format!("https://web-life.helpdesk.example{path}");
 
     let agents = get(&at("/queue"), &[]);
