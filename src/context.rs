@@ -34,6 +34,28 @@ pub struct Settings {
     pub resolvers: Vec<SocketAddr>,
     /// After this time the proof of a host name is asked for again.
     pub prove_again: SignedDuration,
+    /// When a backup that fails again and again is taken for unprovable.
+    pub patience: Patience,
+}
+
+/// When a backup that fails again and again, for a reason of its own, is taken for unprovable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// After this many attempts at least: fewer may have met the same passing trouble.
+    pub attempts: i32,
+    /// And this long after the first of them at least: trouble that passes by itself has passed by then, and a person
+    /// who is called has come.
+    pub time: SignedDuration,
+}
+
+impl Patience {
+    /// What holds unless a test says otherwise.
+    pub const DEFAULT: Self = Self { attempts: 6, time: SignedDuration::from_hours(4) };
+
+    /// How long one that is unprovable is left alone between two attempts.
+    pub fn pause(&self) -> SignedDuration {
+        self.time / 4
+    }
 }
 
 impl Settings {

@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 eprintln!("{error}");
-                ExitCode::FAILURE
+                if error.is_the_backups_own() { ExitCode::FAILURE } else { ExitCode::from(mover::TEMPORARY) }
             }
         },
         Command::Crds => print_definitions(),

@@ -18,7 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     account, backup, clock,
-    context::{Context, Settings},
+    context::{Context, Patience, Settings},
     database::{self, Servers},
     http,
     installation::Installation,
@@ -54,6 +54,12 @@ pub struct Args {
     /// After how many seconds that is asked again.
     #[arg(long, env = "HELPDESK_OPERATOR_PROVE_AGAIN", default_value_t = 86_400, value_parser = clap::value_parser!(u32).range(1..))]
     prove_again: u32,
+    /// After how many failed attempts a backup may be taken for unprovable. Tests shorten it.
+    #[arg(long, hide = true, env = "HELPDESK_OPERATOR_UNPROVABLE_ATTEMPTS", default_value_t = Patience::DEFAULT.attempts, value_parser = clap::value_parser!(i32).range(1..))]
+    unprovable_attempts: i32,
+    /// And how many seconds after the first of them. Tests shorten it.
+    #[arg(long, hide = true, env = "HELPDESK_OPERATOR_UNPROVABLE_SECONDS", default_value_t = Patience::DEFAULT.time.as_secs(), value_parser = clap::value_parser!(i64).range(1..1_000_000))]
+    unprovable_seconds: i64,
     /// Where /metrics is served.
     #[arg(long, default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)))]
     metrics: SocketAddr,
@@ -135,6 +141,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             concurrency: args.concurrency,
             resolvers: args.resolver,
             prove_again: SignedDuration::from_secs(args.prove_again.into()),
+            patience: Patience { attempts: args.unprovable_attempts, time: SignedDuration::from_secs(args.unprovable_seconds) },
         },
         client,
         installation,

@@ -38,6 +38,8 @@ pub struct Telemetry {
     pub lateness: Family<StageLabel, Histogram, fn() -> Histogram>,
     /// Accounts with a deadline that something delays.
     pub overdue: Gauge,
+    /// Backups that are taken for unprovable.
+    pub backups_unprovable: Gauge,
     /// Looks at addresses from outside that found something wrong.
     pub edge_probe_failures: Counter,
     /// When the first certificate of a custom name runs out, in seconds since 1970; 0 without any.
@@ -56,6 +58,7 @@ impl Default for Telemetry {
         let step_failures = Family::default();
         let accounts = Family::default();
         let overdue = Gauge::default();
+        let backups_unprovable = Gauge::default();
         let edge_probe_failures = Counter::default();
         let edge_first_expiry = Gauge::default();
         registry.register("driver_step_duration_seconds", "How long a step of a driver took", step_seconds.clone());
@@ -63,6 +66,7 @@ impl Default for Telemetry {
         registry.register("accounts", "Accounts by stage", accounts.clone());
         registry.register("transition_lateness_seconds", "How long after it was due a stage was enforced", lateness.clone());
         registry.register("accounts_overdue", "Accounts with a deadline that something delays", overdue.clone());
+        registry.register("backups_unprovable", "Backups that are taken for unprovable", backups_unprovable.clone());
         registry.register("edge_probe_failures", "Looks at addresses from outside that found something wrong", edge_probe_failures.clone());
         registry.register(
             "edge_first_certificate_expiry_timestamp_seconds",
@@ -76,6 +80,7 @@ impl Default for Telemetry {
             accounts,
             lateness,
             overdue,
+            backups_unprovable,
             edge_probe_failures,
             edge_first_expiry,
         }

@@ -76,7 +76,7 @@ pub enum BackupPhase {
     Running,
     /// Downloaded again, decrypted, and restored or decoded; equal to its source.
     Verified,
-    /// Could not be taken; tried again while its reason holds.
+    /// Could not be taken or proven; tried again while its reason holds.
     Failed,
     /// Being destroyed.
     Erasing,
@@ -129,6 +129,24 @@ impl MoverMemory {
     }
 }
 
+/// A run of attempts that failed for a reason of the backup's own. A database or a bucket that could not be reached is
+/// none, and is not counted.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failing {
+    /// When the first of them failed.
+    pub since: Time,
+    /// How many there were.
+    pub attempts: i32,
+    /// One word for the first failure.
+    pub reason: String,
+    /// What the first failure was.
+    pub message: String,
+    /// Since when it is taken for unprovable; it is tried again all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unprovable_since: Option<Time>,
+}
+
 /// What is true of the backup.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -172,7 +190,10 @@ pub struct ColdBackupStatus {
     /// How much memory its next mover may use. It is raised when one ran out of memory, and counts for restores too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mover_memory: Option<MoverMemory>,
-    /// Ready, Stalled, Held.
+    /// The attempts that came to nothing for a reason of the backup's own, since one last succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<Failing>,
+    /// Ready, Stalled, Held, Unprovable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

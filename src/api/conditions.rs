@@ -29,6 +29,8 @@ pub enum Type {
     Braked,
     /// The database is larger than the plan allows.
     QuotaExceeded,
+    /// So many attempts at a backup failed over so long a time that none may ever be proven.
+    Unprovable,
 }
 
 impl Type {
@@ -46,6 +48,7 @@ impl Type {
             Self::Overdue => "Overdue",
             Self::Braked => "Braked",
             Self::QuotaExceeded => "QuotaExceeded",
+            Self::Unprovable => "Unprovable",
         }
     }
 }

@@ -15,7 +15,7 @@ mod window;
 
 pub use account::{Billing, BillingState, Closure, ClosureMode, HelpDeskAccount, HelpDeskAccountSpec, HelpDeskAccountStatus, Hold};
 pub use backup_store::{BackupStore, BackupStoreSpec, BackupStoreStatus};
-pub use cold_backup::{BackupPhase, BackupReason, ColdBackup, ColdBackupSpec, ColdBackupStatus, MoverMemory};
+pub use cold_backup::{BackupPhase, BackupReason, ColdBackup, ColdBackupSpec, ColdBackupStatus, Failing, MoverMemory};
 pub use database_server::{DatabaseServer, DatabaseServerSpec, DatabaseServerStatus, Engine};
 pub use domain_claim::{DomainClaim, DomainClaimSpec, DomainUse};
 pub use help_desk_class::{Audience, HelpDeskClass, HelpDeskClassSpec, SecondFactor};

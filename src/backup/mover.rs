@@ -134,10 +134,50 @@ pub enum Error {
     NoManifest,
 }
 
+/// The status of a mover that met something that says nothing of the backup: a database, a bucket or a machine that was
+/// not as it should be. It is `EX_TEMPFAIL` of sysexits.h.
+pub const TEMPORARY: u8 = 75;
+
+/// What tools and servers say of connections, space and locks, which pass.
+const PASSING: [&str; 7] = [
+    "connection to server",
+    "server closed the connection",
+    "terminating connection",
+    "the database system is",
+    "no space left on device",
+    "too many clients",
+    "lock timeout",
+];
+
+impl Error {
+    /// Whether what stopped the mover is the backup's own: it will be there the next time too. Everything else may pass,
+    /// and what is not listed here counts as that.
+    pub fn is_the_backups_own(&self) -> bool {
+        match self {
+            Self::Unequal(_) => true,
+            // A tool that was killed was killed by somebody.
+            Self::Tool { status, said, .. } => !status.starts_with("signal") && !passes(said),
+            Self::Database { source: sqlx::Error::Database(said), .. } => {
+                // Connections, missing rights to log in, space, locks, a server that shuts down.
+                let passing_code = said.code().is_some_and(|code| {
+                    ["08", "28", "57"].iter().any(|class| code.starts_with(class)) || ["53100", "53300", "55P03"].contains(&&*code)
+                });
+                !passing_code && !passes(said.message())
+            }
+            _ => false,
+        }
+    }
+}
+
+fn passes(said: &str) -> bool {
+    let said = said.to_ascii_lowercase();
+    PASSING.iter().any(|passing| said.contains(passing))
+}
+
 /// Runs a mover to its end.
 ///
 /// # Errors
-/// Whatever stopped it; the process should then end with status 1, and the Job tries again.
+/// Whatever stopped it; the process should then end with status 1, or [`TEMPORARY`], and the Job tries again.
 pub async fn run(args: Args) -> Result<(), Error> {
     // The caller's own subscriber counts, where there is one.
     let _ = tracing_subscriber::fmt().json().with_writer(std::io::stderr).try_init();
@@ -161,6 +201,35 @@ pub async fn run(args: Args) -> Result<(), Error> {
         Err(error) => {
             tracing::error!(error = store::chain(&error), "mover failed");
             Err(error)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_will_be_there_the_next_time_is_the_backups_own() {
+        let tool = |status: &str, said: &str| Error::Tool { tool: "pg_dump", status: status.into(), said: said.into() };
+        for own in [
+            Error::Unequal("7 rows and not 8".into()),
+            tool("exit status: 1", "error: query returned 0 rows instead of one: SELECT proretset"),
+            tool("exit status: 1", "error: could not execute query: ERROR:  cache lookup failed for type 999"),
+        ] {
+            assert!(own.is_the_backups_own(), "{own}");
+        }
+        for passing in [
+            tool("exit status: 1", "error: connection to server at \"pg\", port 5432 failed: Connection refused"),
+            tool("exit status: 1", "error: error returned by PQputCopyData: server closed the connection unexpectedly"),
+            tool("exit status: 1", "error: COPY failed: ERROR:  could not extend file: No space left on device"),
+            tool("signal: 9 (SIGKILL)", ""),
+            Error::Database { step: "connect", source: sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()) },
+            Error::NoTools(19),
+            Error::Stream(std::io::ErrorKind::BrokenPipe.into()),
+            Error::Store(store::Error::Missing("x".into())),
+        ] {
+            assert!(!passing.is_the_backups_own(), "{passing}");
         }
     }
 }

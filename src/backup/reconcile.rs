@@ -5,7 +5,7 @@
 //! 3. What is wrong stands in its conditions, with what to do; another try follows by itself.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -167,6 +167,8 @@ pub(super) struct Desk {
     /// would not make it wait.
     pub(super) failed: Mutex<HashMap<String, Moment>>,
     checkups: Checkups,
+    /// The uids of backups that are taken for unprovable, for the metrics.
+    unprovable: Mutex<HashSet<String>>,
 }
 
 /// When proven backups are looked at next, by their uids.
@@ -216,6 +218,7 @@ pub async fn run(ctx: Shared) {
         starting: tokio::sync::Mutex::default(),
         failed: Mutex::default(),
         checkups: Checkups::default(),
+        unprovable: Mutex::default(),
     });
     let known = backups.clone();
     let controller = Controller::for_stream(stream, backups)
@@ -249,6 +252,7 @@ async fn reconcile(backup: Arc<ColdBackup>, desk: Arc<Desk>) -> Result<Action, E
             Ok(_) => desk.backoff.succeeded(&backup.name_any()),
             Err(error) => work.told(error),
         }
+        desk.count(&backup, work.unprovable().is_some());
         let status = work.status;
         desk.write(&backup, &before, &status).await?;
         result
@@ -398,10 +402,25 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Replaces the conditions by this finding.
+    /// Replaces the conditions by this finding, and what has been true for longer.
     pub(super) fn find(&mut self, finding: Finding) {
         self.status.observed_generation = self.backup.metadata.generation;
-        self.status.conditions = conditions::merge(&self.status.conditions, &[finding], self.backup.metadata.generation, self.now);
+        let findings: Vec<_> = [Some(finding), self.unprovable()].into_iter().flatten().collect();
+        self.status.conditions = conditions::merge(&self.status.conditions, &findings, self.backup.metadata.generation, self.now);
+    }
+
+    /// That the backup is taken for unprovable, if it is.
+    pub(super) fn unprovable(&self) -> Option<Finding> {
+        let over = matches!(self.status.phase, BackupPhase::Erasing | BackupPhase::Erased);
+        let failing = self.status.failing.as_ref().filter(|f| !over && f.unprovable_since.is_some())?;
+        let message = format!(
+            "{} attempts since {} came to nothing; the first: {}; it is tried again every {} minutes",
+            failing.attempts,
+            failing.since.0,
+            failing.message,
+            self.desk.settings.patience.pause().as_mins().max(1),
+        );
+        Some(Finding::yes(Type::Unprovable, failing.reason.clone(), message))
     }
 
     /// Adds a finding to the conditions.
@@ -442,6 +461,22 @@ impl Desk {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.checkups.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.count_as(uid, false);
+    }
+
+    /// Counts the backups that are taken for unprovable anew.
+    fn count(&self, backup: &ColdBackup, unprovable: bool) {
+        self.count_as(&backup.uid().unwrap_or_default(), unprovable && backup.meta().deletion_timestamp.is_none());
+    }
+
+    fn count_as(&self, uid: &str, unprovable: bool) {
+        let mut all = self.unprovable.lock().unwrap_or_else(PoisonError::into_inner);
+        if unprovable {
+            all.insert(uid.to_owned());
+        } else {
+            all.remove(uid);
+        }
+        self.telemetry.backups_unprovable.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
     }
 
     async fn write(&self, backup: &ColdBackup, before: &ColdBackupStatus, status: &ColdBackupStatus) -> Result<(), Error> {

@@ -83,7 +83,11 @@ pub(super) async fn step(work: &mut Work<'_>, home: &Home) -> Result<Duration, E
 /// How long a failed attempt is rested from: longer after each, by what is recorded, so that a restart does not hurry.
 fn rest(work: &Work<'_>) -> Option<Duration> {
     let begun = work.status.started_at.as_ref().filter(|_| work.status.phase == BackupPhase::Failed)?.0;
-    let wait = SignedDuration::from_secs((5 << work.status.attempts.clamp(0, 6)).min(300));
+    let wait = if work.unprovable().is_some() {
+        work.desk.settings.patience.pause()
+    } else {
+        SignedDuration::from_secs((5 << work.status.attempts.clamp(0, 6)).min(300))
+    };
     Duration::try_from((begun + wait).duration_since(work.now)).ok().filter(|left| !left.is_zero())
 }
 
@@ -237,6 +241,7 @@ async fn finish(work: &mut Work<'_>, home: &Home, name: &str) -> Result<Duration
     work.status.bytes = i64::try_from(manifest.dump.size + manifest.secrets.size).ok();
     work.status.completed_at = Some(Time(manifest.completed_at));
     work.status.verified_at = Some(Time(verification.verified_at));
+    work.status.failing = None;
     work.find(Finding::yes(Type::Ready, "Verified", "read back, proven, and all there"));
     work.store(Some(home)).await?;
     crate::crash::point("verified-recorded", &backup.spec.account);
@@ -253,13 +258,18 @@ async fn give_up(work: &mut Work<'_>, home: &Home, name: &str, why: &str) -> Res
     let said = last_words(work, name).await.unwrap_or_default();
     let why = if said.is_empty() { why.to_owned() } else { format!("{why}; {said}") };
     let ending = failure::ending(&pods(work, name).await.unwrap_or_default());
-    let why = failure::reckon(&mut work.status, ending, why);
+    let before = work.unprovable().is_some();
+    let why = failure::reckon(&mut work.status, ending, why, &work.desk.settings.patience, work.now);
     work.status.phase = BackupPhase::Failed;
     work.desk.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(work.backup.uid().unwrap_or_default(), work.now);
     work.store(Some(home)).await?;
     clean_up(work, home).await?;
     remove(work, name).await?;
     work.publish(EventType::Warning, "MoverFailed", &why).await;
+    if let Some(unprovable) = work.unprovable().filter(|_| !before) {
+        tracing::warn!(attempts = work.status.attempts, "the backup is taken for unprovable");
+        work.publish(EventType::Warning, "Unprovable", &unprovable.message).await;
+    }
     Err(Error::Mover(why))
 }
 
