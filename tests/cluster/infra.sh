@@ -4,6 +4,8 @@
 # The third is for tests of the driver alone: no operator may have made a ledger there.
 DATABASES=(pg-eu-1 pg-eu-2 pg-eu-3)
 STORES=(s3-eu-1 s3-eu-2)
+# Of other major versions, when asked for.
+VERSIONS=(pg-16 pg-18)
 OPERATOR_NAMESPACE=helpdesk-operator
 OURS=helpdesk-operator.io/made-for=tests
 
@@ -18,6 +20,8 @@ address_of() {
     pg-eu-1) echo "$SERVICE_PREFIX.21" ;;
     pg-eu-2) echo "$SERVICE_PREFIX.22" ;;
     pg-eu-3) echo "$SERVICE_PREFIX.23" ;;
+    pg-16) echo "$SERVICE_PREFIX.24" ;;
+    pg-18) echo "$SERVICE_PREFIX.25" ;;
     s3-eu-1) echo "$SERVICE_PREFIX.31" ;;
     s3-eu-2) echo "$SERVICE_PREFIX.32" ;;
   esac
@@ -36,7 +40,32 @@ start_infra() {
   infra_manifests | apply
   write_env
   wait_for_infra
+  kubectl -n kube-system rollout status deployment/coredns --timeout 120s
   fill_stores
+}
+
+# ---- servers of other major versions ----
+
+add_versions() {
+  export KUBECONFIG=$KUBECONFIG_FILE
+  step "starting PostgreSQL ${VERSIONS[*]#pg-}" "$STATE/log/versions" start_versions
+  touch "$STATE/versions"
+}
+
+start_versions() {
+  # What is done for all servers is done for these alone.
+  local DATABASES=("${VERSIONS[@]}") STORES=() server
+  umask 077
+  in_node ctr --namespace k8s.io images import "$IMAGES/postgres-versions.tar"
+  for server in "${DATABASES[@]}"; do issue_infra_certificate "$server" databases; done
+  make_passwords
+  make_data_directories
+  infra_manifests | apply
+  {
+    echo "HELPDESK_TEST_POSTGRESQL=$CACHE/postgresql"
+    write_server_env
+  } >>"$STATE/env"
+  wait_for_infra
 }
 
 apply() { kubectl apply --server-side --force-conflicts -f - >/dev/null; }
@@ -141,7 +170,7 @@ infra_manifests() {
   infra_secrets
   for server in "${DATABASES[@]}"; do
     echo ---
-    manifest "$here/infra/postgresql.yaml" "$server" "$POSTGRES_IMAGE"
+    manifest "$here/infra/postgresql.yaml" "$server" "$(image_of "$server")"
   done
   for server in "${STORES[@]}"; do
     echo ---
@@ -149,14 +178,25 @@ infra_manifests() {
   done
 }
 
+image_of() {
+  case $1 in
+    pg-16 | pg-18) echo localhost/postgres-versions:1 ;;
+    *) echo "$POSTGRES_IMAGE" ;;
+  esac
+}
+
 # In a cluster that is somebody's own nothing is known of paths and addresses: data lives as
 # long as its pod, and the service takes what address it gets.
 manifest() {
-  local fit
+  local fit major=${2#pg-}
+  case $2 in
+    pg-16 | pg-18) fit="s#\${PATH}#/opt/postgresql/$major/native/bin:/usr/lib/postgresql/$POSTGRES_MAJOR/bin:/usr/bin:/bin#;" ;;
+    *) fit='/name: PATH/d;' ;;
+  esac
   if [ "$NAME" = current ]; then
-    fit='/clusterIP:/d; s#imagePullPolicy: Never#imagePullPolicy: IfNotPresent#'
+    fit="$fit"'/clusterIP:/d; s#imagePullPolicy: Never#imagePullPolicy: IfNotPresent#'
   else
-    fit="s#{name: data, emptyDir: {}}#{name: data, hostPath: {path: $STATE/data/$2, type: Directory}}#; s#\${ADDRESS}#$(address_of "$2")#"
+    fit="$fit s#{name: data, emptyDir: {}}#{name: data, hostPath: {path: $STATE/data/$2, type: Directory}}#; s#\${ADDRESS}#$(address_of "$2")#"
   fi
   sed -e "s#\${NAME}#$2#g" -e "s#\${IMAGE}#$3#g" -e "$fit" "$1"
 }
@@ -165,7 +205,6 @@ wait_for_infra() {
   local server
   for server in "${DATABASES[@]}"; do wait_for_rollout databases "$server"; done
   for server in "${STORES[@]}"; do wait_for_rollout storage "$server"; done
-  [ "$NAME" = current ] || kubectl -n kube-system rollout status deployment/coredns --timeout 120s
 }
 
 wait_for_rollout() {
@@ -204,26 +243,30 @@ fill_store() {
 # ---- what tests get to know ----
 
 write_env() {
-  local server prefix
   {
     echo "HELPDESK_TEST_CLUSTER=$NAME"
     echo "HELPDESK_TEST_KUBECONFIG=$KUBECONFIG_FILE"
     echo "HELPDESK_TEST_BIN=$BIN"
     echo "HELPDESK_TEST_PYTHON=$CACHE/venv/bin/python"
     echo "HELPDESK_TEST_CA=$STATE/ca.crt"
-    for server in "${DATABASES[@]}"; do
-      prefix=HELPDESK_TEST_$(variable "$server")
-      echo "${prefix}_HOST=$(address_of "$server")"
-      echo "${prefix}_PASSWORD=$(secret_of "$server.superuser")"
-      echo "${prefix}_URL='postgres://postgres:$(secret_of "$server.superuser")@$(address_of "$server"):5432/postgres?sslmode=verify-full&sslrootcert=$STATE/ca.crt'"
-    done
-    for server in "${STORES[@]}"; do
-      prefix=HELPDESK_TEST_$(variable "$server")
-      echo "${prefix}_ENDPOINT=https://$(address_of "$server")"
-      echo "${prefix}_ACCESS_KEY_ID=$(root_of "$server")"
-      echo "${prefix}_SECRET_ACCESS_KEY=$(secret_of "$server.root")"
-    done
+    write_server_env
   } >"$STATE/env"
+}
+
+write_server_env() {
+  local server prefix
+  for server in "${DATABASES[@]}"; do
+    prefix=HELPDESK_TEST_$(variable "$server")
+    echo "${prefix}_HOST=$(address_of "$server")"
+    echo "${prefix}_PASSWORD=$(secret_of "$server.superuser")"
+    echo "${prefix}_URL='postgres://postgres:$(secret_of "$server.superuser")@$(address_of "$server"):5432/postgres?sslmode=verify-full&sslrootcert=$STATE/ca.crt'"
+  done
+  for server in "${STORES[@]}"; do
+    prefix=HELPDESK_TEST_$(variable "$server")
+    echo "${prefix}_ENDPOINT=https://$(address_of "$server")"
+    echo "${prefix}_ACCESS_KEY_ID=$(root_of "$server")"
+    echo "${prefix}_SECRET_ACCESS_KEY=$(secret_of "$server.root")"
+  done
 }
 
 variable() { tr a-z- A-Z_ <<<"$1"; }

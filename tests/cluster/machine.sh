@@ -106,27 +106,29 @@ remove_cgroups() {
 # ---- up ----
 
 up() {
-  local edge=
-  case ${1:-} in
-    '') ;;
-    --edge) edge=yes ;;
-    *) usage ;;
-  esac
+  local extra extras=()
+  for extra in "$@"; do
+    case $extra in
+      --edge | --versions) extras+=("${extra#--}") ;;
+      *) usage ;;
+    esac
+  done
   require_root
   lock_cluster
   settle_ipv6
   if is_up; then
-    if [ -n "$edge" ] && [ ! -f "$STATE/edge" ]; then
-      build edge
+    for extra in "${extras[@]}"; do
+      [ ! -f "$STATE/$extra" ] || continue
+      build "$extra"
       trap 'end_step; exit 130' INT TERM HUP
-      add_edge
-    fi
+      "add_$extra"
+    done
     say "cluster $NAME is up: KUBECONFIG=$KUBECONFIG_FILE"
     return
   fi
   require_cgroups
   trap 'end_step; exit 130' INT TERM HUP
-  build ${edge:+edge}
+  build "${extras[@]}"
   take_down
   require_addresses
   require_space "$STATES" 3
@@ -139,7 +141,7 @@ up() {
   install -m 600 "$STATE/node/admin.kubeconfig" "$KUBECONFIG_FILE"
   export KUBECONFIG=$KUBECONFIG_FILE
   step "starting DNS, PostgreSQL and S3" "$STATE/log/infra" start_infra
-  if [ -n "$edge" ]; then add_edge; fi
+  for extra in "${extras[@]}"; do "add_$extra"; done
   touch "$STATE/up"
   trap - EXIT
   say "cluster $NAME is up after $((SECONDS - began)) s: KUBECONFIG=$KUBECONFIG_FILE"
