@@ -4,7 +4,8 @@ use std::{
     io::{BufRead, BufReader, Read},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use sqlx::{
@@ -163,9 +164,18 @@ fn service_file(run: &Path, login: &MoverLogin) -> std::io::Result<PathBuf> {
 /// A tool that is running.
 pub(super) struct Tool {
     name: &'static str,
-    /// The process.
-    pub child: Child,
-    said: std::thread::JoinHandle<String>,
+    /// Its ends of the pipes.
+    pub child: Ends,
+    process: Arc<Mutex<Child>>,
+    said: std::thread::JoinHandle<Said>,
+}
+
+/// What a tool reads and writes.
+pub(super) struct Ends {
+    /// Its input.
+    pub stdin: Option<ChildStdin>,
+    /// Its output.
+    pub stdout: Option<ChildStdout>,
 }
 
 /// How a tool is connected.
@@ -176,6 +186,22 @@ pub(super) enum Pipe {
     In,
 }
 
+/// Starts `pg_restore` into a database of a server of that major version, with the login's folder as in [`start`].
+///
+/// The tool begins with settings of its own time, and an older server refuses those that it does not know. So for
+/// such a server `--exit-on-error` is taken from the arguments: exactly these refusals are passed over, and the tool
+/// is ended here at the first other error.
+pub(super) fn start_restore(bin: &Path, arguments: &[&str], login: (&MoverLogin, &Path), server: u32) -> Result<Tool, Error> {
+    let unknown = unknown_settings(server);
+    let arguments: Vec<_> = arguments.iter().copied().filter(|argument| unknown.is_empty() || *argument != "--exit-on-error").collect();
+    launch(bin, "pg_restore", &arguments, Some(login), &Pipe::In, unknown)
+}
+
+/// What `pg_restore` sets before anything else and a server of that major version does not know.
+const fn unknown_settings(server: u32) -> &'static [&'static str] {
+    if server < 17 { &["transaction_timeout"] } else { &[] }
+}
+
 /// Starts a tool with an environment of its own.
 pub(super) fn start(
     bin: &Path,
@@ -183,6 +209,17 @@ pub(super) fn start(
     arguments: &[&str],
     login: Option<(&MoverLogin, &Path)>,
     pipe: &Pipe,
+) -> Result<Tool, Error> {
+    launch(bin, name, arguments, login, pipe, &[])
+}
+
+fn launch(
+    bin: &Path,
+    name: &'static str,
+    arguments: &[&str],
+    login: Option<(&MoverLogin, &Path)>,
+    pipe: &Pipe,
+    unknown: &'static [&'static str],
 ) -> Result<Tool, Error> {
     let failed = |source| Error::Spawn { tool: bin.join(name).display().to_string(), source };
     let mut command = Command::new(bin.join(name));
@@ -204,41 +241,96 @@ pub(super) fn start(
     };
     let mut child = command.spawn().map_err(failed)?;
     let complaints = child.stderr.take();
-    let said = std::thread::spawn(move || complaints.map(|stream| listen(name, stream)).unwrap_or_default());
-    Ok(Tool { name, child, said })
+    let ends = Ends { stdin: child.stdin.take(), stdout: child.stdout.take() };
+    let process = Arc::new(Mutex::new(child));
+    let listened = Arc::clone(&process);
+    let said = std::thread::spawn(move || {
+        let end = || drop(locked(&listened).kill());
+        complaints.map(|stream| listen(name, stream, unknown, end)).unwrap_or_default()
+    });
+    Ok(Tool { name, child: ends, process, said })
 }
 
-/// Logs what a tool complains of, without the rows that its details quote, and keeps the last complaint.
-fn listen(tool: &'static str, stream: impl Read) -> String {
-    let mut last = String::new();
+fn locked(process: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
+    process.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a tool complained of.
+#[derive(Debug, Default)]
+struct Said {
+    /// The last complaint.
+    last: String,
+    /// How many settings were refused that the server does not know.
+    unknown: usize,
+    /// How many errors the tool says that it passed over.
+    passed_over: usize,
+    /// It was ended at an error.
+    ended: bool,
+}
+
+impl Said {
+    /// Whether nothing failed but what the server cannot know.
+    const fn is_harmless(&self) -> bool {
+        !self.ended && self.unknown > 0 && self.passed_over == self.unknown
+    }
+}
+
+/// Logs what a tool complains of, without the rows that its details quote, and keeps the last complaint. Where the
+/// tool goes on after errors, the first ones may be those of the `unknown` settings, each once and in this order;
+/// at any other the tool is ended.
+fn listen(tool: &'static str, stream: impl Read, unknown: &[&str], end: impl Fn()) -> Said {
+    let mut heard = Said::default();
     let mut lines = 0_u32;
     for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         let Some(said) = line.strip_prefix(tool).and_then(|rest| rest.strip_prefix(": ")) else { continue };
         let said: String = said.chars().take(300).collect();
+        let is_error = said.starts_with("error");
+        if is_error && !heard.ended && unknown.get(heard.unknown).is_some_and(|setting| said.contains(setting)) {
+            heard.unknown += 1;
+            tracing::debug!(tool, said, "the server is older than the tool");
+            continue;
+        }
+        if let Some(count) = said.strip_prefix("warning: errors ignored on restore: ") {
+            heard.passed_over = count.parse().unwrap_or(usize::MAX);
+            continue;
+        }
         lines += 1;
         if lines <= 50 {
             tracing::warn!(tool, said, "the tool says");
         }
-        if said.starts_with("error") || last.is_empty() {
-            last = said;
+        if heard.ended {
+            continue;
+        }
+        if is_error || heard.last.is_empty() {
+            heard.last = said;
+        }
+        if is_error && !unknown.is_empty() {
+            heard.ended = true;
+            end();
         }
     }
-    last
+    heard
 }
 
 impl Tool {
     /// Waits for its end. Blocks.
-    pub(super) fn wait(mut self) -> Result<(), Error> {
-        let status = self.child.wait().map_err(|source| Error::Spawn { tool: self.name.to_owned(), source })?;
+    pub(super) fn wait(self) -> Result<(), Error> {
+        // It may be ended as long as it is listened to, so its number must not be given back before.
         let said = self.said.join().unwrap_or_default();
-        if status.success() { Ok(()) } else { Err(Error::Tool { tool: self.name, status: status.to_string(), said }) }
+        let status = locked(&self.process).wait().map_err(|source| Error::Spawn { tool: self.name.to_owned(), source })?;
+        if status.success() || status.code() == Some(1) && said.is_harmless() {
+            return Ok(());
+        }
+        let status = if said.ended { "ended at its first error".to_owned() } else { status.to_string() };
+        Err(Error::Tool { tool: self.name, status, said: said.last })
     }
 
     /// Ends it. Blocks until it is gone.
-    pub(super) fn kill(mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+    pub(super) fn kill(self) {
+        let mut process = locked(&self.process);
+        let _ = process.kill();
+        let _ = process.wait();
     }
 }
 
@@ -249,9 +341,42 @@ mod tests {
     #[test]
     fn complaints_are_kept_without_the_rows_they_quote() {
         let stream = b"pg_restore: while PROCESSING TOC:\npg_restore: error: COPY failed for table \"users\": ERROR:  duplicate key\nDETAIL:  Key (email)=(ana@acme.example) already exists.\nCONTEXT:  COPY users, line 1: \"ana\"\n";
-        let last = listen("pg_restore", &stream[..]);
-        assert!(last.starts_with("error: COPY failed"), "{last}");
-        assert!(!last.contains("ana@"), "{last}");
+        let said = listen("pg_restore", &stream[..], &[], || panic!("it ends by itself"));
+        assert!(said.last.starts_with("error: COPY failed"), "{said:?}");
+        assert!(!said.last.contains("ana@"), "{said:?}");
+    }
+
+    const REFUSED: &str = "pg_restore: error: could not execute query: ERROR:  unrecognized configuration parameter \"transaction_timeout\"\n\
+                           Command was: SET transaction_timeout = 0;\n";
+    const OTHER: &str =
+        "pg_restore: error: could not execute query: ERROR:  relation \"t\" already exists\nCommand was: CREATE TABLE app.t (\n);\n";
+
+    fn heard(stream: &str) -> (Said, bool) {
+        let ended = std::cell::Cell::new(false);
+        let said = listen("pg_restore", stream.as_bytes(), unknown_settings(16), || ended.set(true));
+        (said, ended.get())
+    }
+
+    #[test]
+    fn what_an_older_server_does_not_know_is_passed_over_and_nothing_else_is() {
+        let ignored = |count: usize| format!("pg_restore: warning: errors ignored on restore: {count}\n");
+        let (said, ended) = heard(&format!("{REFUSED}{}", ignored(1)));
+        assert!(said.is_harmless() && !ended, "{said:?}");
+        for stream in [
+            format!("{REFUSED}{OTHER}{}", ignored(2)),
+            format!("{OTHER}{}", ignored(1)),
+            format!("{REFUSED}{REFUSED}{}", ignored(2)),
+            format!("{OTHER}{REFUSED}"),
+        ] {
+            let (said, ended) = heard(&stream);
+            assert!(ended && !said.is_harmless(), "{stream}: {said:?}");
+            assert!(stream.starts_with(REFUSED) || said.last.contains("relation"), "{said:?}");
+        }
+        for stream in [String::new(), REFUSED.to_owned(), format!("{REFUSED}{}", ignored(2)), ignored(1)] {
+            let (said, ended) = heard(&stream);
+            assert!(!said.is_harmless() && !ended, "{stream}: {said:?}");
+        }
+        assert!(unknown_settings(17).is_empty() && unknown_settings(18).is_empty());
     }
 
     #[test]

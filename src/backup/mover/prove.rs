@@ -88,7 +88,7 @@ pub(super) async fn fill(mover: &Mover, manifest: &Manifest, login: &MoverLogin,
     let tools = postgres::tools(&mover.postgresql, major)?;
     let mut arguments = RESTORE.to_vec();
     arguments.push("--dbname=service=mover");
-    let tool = postgres::start(&tools, "pg_restore", &arguments, Some((login, &mover.run)), &Pipe::In)?;
+    let tool = postgres::start_restore(&tools, &arguments, (login, &mover.run), major)?;
     progress.during("restore", feed(mover, manifest, tool, progress)).await?;
     let restored = fingerprint::take(&mut session).await?;
     backup::compare(manifest, &restored, major)?;
