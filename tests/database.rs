@@ -8,6 +8,8 @@
 
 #[path = "database/desk.rs"]
 mod desk;
+#[path = "database/extensions.rs"]
+mod extensions;
 #[path = "database/ledger.rs"]
 mod ledger;
 
@@ -95,7 +97,7 @@ async fn ensure_cut_off_anywhere_comes_to_the_same_end() {
     let tenant = Tenant::of(&fresh_uid()).unwrap();
     let (password, secret) = fresh_secret(Letter::A);
     let begun = std::time::Instant::now();
-    let facts = desk.server.ensure(&tenant, &terms(), &secret).await.unwrap();
+    let facts = desk.server.ensure(&tenant, &terms(), &secret).await.unwrap().facts;
     let whole = begun.elapsed();
     desk.remove(&tenant, &facts).await;
     assert!(password.expose().len() == 40);
@@ -132,7 +134,7 @@ async fn a_crash_between_making_and_marking_a_database_is_told_from_a_foreign_on
     }
     let seen = desk.server.observe(&made.tenant).await.unwrap();
     assert!(!seen.foreign && seen.database.is_none(), "{seen:?}");
-    let facts = desk.server.ensure(&made.tenant, &terms(), &made.secret).await.unwrap();
+    let facts = desk.server.ensure(&made.tenant, &terms(), &made.secret).await.unwrap().facts;
     assert_ne!(facts.oid, made.facts.oid);
     assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::LetIn);
     desk.remove(&made.tenant, &facts).await;
@@ -243,8 +245,8 @@ async fn a_database_of_somebody_else_is_never_touched() {
         foreign(desk.server.begin_rotation(&tenant, &terms(), &secret).await);
         foreign(desk.server.finish_rotation(&tenant, Letter::A).await.map(drop));
         foreign(desk.server.dump_login(&tenant).await.map(drop));
-        foreign(desk.server.prepare_restore(&tenant, &terms(), &secret).await.map(drop));
-        foreign(desk.server.finish_restore(&tenant).await.map(drop));
+        foreign(desk.server.prepare_restore(&tenant, &terms(), &secret, &[]).await.map(drop));
+        foreign(desk.server.finish_restore(&tenant, &terms()).await.map(drop));
         foreign(desk.server.drop(&tenant, &facts, &desk.waiver(&tenant)).await);
         let still: i64 = sqlx::query_scalar("SELECT oid::bigint FROM pg_database WHERE datname = $1")
             .bind(&tenant.name)
@@ -449,16 +451,16 @@ async fn a_scratch_database_is_empty_and_its_login_owns_nothing_else() {
 async fn a_restore_is_entered_only_when_it_is_whole_and_is_the_owners() {
     let desk = Desk::open().await;
     let made = desk.tenant().await;
-    let in_use = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret).await;
+    let in_use = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await;
     assert!(matches!(in_use, Err(Error::AlreadyExists(_))), "{in_use:?}");
     desk.server.suspend(&made.tenant).await.unwrap();
-    let in_use = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret).await;
+    let in_use = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await;
     assert!(matches!(in_use, Err(Error::AlreadyExists(_))), "{in_use:?}");
     desk.remove(&made.tenant, &made.facts).await;
 
-    let (_, first) = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret).await.unwrap();
+    let (_, first) = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await.unwrap();
     as_mover(&first).await.unwrap().execute("CREATE SCHEMA app; CREATE TABLE app.half (id int)").await.unwrap();
-    let (facts, login) = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret).await.unwrap();
+    let (facts, login) = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await.unwrap();
     assert!(matches!(desk.server.ensure(&made.tenant, &terms(), &made.secret).await, Err(Error::Restoring(_))));
     assert!(matches!(desk.server.resume(&made.tenant).await, Err(Error::Restoring(_))));
     assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::Refused);
@@ -470,8 +472,8 @@ async fn a_restore_is_entered_only_when_it_is_whole_and_is_the_owners() {
     session.execute(AssertSqlSafe(format!("SET ROLE {}_own; INSERT INTO app.whole VALUES (1)", made.tenant.name))).await.unwrap();
     session.close().await.unwrap();
 
-    assert_eq!(desk.server.finish_restore(&made.tenant).await.unwrap(), facts);
-    assert_eq!(desk.server.finish_restore(&made.tenant).await.unwrap(), facts);
+    assert_eq!(desk.server.finish_restore(&made.tenant, &terms()).await.unwrap(), facts);
+    assert_eq!(desk.server.finish_restore(&made.tenant, &terms()).await.unwrap(), facts);
     assert!(as_mover(&login).await.is_err());
     assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::Refused);
     desk.server.resume(&made.tenant).await.unwrap();
@@ -488,7 +490,7 @@ async fn a_restore_is_entered_only_when_it_is_whole_and_is_the_owners() {
     assert!(session.execute("CREATE SCHEMA more").await.is_err());
     session.execute("CREATE TABLE later (id int)").await.unwrap();
     session.close().await.unwrap();
-    let in_use = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret).await;
+    let in_use = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await;
     assert!(matches!(in_use, Err(Error::AlreadyExists(_))), "{in_use:?}");
     desk.remove(&made.tenant, &facts).await;
 }
@@ -517,7 +519,7 @@ async fn a_hundred_tenants_are_made_and_dropped_four_at_once() {
     let facts: Vec<_> = stream::iter(&tenants)
         .map(|(tenant, secret)| {
             let desk = desk.clone();
-            async move { desk.server.ensure(tenant, &terms(), secret).await.unwrap() }
+            async move { desk.server.ensure(tenant, &terms(), secret).await.unwrap().facts }
         })
         .buffered(4)
         .collect()

@@ -5,6 +5,7 @@ use kube::ResourceExt;
 
 use super::{error::Error, login, realize::Work};
 use crate::{
+    api::plan::Extension,
     backup::restore,
     database::Letter,
     ledger::{DatabaseEntry, LoginEntry},
@@ -21,15 +22,22 @@ impl Work<'_> {
             let terms = self.terms()?;
             let password = login::password_or_new(self.desk, self.account, &self.home.tenant, Letter::A).await?;
             let secret = login::verified(Letter::A, &password)?;
-            let work = self.home.server.server.prepare_restore(&self.home.tenant, &terms, &secret);
+            // In whatever version the server makes them now.
+            let extensions: Vec<_> = terms.extensions.iter().map(|e| Extension { name: e.name.clone(), version: None }).collect();
+            let work = self.home.server.server.prepare_restore(&self.home.tenant, &terms, &secret, &extensions);
             let (facts, mover) = self.desk.telemetry.measure("database", "prepare_restore", work).await?;
             self.home.entry.database = Some(DatabaseEntry {
                 name: self.home.tenant.name.clone(),
                 oid: Some(facts.oid),
                 system_identifier: facts.system_identifier.clone(),
             });
-            self.home.entry.login =
-                Some(LoginEntry { letter: Letter::A, password_set_at: self.now, rotation_token: self.asked().cloned(), retiring: false });
+            self.home.entry.login = Some(LoginEntry {
+                letter: Letter::A,
+                password_set_at: self.now,
+                rotation_token: self.asked().cloned(),
+                retiring: false,
+                terms: None,
+            });
             self.store().await?;
             crate::crash::point("restore-prepared", "Deleted");
             restore::start(self.desk, &backup, &self.home.server.name, &mover, &facts, since).await?;
@@ -40,10 +48,9 @@ impl Work<'_> {
                 if oid != Some(report.database_oid) {
                     return Err(Error::NoAuthority("the restore's report is about another database".into()));
                 }
-                self.desk
-                    .telemetry
-                    .measure("database", "finish_restore", self.home.server.server.finish_restore(&self.home.tenant))
-                    .await?;
+                let terms = self.terms()?;
+                let work = self.home.server.server.finish_restore(&self.home.tenant, &terms);
+                self.desk.telemetry.measure("database", "finish_restore", work).await?;
                 restore::discard(self.desk, &backup, since).await?;
                 tracing::info!(backup = backup.name_any(), "the cold backup was restored and is equal to what was frozen");
                 Ok(true)

@@ -120,9 +120,15 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
             accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
         }
     };
+    // A class also says which extensions the app needs.
     let of_class = {
-        let published = published.clone();
-        move |_: HelpDeskClass| published()
+        let (accounts, plans) = (accounts.clone(), plans.clone());
+        move |class: HelpDeskClass| {
+            let name = class.name_any();
+            let plans: Vec<_> = plans.state().into_iter().filter(|p| p.spec.class.as_ref() == Some(&name)).collect();
+            let has = move |account: &HelpDeskAccount| plans.iter().any(|p| p.name_any() == account.spec.plan);
+            accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
+        }
     };
     let desk = Arc::new(Desk {
         ctx: ctx.clone(),

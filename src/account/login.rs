@@ -194,7 +194,13 @@ pub(super) async fn rotate(
         let secret = verified(letter, &password)?;
         let work = server.begin_rotation(tenant, &by.terms, &secret);
         desk.telemetry.measure("database", "begin_rotation", work).await?;
-        login = LoginEntry { letter, password_set_at: now, rotation_token: by.asked.cloned().or(login.rotation_token), retiring: true };
+        login = LoginEntry {
+            letter,
+            password_set_at: now,
+            rotation_token: by.asked.cloned().or(login.rotation_token),
+            retiring: true,
+            terms: login.terms,
+        };
         tracing::info!(login = letter.name(), "the tenant got another password");
         return Ok((login, now + ROTATION_PATIENCE));
     }
@@ -240,6 +246,7 @@ mod tests {
             password_set_at: "2026-01-01T00:00:00Z".parse().unwrap(),
             rotation_token: token.map(Into::into),
             retiring,
+            terms: None,
         }
     }
 

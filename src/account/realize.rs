@@ -1,7 +1,9 @@
 //! Making the world as the stage wants it. Every effect is idempotent and guarded by an ownership marker.
 
+use std::sync::Arc;
+
 use k8s_openapi::jiff::SignedDuration;
-use kube::ResourceExt;
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{
     advance::Decided,
@@ -14,17 +16,17 @@ use super::{
 };
 use crate::{
     api::{
-        HelpDeskAccount, ROTATE_PASSWORD,
+        HelpDeskAccount, HelpDeskClass, ROTATE_PASSWORD,
         account::DomainStatus,
         conditions::{Finding, Type},
-        plan::HelpDeskPlan,
+        plan::{HelpDeskPlan, Schemas},
     },
     backup::{
         self,
         proof::{DropAuthority, OwnerWaiver},
     },
     clock::Moment,
-    database::{DatabaseFacts, Letter, Observed, Probe, Terms},
+    database::{DatabaseFacts, Ensured, Lacking, Letter, Observed, Probe, Terms},
     ledger::{DatabaseEntry, LoginEntry},
     lifecycle::{Known, Record, Step},
 };
@@ -127,7 +129,22 @@ impl Work<'_> {
     }
 
     pub(super) fn terms(&self) -> Result<Terms, Error> {
-        Ok(Terms { connection_limit: self.plan()?.spec.database.connection_limit })
+        let class = self.class()?;
+        Ok(Terms::of(&self.plan()?.spec.database, class.as_ref().map(|class| &class.spec)))
+    }
+
+    /// The plan's class, if there is one of that name.
+    fn class(&self) -> Result<Option<Arc<HelpDeskClass>>, Error> {
+        let name = self.plan()?.spec.class.as_ref();
+        Ok(name.and_then(|name| self.desk.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name))))
+    }
+
+    /// Whether database and login were made under these terms. As long as the class is not known, what was made
+    /// before is left as it is.
+    fn is_as_agreed(&self, login: &LoginEntry, terms: &Terms) -> Result<bool, Error> {
+        let class_is_unknown = self.plan()?.spec.class.is_some() && self.class()?.is_none();
+        let agreed = login.terms.as_ref().is_some_and(|made| class_is_unknown || *made == terms.mark());
+        Ok(agreed && self.database()?.makes_schemas == (terms.schemas == Schemas::Own))
     }
 
     fn database(&self) -> Result<&Observed, Error> {
@@ -163,18 +180,26 @@ impl Work<'_> {
             password_set_at: self.now,
             rotation_token: self.asked().cloned(),
             retiring: false,
+            terms: None,
         });
         let password = login::password_or_new(self.desk, self.account, &self.home.tenant, current.letter).await?;
         let terms = self.terms()?;
-        if self.database()?.database.is_none() || before.login.is_none() {
-            let facts = self.ensure(&terms, current.letter, &password).await?;
+        let is_new = self.database()?.database.is_none() || before.login.is_none();
+        if is_new || !self.is_as_agreed(&current, &terms)? {
+            let Ensured { facts, lacking } = self.ensure(&terms, current.letter, &password).await?;
             self.home.entry.database = Some(DatabaseEntry {
                 name: self.home.tenant.name.clone(),
                 oid: Some(facts.oid),
                 system_identifier: facts.system_identifier,
             });
+            if lacking.is_empty() {
+                current.terms = Some(terms.mark());
+            } else {
+                self.lack(&lacking, current.terms.is_none());
+            }
             self.home.entry.login = Some(current.clone());
-        } else if !self.database()?.can_login {
+        }
+        if !is_new && !self.database()?.can_login {
             self.desk.telemetry.measure("database", "resume", self.home.server.server.resume(&self.home.tenant)).await?;
             self.home.entry.access_epoch += 1;
         }
@@ -205,7 +230,18 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn ensure(&self, terms: &Terms, letter: Letter, password: &crate::database::Password) -> Result<DatabaseFacts, Error> {
+    /// Says which extensions are not there. A new tenant waits for them: its app could not begin. One that runs goes
+    /// on without.
+    fn lack(&mut self, lacking: &[Lacking], is_new: bool) {
+        let text = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if is_new && self.entering {
+            self.waiting_on.push(text.clone());
+        }
+        self.findings.push(Finding::yes(Type::ExtensionsMissing, "NotMade", text));
+        self.wake(self.now + SignedDuration::from_secs(60));
+    }
+
+    async fn ensure(&self, terms: &Terms, letter: Letter, password: &crate::database::Password) -> Result<Ensured, Error> {
         let secret = login::verified(letter, password)?;
         let work = self.home.server.server.ensure(&self.home.tenant, terms, &secret);
         Ok(self.desk.telemetry.measure("database", "ensure", work).await?)

@@ -54,7 +54,8 @@ pub(super) async fn report(
         publish(desk, account, EventType::Normal, stage.name(), &note, "Enter").await;
     }
     for condition in turned(&before.conditions, &status.conditions) {
-        let warns = matches!(condition.type_.as_str(), "Stalled" | "Overdue" | "QuotaExceeded") && condition.status == "True";
+        let warns =
+            matches!(condition.type_.as_str(), "Stalled" | "Overdue" | "QuotaExceeded" | "ExtensionsMissing") && condition.status == "True";
         if warns || condition.type_ == "Held" {
             let kind = if warns { EventType::Warning } else { EventType::Normal };
             publish(desk, account, kind, &condition.reason, &condition.message, "Look").await;

@@ -31,6 +31,8 @@ pub enum Type {
     QuotaExceeded,
     /// So many attempts at a backup failed over so long a time that none may ever be proven.
     Unprovable,
+    /// Extensions that plan or class list are not in the database, or not to be had from the server.
+    ExtensionsMissing,
 }
 
 impl Type {
@@ -49,6 +51,7 @@ impl Type {
             Self::Braked => "Braked",
             Self::QuotaExceeded => "QuotaExceeded",
             Self::Unprovable => "Unprovable",
+            Self::ExtensionsMissing => "ExtensionsMissing",
         }
     }
 }

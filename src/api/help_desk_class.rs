@@ -4,6 +4,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::plan::Extension;
+
 /// The help-desk app that tenants get: which of its components answers which paths, and for whom.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -34,6 +36,26 @@ pub struct HelpDeskClassSpec {
     /// What the app itself can do, so that the rest is done at the gateway or said to be missing.
     #[serde(default)]
     pub capabilities: Capabilities,
+    /// What the app needs of its database.
+    #[serde(default, skip_serializing_if = "ClassDatabase::is_empty")]
+    pub database: ClassDatabase,
+}
+
+/// What the app needs of its database.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ClassDatabase {
+    /// Extensions that it needs, besides those that the plan lists; of two versions the higher is needed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub extensions: Vec<Extension>,
+}
+
+impl ClassDatabase {
+    /// Whether it needs nothing.
+    pub const fn is_empty(&self) -> bool {
+        self.extensions.is_empty()
+    }
 }
 
 /// The app, for people.

@@ -160,12 +160,53 @@ pub struct DatabaseTerms {
     pub max_bytes: String,
     /// How often the tenant's password is renewed.
     pub rotate_password: Window,
+    /// Extensions that every tenant's database has, besides those that the class lists. The operator makes them in the
+    /// schema `ext`, which is last in a tenant's search path and in which no tenant may create anything. One that is
+    /// added here is made in running databases too; one that is removed here stays where it is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub extensions: Vec<Extension>,
+    /// Who makes schemas.
+    pub schemas: Schemas,
 }
 
 impl Default for DatabaseTerms {
     fn default() -> Self {
-        Self { engine: Engine::Postgresql, connection_limit: 20, max_bytes: "5Gi".into(), rotate_password: Window::days(90) }
+        Self {
+            engine: Engine::Postgresql,
+            connection_limit: 20,
+            max_bytes: "5Gi".into(),
+            rotate_password: Window::days(90),
+            extensions: vec![],
+            schemas: Schemas::Fixed,
+        }
     }
+}
+
+/// An extension of PostgreSQL.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Extension {
+    /// Its name, as `pg_available_extensions` tells it.
+    #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z_][a-z0-9_-]{0,62}$"))]
+    pub name: String,
+    /// The lowest version that will do; left out: any. An older one is brought up to date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), regex(pattern = r"^[0-9]{1,9}([.][0-9]{1,9}){0,3}$"))]
+    pub version: Option<String>,
+}
+
+/// Who makes schemas in a tenant's database.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Schemas {
+    /// Nobody: the schema `app` is all there is.
+    #[default]
+    Fixed,
+    /// The tenant, which gets CREATE on its database. With it a tenant also makes publications of its own tables, and
+    /// every extension that the server holds to be trusted, in schemas of its own: the server runs such an extension's
+    /// script as a superuser, so install only packages that you trust, and keep its minor version up to date. What the
+    /// tenant made stays when a plan goes back to Fixed.
+    Own,
 }
 
 impl DatabaseTerms {

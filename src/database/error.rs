@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use super::Lacking;
+
 /// Why a database server did not do what it was asked. Never carries a password; can be cloned, because one failed
 /// connection is the answer to everybody who waits for that server.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -110,6 +112,14 @@ pub enum Error {
     /// The authority is for another database.
     #[error("failed to drop {0}: the authority covers another account, another database or another server")]
     NotAuthorized(String),
+    /// A database needs extensions that cannot be made in it.
+    #[error("failed to make extensions in {database}, without which nothing can be restored into it: {}", lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    ExtensionsMissing {
+        /// The database.
+        database: String,
+        /// What is not there, and what to do.
+        lacking: Vec<Lacking>,
+    },
     /// A restore into this database runs.
     #[error("failed to open {0}: a restore into it is not finished")]
     Restoring(String),
@@ -161,6 +171,7 @@ impl Error {
             Self::ReadOnly => "ReadOnly",
             Self::DiskFull => "DiskFull",
             Self::IdentityChanged { .. } => "IdentityChanged",
+            Self::ExtensionsMissing { .. } => "ExtensionsMissing",
             Self::Ledger(error) => error.reason(),
             Self::Foreign { .. }
             | Self::NoSuchDatabase(_)

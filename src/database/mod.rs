@@ -15,6 +15,7 @@
 //! one folder beside `postgres`, one variant of [`Server`] and the arms that the compiler lists.
 
 mod error;
+pub mod extensions;
 mod password;
 pub mod postgres;
 mod reconcile;
@@ -25,11 +26,14 @@ pub use error::Error;
 pub use password::{Password, Verifier};
 pub use reconcile::run;
 pub use servers::{Connected, Servers};
-pub use tenant::{DatabaseFacts, Identity, Letter, LoginSecret, MoverLogin, Observed, Probe, RotationStep, Suspended, Tenant, Terms};
+pub use tenant::{
+    DatabaseFacts, Ensured, Identity, Lacking, Letter, LoginSecret, MoverLogin, Observed, Offer, Probe, RotationStep, Suspended, Tenant,
+    Terms,
+};
 
 use std::collections::BTreeSet;
 
-use crate::backup::proof::DropAuthority;
+use crate::{api::plan::Extension, backup::proof::DropAuthority};
 
 /// A database server of some engine.
 #[derive(Debug)]
@@ -58,13 +62,22 @@ impl Server {
         engine!(self, driver => driver.identify().await)
     }
 
-    /// Makes the tenant's database, its roles and its schema `app`, or what of them is missing, and sets the
-    /// limits. A login that was shut stays shut, and a password that was set stays.
+    /// Makes the tenant's database, its roles, its extensions and its schema `app`, or what of them is missing, and
+    /// sets the limits. A login that was shut stays shut, and a password that was set stays. An extension that the
+    /// server does not give is named in the answer and keeps nothing else from being made.
     ///
     /// # Errors
     /// [`Error::Foreign`] when something of that name belongs to somebody else, [`Error::Restoring`].
-    pub async fn ensure(&self, tenant: &Tenant, terms: &Terms, login: &LoginSecret) -> Result<DatabaseFacts, Error> {
+    pub async fn ensure(&self, tenant: &Tenant, terms: &Terms, login: &LoginSecret) -> Result<Ensured, Error> {
         engine!(self, driver => driver.ensure(tenant, terms, login).await)
+    }
+
+    /// How the server offers extensions of these names.
+    ///
+    /// # Errors
+    /// That the server cannot be read.
+    pub async fn offers(&self, names: &[String]) -> Result<Vec<Offer>, Error> {
+        engine!(self, driver => driver.offers(names).await)
     }
 
     /// Looks at the tenant's database, in one round trip.
@@ -159,12 +172,12 @@ impl Server {
         engine!(self, driver => driver.revoke_dump_login(tenant).await)
     }
 
-    /// Makes an empty scratch database for the verification of a backup, with a login that owns nothing else. One
-    /// that is there already under the same label is dropped first, so that it is empty. Restore into it with
-    /// `pg_restore --no-owner --no-acl`.
+    /// Makes a scratch database for the verification of a backup, empty but for the extensions that were made for
+    /// the tenant, with a login that owns nothing else. One that is there already under the same label is dropped
+    /// first. Restore into it with `pg_restore --no-owner --no-acl`.
     ///
     /// # Errors
-    /// [`Error::Foreign`].
+    /// [`Error::Foreign`], [`Error::ExtensionsMissing`].
     pub async fn scratch(&self, tenant: &Tenant, label: &str) -> Result<MoverLogin, Error> {
         engine!(self, driver => driver.scratch(tenant, label).await)
     }
@@ -177,14 +190,21 @@ impl Server {
         engine!(self, driver => driver.drop_scratch(tenant, label).await)
     }
 
-    /// Makes a new, empty database of the tenant, shut to it, with a login that acts as the tenant's owner role:
-    /// restore into it with `pg_restore --no-owner --no-acl`, without `--role`. A half-done restore is begun anew;
-    /// a database that was ever open to its tenant is never touched.
+    /// Makes a new database of the tenant, empty but for `extensions`, shut to it, with a login that acts as the
+    /// tenant's owner role: restore into it with `pg_restore --no-owner --no-acl`, without `--role`. A half-done
+    /// restore is begun anew; a database that was ever open to its tenant is never touched. `extensions` are those
+    /// that were made for the tenant in the database that comes back, not by it, with the versions they had.
     ///
     /// # Errors
-    /// [`Error::AlreadyExists`], [`Error::Foreign`].
-    pub async fn prepare_restore(&self, tenant: &Tenant, terms: &Terms, login: &LoginSecret) -> Result<(DatabaseFacts, MoverLogin), Error> {
-        engine!(self, driver => driver.prepare_restore(tenant, terms, login).await)
+    /// [`Error::AlreadyExists`], [`Error::Foreign`], [`Error::ExtensionsMissing`].
+    pub async fn prepare_restore(
+        &self,
+        tenant: &Tenant,
+        terms: &Terms,
+        login: &LoginSecret,
+        extensions: &[Extension],
+    ) -> Result<(DatabaseFacts, MoverLogin), Error> {
+        engine!(self, driver => driver.prepare_restore(tenant, terms, login, extensions).await)
     }
 
     /// Ends a restore: the login for it is removed and everything is the owner role's. The tenant stays shut;
@@ -192,8 +212,8 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::NoSuchDatabase`].
-    pub async fn finish_restore(&self, tenant: &Tenant) -> Result<DatabaseFacts, Error> {
-        engine!(self, driver => driver.finish_restore(tenant).await)
+    pub async fn finish_restore(&self, tenant: &Tenant, terms: &Terms) -> Result<DatabaseFacts, Error> {
+        engine!(self, driver => driver.finish_restore(tenant, terms).await)
     }
 
     /// Names of databases and roles that carry the marker of an account that is not among `known` uids, sorted;

@@ -18,11 +18,12 @@ use kube::{
 };
 use tokio::time::Instant;
 
-use super::{Connected, Error};
+use super::{Connected, Error, Terms, extensions};
 use crate::{
     api::{
-        BackupPhase, ColdBackup, DatabaseServer, DatabaseServerStatus, HelpDeskAccount, RELEASE_BRAKE,
+        BackupPhase, ColdBackup, DatabaseServer, DatabaseServerStatus, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, RELEASE_BRAKE,
         conditions::{self, Finding, Type},
+        plan::Extension,
     },
     brake,
     clock::Moment,
@@ -95,11 +96,12 @@ async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Actio
 struct Facts {
     status: DatabaseServerStatus,
     braked: Option<Finding>,
+    extensions: Option<Finding>,
 }
 
 /// Looks at the server. Returns what was seen even if something failed on the way.
 async fn look(desk: &Desk, server: &DatabaseServer, before: &DatabaseServerStatus, now: Moment) -> (Facts, Result<String, Error>) {
-    let mut facts = Facts { status: DatabaseServerStatus { conditions: Vec::new(), ..before.clone() }, braked: None };
+    let mut facts = Facts { status: DatabaseServerStatus { conditions: Vec::new(), ..before.clone() }, braked: None, extensions: None };
     let result = look_into(desk, server, &mut facts, now).await;
     (facts, result)
 }
@@ -124,11 +126,39 @@ async fn look_into(desk: &Desk, server: &DatabaseServer, facts: &mut Facts, now:
     facts.braked = Some(braked);
     facts.status.braked_since = if holds { facts.status.braked_since.take().or(Some(conditions_time(now))) } else { None };
 
+    facts.extensions = Some(offered(ctx, server, &connected).await?);
     if due(desk, &name) {
         facts.status.orphans = ctx.telemetry.measure("database", "sweep", sweep(ctx, &connected)).await?;
         desk.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
     }
     Ok(identity.version)
+}
+
+/// Whether the server offers what plans of its region and their classes want.
+async fn offered(ctx: &Context, server: &DatabaseServer, connected: &Connected) -> Result<Finding, Error> {
+    let plans: Vec<HelpDeskPlan> = all(&Api::all(ctx.client.clone())).await?;
+    let classes: Vec<HelpDeskClass> = all(&Api::all(ctx.client.clone())).await?;
+    let wanted = wanted(&server.spec.region, &plans, &classes);
+    let nothing = Finding::no(Type::ExtensionsMissing, "Offered", "every extension that plans of the region list can be made");
+    if wanted.is_empty() {
+        return Ok(nothing);
+    }
+    let names: Vec<String> = wanted.iter().map(|extension| extension.name.clone()).collect();
+    let lacking = extensions::not_offered(&wanted, &connected.server.offers(&names).await?);
+    if lacking.is_empty() {
+        return Ok(nothing);
+    }
+    let text = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    Ok(Finding::yes(Type::ExtensionsMissing, "NotOffered", text))
+}
+
+/// The extensions that plans with a placement in the region list, with those of their classes.
+fn wanted(region: &str, plans: &[HelpDeskPlan], classes: &[HelpDeskClass]) -> Vec<Extension> {
+    let here = plans.iter().filter(|plan| plan.spec.placements.iter().any(|p| p.region == region));
+    here.fold(Vec::new(), |all, plan| {
+        let class = classes.iter().find(|class| plan.spec.class == class.metadata.name && class.metadata.name.is_some());
+        extensions::union(&all, &Terms::of(&plan.spec.database, class.map(|class| &class.spec)).extensions)
+    })
 }
 
 const fn conditions_time(now: Moment) -> crate::api::Time {
@@ -214,6 +244,10 @@ async fn report(
     match facts.braked {
         Some(braked) => findings.push(braked),
         None => findings.extend(kept(&before.conditions, Type::Braked)),
+    }
+    match facts.extensions {
+        Some(offered) => findings.push(offered),
+        None => findings.extend(kept(&before.conditions, Type::ExtensionsMissing)),
     }
     let generation = server.metadata.generation;
     let mut status = facts.status;

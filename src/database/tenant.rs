@@ -3,8 +3,15 @@
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Password, Verifier};
-use crate::{api::database_server::TlsMode, clock::Moment};
+use super::{Error, Password, Verifier, extensions};
+use crate::{
+    api::{
+        HelpDeskClassSpec,
+        database_server::TlsMode,
+        plan::{DatabaseTerms, Extension, Schemas},
+    },
+    clock::Moment,
+};
 
 /// A tenant on a server: the uid that marks what is its own, and the opaque name made from it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -70,10 +77,69 @@ impl Letter {
 }
 
 /// What a tenant may use; enforced by the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terms {
     /// Connections at once.
     pub connection_limit: i32,
+    /// Extensions that its database has, each once, by name.
+    pub extensions: Vec<Extension>,
+    /// Who makes schemas.
+    pub schemas: Schemas,
+}
+
+impl Terms {
+    /// The terms of a plan, with what the app needs.
+    pub fn of(plan: &DatabaseTerms, class: Option<&HelpDeskClassSpec>) -> Self {
+        let needed = class.map(|class| class.database.extensions.as_slice()).unwrap_or_default();
+        Self { connection_limit: plan.connection_limit, extensions: extensions::union(&plan.extensions, needed), schemas: plan.schemas }
+    }
+
+    /// The terms as one word, so that it can be remembered under which a database was made.
+    pub fn mark(&self) -> String {
+        let extensions: Vec<String> = self
+            .extensions
+            .iter()
+            .map(|wanted| wanted.version.as_ref().map_or_else(|| wanted.name.clone(), |least| format!("{}>={least}", wanted.name)))
+            .collect();
+        format!("{};{:?};{}", self.connection_limit, self.schemas, extensions.join(","))
+    }
+}
+
+/// A database that was made as the terms say, but for what the server does not give.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ensured {
+    /// Which database it is.
+    pub facts: DatabaseFacts,
+    /// Extensions that are not there.
+    pub lacking: Vec<Lacking>,
+}
+
+/// An extension that a database should have and has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    /// Its name.
+    pub name: String,
+    /// Why, and what to do.
+    pub why: String,
+}
+
+impl std::fmt::Display for Lacking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "extension {}: {}", self.name, self.why)
+    }
+}
+
+/// How a server offers an extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Its name.
+    pub name: String,
+    /// The version that is installed by default; `None`: the server has no files of it.
+    pub version: Option<String>,
+    /// Whether the operator may make it.
+    pub makeable: bool,
+    /// Whether the server has a template in which a superuser may have made it.
+    pub has_template: bool,
 }
 
 /// One of a tenant's logins and what the server needs to check its password.
@@ -104,6 +170,8 @@ pub struct Observed {
     pub foreign: bool,
     /// Whether at least one login of the tenant is open.
     pub can_login: bool,
+    /// Whether the tenant makes schemas.
+    pub makes_schemas: bool,
     /// Sessions in the database, without this operator's and its movers'.
     pub sessions: i64,
     /// What the database takes on disk, in bytes.

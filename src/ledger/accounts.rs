@@ -78,6 +78,9 @@ pub struct LoginEntry {
     /// Whether the other login still exists and waits for its last sessions to end.
     #[serde(default)]
     pub retiring: bool,
+    /// The terms under which database and login were made last, as one word; `None`: not wholly made yet.
+    #[serde(default)]
+    pub terms: Option<String>,
 }
 
 impl Entry {

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use helpdesk_operator::{
-    api::{ClosureMode, database_server::TlsMode},
+    api::{ClosureMode, database_server::TlsMode, plan::Schemas},
     backup::proof::{DropAuthority, OwnerWaiver},
     clock::{self, Trust},
     database::{
@@ -96,9 +96,16 @@ impl Desk {
 
     /// A tenant with its database.
     pub async fn tenant(&self) -> Made<'_> {
+        self.tenant_on(&terms()).await
+    }
+
+    /// A tenant with its database, made under these terms.
+    pub async fn tenant_on(&self, terms: &Terms) -> Made<'_> {
         let tenant = Tenant::of(&fresh_uid()).unwrap();
         let (password, secret) = fresh_secret(Letter::A);
-        let facts = self.server.ensure(&tenant, &terms(), &secret).await.unwrap();
+        let ensured = self.server.ensure(&tenant, terms, &secret).await.unwrap();
+        assert_eq!(ensured.lacking, []);
+        let facts = ensured.facts;
         Made { desk: self, tenant, password, secret, facts }
     }
 
@@ -106,7 +113,7 @@ impl Desk {
     pub async fn settled_ensure(&self, tenant: &Tenant, secret: &LoginSecret) -> DatabaseFacts {
         for _ in 0..50 {
             match self.server.ensure(tenant, &terms(), secret).await {
-                Ok(facts) => return facts,
+                Ok(ensured) => return ensured.facts,
                 Err(Error::Query { .. }) => tokio::time::sleep(std::time::Duration::from_millis(50)).await,
                 Err(error) => panic!("{error}"),
             }
@@ -162,7 +169,7 @@ impl Made<'_> {
 }
 
 pub fn terms() -> Terms {
-    Terms { connection_limit: 20 }
+    Terms { connection_limit: 20, extensions: vec![], schemas: Schemas::Fixed }
 }
 
 pub fn fresh_uid() -> String {

@@ -47,7 +47,13 @@ async fn what_is_written_reads_back_and_an_old_revision_writes_nothing() {
     let mut next = first.clone();
     next.database = Some(DatabaseEntry { name: "t_1".into(), oid: Some(u32::MAX), system_identifier: "7".into() });
     next.namespace = Some(NamespaceEntry { name: "hd-1".into(), uid: None });
-    next.login = Some(LoginEntry { letter: Letter::B, password_set_at: clock::now(), rotation_token: Some("it's".into()), retiring: true });
+    next.login = Some(LoginEntry {
+        letter: Letter::B,
+        password_set_at: clock::now(),
+        rotation_token: Some("it's".into()),
+        retiring: true,
+        terms: Some("20;Fixed;".into()),
+    });
     next.access_epoch = 3;
     next.object_uid = fresh_uid();
     next.tombstone = Some(serde_json::json!({"a": ["quote \" and \\"]}));

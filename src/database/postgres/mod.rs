@@ -2,8 +2,9 @@
 //!
 //! A tenant `t_x` is: the role `t_x_own`, which nobody logs in as and which owns the schema `app`; one or, during a
 //! rotation, two logins `t_x_a` and `t_x_b`, members of `t_x_own` who act as it from the start of a session; and the
-//! database `t_x`, which belongs to the operator, because who owns a database can undo its limits. Movers get roles of
-//! their own: `t_x_dump`, `t_x_rst`, and a database with a role of the same name for each verification.
+//! database `t_x`, which belongs to the operator, because who owns a database can undo its limits. In it the schema
+//! `ext` is the operator's too: extensions are made there. Movers get roles of their own: `t_x_dump`, `t_x_rst`, and a
+//! database with a role of the same name for each verification.
 //!
 //! Statements that belong together are sent together: PostgreSQL makes one transaction of them, so a crash leaves all
 //! or nothing. What cannot be in a transaction (`CREATE DATABASE`, `DROP DATABASE`) is alone, between two steps that
@@ -15,6 +16,7 @@
 mod access;
 mod connect;
 mod drop;
+mod extensions;
 mod movers;
 mod names;
 mod orphans;
@@ -23,6 +25,7 @@ mod state;
 mod tenant;
 
 pub use connect::{Address, Admin};
+pub use extensions::MADE_FOR_TENANT;
 
 use std::{fmt, time::Duration};
 

@@ -3,6 +3,7 @@
 use super::{
     ASK, Driver,
     drop::drop_roles,
+    extensions::Wish,
     names::{Roles, quote_ident, quote_literal, scratch},
     state::State,
     tenant::open_database,
@@ -72,12 +73,14 @@ impl Driver {
             self.drop_unproven(&state, &tenant.uid).await?;
             state.database = None;
         }
+        let wishes: Vec<Wish> = self.made_for_tenant(&tenant.name).await?.iter().map(Wish::copied).collect();
         let password = Password::generate()?;
         let sql = login(&name, state.role(&name).is_some(), "", &tenant.uid, &password, &state)?;
         self.change("make the login of a scratch database", sql).await?;
-        self.make_database(&state, i32::from(SESSIONS) + 2).await?;
+        self.make_database(&state, i32::from(SESSIONS) + 2, &wishes).await?;
         let rights = format!("GRANT CONNECT, TEMPORARY, CREATE ON DATABASE {0} TO {0};", quote_ident(&name));
         self.change("open a scratch database", open_database(&name, &tenant.uid, &rights)).await?;
+        self.equip_for_restore(&name, &name, &wishes).await?;
         Ok(self.mover(&name, &name, password))
     }
 

@@ -6,11 +6,15 @@
 use super::{
     Driver,
     access::was_open,
+    extensions::{Wish, end_config_tables},
     movers::{act_as_owner, login},
     names::{quote_ident, quote_literal},
     tenant::{make_login, make_owner, make_schema, open_database, room, set_up_login},
 };
-use crate::database::{DatabaseFacts, Error, Letter, LoginSecret, MoverLogin, Password, Tenant, Terms};
+use crate::{
+    api::plan::{Extension, Schemas},
+    database::{DatabaseFacts, Error, Letter, LoginSecret, MoverLogin, Password, Tenant, Terms},
+};
 
 impl Driver {
     /// See [`crate::database::Server::prepare_restore`].
@@ -19,6 +23,7 @@ impl Driver {
         tenant: &Tenant,
         terms: &Terms,
         secret: &LoginSecret,
+        extensions: &[Extension],
     ) -> Result<(DatabaseFacts, MoverLogin), Error> {
         let (roles, mut state) = self.look(tenant).await?;
         let begun = state.role(&roles.restore).is_some();
@@ -42,7 +47,8 @@ impl Driver {
         sql += &act_as_owner(&roles);
         self.change("make the roles for a restore", sql).await?;
 
-        let facts = self.make_database(&state, room(terms)).await?;
+        let wishes: Vec<Wish> = extensions.iter().map(Wish::copied).collect();
+        let facts = self.make_database(&state, room(terms), &wishes).await?;
         let (restore, own, database) = (quote_ident(&roles.restore), quote_ident(&roles.own), quote_ident(&tenant.name));
         let rights = format!(
             "GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {restore}; GRANT CREATE ON DATABASE {database} TO {own}; \
@@ -50,24 +56,29 @@ impl Driver {
             quote_literal(&roles.own)
         );
         self.change("open the database to the restore", open_database(&tenant.name, &tenant.uid, &rights)).await?;
+        self.equip_for_restore(&tenant.name, &roles.own, &wishes).await?;
         let mover = self.mover(&tenant.name, &roles.restore, password);
         Ok((facts, mover))
     }
 
     /// See [`crate::database::Server::finish_restore`].
-    pub(in crate::database) async fn finish_restore(&self, tenant: &Tenant) -> Result<DatabaseFacts, Error> {
+    pub(in crate::database) async fn finish_restore(&self, tenant: &Tenant, terms: &Terms) -> Result<DatabaseFacts, Error> {
         let (roles, state) = self.look(tenant).await?;
         let facts = state.facts()?;
         let Some(role) = state.role(&roles.restore) else { return Ok(facts) };
         let (restore, own, database) = (quote_ident(&roles.restore), quote_ident(&roles.own), quote_ident(&tenant.name));
-        let mut sql = make_schema(&roles);
+        let mut sql = end_config_tables(&roles);
+        sql += &make_schema(&roles);
         for letter in [Letter::A, Letter::B] {
             if state.login(&roles, letter).is_some() {
                 sql += &set_up_login(tenant, &roles, letter);
             }
         }
+        if terms.schemas == Schemas::Fixed {
+            sql += &format!("REVOKE CREATE ON DATABASE {database} FROM {own};");
+        }
         sql += &format!(
-            "REVOKE CREATE ON DATABASE {database} FROM {own}; REASSIGN OWNED BY {restore} TO {own}; DROP OWNED BY {restore}; \
+            "REASSIGN OWNED BY {restore} TO {own}; DROP OWNED BY {restore}; \
              REVOKE ALL ON DATABASE {database} FROM {restore}; DROP ROLE {restore};"
         );
         self.visit(&tenant.name, "finish a restore", sql).await?;

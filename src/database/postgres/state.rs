@@ -13,8 +13,12 @@ pub(super) struct Role {
     pub limit: i32,
     /// Whether it has the right to connect to the database by a grant of its own.
     pub connects: bool,
+    /// Whether it may make schemas in the database, by a grant of its own.
+    pub creates: bool,
     /// Whether it has settings of its own in the database.
     pub set_up: bool,
+    /// Its settings as `name=value`; what comes later, for this database, wins.
+    pub settings: Vec<String>,
 }
 
 /// A database that exists.
@@ -43,7 +47,10 @@ const LOOK: &str = "SELECT n.name, (SELECT system_identifier::text FROM pg_contr
     (now() + interval '1 day')::text AS tomorrow, \
     r.oid::bigint AS role, shobj_description(r.oid, 'pg_authid') AS role_marker, r.rolcanlogin, r.rolconnlimit, \
     EXISTS (SELECT FROM aclexplode(d.datacl) x WHERE x.grantee = r.oid AND x.privilege_type = 'CONNECT') AS connects, \
+    EXISTS (SELECT FROM aclexplode(d.datacl) x WHERE x.grantee = r.oid AND x.privilege_type = 'CREATE') AS creates, \
     EXISTS (SELECT FROM pg_db_role_setting s WHERE s.setdatabase = d.oid AND s.setrole = r.oid) AS set_up, \
+    ARRAY(SELECT c.line FROM pg_db_role_setting s, unnest(s.setconfig) WITH ORDINALITY c(line, i) \
+        WHERE s.setrole = r.oid AND s.setdatabase IN (0, d.oid) ORDER BY s.setdatabase, c.i) AS settings, \
     d.oid::bigint AS database, shobj_description(d.oid, 'pg_database') AS database_marker, \
     pg_get_userbyid(d.datdba) = current_user AS mine, d.datallowconn, d.datconnlimit \
     FROM unnest($2::text[]) WITH ORDINALITY n(name, i) \
@@ -74,7 +81,9 @@ impl State {
                     can_login: row.try_get("rolcanlogin")?,
                     limit: row.try_get("rolconnlimit")?,
                     connects: row.try_get("connects")?,
+                    creates: row.try_get("creates")?,
                     set_up: row.try_get("set_up")?,
+                    settings: row.try_get("settings")?,
                 }),
             };
             Ok((row.try_get("name")?, found))

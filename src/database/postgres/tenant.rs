@@ -5,13 +5,15 @@ use sqlx::Row;
 use super::{
     ASK, CHANGE, Driver,
     connect::{code, explain},
+    extensions::Wish,
     names::{Roles, quote_ident, quote_literal},
     send,
     state::State,
 };
 use crate::{
+    api::plan::Schemas,
     clock::Moment,
-    database::{DatabaseFacts, Error, Letter, LoginSecret, Observed, Tenant, Terms},
+    database::{DatabaseFacts, Ensured, Error, Letter, LoginSecret, Observed, Tenant, Terms, extensions::SCHEMA},
 };
 
 impl Driver {
@@ -20,8 +22,10 @@ impl Driver {
     /// 1. the owner role and the login, marked;
     /// 2. the database, empty and closed;
     /// 3. the database's marker and its privileges, and it opens to those who have them: to the operator;
-    /// 4. the schema, the login's settings and the owner's right to connect.
-    pub(in crate::database) async fn ensure(&self, tenant: &Tenant, terms: &Terms, login: &LoginSecret) -> Result<DatabaseFacts, Error> {
+    /// 4. the operator's schema, the tenant's schema, the login's settings and the owner's right to connect;
+    /// 5. the extensions, each by itself;
+    /// 6. the right to make schemas, once none of the operator's schema's name can be made any more.
+    pub(in crate::database) async fn ensure(&self, tenant: &Tenant, terms: &Terms, login: &LoginSecret) -> Result<Ensured, Error> {
         let (roles, state) = self.look(tenant).await?;
         if state.role(&roles.restore).is_some() {
             return Err(Error::Restoring(tenant.name.clone()));
@@ -44,29 +48,46 @@ impl Driver {
         }
         self.change("make the tenant's roles", sql).await?;
 
-        let facts = self.make_database(&state, room(terms)).await?;
+        let wishes: Vec<Wish> = terms.extensions.iter().map(Wish::planned).collect();
+        let facts = self.make_database(&state, room(terms), &wishes).await?;
         if state.database.as_ref().is_none_or(|found| found.marker.is_none()) {
             self.change("open the tenant's database", open_database(&tenant.name, &tenant.uid, "")).await?;
         }
+        let mut sql = String::new();
         if !existing.is_some_and(|role| role.set_up) {
-            let mut sql = make_schema(&roles);
+            sql += &make_schema(&roles);
             sql += &set_up_login(tenant, &roles, login.letter);
             if !other.is_some_and(|role| role.set_up) {
                 sql += &let_in(tenant, &roles);
             }
-            self.visit(&tenant.name, "make the tenant's schema", sql).await?;
         }
-        Ok(facts)
+        for letter in [Letter::A, Letter::B] {
+            if state.login(&roles, letter).is_some_and(|role| role.settings.iter().any(|line| line == "search_path=app")) {
+                sql += &find_extensions(tenant, &roles, letter);
+            }
+        }
+        let step = "make the tenant's schema";
+        let lacking = if !wishes.is_empty() || terms.schemas == Schemas::Own {
+            self.equip(&tenant.name, step, &roles.own, &sql, &wishes).await?
+        } else {
+            if !sql.is_empty() {
+                self.visit(&tenant.name, step, sql).await?;
+            }
+            vec![]
+        };
+        let creates = state.role(&roles.own).is_some_and(|role| role.creates);
+        self.change("say who makes schemas", set_schemas(tenant, &roles, terms, creates)).await?;
+        Ok(Ensured { facts, lacking })
     }
 
     /// Makes a database, empty and closed, unless it is there.
-    pub(super) async fn make_database(&self, state: &State, limit: i32) -> Result<DatabaseFacts, Error> {
+    pub(super) async fn make_database(&self, state: &State, limit: i32, wishes: &[Wish]) -> Result<DatabaseFacts, Error> {
         if state.database.is_some() {
             return state.facts();
         }
         let step = "make the tenant's database";
-        let name = quote_ident(&state.name);
-        let sql = format!("CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}");
+        let (name, template) = (quote_ident(&state.name), quote_ident(self.template(wishes).await?));
+        let sql = format!("CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8' ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}");
         let turn = self.turn(&self.making, step).await?;
         self.within(CHANGE, step, send(&self.pool, sql)).await?;
         drop(turn);
@@ -86,7 +107,8 @@ impl Driver {
             .bind(&tenant.uid)
             .bind(ours)
             .bind(vec![roles.login(Letter::A), roles.login(Letter::B)])
-            .bind(vec![roles.dump.as_str(), roles.restore.as_str()]);
+            .bind(vec![roles.dump.as_str(), roles.restore.as_str()])
+            .bind(&roles.own);
         let row = match self.within(ASK, step, query.fetch_one(&self.pool)).await {
             // The database went away between two of the statement's own looks at it.
             Err(Error::Query { source, .. }) if code(&source).as_deref() == Some("3D000") => {
@@ -108,6 +130,8 @@ const OBSERVE: &str = "WITH d AS (SELECT oid, shobj_description(oid, 'pg_databas
         OR EXISTS (SELECT FROM r WHERE marker IS DISTINCT FROM $2) AS foreign, \
     EXISTS (SELECT FROM r WHERE rolname = ANY($4) AND rolcanlogin AND marker = $2) AND EXISTS (SELECT FROM d, aclexplode(d.datacl) x \
         JOIN r ON r.oid = x.grantee WHERE d.marker = $2 AND x.privilege_type = 'CONNECT' AND r.rolname <> ALL($5)) AS can_login, \
+    EXISTS (SELECT FROM d, aclexplode(d.datacl) x JOIN r ON r.oid = x.grantee \
+        WHERE d.marker = $2 AND x.privilege_type = 'CREATE' AND r.rolname = $6) AS makes_schemas, \
     (SELECT count(*) FROM pg_stat_activity s JOIN d ON s.datid = d.oid WHERE s.usesysid IS NOT NULL AND s.pid <> pg_backend_pid() \
         AND s.usename <> ALL($5) AND s.usename <> current_user) AS sessions, \
     coalesce((SELECT pg_database_size(oid) FROM d WHERE marker = $2), 0) AS bytes, \
@@ -120,6 +144,7 @@ fn observed(row: &sqlx::postgres::PgRow) -> Result<Observed, sqlx::Error> {
         database: oid.map(|oid| DatabaseFacts { oid, system_identifier }),
         foreign: row.try_get("foreign")?,
         can_login: row.try_get("can_login")?,
+        makes_schemas: row.try_get("makes_schemas")?,
         sessions: row.try_get("sessions")?,
         bytes: row.try_get("bytes")?,
         now: Moment::from_second(row.try_get("now")?).map_err(|e| sqlx::Error::Decode(e.into()))?,
@@ -167,10 +192,25 @@ pub(super) fn make_schema(roles: &Roles) -> String {
     format!("CREATE SCHEMA IF NOT EXISTS app AUTHORIZATION {};", quote_ident(&roles.own))
 }
 
-/// What a login does acts as the owner and finds the schema.
+/// What a login does acts as the owner and finds the schema, and last the extensions.
 pub(super) fn set_up_login(tenant: &Tenant, roles: &Roles, letter: Letter) -> String {
     let (login, own, database) = (quote_ident(roles.login(letter)), quote_literal(&roles.own), quote_ident(&tenant.name));
-    format!("ALTER ROLE {login} IN DATABASE {database} SET role = {own}; ALTER ROLE {login} IN DATABASE {database} SET search_path = app;")
+    format!("ALTER ROLE {login} IN DATABASE {database} SET role = {own};") + &find_extensions(tenant, roles, letter)
+}
+
+fn find_extensions(tenant: &Tenant, roles: &Roles, letter: Letter) -> String {
+    let (login, database) = (quote_ident(roles.login(letter)), quote_ident(&tenant.name));
+    format!("ALTER ROLE {login} IN DATABASE {database} SET search_path = app, {};", quote_ident(SCHEMA))
+}
+
+/// The right to make schemas, given or taken; nothing if it is as the terms say.
+pub(super) fn set_schemas(tenant: &Tenant, roles: &Roles, terms: &Terms, creates: bool) -> String {
+    let (database, own) = (quote_ident(&tenant.name), quote_ident(&roles.own));
+    match (terms.schemas, creates) {
+        (Schemas::Own, false) => format!("GRANT CREATE ON DATABASE {database} TO {own};"),
+        (Schemas::Fixed, true) => format!("REVOKE CREATE ON DATABASE {database} FROM {own};"),
+        (Schemas::Own, true) | (Schemas::Fixed, false) => String::new(),
+    }
 }
 
 /// The tenant's right to enter its database.
