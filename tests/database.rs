@@ -12,6 +12,8 @@ mod desk;
 mod extensions;
 #[path = "database/ledger.rs"]
 mod ledger;
+#[path = "database/settings.rs"]
+mod settings;
 
 use std::{
     collections::BTreeSet,
@@ -246,7 +248,7 @@ async fn a_database_of_somebody_else_is_never_touched() {
         foreign(desk.server.finish_rotation(&tenant, Letter::A).await.map(drop));
         foreign(desk.server.dump_login(&tenant).await.map(drop));
         foreign(desk.server.prepare_restore(&tenant, &terms(), &secret, &[]).await.map(drop));
-        foreign(desk.server.finish_restore(&tenant, &terms()).await.map(drop));
+        foreign(desk.server.finish_restore(&tenant, &terms(), &[]).await.map(drop));
         foreign(desk.server.drop(&tenant, &facts, &desk.waiver(&tenant)).await);
         let still: i64 = sqlx::query_scalar("SELECT oid::bigint FROM pg_database WHERE datname = $1")
             .bind(&tenant.name)
@@ -472,8 +474,8 @@ async fn a_restore_is_entered_only_when_it_is_whole_and_is_the_owners() {
     session.execute(AssertSqlSafe(format!("SET ROLE {}_own; INSERT INTO app.whole VALUES (1)", made.tenant.name))).await.unwrap();
     session.close().await.unwrap();
 
-    assert_eq!(desk.server.finish_restore(&made.tenant, &terms()).await.unwrap(), facts);
-    assert_eq!(desk.server.finish_restore(&made.tenant, &terms()).await.unwrap(), facts);
+    assert_eq!(desk.server.finish_restore(&made.tenant, &terms(), &[]).await.unwrap(), facts);
+    assert_eq!(desk.server.finish_restore(&made.tenant, &terms(), &[]).await.unwrap(), facts);
     assert!(as_mover(&login).await.is_err());
     assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::Refused);
     desk.server.resume(&made.tenant).await.unwrap();

@@ -49,7 +49,7 @@ impl Work<'_> {
                     return Err(Error::NoAuthority("the restore's report is about another database".into()));
                 }
                 let terms = self.terms()?;
-                let work = self.home.server.server.finish_restore(&self.home.tenant, &terms);
+                let work = self.home.server.server.finish_restore(&self.home.tenant, &terms, &[]);
                 self.desk.telemetry.measure("database", "finish_restore", work).await?;
                 restore::discard(self.desk, &backup, since).await?;
                 tracing::info!(backup = backup.name_any(), "the cold backup was restored and is equal to what was frozen");

@@ -20,6 +20,7 @@ mod password;
 pub mod postgres;
 mod reconcile;
 mod servers;
+pub mod settings;
 mod tenant;
 
 pub use error::Error;
@@ -129,7 +130,8 @@ impl Server {
         engine!(self, driver => driver.set_password(tenant, login).await)
     }
 
-    /// Begins a rotation: makes the tenant's other login, which works beside the one in use.
+    /// Begins a rotation: makes the tenant's other login, which works beside the one in use and gets its settings, as
+    /// far as they are [`settings::CARRIED`].
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::NoSuchDatabase`].
@@ -207,13 +209,13 @@ impl Server {
         engine!(self, driver => driver.prepare_restore(tenant, terms, login, extensions).await)
     }
 
-    /// Ends a restore: the login for it is removed and everything is the owner role's. The tenant stays shut;
-    /// [`Server::resume`] opens it.
+    /// Ends a restore: the login for it is removed, everything is the owner role's, and the tenant's logins get the
+    /// `settings`, as far as they are [`settings::CARRIED`]. The tenant stays shut; [`Server::resume`] opens it.
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::NoSuchDatabase`].
-    pub async fn finish_restore(&self, tenant: &Tenant, terms: &Terms) -> Result<DatabaseFacts, Error> {
-        engine!(self, driver => driver.finish_restore(tenant, terms).await)
+    pub async fn finish_restore(&self, tenant: &Tenant, terms: &Terms, settings: &[(String, String)]) -> Result<DatabaseFacts, Error> {
+        engine!(self, driver => driver.finish_restore(tenant, terms, settings).await)
     }
 
     /// Names of databases and roles that carry the marker of an account that is not among `known` uids, sorted;

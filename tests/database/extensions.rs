@@ -199,7 +199,7 @@ async fn copies_have_the_extensions_that_were_made_for_the_tenant_in_their_versi
     assert_eq!(extensions(&mut session).await, ["hstore in ext", "pg_trgm in ext"]);
     session.execute("CREATE SCHEMA app; CREATE TABLE app.t (h ext.hstore)").await.unwrap();
     session.close().await.unwrap();
-    desk.server.finish_restore(&made.tenant, &terms()).await.unwrap();
+    desk.server.finish_restore(&made.tenant, &terms(), &[]).await.unwrap();
     desk.server.resume(&made.tenant).await.unwrap();
     let mut session = made.session().await.unwrap();
     session.execute("SELECT h -> 'a' FROM t").await.unwrap();
@@ -276,7 +276,7 @@ async fn a_tenant_with_schemas_of_its_own_stays_within_its_walls() {
         .await
         .unwrap();
     session.close().await.unwrap();
-    desk.server.finish_restore(&made.tenant, &own).await.unwrap();
+    desk.server.finish_restore(&made.tenant, &own, &[]).await.unwrap();
     assert!(desk.server.observe(&made.tenant).await.unwrap().makes_schemas);
     desk.server.resume(&made.tenant).await.unwrap();
     let mut session = made.session().await.unwrap();
@@ -291,7 +291,7 @@ async fn a_tenant_with_schemas_of_its_own_stays_within_its_walls() {
 #[ignore = "needs a PostgreSQL: make test"]
 async fn nothing_is_made_in_a_schema_of_the_operators_name_that_is_somebody_elses() {
     let desk = Desk::open().await;
-    let made = desk.tenant().await;
+    let made = desk.tenant_on(&with(&["hstore"])).await;
     let mut root = desk.superuser_in(&made.tenant.name).await;
     for sql in [
         format!("ALTER SCHEMA ext OWNER TO {}_own", made.tenant.name),

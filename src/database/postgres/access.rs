@@ -9,10 +9,11 @@ use super::{
     ASK, Driver,
     connect::{code, explain, options},
     names::{Roles, quote_ident, quote_literal},
+    settings::carry,
     state::State,
     tenant::{let_in, make_login, set_up_login},
 };
-use crate::database::{Error, Letter, LoginSecret, Password, Probe, RotationStep, Suspended, Tenant, Terms};
+use crate::database::{Error, Letter, LoginSecret, Password, Probe, RotationStep, Suspended, Tenant, Terms, settings::carried};
 
 /// How long sessions are given to end.
 const ENDING: Duration = Duration::from_secs(10);
@@ -144,6 +145,8 @@ impl Driver {
             }
         };
         sql += &set_up_login(tenant, &roles, new.letter);
+        let old = state.login(&roles, new.letter.other()).map(|old| old.settings.as_slice()).unwrap_or_default();
+        sql += &carry(tenant, &roles, new.letter, &carried(old.iter().map(String::as_str)));
         self.change("make the tenant's other login", sql).await
     }
 

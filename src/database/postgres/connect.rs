@@ -73,7 +73,7 @@ impl Driver {
         let driver = Self {
             pool: pool(12, pinned(30)),
             drops: pool(3, pinned(170)),
-            options: pinned(30),
+            options: inside(pinned(30)),
             making: Semaphore::new(4),
             dropping: Semaphore::new(3),
             visits: Semaphore::new(8),
@@ -145,6 +145,20 @@ fn limits(options: PgConnectOptions, search_path: &str, seconds: u64) -> PgConne
         ("tcp_keepalives_idle", "15".to_owned()),
         ("tcp_keepalives_interval", "5".to_owned()),
         ("tcp_keepalives_count", "3".to_owned()),
+    ])
+}
+
+/// What else is pinned in a tenant's database, where somebody may have set something for every session. That the whole
+/// server takes no writes is seen in the operator's own database.
+fn inside(options: PgConnectOptions) -> PgConnectOptions {
+    options.options([
+        ("role", "none"),
+        ("default_transaction_read_only", "off"),
+        ("default_transaction_deferrable", "off"),
+        ("default_transaction_isolation", "read committed"),
+        ("standard_conforming_strings", "on"),
+        ("check_function_bodies", "on"),
+        ("default_tablespace", ""),
     ])
 }
 

@@ -21,11 +21,13 @@ mod movers;
 mod names;
 mod orphans;
 mod restore;
+mod settings;
 mod state;
 mod tenant;
 
 pub use connect::{Address, Admin};
 pub use extensions::MADE_FOR_TENANT;
+pub use settings::SETTINGS_OF_TENANT;
 
 use std::{fmt, time::Duration};
 

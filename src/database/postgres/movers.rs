@@ -43,7 +43,8 @@ impl Driver {
             "GRANT pg_read_all_data TO {name} WITH INHERIT TRUE; GRANT {} TO {name} WITH INHERIT TRUE, SET FALSE; \
              GRANT CONNECT ON DATABASE {database} TO {name}; \
              ALTER ROLE {name} IN DATABASE {database} SET default_transaction_read_only = on; \
-             ALTER ROLE {name} IN DATABASE {database} SET search_path = pg_catalog;",
+             ALTER ROLE {name} IN DATABASE {database} SET search_path = pg_catalog; \
+             ALTER ROLE {name} IN DATABASE {database} SET role = none;",
             owners.join(", ")
         );
         self.change("make the login for a dump", sql).await?;

@@ -9,11 +9,12 @@ use super::{
     extensions::{Wish, end_config_tables},
     movers::{act_as_owner, login},
     names::{quote_ident, quote_literal},
+    settings::carry,
     tenant::{make_login, make_owner, make_schema, open_database, room, set_up_login},
 };
 use crate::{
     api::plan::{Extension, Schemas},
-    database::{DatabaseFacts, Error, Letter, LoginSecret, MoverLogin, Password, Tenant, Terms},
+    database::{DatabaseFacts, Error, Letter, LoginSecret, MoverLogin, Password, Tenant, Terms, settings::carried},
 };
 
 impl Driver {
@@ -62,16 +63,24 @@ impl Driver {
     }
 
     /// See [`crate::database::Server::finish_restore`].
-    pub(in crate::database) async fn finish_restore(&self, tenant: &Tenant, terms: &Terms) -> Result<DatabaseFacts, Error> {
+    pub(in crate::database) async fn finish_restore(
+        &self,
+        tenant: &Tenant,
+        terms: &Terms,
+        settings: &[(String, String)],
+    ) -> Result<DatabaseFacts, Error> {
         let (roles, state) = self.look(tenant).await?;
         let facts = state.facts()?;
         let Some(role) = state.role(&roles.restore) else { return Ok(facts) };
         let (restore, own, database) = (quote_ident(&roles.restore), quote_ident(&roles.own), quote_ident(&tenant.name));
+        let lines: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let settings = carried(lines.iter().map(String::as_str));
         let mut sql = end_config_tables(&roles);
         sql += &make_schema(&roles);
         for letter in [Letter::A, Letter::B] {
             if state.login(&roles, letter).is_some() {
                 sql += &set_up_login(tenant, &roles, letter);
+                sql += &carry(tenant, &roles, letter, &settings);
             }
         }
         if terms.schemas == Schemas::Fixed {
