@@ -35,7 +35,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{Billing, BillingState, ClockPolicy, Closure, ClosureMode, Lifecycle, Window},
+    api::{Billing, BillingState, ClockPolicy, Closure, ClosureMode, Lifecycle, Window, account::DroppedUnder},
     clock::{Moment, Trust},
 };
 
@@ -118,10 +118,14 @@ pub enum Reason {
     BackupExpired,
     /// The object was deleted with an explicit confirmation.
     ObjectDeleted,
+    /// No backup could be proven, and the time by which nothing was to be left has come.
+    PromiseElapsed,
+    /// No backup could be proven, and two people agreed not to wait any longer.
+    DropAgreed,
 }
 
 impl Reason {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 13] = [
         Self::Created,
         Self::Paid,
         Self::TrialEnded,
@@ -133,6 +137,8 @@ impl Reason {
         Self::WindowEnded,
         Self::BackupExpired,
         Self::ObjectDeleted,
+        Self::PromiseElapsed,
+        Self::DropAgreed,
     ];
 
     /// The reason's name as users see it.
@@ -149,7 +155,14 @@ impl Reason {
             Self::WindowEnded => "WindowEnded",
             Self::BackupExpired => "BackupExpired",
             Self::ObjectDeleted => "ObjectDeleted",
+            Self::PromiseElapsed => "PromiseElapsed",
+            Self::DropAgreed => "DropAgreed",
         }
+    }
+
+    /// Whether the database goes, or went, without a proven backup although its owner did not ask for that.
+    pub const fn is_unproven(self) -> bool {
+        matches!(self, Self::PromiseElapsed | Self::DropAgreed)
     }
 
     /// Reads what [`Self::name`] wrote.
@@ -214,6 +227,45 @@ pub struct Record {
     /// a second time.
     #[serde(default)]
     pub last_scheduled: Option<Moment>,
+    /// That the Frozen backup cannot be proven. Kept after its database was dropped for that, as the reason.
+    #[serde(default)]
+    pub unprovable: Option<Unprovable>,
+    /// What was promised before [`Self::data_gone_by`] had to be moved, the first of such promises.
+    #[serde(default)]
+    pub promised: Option<Moment>,
+    /// What delayed a step that destroys, each word once, in the order in which it was seen.
+    #[serde(default)]
+    pub delayed_by: Vec<String>,
+    /// Under which authority the database was dropped; written before that.
+    #[serde(default)]
+    pub dropped_under: Option<DroppedUnder>,
+}
+
+/// That a Frozen backup cannot be proven, as its controller found after many attempts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unprovable {
+    /// Names the backup, as [`FrozenPin::due`] does: another one has to be found unprovable by itself.
+    pub due: Moment,
+    /// Since when it is known.
+    pub since: Moment,
+    /// One word for the first cause.
+    pub reason: String,
+    /// The first cause. It may quote what the tenant wrote, so it is forgotten with the rest of the account.
+    pub why: String,
+    /// Who agreed not to wait until the promise has elapsed.
+    #[serde(default)]
+    pub agreed: Option<Agreed>,
+}
+
+/// Two people who agreed that a database is dropped although no backup of it can be proven.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreed {
+    /// Who asked for it.
+    pub requested_by: String,
+    /// Who approved.
+    pub approved_by: String,
+    /// When the operator saw both.
+    pub seen_at: Moment,
 }
 
 /// A pinned grace.
@@ -282,6 +334,10 @@ impl Record {
             restoring_since: None,
             sealed_since: None,
             last_scheduled: None,
+            unprovable: None,
+            promised: None,
+            delayed_by: Vec::new(),
+            dropped_under: None,
         }
     }
 
@@ -414,6 +470,7 @@ fn absorb_closure(next: &mut Record, seen: &Seen<'_>, now: Moment) {
             next.paid_above = next.billing.as_ref().map(mark).or(Some((0, -1)));
             if let (Known::Known(windows), Some(enforced_at)) = (&seen.windows, next.enforced_at) {
                 pin_stage(next, windows, enforced_at);
+                next.promised = None;
                 next.frozen = frozen_pin(next, enforced_at);
             }
         }
@@ -527,6 +584,15 @@ pub enum Frozen {
     Verified,
     /// It could not be taken; the text says why.
     Failed(String),
+    /// So many attempts failed over so long a time that none may ever succeed.
+    Unprovable {
+        /// Since when that is known.
+        since: Moment,
+        /// One word for the first cause.
+        reason: String,
+        /// The first cause.
+        why: String,
+    },
     /// It was destroyed.
     Erased,
 }
@@ -542,6 +608,8 @@ pub struct Facts {
     pub billing: Known<()>,
     /// The Frozen backup.
     pub frozen: Known<Frozen>,
+    /// Whether the Frozen backup has a hold of its own.
+    pub backup_held: bool,
     /// Whether the database's last session ended before the Frozen backup was taken and nobody got in since.
     pub sealed: Known<bool>,
     /// Whether the brake lets one more destructive step through.
@@ -581,8 +649,40 @@ pub enum Blocker {
     Paused,
     /// The Frozen backup is not proven yet.
     Backup(String),
+    /// The Frozen backup cannot be proven, and the promise to have nothing left has not elapsed yet.
+    Unprovable {
+        /// When it has.
+        until: Moment,
+        /// The first cause.
+        why: String,
+    },
     /// The database is not sealed yet.
     Sessions,
+}
+
+impl Blocker {
+    /// One word for it, as in the condition `Overdue`.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Hold { until: None } => "Held",
+            Self::Hold { until: Some(_) } => "Notice",
+            Self::Unknown(_) => "Unknown",
+            Self::Brake => "Brake",
+            Self::Paused => "Paused",
+            Self::Backup(_) => "AwaitingBackup",
+            Self::Unprovable { .. } => "Unprovable",
+            Self::Sessions => "AwaitingSeal",
+        }
+    }
+
+    /// When it ends, where that is known.
+    const fn ends(&self) -> Option<Moment> {
+        match self {
+            Self::Hold { until } => *until,
+            Self::Unprovable { until, .. } => Some(*until),
+            _ => None,
+        }
+    }
 }
 
 /// What comes next if nothing changes.
@@ -639,7 +739,7 @@ pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Verdict {
     }
     let (step, blockers) = step_to(record, facts, next, now);
     let (step, overdue_since) = if blockers.is_empty() { (step, None) } else { (Step::Stay, Some(next.at)) };
-    let wake_at = blockers.iter().filter_map(|b| if let Blocker::Hold { until } = b { *until } else { None }).max();
+    let wake_at = blockers.iter().filter_map(Blocker::ends).max();
     Verdict { step, next: Some(next), blockers, overdue_since, wake_at }
 }
 
@@ -696,6 +796,10 @@ fn due(record: &Record) -> Option<Next> {
         }
         Stage::Deleted => {
             let ends = record.leaves_at?;
+            if record.reason.is_unproven() {
+                // There is no backup: nothing to wait for and nothing to come back from.
+                return to(Stage::Expired, ends, record.reason);
+            }
             if record.waives_backup() {
                 return to(Stage::Expired, ends, Reason::OwnerErased);
             }
@@ -784,7 +888,8 @@ fn step_to(record: &Record, facts: &Facts, next: Next, now: Moment) -> (Step, Ve
     }
 }
 
-/// The last gate before a database goes: sealed, and a proven backup that lives long enough, or the owner's waiver.
+/// The last gate before a database goes: sealed, and a proven backup that lives long enough, or the owner's waiver, or
+/// the end of the wait for a backup that cannot be proven.
 fn drop_or_wait(record: &Record, facts: &Facts, enter: Step, due: Moment, now: Moment) -> (Step, Vec<Blocker>) {
     let mut blockers = Vec::new();
     match &facts.sealed {
@@ -795,6 +900,9 @@ fn drop_or_wait(record: &Record, facts: &Facts, enter: Step, due: Moment, now: M
     if record.waives_backup() {
         return (enter, blockers);
     }
+    if let Some(unprovable) = without_proof(record, facts) {
+        return drop_unproven(record, facts, unprovable, blockers, now);
+    }
     let Some(pin) = record.frozen.filter(|pin| pin.expires_at > now) else { return (Step::Refreeze, blockers) };
     match &facts.frozen {
         Known::Known(Frozen::Verified) if lives_long_enough(pin, &facts.windows, due, now) => {}
@@ -802,10 +910,41 @@ fn drop_or_wait(record: &Record, facts: &Facts, enter: Step, due: Moment, now: M
         Known::Known(Frozen::Missing | Frozen::Running) => {
             blockers.push(Blocker::Backup("the cold backup is still being taken and proven".into()));
         }
-        Known::Known(Frozen::Failed(why)) => blockers.push(Blocker::Backup(why.clone())),
+        Known::Known(Frozen::Failed(why) | Frozen::Unprovable { why, .. }) => blockers.push(Blocker::Backup(why.clone())),
         Known::Unknown(why) => blockers.push(Blocker::Unknown(why.clone())),
     }
     (enter, blockers)
+}
+
+/// That the very Frozen backup that has to exist cannot be proven, unless it was proven after all.
+fn without_proof<'r>(record: &'r Record, facts: &Facts) -> Option<&'r Unprovable> {
+    let unprovable = record.unprovable.as_ref()?;
+    let same = record.frozen.is_some_and(|pin| pin.due == unprovable.due);
+    (same && facts.frozen != Known::Known(Frozen::Verified)).then_some(unprovable)
+}
+
+/// The database waits, shut, until the time by which nothing was to be left, and goes then without a proven backup:
+/// keeping it for ever would break the promise in the direction nobody looks at. Two people may agree to do it sooner.
+fn drop_unproven(record: &Record, facts: &Facts, unprovable: &Unprovable, mut blockers: Vec<Blocker>, now: Moment) -> (Step, Vec<Blocker>) {
+    let elapsed = record.data_gone_by.filter(|until| *until <= now);
+    let reason = match (elapsed, &unprovable.agreed) {
+        (Some(_), _) => Reason::PromiseElapsed,
+        (None, Some(_)) => Reason::DropAgreed,
+        (None, None) => {
+            let until = record.data_gone_by.unwrap_or(Moment::MAX);
+            blockers.push(Blocker::Unprovable { until, why: unprovable.why.clone() });
+            return (Step::Stay, blockers);
+        }
+    };
+    if facts.backup_held {
+        blockers.push(Blocker::Hold { until: None });
+    }
+    match &facts.frozen {
+        Known::Known(Frozen::Running) => blockers.push(Blocker::Backup("the last attempt at the cold backup has not ended".into())),
+        Known::Known(_) => {}
+        Known::Unknown(why) => blockers.push(Blocker::Unknown(why.clone())),
+    }
+    (Step::Enter(Stage::Deleted, reason), blockers)
 }
 
 /// Whether the Frozen backup outlives the database for the plan's window, give or take [`slip`]. One that was taken
@@ -829,7 +968,7 @@ fn restore_is_possible(record: &Record, facts: &Facts, now: Moment) -> Result<()
         Known::Known(Frozen::Verified) => Ok(()),
         Known::Known(Frozen::Erased | Frozen::Missing) => Err(None),
         Known::Known(Frozen::Running) => Err(Some(Blocker::Backup("the cold backup is not proven".into()))),
-        Known::Known(Frozen::Failed(why)) => Err(Some(Blocker::Backup(why.clone()))),
+        Known::Known(Frozen::Failed(why) | Frozen::Unprovable { why, .. }) => Err(Some(Blocker::Backup(why.clone()))),
         Known::Unknown(why) => Err(Some(Blocker::Unknown(why.clone()))),
     }
 }
@@ -870,11 +1009,21 @@ pub fn enter(record: &Record, stage: Stage, reason: Reason, now: Moment) -> Reco
             next.data_gone_by = None;
             next.frozen = None;
             next.sealed_since = None;
+            next.unprovable = None;
+            next.promised = None;
+            next.delayed_by.clear();
+            next.dropped_under = None;
+        }
+        // What the attempts left goes with the database, and the promise stands as it was made.
+        Stage::Deleted if reason.is_unproven() => {
+            next.leaves_at = Some(now);
+            next.frozen = None;
         }
         Stage::Deleted => {
             // The promise stands as it was made; see `slip`.
             next.leaves_at = if next.waives_backup() { Some(now) } else { next.frozen.map(|pin| pin.expires_at) };
             next.data_gone_by = next.leaves_at;
+            next.unprovable = None;
         }
         Stage::Expired => next.leaves_at = None,
         Stage::Trial | Stage::Blocked | Stage::Terminated => {}
@@ -928,6 +1077,10 @@ fn pin_stage(next: &mut Record, windows: &Lifecycle, enforced_at: Moment) {
             let honest = leaves_at + windows.cold_backup.duration();
             next.data_gone_by = match next.data_gone_by {
                 Some(promised) if promised <= honest && honest - slip(windows) <= promised => Some(promised),
+                Some(promised) if promised < honest => {
+                    next.promised.get_or_insert(promised);
+                    Some(honest)
+                }
                 _ => Some(honest),
             };
         }
@@ -946,9 +1099,54 @@ pub fn broken_seal(record: &Record, now: Moment) -> Record {
     next
 }
 
+/// The record after it was looked at whether its Frozen backup can be proven. `agreed` are the two who wrote that they
+/// do not want to wait: who asked, and who approved.
+pub fn watch_the_proof(record: &Record, frozen: &Known<Frozen>, agreed: Option<(&str, &str)>, now: Moment) -> Record {
+    let mut next = record.clone();
+    if record.stage.destroys() {
+        return next;
+    }
+    let due = record.frozen.map(|pin| pin.due);
+    let known = record.unprovable.clone().filter(|u| Some(u.due) == due);
+    next.unprovable = match (frozen, due) {
+        (Known::Known(Frozen::Verified), _) | (_, None) => None,
+        (Known::Known(Frozen::Unprovable { since, reason, why }), Some(due)) if known.is_none() => {
+            Some(Unprovable { due, since: *since, reason: reason.clone(), why: why.clone(), agreed: None })
+        }
+        // Its object may be gone, or be tried again: it stays known until one attempt succeeds.
+        _ => known,
+    };
+    if let Some(unprovable) = &mut next.unprovable {
+        unprovable.agreed = agreed.filter(|(requested, approved)| ![*requested, *approved].contains(&"") && requested != approved).map(
+            |(requested_by, approved_by)| match &unprovable.agreed {
+                Some(before) if before.requested_by == requested_by && before.approved_by == approved_by => before.clone(),
+                _ => Agreed { requested_by: requested_by.to_owned(), approved_by: approved_by.to_owned(), seen_at: now },
+            },
+        );
+    }
+    next
+}
+
+/// The record after something was seen to delay a step that destroys: the certificate tells it.
+pub fn note_delay(record: &Record, verdict: &Verdict) -> Record {
+    let mut next = record.clone();
+    let destroys = record.stage.destroys() || verdict.next.is_some_and(|n| n.stage.destroys());
+    if destroys && verdict.overdue_since.is_some() {
+        for name in verdict.blockers.iter().map(Blocker::name) {
+            if !next.delayed_by.iter().any(|n| n == name) {
+                next.delayed_by.push(name.to_owned());
+            }
+        }
+    }
+    next
+}
+
 /// The record after [`Step::Refreeze`]: a Frozen backup that will live for the plan's window from now on.
 pub fn refreeze(record: &Record, windows: &Lifecycle, now: Moment) -> Record {
     let mut next = record.clone();
+    if let Some(promised) = record.data_gone_by {
+        next.promised.get_or_insert(promised);
+    }
     next.data_gone_by = Some(now + windows.cold_backup.duration());
     next.frozen =
         frozen_pin(&Record { frozen: next.frozen.map(|pin| FrozenPin { expires_at: Moment::UNIX_EPOCH, ..pin }), ..next.clone() }, now);

@@ -25,6 +25,9 @@ const EDITOR: &str = "admission-editor";
 /// Has every ClusterRole for people.
 const DIRECTOR: &str = "admission-director";
 
+/// Another person who may ask for, or approve, a drop without a proven backup.
+const PARTNER: &str = "admission-partner";
+
 /// What somebody tries.
 enum Try {
     /// To create the good object of this kind with these changes.
@@ -178,6 +181,9 @@ const THERE: &[(&Kind, &str, &str)] = &[
         "{stage: Active}",
     ),
     (&ACCOUNT, "{metadata: {name: admission-final, finalizers: [helpdesk-operator.io/account, example.org/other]}}", "{stage: Active}"),
+    (&ACCOUNT, "{metadata: {name: admission-unprovable}}", UNPROVABLE),
+    (&ACCOUNT, "{metadata: {name: admission-asked}}", UNPROVABLE),
+    (&ACCOUNT, "{metadata: {name: admission-agreed}}", UNPROVABLE),
     (&BACKUP, "{metadata: {name: admission-verified}}", "{phase: Verified, attempts: 1}"),
     (&BACKUP, "{metadata: {name: admission-erased}}", "{phase: Erased, attempts: 1}"),
     (&SERVER, "{metadata: {name: admission-full}}", "{tenants: 3}"),
@@ -186,6 +192,18 @@ const THERE: &[(&Kind, &str, &str)] = &[
     (&STORE, "{metadata: {name: admission-empty}}", "{backups: 0}"),
     (&SECRET, "{metadata: {name: backup-key-admission}}", ""),
     (&SECRET, "{metadata: {name: admission-other}}", ""),
+];
+
+const DIRECTORS: &[&str] = &["edit", "close", "hold", "adopt", "reset-billing", "drop-unproven"];
+/// The status of an account whose backup cannot be proven.
+const UNPROVABLE: &str = r#"{stage: Terminated, conditions: [{type: Unprovable, status: "True", reason: BackupUnprovable, message: "", lastTransitionTime: "2026-11-01T00:00:00Z"}]}"#;
+/// Annotations that only their authors could write; they are put there in the operator's name.
+const WRITTEN: &[(&str, &str)] = &[
+    ("admission-asked", "{helpdesk-operator.io/drop-unproven-requested-by: admission-director}"),
+    (
+        "admission-agreed",
+        "{helpdesk-operator.io/drop-unproven-requested-by: admission-director, helpdesk-operator.io/drop-unproven-approved-by: admission-partner}",
+    ),
 ];
 
 const SLUG: &str = "slug is one DNS label";
@@ -253,6 +271,23 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("an erasure turned into a cancellation after it", DIRECTOR, Edit(&ACCOUNT, "admission-deleted", "spec: {closure: {mode: Cancel}}"), "an erasure that was carried out cannot become a cancellation"),
     ("a cancellation without a backup", DIRECTOR, Edit(&ACCOUNT, "admission-active", "spec: {closure: {mode: Cancel, coldBackup: false}}"), "coldBackup belongs to mode Erase; a cancelled account always keeps its cold backup"),
     ("an unknown way to close", DIRECTOR, Edit(&ACCOUNT, "admission-active", "spec: {closure: {mode: Purge}}"), r#"supported values: "Cancel", "Erase""#),
+
+    // ---- a drop without a proven backup takes two people ----
+    ("asking to drop unproven without the verb", EDITOR, Edit(&ACCOUNT, "admission-unprovable", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: admission-editor}}"), "needs the verb drop-unproven on helpdeskaccounts, which admission-editor gets from the ClusterRole helpdesk-drop-unproven"),
+    ("approving it without the verb", EDITOR, Edit(&ACCOUNT, "admission-asked", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-approved-by: admission-editor}}"), "needs the verb drop-unproven"),
+    ("taking it back without the verb", EDITOR, Edit(&ACCOUNT, "admission-asked", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: null}}"), "needs the verb drop-unproven"),
+    ("asking in another's name", DIRECTOR, Edit(&ACCOUNT, "admission-unprovable", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: admission-partner}}"), "whoever asks writes their own name: helpdesk-operator.io/drop-unproven-requested-by=admission-director"),
+    ("approving in another's name", DIRECTOR, Edit(&ACCOUNT, "admission-asked", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-approved-by: admission-partner}}"), "whoever approves writes their own name: helpdesk-operator.io/drop-unproven-approved-by=admission-director"),
+    ("approving what one asked for oneself", DIRECTOR, Edit(&ACCOUNT, "admission-asked", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-approved-by: admission-director}}"), "two different people decide this: admission-director asked, so somebody else has to approve"),
+    ("asking and approving at once", DIRECTOR, Edit(&ACCOUNT, "admission-unprovable", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: admission-director, helpdesk-operator.io/drop-unproven-approved-by: admission-director}}"), "two different people decide this"),
+    ("asking for both at once", DIRECTOR, Edit(&ACCOUNT, "admission-unprovable", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: admission-director, helpdesk-operator.io/drop-unproven-approved-by: admission-partner}}"), "whoever approves writes their own name"),
+    ("taking over what another asked for", PARTNER, Edit(&ACCOUNT, "admission-asked", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: admission-partner}}"), "admission-director has asked already: remove that and any approval first"),
+    ("taking over another's approval", DIRECTOR, Edit(&ACCOUNT, "admission-agreed", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-approved-by: admission-director}}"), "admission-partner has approved already: remove that first"),
+    ("approving what nobody asked for", PARTNER, Edit(&ACCOUNT, "admission-unprovable", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-approved-by: admission-partner}}"), "an approval is of what somebody asked for"),
+    ("an approval that outlives what it was of", DIRECTOR, Edit(&ACCOUNT, "admission-agreed", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: null}}"), "an approval is of what somebody asked for"),
+    ("asking where a backup may be proven", DIRECTOR, Edit(&ACCOUNT, "admission-closed", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: admission-director}}"), "only of an account with the condition Unprovable"),
+    ("born with it", DIRECTOR, New(&ACCOUNT, "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: admission-director}}"), "only of an account with the condition Unprovable"),
+    ("the administrator in another's name", ADMIN, Edit(&ACCOUNT, "admission-asked", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-approved-by: admission-partner}}"), "whoever approves writes their own name"),
 
     // ---- status: billing's field, and everybody else's hands off ----
     ("billing removed", BILLING, Status(&ACCOUNT, "admission-active", "billing: null"), "the billing state cannot be removed: write a new state with a higher sequence instead"),
@@ -373,6 +408,13 @@ const ACCEPTED: &[(&str, &str, Try)] = &[
     ("holding with the verb", DIRECTOR, Edit(&ACCOUNT, "admission-active", "spec: {hold: {reason: case 2026-117, by: legal@example.com}}")),
     ("releasing with the verb", DIRECTOR, Edit(&ACCOUNT, "admission-closed", "spec: {hold: null}")),
     ("adopting with the verb", DIRECTOR, Edit(&ACCOUNT, "admission-fresh", "metadata: {annotations: {helpdesk-operator.io/adopt: 8f3a}}")),
+    ("asking to drop unproven with the verb", DIRECTOR, Edit(&ACCOUNT, "admission-unprovable", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: admission-director}}")),
+    ("approving by another person", PARTNER, Edit(&ACCOUNT, "admission-asked", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-approved-by: admission-partner}}")),
+    ("taking one's wish back", DIRECTOR, Edit(&ACCOUNT, "admission-asked", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: null}}")),
+    ("taking one's approval back", PARTNER, Edit(&ACCOUNT, "admission-agreed", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-approved-by: null}}")),
+    ("taking both back", PARTNER, Edit(&ACCOUNT, "admission-agreed", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: null, helpdesk-operator.io/drop-unproven-approved-by: null}}")),
+    ("an edit that leaves both names alone", EDITOR, Edit(&ACCOUNT, "admission-agreed", "spec: {displayName: Other}")),
+    ("the operator taking both names off", OPERATOR, Edit(&ACCOUNT, "admission-agreed", "metadata: {annotations: {helpdesk-operator.io/drop-unproven-requested-by: null, helpdesk-operator.io/drop-unproven-approved-by: null}}")),
     ("an edit that leaves closure and hold alone", EDITOR, Edit(&ACCOUNT, "admission-closed", "spec: {displayName: Other, paused: true}")),
     ("the operator scrubbing", OPERATOR, Edit(&ACCOUNT, "admission-closed", "spec: {closure: {requestedBy: null}, hold: null}")),
     ("the first word of billing", BILLING, Status(&ACCOUNT, "admission-fresh", r#"billing: {state: PastDue, since: "2026-11-16T10:00:00Z", delinquentSince: "2026-11-16T10:00:00Z", sequence: 42}"#)),
@@ -475,7 +517,7 @@ impl Server {
 
     /// Makes what the rows run against, and waits until roles and policies are in force.
     async fn prepare(&self) {
-        for (user, roles) in [(EDITOR, &["edit"][..]), (DIRECTOR, &["edit", "close", "hold", "adopt", "reset-billing"])] {
+        for (user, roles) in [(EDITOR, &["edit"][..]), (DIRECTOR, DIRECTORS), (PARTNER, &["edit", "drop-unproven"])] {
             for role in roles {
                 let mut binding = changed(&BINDING, &format!("metadata: {{name: {user}-{role}}}"));
                 binding["roleRef"] =
@@ -491,6 +533,10 @@ impl Server {
                 let status = json!({ "status": yaml(status) });
                 self.patch(OPERATOR, kind, made["metadata"]["name"].as_str().unwrap(), Some("status"), &status, false).await.unwrap();
             }
+        }
+        for (name, annotations) in WRITTEN {
+            let written = json!({"metadata": {"annotations": yaml(annotations)}});
+            self.patch(OPERATOR, &ACCOUNT, name, None, &written, false).await.unwrap();
         }
         let strict = New(&ACCOUNT, "spec: {plan: admission-strict, security: {requireTotp: false}}");
         for _ in 0..60 {
@@ -509,8 +555,10 @@ impl Server {
         for (kind, changes, _) in THERE {
             self.remove(kind, yaml(changes)["metadata"]["name"].as_str().unwrap()).await;
         }
-        for binding in ["editor-edit", "director-edit", "director-close", "director-hold", "director-adopt", "director-reset-billing"] {
-            self.remove(&BINDING, &format!("admission-{binding}")).await;
+        let directors = DIRECTORS.iter().map(|role| format!("{DIRECTOR}-{role}"));
+        let others = [format!("{EDITOR}-edit"), format!("{PARTNER}-edit"), format!("{PARTNER}-drop-unproven")];
+        for binding in directors.chain(others) {
+            self.remove(&BINDING, &binding).await;
         }
     }
 

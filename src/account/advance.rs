@@ -5,8 +5,9 @@ use kube::ResourceExt;
 
 use super::{desk::Desk, error::Error, home::Home, observe::Observation, realize::Realized};
 use crate::{
-    api::{ClockPolicy, HelpDeskAccount},
+    api::{ClockPolicy, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount},
     clock::Moment,
+    ledger::Entry,
     lifecycle::{self, Blocker, Facts, Known, Next, Record, Refused, Seen, Stage, Step, Verdict},
 };
 
@@ -63,23 +64,25 @@ pub(super) async fn decide(
 ) -> Result<Decided, Error> {
     let (record, refused) = lifecycle::absorb(&home.entry.record, &what_is_said(account, seen), now);
     let record = watch_the_seal(record, seen, now);
+    let frozen = seen.frozen(&Entry { record: record.clone(), ..home.entry.clone() });
+    let record = lifecycle::watch_the_proof(&record, &frozen, agreed(account), now);
     store(desk, &mut home, record, now).await?;
 
     let facts = facts(account, &home, seen, refused.as_ref());
     let verdict = lifecycle::decide(&home.entry.record, &facts, now);
-    let record = match (verdict.step.clone(), &facts.windows) {
+    let noted = lifecycle::note_delay(&home.entry.record, &verdict);
+    let intent = match (verdict.step.clone(), &facts.windows) {
         (Step::Enter(stage, reason), _) => {
             tracing::info!(to = stage.name(), reason = reason.name(), "entering a stage");
-            Some(lifecycle::enter(&home.entry.record, stage, reason, now))
+            Some(lifecycle::enter(&noted, stage, reason, now))
         }
-        (Step::Refreeze, Known::Known(windows)) => Some(lifecycle::refreeze(&home.entry.record, windows, now)),
-        (Step::Restore, _) if home.entry.record.restoring_since.is_none() => {
-            Some(Record { restoring_since: Some(now), ..home.entry.record.clone() })
-        }
+        (Step::Refreeze, Known::Known(windows)) => Some(lifecycle::refreeze(&noted, windows, now)),
+        (Step::Restore, _) if noted.restoring_since.is_none() => Some(Record { restoring_since: Some(now), ..noted.clone() }),
         _ => None,
     };
-    if let Some(record) = record {
-        store(desk, &mut home, record, now).await?;
+    let is_intent = intent.is_some();
+    store(desk, &mut home, intent.unwrap_or(noted), now).await?;
+    if is_intent {
         crate::crash::point("intent-recorded", home.entry.record.stage.name());
     }
     Ok(Decided { home, verdict, refused })
@@ -144,6 +147,13 @@ fn watch_the_seal(record: Record, seen: &Observation, now: Moment) -> Record {
     }
 }
 
+/// Who asked, and who approved, that the database goes although no backup of it can be proven. That each wrote its own
+/// name, and may, is held by a policy.
+fn agreed(account: &HelpDeskAccount) -> Option<(&str, &str)> {
+    let named = |key: &str| account.annotations().get(key).map(String::as_str);
+    Some((named(DROP_UNPROVEN_REQUESTED_BY)?, named(DROP_UNPROVEN_APPROVED_BY)?))
+}
+
 fn windows(seen: &Observation) -> Known<crate::api::Lifecycle> {
     match &seen.plan {
         Known::Known(plan) => Known::Known(plan.spec.lifecycle),
@@ -189,6 +199,7 @@ fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Op
         clock: seen.clock.clone(),
         billing,
         frozen: seen.frozen(&home.entry),
+        backup_held: seen.frozen_backup(&home.entry).is_some_and(|b| b.spec.hold.is_some()),
         sealed: seen.sealed(&home.entry.record),
         brake: seen.brake.clone(),
         paused: account.spec.paused,

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     api::{
-        BackupPhase, BackupReason, CONFIRM_DELETE, ColdBackup, Hold,
+        BackupPhase, BackupReason, CONFIRM_DELETE, ColdBackup, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount,
+        Hold,
         conditions::{Finding, Type},
         plan::Backups as BackupTerms,
     },
@@ -134,6 +135,22 @@ impl Work<'_> {
             self.waiting_on.push(format!("ColdBackup {name} is being erased"));
         }
         Ok(())
+    }
+
+    /// Takes the names off that were written for a backup which was proven after all, so that they are not taken for a
+    /// decision about another one.
+    pub(super) async fn forget_agreement(&self) -> Result<(), Error> {
+        let names = [DROP_UNPROVEN_REQUESTED_BY, DROP_UNPROVEN_APPROVED_BY];
+        if self.record().unprovable.is_some() || !names.iter().any(|name| self.account.annotations().contains_key(*name)) {
+            return Ok(());
+        }
+        let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
+        let patch = json!({"metadata": {"annotations": {DROP_UNPROVEN_REQUESTED_BY: null, DROP_UNPROVEN_APPROVED_BY: null}}});
+        api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .map(drop)
+            .or_else(namespace::gone_is_fine)
+            .during("take names off that were written for another backup")
     }
 
     /// Copies the account's hold onto its backups, and takes it back when the notice is over.

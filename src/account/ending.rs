@@ -20,6 +20,7 @@ use crate::{
     api::{HelpDeskAccount, Time, account::Certificate},
     backup,
     clock::Moment,
+    lifecycle::Record,
 };
 
 impl Work<'_> {
@@ -51,7 +52,11 @@ impl Work<'_> {
             }
         }
         self.scrub().await?;
-        let certificate = certificate(self.desk, &uid, destroyed, self.now);
+        if let Some(unprovable) = &mut self.home.entry.record.unprovable {
+            // It may quote what the tenant wrote.
+            unprovable.why.clear();
+        }
+        let certificate = certificate(self.desk, &uid, self.record(), destroyed, self.now);
         self.home.entry.certificate = Some(certificate);
         self.home.entry.owner_hash = None;
         self.home.entry.tombstone = Some(json!({"expiredAt": self.now.to_string()}));
@@ -83,15 +88,75 @@ impl Work<'_> {
     }
 }
 
-fn certificate(desk: &Desk, uid: &str, destroyed: BTreeMap<String, i64>, now: Moment) -> Certificate {
-    let facts =
-        json!({"installation": desk.installation.id, "accountUID": uid, "issuedAt": now.to_string(), "destroyed": destroyed}).to_string();
+fn certificate(desk: &Desk, uid: &str, record: &Record, destroyed: BTreeMap<String, i64>, now: Moment) -> Certificate {
+    let unsigned = unsigned(record, destroyed, now);
+    let facts = facts(&unsigned, &desk.installation.id, uid);
     let digest = ring::digest::digest(&ring::digest::SHA256, facts.as_bytes());
     Certificate {
-        issued_at: Time(now),
-        destroyed,
         sha256: crate::hex(digest.as_ref()),
         signature: BASE64_STANDARD.encode(desk.installation.sign(facts.as_bytes())),
         note: "Snapshots of etcd and of the database server's disks may hold copies until they run out; those of the backup cannot be read without their destroyed keys.".into(),
+        ..unsigned
+    }
+}
+
+/// What the certificate says, by the record.
+fn unsigned(record: &Record, destroyed: BTreeMap<String, i64>, now: Moment) -> Certificate {
+    Certificate {
+        issued_at: Time(now),
+        destroyed,
+        authority: record.dropped_under.clone(),
+        promised_by: record.promised.or(record.data_gone_by).map(Time),
+        delayed_by: record.delayed_by.clone(),
+        sha256: String::new(),
+        signature: String::new(),
+        note: String::new(),
+    }
+}
+
+/// What is signed: everything that the certificate says but its signature, and of whom it says it. As JSON without
+/// spaces, with its keys in order.
+fn facts(certificate: &Certificate, installation: &str, uid: &str) -> String {
+    let mut facts = json!(certificate);
+    if let Some(fields) = facts.as_object_mut() {
+        for unsigned in ["sha256", "signature", "note"] {
+            fields.remove(unsigned);
+        }
+        fields.insert("installation".into(), installation.into());
+        fields.insert("accountUID".into(), uid.into());
+    }
+    facts.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::account::{DropGround, DroppedUnder},
+        lifecycle::Stage,
+    };
+
+    fn at(text: &str) -> Moment {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_signed_says_under_which_authority_the_database_went_and_what_delayed_it() {
+        let mut record = Record::created(at("2026-01-01T00:00:00Z"));
+        record.stage = Stage::Expired;
+        record.data_gone_by = Some(at("2026-06-01T00:00:00Z"));
+        record.promised = Some(at("2026-05-01T00:00:00Z"));
+        record.delayed_by = vec!["Brake".into()];
+        record.dropped_under = Some(DroppedUnder { backup: Some("acme-1".into()), ..DroppedUnder::by(DropGround::PromiseElapsed) });
+        let destroyed = BTreeMap::from([("databases".to_owned(), 1)]);
+        assert_eq!(
+            facts(&unsigned(&record, destroyed.clone(), at("2026-06-01T00:00:09Z")), "inst", "u-1"),
+            r#"{"accountUID":"u-1","authority":{"backup":"acme-1","ground":"PromiseElapsed"},"delayedBy":["Brake"],"destroyed":{"databases":1},"installation":"inst","issuedAt":"2026-06-01T00:00:09Z","promisedBy":"2026-05-01T00:00:00Z"}"#
+        );
+        let nothing = Record::created(at("2026-01-01T00:00:00Z"));
+        assert_eq!(
+            facts(&unsigned(&nothing, destroyed, at("2026-06-01T00:00:09Z")), "inst", "u-1"),
+            r#"{"accountUID":"u-1","destroyed":{"databases":1},"installation":"inst","issuedAt":"2026-06-01T00:00:09Z"}"#
+        );
     }
 }

@@ -7,7 +7,7 @@ use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{desk::Desk, error::Error, home, home::Home, reconcile::deletion_is_confirmed};
 use crate::{
-    api::{BackupPhase, ColdBackup, HelpDeskAccount, HelpDeskPlan, RELEASE_BRAKE, conditions},
+    api::{BackupPhase, ColdBackup, ColdBackupStatus, HelpDeskAccount, HelpDeskPlan, RELEASE_BRAKE, conditions},
     backup, brake,
     clock::{self, Moment, Trust},
     database::{self, Observed},
@@ -122,11 +122,7 @@ impl Observation {
                     None => Frozen::Running,
                 }
             }
-            BackupPhase::Failed => Frozen::Failed(format!(
-                "ColdBackup {}: {}",
-                backup.name_any(),
-                status.conditions.iter().find(|c| c.status == "False" || c.type_ == "Stalled").map_or("failed", |c| c.message.as_str())
-            )),
+            BackupPhase::Failed => failed(backup, &status),
             BackupPhase::Erasing | BackupPhase::Erased => Frozen::Erased,
         })
     }
@@ -138,4 +134,16 @@ impl Observation {
             Err(error) => Known::Unknown(error.to_string()),
         }
     }
+}
+
+fn failed(backup: &ColdBackup, status: &ColdBackupStatus) -> Frozen {
+    let name = backup.name_any();
+    if let Some(failing) = &status.failing
+        && let Some(since) = &failing.unprovable_since
+    {
+        let (reason, why) = (failing.reason.clone(), format!("ColdBackup {name}: {}", failing.message));
+        return Frozen::Unprovable { since: since.0, reason, why };
+    }
+    let told = status.conditions.iter().find(|c| c.status == "False" || c.type_ == "Stalled");
+    Frozen::Failed(format!("ColdBackup {name}: {}", told.map_or("failed", |c| c.message.as_str())))
 }

@@ -23,7 +23,7 @@ use crate::{
     },
     backup::{
         self,
-        proof::{DropAuthority, OwnerWaiver},
+        proof::{DropAuthority, OwnerWaiver, WaitOver},
     },
     clock::Moment,
     database::{DatabaseFacts, Ensured, Lacking, Letter, Observed, Probe, Terms},
@@ -82,6 +82,7 @@ pub(super) async fn realize(
     let mut restored = false;
     if may_act {
         work.copy_hold().await?;
+        work.forget_agreement().await?;
         if verdict.step == Step::Restore {
             restored = work.restore().await?;
         } else {
@@ -347,6 +348,12 @@ impl Work<'_> {
             }
         }
         let authority = self.authority().await?;
+        let told = Some(authority.told());
+        if self.record().dropped_under != told {
+            self.home.entry.record.dropped_under = told;
+            self.store().await?;
+            crate::crash::point("authority-recorded", self.record().stage.name());
+        }
         self.desk.telemetry.measure("database", "drop", self.home.server.server.drop(&self.home.tenant, &facts, &authority)).await?;
         crate::crash::point("database-dropped", self.record().stage.name());
         login::forget(self.desk, &self.home.tenant).await?;
@@ -355,10 +362,16 @@ impl Work<'_> {
         self.store().await
     }
 
-    /// The permission to drop: a backup that is proven this very moment, or the owner's waiver.
+    /// The permission to drop: a backup that is proven this very moment, the owner's waiver, or the end of the wait for
+    /// a backup that cannot be proven.
     async fn authority(&self) -> Result<DropAuthority, Error> {
         let record = self.record();
         let uid = &self.home.entry.uid;
+        if record.reason.is_unproven() {
+            return WaitOver::of(record, &self.home.entry.account, uid, &self.seen.clock, self.now)
+                .map(DropAuthority::Unprovable)
+                .ok_or_else(|| Error::NoAuthority("the wait for a backup that cannot be proven is not over".into()));
+        }
         if record.waives_backup() {
             let generation = self.account.metadata.generation.unwrap_or_default();
             return OwnerWaiver::of(record, uid, generation, &self.seen.clock, self.now)

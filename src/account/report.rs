@@ -21,7 +21,7 @@ use crate::{
         conditions::{self, Finding, Type},
     },
     clock::Moment,
-    lifecycle::{Blocker, Refused, Stage},
+    lifecycle::{Blocker, Frozen, Known, Record, Refused, Stage},
 };
 
 /// Writes the status if it differs, and events where something turned.
@@ -54,8 +54,8 @@ pub(super) async fn report(
         publish(desk, account, EventType::Normal, stage.name(), &note, "Enter").await;
     }
     for condition in turned(&before.conditions, &status.conditions) {
-        let warns =
-            matches!(condition.type_.as_str(), "Stalled" | "Overdue" | "QuotaExceeded" | "ExtensionsMissing") && condition.status == "True";
+        const WARNINGS: [&str; 5] = ["Stalled", "Overdue", "QuotaExceeded", "ExtensionsMissing", "Unprovable"];
+        let warns = WARNINGS.contains(&condition.type_.as_str()) && condition.status == "True";
         if warns || condition.type_ == "Held" {
             let kind = if warns { EventType::Warning } else { EventType::Normal };
             publish(desk, account, kind, &condition.reason, &condition.message, "Look").await;
@@ -93,7 +93,8 @@ fn build(
         reason: shown.2,
         next_stage: settled.next.map(|n| n.stage),
         next_transition_time: settled.next.map(|n| Time(n.at)),
-        data_gone_by: record.data_gone_by.filter(|_| record.stage != Stage::Expired).map(Time),
+        // A time that has passed while there is something left would be no promise any more.
+        data_gone_by: record.data_gone_by.filter(|at| record.stage != Stage::Expired && *at > now).map(Time),
         url: url(settled, before.url.as_deref()),
         domains: settled.domains.clone(),
         billing: None,
@@ -106,7 +107,7 @@ fn build(
         namespace: entry.namespace.as_ref().and_then(|n| Some(NamespaceRef { name: n.name.clone(), uid: n.uid.clone()? })),
         last_backup: seen.backups.iter().filter_map(|b| last_backup(b)).max_by_key(|b| b.verified_at.0),
         certificate: entry.certificate.clone(),
-        conditions: conditions::merge(&before.conditions, &findings(desk, account, settled), account.metadata.generation, now),
+        conditions: conditions::merge(&before.conditions, &findings(desk, account, seen, settled), account.metadata.generation, now),
     }
 }
 
@@ -134,7 +135,7 @@ fn last_backup(backup: &ColdBackup) -> Option<LastBackup> {
     })
 }
 
-fn findings(desk: &Desk, account: &HelpDeskAccount, settled: &Settled) -> Vec<Finding> {
+fn findings(desk: &Desk, account: &HelpDeskAccount, seen: &Observation, settled: &Settled) -> Vec<Finding> {
     let record = &settled.home.entry.record;
     let mut findings = vec![ready(account, settled)];
     findings.extend(settled.findings.iter().cloned());
@@ -150,6 +151,12 @@ fn findings(desk: &Desk, account: &HelpDeskAccount, settled: &Settled) -> Vec<Fi
     if let Some(refused) = &settled.refused {
         findings.push(Finding::yes(Type::Stalled, "BillingRefused", told(refused)));
     }
+    if let Some(message) = unprovable(record) {
+        findings.push(Finding::yes(Type::Unprovable, "BackupUnprovable", message.clone()));
+        if settled.refused.is_none() {
+            findings.push(Finding::yes(Type::Stalled, "BackupUnprovable", message));
+        }
+    }
     if let Some(hold) = &account.spec.hold {
         findings.push(Finding::yes(Type::Held, "Hold", format!("nothing is destroyed while the hold is set: {}", hold.reason)));
     } else if let Some(until) = record.notice_until.filter(|until| *until > (desk.now)()) {
@@ -157,8 +164,13 @@ fn findings(desk: &Desk, account: &HelpDeskAccount, settled: &Settled) -> Vec<Fi
     }
     if let (Some(since), Some(first)) = (settled.overdue_since, settled.blockers.iter().min()) {
         let next = settled.next.map_or("the next step", |n| n.stage.name());
-        let (reason, why) = blocked_by(first);
-        findings.push(Finding::yes(Type::Overdue, reason, format!("{next} was due at {since} and waits: {why}")));
+        let mut message = format!("{next} was due at {since} and waits: {}", waits_for(first));
+        let erased = seen.frozen(&settled.home.entry) == Known::Known(Frozen::Erased);
+        if let Some(broken) = broken_promise(record, erased, (desk.now)()) {
+            message.push_str("; ");
+            message.push_str(&broken);
+        }
+        findings.push(Finding::yes(Type::Overdue, first.name(), message));
     }
     findings
 }
@@ -197,16 +209,44 @@ fn told(refused: &Refused) -> String {
     }
 }
 
-fn blocked_by(blocker: &Blocker) -> (&'static str, String) {
+fn waits_for(blocker: &Blocker) -> String {
     match blocker {
-        Blocker::Hold { until: None } => ("Held", "a hold is set".into()),
-        Blocker::Hold { until: Some(until) } => ("Notice", format!("after a hold there is notice until {until}")),
-        Blocker::Unknown(why) => ("Unknown", why.clone()),
-        Blocker::Brake => ("Brake", "too many accounts are being destroyed at once; if that is right, annotate the DatabaseServer with helpdesk-operator.io/release-brake and the present time".into()),
-        Blocker::Paused => ("Paused", "spec.paused is set".into()),
-        Blocker::Backup(why) => ("AwaitingBackup", why.clone()),
-        Blocker::Sessions => ("AwaitingSeal", "the database is not sealed".into()),
+        Blocker::Hold { until: None } => "a hold is set".into(),
+        Blocker::Hold { until: Some(until) } => format!("after a hold there is notice until {until}"),
+        Blocker::Unknown(why) | Blocker::Backup(why) => why.clone(),
+        Blocker::Brake => "too many accounts are being destroyed at once; if that is right, annotate the DatabaseServer with helpdesk-operator.io/release-brake and the present time".into(),
+        Blocker::Paused => "spec.paused is set".into(),
+        Blocker::Unprovable { until, why } => format!("no backup can be proven, and until {until} one is waited for: {why}"),
+        Blocker::Sessions => "the database is not sealed".into(),
     }
+}
+
+/// What will happen to an account whose Frozen backup cannot be proven, while its database is there.
+fn unprovable(record: &Record) -> Option<String> {
+    let unprovable = record.unprovable.as_ref().filter(|_| record.stage.has_database())?;
+    let until = record.data_gone_by?;
+    let how = match &unprovable.agreed {
+        None => format!(
+            "the database stays, shut, until dataGoneBy {until} and is dropped then without a proven backup, because the promise to delete it by then has elapsed"
+        ),
+        Some(agreed) => format!(
+            "{} asked and {} approved that the database is dropped, as soon as Deleted is due, without a proven backup and without waiting for dataGoneBy {until}",
+            agreed.requested_by, agreed.approved_by
+        ),
+    };
+    Some(format!("no backup of this account can be proven: {how}. An attempt that succeeds before that ends this. {}", unprovable.why))
+}
+
+/// What is true of a promise that was not kept, while the database is there.
+fn broken_promise(record: &Record, backup_erased: bool, now: Moment) -> Option<String> {
+    let promised = record.data_gone_by.filter(|at| *at <= now && record.stage.has_database())?;
+    let gone = if backup_erased { "the Frozen backup reached its deadline and was erased, and the database is all there is; " } else { "" };
+    let then = if record.waives_backup() || record.unprovable.is_some() {
+        "as soon as nothing delays it the database goes"
+    } else {
+        "as soon as nothing delays it another backup is taken and proven, the database goes, and that backup is kept for its full window"
+    };
+    Some(format!("nothing was to be left by {promised}, and that was not kept: {gone}{then}"))
 }
 
 /// Billing's part of a status that was wiped is given back from the ledger; afterwards it is billing's again.
@@ -279,6 +319,7 @@ async fn publish(desk: &Desk, account: &HelpDeskAccount, kind: EventType, reason
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lifecycle::{Agreed, Unprovable};
 
     fn domain(host: &str, used_as: DomainUse, state: DomainState) -> DomainStatus {
         DomainStatus { host: host.into(), used_as, state, message: None, challenge: None, certificate_expires_at: None }
@@ -297,6 +338,42 @@ mod tests {
         for state in [DomainState::Withheld, DomainState::Refused] {
             assert_eq!(published(&names(state), true, Some(url)), None, "{state:?}");
         }
+    }
+
+    #[test]
+    fn an_unprovable_account_says_what_will_happen_and_who_wanted_it_sooner() {
+        let at = |text: &str| text.parse().unwrap();
+        let mut record = Record::created(at("2026-01-01T00:00:00Z"));
+        record.stage = Stage::Terminated;
+        record.data_gone_by = Some(at("2026-05-01T00:00:00Z"));
+        assert_eq!(unprovable(&record), None);
+        let due = at("2026-02-01T00:00:00Z");
+        record.unprovable =
+            Some(Unprovable { due, since: due, reason: "MoverFailed".into(), why: "ColdBackup b: 7 rows and not 8".into(), agreed: None });
+        let told = unprovable(&record).unwrap();
+        assert!(told.contains("stays, shut, until dataGoneBy 2026-05-01T00:00:00Z and is dropped then without a proven backup"), "{told}");
+        assert!(told.ends_with("ColdBackup b: 7 rows and not 8"), "{told}");
+        let agreed = Agreed { requested_by: "ana".into(), approved_by: "bob".into(), seen_at: due };
+        record.unprovable.as_mut().unwrap().agreed = Some(agreed);
+        assert!(unprovable(&record).unwrap().contains("ana asked and bob approved"));
+        record.stage = Stage::Deleted;
+        assert_eq!(unprovable(&record), None);
+    }
+
+    #[test]
+    fn a_promise_that_was_not_kept_is_told_with_what_follows() {
+        let at = |text: &str| text.parse().unwrap();
+        let mut record = Record::created(at("2026-01-01T00:00:00Z"));
+        record.stage = Stage::Blocked;
+        record.data_gone_by = Some(at("2026-05-01T00:00:00Z"));
+        assert_eq!(broken_promise(&record, true, at("2026-04-30T23:59:59Z")), None);
+        let told = broken_promise(&record, true, at("2026-05-01T00:00:00Z")).unwrap();
+        assert!(
+            told.starts_with("nothing was to be left by 2026-05-01T00:00:00Z, and that was not kept: the Frozen backup reached"),
+            "{told}"
+        );
+        assert!(told.contains("another backup is taken and proven"), "{told}");
+        assert!(!broken_promise(&record, false, at("2026-05-01T00:00:00Z")).unwrap().contains("erased"));
     }
 
     #[test]

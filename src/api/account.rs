@@ -243,7 +243,8 @@ pub struct HelpDeskAccountStatus {
     /// When that comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_transition_time: Option<Time>,
-    /// When nothing will be left, neither database nor backup, if nothing changes.
+    /// When nothing will be left, neither database nor backup, if nothing changes. Absent where nobody can tell: the time
+    /// that was promised has passed, and the condition Overdue says what keeps the data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_gone_by: Option<Time>,
     /// The tenant's main address, once it was published at the plan's Gateway and seen to answer; absent where nothing
@@ -269,7 +270,7 @@ pub struct HelpDeskAccountStatus {
     /// The proof that nothing is left; present from Expired on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
-    /// Ready, DatabaseReady, EdgeReady, BackupsCurrent, BlockEnforced, Held, Overdue, Stalled, Reconciling.
+    /// Ready, DatabaseReady, EdgeReady, BackupsCurrent, BlockEnforced, Held, Overdue, Unprovable, Stalled, Reconciling.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -412,6 +413,49 @@ pub struct LastBackup {
     pub bytes: i64,
 }
 
+/// Under which authority a database was dropped.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DroppedUnder {
+    /// What made the drop lawful.
+    pub ground: DropGround,
+    /// The `ColdBackup` that was proven, or could not be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<String>,
+    /// When the proven backup's snapshot was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_at: Option<Time>,
+    /// Why no backup could be proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
+    /// Who asked not to wait for one any longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<String>,
+    /// Who approved that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approved_by: Option<String>,
+}
+
+impl DroppedUnder {
+    /// With this ground and nothing else.
+    pub const fn by(ground: DropGround) -> Self {
+        Self { ground, backup: None, snapshot_at: None, because: None, requested_by: None, approved_by: None }
+    }
+}
+
+/// What makes the drop of a database lawful.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DropGround {
+    /// A backup of it was proven and seen to be complete just before.
+    VerifiedBackup,
+    /// Its owner asked for erasure without a backup.
+    OwnerWaiver,
+    /// No backup could be proven, and the time by which nothing was to be left had come.
+    PromiseElapsed,
+    /// No backup could be proven, and two people agreed not to wait until that time.
+    TwoPeople,
+}
+
 /// Proof that nothing of the account is left.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -420,6 +464,15 @@ pub struct Certificate {
     pub issued_at: Time,
     /// What was destroyed and seen to be gone, by kind.
     pub destroyed: BTreeMap<String, i64>,
+    /// Under which authority the database was dropped; absent where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<DroppedUnder>,
+    /// By when nothing was to be left, as it was promised first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promised_by: Option<Time>,
+    /// What delayed the end, in the words of the condition Overdue.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub delayed_by: Vec<String>,
     /// SHA-256 over the certificate's facts, as hexadecimal digits.
     pub sha256: String,
     /// Signature of the installation's key over the same facts, in base64 (Ed25519).

@@ -36,6 +36,11 @@ pub const ACCOUNT_UID: &str = "helpdesk-operator.io/account-uid";
 pub const CONFIRM_DELETE: &str = "helpdesk-operator.io/confirm-delete";
 /// Annotation by which a person with the `adopt` verb lets an account take over what the named uid left behind.
 pub const ADOPT: &str = "helpdesk-operator.io/adopt";
+/// Annotation by which a person with the `drop-unproven` verb asks that the database of an account goes although no
+/// backup of it can be proven; its value is that person's username.
+pub const DROP_UNPROVEN_REQUESTED_BY: &str = "helpdesk-operator.io/drop-unproven-requested-by";
+/// Annotation by which another person with that verb approves it; its value is that person's username.
+pub const DROP_UNPROVEN_APPROVED_BY: &str = "helpdesk-operator.io/drop-unproven-approved-by";
 /// Annotation on a Secret with a certificate: the account that may use it.
 pub const FOR_ACCOUNT: &str = "helpdesk-operator.io/for-account";
 /// Annotation that asks for a new database password; any value that was not seen before asks once.

@@ -1,11 +1,17 @@
 //! The only authority by which a tenant's database may be dropped.
 //!
 //! **Invariant:** [`DropAuthority`] has no public constructor but [`Verified`], which only a re-check of a proven
-//! backup makes, and [`OwnerWaiver`], which only the owner's own recorded wish makes. Nothing else compiles.
+//! backup makes, [`OwnerWaiver`], which only the owner's own recorded wish makes, and [`WaitOver`], which only the
+//! ledger's record of a backup that cannot be proven makes, once the promise to have nothing left has elapsed or two
+//! people have cut it short. Nothing else compiles, and there is no flag.
 
 use crate::{
+    api::{
+        Time,
+        account::{DropGround, DroppedUnder},
+    },
     clock::{Moment, Trust},
-    lifecycle::Record,
+    lifecycle::{Agreed, Reason, Record, Stage},
 };
 
 /// A backup that was proven by a restore or by decoding every byte, and that was seen to be complete just now.
@@ -61,6 +67,46 @@ impl OwnerWaiver {
     }
 }
 
+/// The end of the wait for a backup that cannot be proven.
+#[derive(Debug)]
+#[allow(clippy::manual_non_exhaustive, reason = "the seal keeps the rest of this crate out as well")]
+pub struct WaitOver {
+    /// The account's uid.
+    pub account_uid: String,
+    /// The `ColdBackup` that cannot be proven.
+    pub backup: String,
+    /// Since when that is known.
+    pub since: Moment,
+    /// One word for why it cannot.
+    pub reason: String,
+    /// Who cut the wait short; `None`: the promise has elapsed.
+    pub agreed: Option<Agreed>,
+    _seal: (),
+}
+
+impl WaitOver {
+    /// The permission, if the record carries the decision, made under the brake and stored, and everything that it
+    /// rests on still holds by a clock that can be believed.
+    pub fn of(record: &Record, account: &str, account_uid: &str, clock: &Trust, now: Moment) -> Option<Self> {
+        let unprovable = record.unprovable.as_ref()?;
+        let decided = record.stage == Stage::Deleted && record.enforced_at.is_none();
+        let agreed = match record.reason {
+            Reason::PromiseElapsed => record.data_gone_by.filter(|until| *until <= now).map(|_| None)?,
+            Reason::DropAgreed => Some(unprovable.agreed.clone()?),
+            _ => return None,
+        };
+        let held = record.held_since.is_some() || record.notice_until.is_some_and(|until| until > now);
+        (decided && !held && *clock == Trust::Trusted).then(|| Self {
+            account_uid: account_uid.to_owned(),
+            backup: super::backup_name(account, unprovable.due),
+            since: unprovable.since,
+            reason: unprovable.reason.clone(),
+            agreed,
+            _seal: (),
+        })
+    }
+}
+
 /// Permission to drop one account's database.
 #[derive(Debug)]
 pub enum DropAuthority {
@@ -68,6 +114,8 @@ pub enum DropAuthority {
     Verified(Verified),
     /// Its owner wants it gone.
     Waived(OwnerWaiver),
+    /// Its contents can be kept safe by nobody, and it was promised that they go.
+    Unprovable(WaitOver),
 }
 
 impl DropAuthority {
@@ -76,6 +124,27 @@ impl DropAuthority {
         match self {
             Self::Verified(proof) => &proof.account_uid,
             Self::Waived(waiver) => &waiver.account_uid,
+            Self::Unprovable(over) => &over.account_uid,
+        }
+    }
+
+    /// What the ledger and the certificate say of it.
+    pub fn told(&self) -> DroppedUnder {
+        match self {
+            Self::Verified(proof) => DroppedUnder {
+                backup: Some(proof.backup.clone()),
+                snapshot_at: Some(Time(proof.snapshot_at)),
+                ..DroppedUnder::by(DropGround::VerifiedBackup)
+            },
+            Self::Waived(_) => DroppedUnder::by(DropGround::OwnerWaiver),
+            Self::Unprovable(WaitOver { backup, since, reason, agreed, .. }) => DroppedUnder {
+                backup: Some(backup.clone()),
+                // The cause itself may quote what the tenant wrote.
+                because: Some(format!("{reason}; taken for unprovable since {since}")),
+                requested_by: agreed.as_ref().map(|a| a.requested_by.clone()),
+                approved_by: agreed.as_ref().map(|a| a.approved_by.clone()),
+                ..DroppedUnder::by(if agreed.is_some() { DropGround::TwoPeople } else { DropGround::PromiseElapsed })
+            },
         }
     }
 
@@ -84,7 +153,7 @@ impl DropAuthority {
         self.account_uid() == account_uid
             && match self {
                 Self::Verified(proof) => proof.database_oid == oid && proof.system_identifier == system_identifier,
-                Self::Waived(_) => true,
+                Self::Waived(_) | Self::Unprovable(_) => true,
             }
     }
 }

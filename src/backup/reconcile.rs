@@ -342,6 +342,8 @@ impl Work<'_> {
             return Ok(Action::requeue(ENDING));
         }
         self.status.phase = BackupPhase::Erased;
+        // It may quote what the tenant wrote.
+        self.status.failing = None;
         self.find(Finding::yes(Type::Ready, "Erased", "every version, delete marker and open upload is gone, and so are its keys"));
         self.store(home).await?;
         tracing::info!("erased: nothing of the backup is left");
