@@ -11,4 +11,5 @@ mod guards;
 mod life;
 mod operator;
 mod tenant;
+mod unprovable;
 mod web;

@@ -1,0 +1,190 @@
+//! Backups that cannot be proven: what nobody foresaw, played by a superuser who damages a tenant's catalog.
+
+use helpdesk_operator::{
+    api::{BackupPhase, BackupReason, Condition, HelpDeskAccount, Time, account::DropGround},
+    clock,
+    lifecycle::{Reason, Stage},
+};
+use k8s_openapi::{
+    api::{events::v1::Event, rbac::v1::ClusterRoleBinding},
+    jiff::SignedDuration,
+};
+use kube::{
+    Api, Client, Config, ResourceExt,
+    api::{Patch, PatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::json;
+
+use super::{
+    cluster::{Account, Cluster, condition, eventually, find, setting},
+    operator::{Servers, Shard},
+    tenant::{Tenant, left_on_server, superuser},
+};
+
+/// A language that does not exist.
+const NO_LANGUAGE: &str = "999999";
+
+/// Two attempts and twenty seconds instead of six and four hours.
+const SHORT: &[(&str, &str)] = &[("HELPDESK_OPERATOR_UNPROVABLE_ATTEMPTS", "2"), ("HELPDESK_OPERATOR_UNPROVABLE_SECONDS", "20")];
+
+#[tokio::test]
+async fn an_account_whose_backup_cannot_be_proven_goes_at_its_promise_and_not_before_and_not_under_a_hold() {
+    let shard = Shard::new("unprovable", Servers::First).await;
+    shard.plan(json!({"paymentGrace": "1s", "blocked": "30s", "terminated": "10s", "coldBackup": "200s"})).await;
+    let _operator = shard.operator("only", SHORT);
+    tokio::join!(elapses(&shard), is_held(&shard), is_agreed(&shard), is_mended(&shard));
+}
+
+/// An account that is blocked with a database that no tool can read, and its tenant.
+async fn broken(shard: &Shard, name: &str) -> (Account, Tenant) {
+    let account = shard.account(name).await;
+    account.open(Stage::Trial).await;
+    account.bill("Active").await;
+    let tenant = account.open(Stage::Active).await;
+    tenant.fill(20).await;
+    let mut session = tenant.connect().await.unwrap();
+    sqlx::raw_sql("CREATE FUNCTION broken() RETURNS int LANGUAGE sql AS 'SELECT 1'").execute(&mut session).await.unwrap();
+    speak(&tenant, NO_LANGUAGE).await;
+    account.bill("PastDue").await;
+    account.stage(Stage::Blocked).await;
+    (account, tenant)
+}
+
+/// Sets the language of the tenant's function, behind everybody's back.
+async fn speak(tenant: &Tenant, language: &str) {
+    let sql = format!("UPDATE pg_catalog.pg_proc SET prolang = {language} WHERE proname = 'broken'");
+    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut superuser(&tenant.database).await).await.unwrap();
+    assert_eq!(done.rows_affected(), 1);
+}
+
+async fn is_named(account: &Account) -> HelpDeskAccount {
+    account.until("Unprovable", |a| condition(a, "Unprovable", "True")).await
+}
+
+fn promise(account: &HelpDeskAccount) -> Time {
+    account.status.as_ref().unwrap().data_gone_by.clone().unwrap()
+}
+
+fn holds<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition> {
+    conditions.iter().find(|c| c.type_ == kind && c.status == "True")
+}
+
+async fn elapses(shard: &Shard) {
+    let (account, tenant) = broken(shard, "unprovable").await;
+    let named = is_named(&account).await;
+    let promised = promise(&named);
+    let told = find(&named, "Unprovable").unwrap().message.clone();
+    assert!(told.contains(&format!("until dataGoneBy {} and is dropped then without a proven backup", promised.0)), "{told}");
+    assert!(condition(&named, "Stalled", "True"));
+
+    let frozen = account.backup("its Frozen backup", |b| b.spec.reason == BackupReason::Frozen).await;
+    let status = frozen.status.clone().unwrap();
+    let why = holds(&status.conditions, "Unprovable").expect("the backup does not say that it is unprovable");
+    assert_eq!(why.reason, "MoverFailed");
+    let failing = status.failing.unwrap();
+    assert!(failing.attempts >= 2 && !failing.message.is_empty(), "{failing:?}");
+    let events: Api<Event> = Api::namespaced(shard.cluster.client.clone(), "default");
+    let told: Vec<_> = events.list(&Default::default()).await.unwrap().items;
+    let about = |e: &&Event| e.regarding.as_ref().and_then(|r| r.name.clone()) == Some(frozen.name_any());
+    assert_eq!(told.iter().filter(about).filter(|e| e.reason.as_deref() == Some("Unprovable")).count(), 1);
+
+    let overdue = account.until("Overdue", |a| find(a, "Overdue").is_some_and(|c| c.reason == "Unprovable")).await;
+    assert_eq!(overdue.status.unwrap().stage, Some(Stage::Terminated));
+    while clock::precise_now() < promised.0 - SignedDuration::from_secs(2) {
+        assert!(left_on_server(&tenant.database).await > 0, "dropped before {}", promised.0);
+        assert!(tenant.connect().await.is_err(), "an unprovable account let its tenant in");
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+
+    let expired = account.stage(Stage::Expired).await.status.unwrap();
+    assert_eq!(left_on_server(&tenant.database).await, 0, "something of the database is left");
+    assert_eq!(expired.reason, Some(Reason::PromiseElapsed));
+    let certificate = expired.certificate.unwrap();
+    assert!(certificate.issued_at >= promised);
+    assert_eq!((certificate.promised_by, certificate.delayed_by), (Some(promised), vec!["Unprovable".to_owned()]));
+    let authority = certificate.authority.unwrap();
+    assert_eq!((authority.ground, authority.backup), (DropGround::PromiseElapsed, Some(frozen.name_any())));
+    assert!(authority.because.unwrap().starts_with("MoverFailed; taken for unprovable since "));
+    let left = account.backups().await;
+    assert!(left.iter().all(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Erased && s.failing.is_none())), "{left:?}");
+}
+
+async fn is_held(shard: &Shard) {
+    let (account, tenant) = broken(shard, "unprovable-held").await;
+    let promised = promise(&is_named(&account).await);
+    account.apply(json!({"hold": {"reason": "case 13", "by": "legal@example.com"}})).await;
+    let held = account.until("a promise that is not kept", |a| a.status.as_ref().is_some_and(|s| s.data_gone_by.is_none())).await;
+    assert!(clock::precise_now() >= promised.0);
+    let overdue = find(&held, "Overdue").unwrap();
+    assert_eq!((held.status.as_ref().unwrap().stage, overdue.reason.as_str()), (Some(Stage::Terminated), "Held"));
+    assert!(overdue.message.contains("nothing was to be left by"), "{}", overdue.message);
+    assert!(left_on_server(&tenant.database).await > 0, "dropped under a hold");
+    account.apply(json!({})).await;
+    let expired = account.stage(Stage::Expired).await.status.unwrap();
+    assert_eq!(left_on_server(&tenant.database).await, 0);
+    let certificate = expired.certificate.unwrap();
+    assert_eq!(certificate.authority.unwrap().ground, DropGround::PromiseElapsed);
+    assert!(certificate.delayed_by.contains(&"Held".to_owned()), "{:?}", certificate.delayed_by);
+}
+
+async fn is_agreed(shard: &Shard) {
+    let (account, tenant) = broken(shard, "unprovable-agreed").await;
+    let promised = promise(&is_named(&account).await);
+    let (ana, bob) = (person(&shard.cluster, "story-ana").await, person(&shard.cluster, "story-bob").await);
+    let write = async |who: &Client, key: &str, name: &str| {
+        let patch = json!({"metadata": {"annotations": {format!("helpdesk-operator.io/drop-unproven-{key}-by"): name}}});
+        let accounts: Api<HelpDeskAccount> = Api::all(who.clone());
+        accounts.patch(&account.name, &PatchParams::default(), &Patch::Merge(patch)).await
+    };
+    eventually("the roles of two people", || async { write(&ana, "requested", "story-ana").await.ok() }).await;
+    let alone = write(&ana, "approved", "story-ana").await.unwrap_err().to_string();
+    assert!(alone.contains("two different people decide this"), "{alone}");
+    let forged = write(&ana, "approved", "story-bob").await.unwrap_err().to_string();
+    assert!(forged.contains("writes their own name"), "{forged}");
+    account.until("Overdue", |a| find(a, "Overdue").is_some_and(|c| c.reason == "Unprovable")).await;
+    assert!(left_on_server(&tenant.database).await > 0, "dropped at one person's wish");
+    eventually("the roles of the other", || async { write(&bob, "approved", "story-bob").await.ok() }).await;
+
+    let expired = account.stage(Stage::Expired).await.status.unwrap();
+    assert!(clock::precise_now() < promised.0, "this took as long as the promise: nothing was cut short");
+    assert_eq!((expired.reason, left_on_server(&tenant.database).await), (Some(Reason::DropAgreed), 0));
+    let authority = expired.certificate.unwrap().authority.unwrap();
+    assert_eq!(authority.ground, DropGround::TwoPeople);
+    assert_eq!((authority.requested_by.as_deref(), authority.approved_by.as_deref()), (Some("story-ana"), Some("story-bob")));
+}
+
+async fn is_mended(shard: &Shard) {
+    let (account, tenant) = broken(shard, "unprovable-mended").await;
+    is_named(&account).await;
+    let sql = "SELECT oid::text FROM pg_catalog.pg_language WHERE lanname = 'sql'";
+    let language: String = sqlx::query_scalar(sql).fetch_one(&mut superuser(&tenant.database).await).await.unwrap();
+    speak(&tenant, &language).await;
+    let proven = account
+        .backup("it is proven after all", |b| {
+            b.spec.reason == BackupReason::Frozen && b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)
+        })
+        .await;
+    let status = proven.status.unwrap();
+    assert!(holds(&status.conditions, "Unprovable").is_none() && status.failing.is_none());
+    account.until("not Unprovable any more", |a| find(a, "Unprovable").is_none() && find(a, "Stalled").is_none()).await;
+    account.bill("Active").await;
+    assert_eq!(account.open(Stage::Active).await.checksum().await.len(), 7);
+}
+
+/// A person who may do everyday work and ask for, or approve, a drop without a proven backup.
+async fn person(cluster: &Cluster, name: &str) -> Client {
+    let bindings: Api<ClusterRoleBinding> = Api::all(cluster.client.clone());
+    for role in ["helpdesk-edit", "helpdesk-drop-unproven"] {
+        let binding = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+            "metadata": {"name": format!("{name}-{role}")},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": name}]});
+        let named = binding["metadata"]["name"].as_str().unwrap();
+        bindings.patch(named, &PatchParams::apply("stories").force(), &Patch::Apply(&binding)).await.unwrap();
+    }
+    let kubeconfig = Kubeconfig::read_from(setting("HELPDESK_TEST_KUBECONFIG")).unwrap();
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+    config.auth_info.impersonate = Some(name.to_owned());
+    Client::try_from(config).unwrap()
+}
