@@ -27,6 +27,9 @@
 //! **Invariant: unknown never permits destruction.** A fact that could not be read is [`Known::Unknown`], and every
 //! path to [`Stage::Deleted`] and [`Stage::Expired`] asks for all of them.
 //!
+//! **Invariant: nothing waits for ever.** A database whose backup cannot be proven is kept, shut, until the time by
+//! which nothing was to be left, and goes then ([`Reason::PromiseElapsed`]).
+//!
 //! **Invariant: one stage at a time.** A window starts when its stage was enforced, so an operator that was away for
 //! a hundred days lengthens windows and never runs through them.
 
@@ -740,6 +743,11 @@ pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Verdict {
     let (step, blockers) = step_to(record, facts, next, now);
     let (step, overdue_since) = if blockers.is_empty() { (step, None) } else { (Step::Stay, Some(next.at)) };
     let wake_at = blockers.iter().filter_map(Blocker::ends).max();
+    let next = match blockers[..] {
+        // When it comes all the same is known.
+        [Blocker::Unprovable { until, .. }] => Next { at: until, reason: Reason::PromiseElapsed, ..next },
+        _ => next,
+    };
     Verdict { step, next: Some(next), blockers, overdue_since, wake_at }
 }
 

@@ -666,6 +666,7 @@ fn an_account_whose_backup_cannot_be_proven_stays_shut_until_the_promise_has_ela
     let verdict = story.verdict();
     assert_eq!(verdict.blockers, vec![Blocker::Unprovable { until: at("2026-05-15"), why: "7 rows and not 8".into() }]);
     assert_eq!((verdict.overdue_since, verdict.wake_at), (Some(at("2026-04-15")), Some(at("2026-05-15"))));
+    assert_eq!(verdict.next, Some(Next { stage: Stage::Deleted, at: at("2026-05-15"), reason: Reason::PromiseElapsed }));
     story.pass(300);
     assert_eq!(
         story.told(),

@@ -104,7 +104,7 @@ pub enum Error {
 }
 
 impl Error {
-    fn reason(&self) -> &'static str {
+    pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Cluster { .. } => "ClusterUnreachable",
             Self::Home(_) => "NoDatabase",

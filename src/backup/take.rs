@@ -260,17 +260,20 @@ async fn give_up(work: &mut Work<'_>, home: &Home, name: &str, why: &str) -> Res
     let ending = failure::ending(&pods(work, name).await.unwrap_or_default());
     let before = work.unprovable().is_some();
     let why = failure::reckon(&mut work.status, ending, why, &work.desk.settings.patience, work.now);
+    let error = Error::Mover(why);
     work.status.phase = BackupPhase::Failed;
+    // What is found goes out with the count, so that nobody sees one without the other.
+    work.find(Finding::no(Type::Ready, error.reason(), error.to_string()));
     work.desk.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(work.backup.uid().unwrap_or_default(), work.now);
     work.store(Some(home)).await?;
     clean_up(work, home).await?;
     remove(work, name).await?;
-    work.publish(EventType::Warning, "MoverFailed", &why).await;
+    work.publish(EventType::Warning, "MoverFailed", &error.to_string()).await;
     if let Some(unprovable) = work.unprovable().filter(|_| !before) {
         tracing::warn!(attempts = work.status.attempts, "the backup is taken for unprovable");
         work.publish(EventType::Warning, "Unprovable", &unprovable.message).await;
     }
-    Err(Error::Mover(why))
+    Err(error)
 }
 
 /// The pods of an attempt.

@@ -28,6 +28,7 @@ async fn a_crash_at_every_persisted_step_resumes_to_the_same_end() {
     crash("enforced-recorded:Terminated").await;
     assert!(left_on_server(&tenant_name).await > 0);
     crash("intent-recorded:Deleted").await;
+    crash("authority-recorded:Deleted").await;
     crash("database-dropped:Deleted").await;
     crash("enforced-recorded:Deleted").await;
     assert_eq!(left_on_server(&tenant_name).await, 0);

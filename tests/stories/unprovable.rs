@@ -31,7 +31,7 @@ const SHORT: &[(&str, &str)] = &[("HELPDESK_OPERATOR_UNPROVABLE_ATTEMPTS", "2"),
 #[tokio::test]
 async fn an_account_whose_backup_cannot_be_proven_goes_at_its_promise_and_not_before_and_not_under_a_hold() {
     let shard = Shard::new("unprovable", Servers::First).await;
-    shard.plan(json!({"paymentGrace": "1s", "blocked": "30s", "terminated": "10s", "coldBackup": "200s"})).await;
+    shard.plan(json!({"paymentGrace": "1s", "blocked": "30s", "terminated": "10s", "coldBackup": "120s"})).await;
     let _operator = shard.operator("only", SHORT);
     tokio::join!(elapses(&shard), is_held(&shard), is_agreed(&shard), is_mended(&shard));
 }
@@ -102,7 +102,8 @@ async fn elapses(shard: &Shard) {
     assert_eq!(expired.reason, Some(Reason::PromiseElapsed));
     let certificate = expired.certificate.unwrap();
     assert!(certificate.issued_at >= promised);
-    assert_eq!((certificate.promised_by, certificate.delayed_by), (Some(promised), vec!["Unprovable".to_owned()]));
+    assert_eq!(certificate.promised_by, Some(promised));
+    assert!(certificate.delayed_by.contains(&"Unprovable".to_owned()), "{:?}", certificate.delayed_by);
     let authority = certificate.authority.unwrap();
     assert_eq!((authority.ground, authority.backup), (DropGround::PromiseElapsed, Some(frozen.name_any())));
     assert!(authority.because.unwrap().starts_with("MoverFailed; taken for unprovable since "));

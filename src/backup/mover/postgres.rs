@@ -299,6 +299,10 @@ fn listen(tool: &'static str, stream: impl Read, unknown: &[&str], end: impl Fn(
         if lines <= 50 {
             tracing::warn!(tool, said, "the tool says");
         }
+        if !is_error && !heard.last.is_empty() && super::passes(&said) && !super::passes(&heard.last) {
+            // Why a connection ended stands in a detail.
+            heard.last = format!("{}; {said}", heard.last);
+        }
         if heard.ended {
             continue;
         }
@@ -344,6 +348,19 @@ mod tests {
         let said = listen("pg_restore", &stream[..], &[], || panic!("it ends by itself"));
         assert!(said.last.starts_with("error: COPY failed"), "{said:?}");
         assert!(!said.last.contains("ana@"), "{said:?}");
+    }
+
+    #[test]
+    fn a_connection_that_was_ended_is_told_from_what_is_in_the_data() {
+        let passing = |detail: &str| {
+            let stream = format!(
+                "pg_dump: error: Dumping the contents of table \"t\" failed: PQgetResult() failed.\npg_dump: detail: Error message from server: {detail}\n"
+            );
+            super::super::passes(&listen("pg_dump", stream.as_bytes(), &[], || ()).last)
+        };
+        assert!(passing("FATAL:  terminating connection due to administrator command"));
+        assert!(passing("server closed the connection unexpectedly"));
+        assert!(!passing("ERROR:  invalid memory alloc request size 1258291203"));
     }
 
     const REFUSED: &str = "pg_restore: error: could not execute query: ERROR:  unrecognized configuration parameter \"transaction_timeout\"\n\

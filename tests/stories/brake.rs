@@ -1,0 +1,79 @@
+//! What becomes of an account while the brake holds, and after its release.
+
+use helpdesk_operator::{
+    api::{BackupPhase, BackupReason, ColdBackup, DatabaseServer, account::DropGround},
+    clock,
+    lifecycle::Stage,
+};
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use super::{
+    cluster::find,
+    operator::{Servers, Shard},
+    tenant::left_on_server,
+};
+
+fn is_proven(backup: &ColdBackup) -> bool {
+    backup.spec.reason == BackupReason::Frozen && backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)
+}
+
+async fn change(shard: &Shard, server: Value) {
+    let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
+    servers.patch(&shard.name, &PatchParams::default(), &Patch::Merge(server)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_erasure_that_waits_for_the_brake_past_its_backup_says_so_and_gets_another_one_with_its_full_window() {
+    let shard = Shard::new("brake", Servers::First).await;
+    shard.plan(json!({"eraseDelay": "5s", "coldBackup": "70s"})).await;
+    let _operator = shard.operator("only", &[]);
+    let first = shard.account("brake-first").await;
+    first.open(Stage::Trial).await;
+    first.apply(json!({"closure": {"mode": "Erase", "coldBackup": false}})).await;
+    first.stage(Stage::Expired).await;
+    // One step within the hour is enough from now on, and the first account made two.
+    change(&shard, json!({"spec": {"brake": {"percent": 1, "atLeast": 1, "window": "1h"}}})).await;
+
+    let account = shard.account("brake").await;
+    let tenant = account.open(Stage::Trial).await;
+    tenant.fill(20).await;
+    account.apply(json!({"closure": {"mode": "Erase"}})).await;
+    let blocked = account.stage(Stage::Blocked).await.status.unwrap();
+    let promised = blocked.data_gone_by.unwrap();
+    let early = account.backup("its Frozen backup is proven", is_proven).await;
+    assert_eq!(early.spec.expires_at, promised);
+    let waiting = account
+        .until("a promise that is not kept", |a| {
+            a.status.as_ref().is_some_and(|s| s.data_gone_by.is_none())
+                && find(a, "Overdue").is_some_and(|c| c.message.contains("was erased"))
+        })
+        .await;
+    let overdue = find(&waiting, "Overdue").unwrap();
+    assert_eq!((overdue.reason.as_str(), waiting.status.as_ref().unwrap().stage), ("Brake", Some(Stage::Blocked)));
+    for told in [format!("nothing was to be left by {}", promised.0), "another backup is taken and proven".to_owned()] {
+        assert!(overdue.message.contains(&told), "{}", overdue.message);
+    }
+    assert!(left_on_server(&tenant.database).await > 0, "dropped through the brake");
+
+    // Somebody looked and agrees. The other stories destroy accounts on this server too: they must not count.
+    let now = clock::now().to_string();
+    let released = json!({"metadata": {"annotations": {"helpdesk-operator.io/release-brake": now}}, "spec": {"brake": {"atLeast": 10000}}});
+    change(&shard, released).await;
+    let late = account.backup("another Frozen backup is proven", |b| is_proven(b) && b.name_any() != early.name_any()).await;
+    let deleted = account.stage(Stage::Deleted).await.status.unwrap();
+    assert_eq!(left_on_server(&tenant.database).await, 0);
+    let anew = deleted.data_gone_by.expect("a window that runs");
+    assert_eq!(late.spec.expires_at, anew);
+
+    let expired = account.stage(Stage::Expired).await.status.unwrap();
+    assert!(expired.stage_since.unwrap() >= anew, "the other backup went before its window had ended");
+    let certificate = expired.certificate.unwrap();
+    assert_eq!(certificate.promised_by, Some(promised));
+    assert!(certificate.delayed_by.contains(&"Brake".to_owned()), "{:?}", certificate.delayed_by);
+    let authority = certificate.authority.unwrap();
+    assert_eq!((authority.ground, authority.backup), (DropGround::VerifiedBackup, Some(late.name_any())));
+}
