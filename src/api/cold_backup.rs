@@ -147,6 +147,18 @@ pub struct Failing {
     pub unprovable_since: Option<Time>,
 }
 
+/// How a dump is restored. The README says how a person does the same by hand.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Way {
+    /// By one `pg_restore`.
+    #[default]
+    Plain,
+    /// In sections: definitions; then, with the tenant's own search path in its functions and without checks, the rows;
+    /// then checks, indexes and the rest. For databases whose functions rely on their owner's search path, whose checks
+    /// read other tables, or whose rows break their own constraints.
+    Sections,
+}
+
 /// What is true of the backup.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -181,6 +193,12 @@ pub struct ColdBackupStatus {
     /// When its key was destroyed, in the cluster and in escrow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shredded_at: Option<Time>,
+    /// How it was restored when it was proven: by one `pg_restore`, or in sections. A restore by hand goes the same way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored_by: Option<Way>,
+    /// What its rows do not let be made again as it was, although every row is there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// The public key that its objects are encrypted to.
     #[serde(default, rename = "keyID", skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,

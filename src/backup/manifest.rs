@@ -10,12 +10,15 @@
 use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+pub use crate::api::cold_backup::Way;
 use crate::{api::VerifyMode, clock::Moment};
 
 /// The names of the objects in a backup's folder.
 pub const MANIFEST: &str = "manifest.json";
 /// The dump, unless one lies there that no manifest speaks of.
 pub const DUMP: &str = "dump.zst.age";
+/// The contents that were dumped, to compare a copy with: definitions, checksums of rows, places of sequences.
+pub const CONTENTS: &str = "contents.zst.age";
 /// What must survive besides the database.
 pub const SECRETS: &str = "secrets.age";
 /// The proof.
@@ -49,10 +52,19 @@ pub struct Manifest {
     pub dump: Object,
     /// What must survive besides the database.
     pub secrets: Object,
+    /// What a copy is compared with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<Object>,
     /// The dump before compression, as `pg_dump` wrote it.
     pub plain: Plain,
     /// The contents that the snapshot showed.
     pub fingerprint: Fingerprint,
+    /// The extensions that the database has.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extensions: Vec<String>,
+    /// The settings of its logins in this database that are carried along, by their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<(String, String)>,
 }
 
 /// A database, told apart from every other one.
@@ -104,6 +116,9 @@ pub struct Fingerprint {
     pub rows: u64,
     /// Sequences.
     pub sequences: u64,
+    /// Large objects.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub large_objects: u64,
     /// SHA-256 over the rows of every table, in hexadecimal digits.
     pub contents: String,
     /// SHA-256 over the definitions of everything, in hexadecimal digits. Another major version may write them
@@ -115,27 +130,96 @@ pub struct Fingerprint {
     pub sequence_state: Option<String>,
 }
 
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 impl Fingerprint {
-    /// What differs between a source and what was restored from it; `None` when they are equal.
-    pub fn differs(&self, restored: &Self, same_major: bool) -> Option<String> {
+    /// What differs between the rows of a source and those that were restored from it; `None` when they are equal.
+    /// Definitions are compared by who can ask a server how it prints them, and sequences by who knows whether they
+    /// stood still.
+    pub fn differs(&self, restored: &Self) -> Option<String> {
         let (a, b) = (self, restored);
-        if (a.relations, a.rows, a.sequences) != (b.relations, b.rows, b.sequences) {
+        if (a.relations, a.rows, a.sequences, a.large_objects) != (b.relations, b.rows, b.sequences, b.large_objects) {
             return Some(format!(
-                "the source had {} tables with {} rows and {} sequences, what was restored has {}, {} and {}",
-                a.relations, a.rows, a.sequences, b.relations, b.rows, b.sequences
+                "the source had {} tables with {} rows, {} sequences and {} large objects, what was restored has {}, {}, {} and {}",
+                a.relations, a.rows, a.sequences, a.large_objects, b.relations, b.rows, b.sequences, b.large_objects
             ));
         }
-        if a.contents != b.contents {
-            return Some("as many rows were restored as the source had, and they are not the same".into());
-        }
-        if same_major && a.definitions != b.definitions {
-            return Some("the definitions that were restored are not those of the source".into());
-        }
-        match (&a.sequence_state, &b.sequence_state) {
-            (Some(before), Some(after)) if before != after => Some("the sequences stand elsewhere than those of the source".into()),
-            _ => None,
-        }
+        (a.contents != b.contents).then(|| "as many rows were restored as the source had, and they are not the same".into())
     }
+}
+
+/// What a restore did besides bringing back every row.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Restored {
+    /// How.
+    pub way: Way,
+    /// What could not be made as it was; the first of them, where there are many.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
+    /// How many there are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out_count: u64,
+}
+
+impl Restored {
+    /// So many are named in a report, which has a largest size.
+    const NAMED: usize = 40;
+
+    /// Names as many as fit.
+    pub fn new(way: Way, mut left_out: Vec<LeftOut>) -> Self {
+        let left_out_count = left_out.len() as u64;
+        left_out.truncate(Self::NAMED);
+        Self { way, left_out, left_out_count }
+    }
+
+    /// For people; `None` when everything is as it was.
+    pub fn sentence(&self) -> Option<String> {
+        let shown: Vec<_> = self.left_out.iter().take(5).map(ToString::to_string).collect();
+        let more = self.left_out_count.saturating_sub(shown.len() as u64);
+        let more = if more == 0 { String::new() } else { format!("; and {more} more, see verification.json") };
+        (!shown.is_empty()).then(|| format!("every row is there; {}{more}", shown.join("; ")))
+    }
+}
+
+/// Something that the rows of a database do not let be made again as it was, or that is computed from them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LeftOut {
+    /// What, such as `constraint app.tickets tickets_owner_fkey`.
+    pub what: String,
+    /// What is left of it.
+    pub remains: Remains,
+    /// Why.
+    pub why: String,
+}
+
+impl std::fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let remains = match self.remains {
+            Remains::NotValid => "is NOT VALID",
+            Remains::Missing => "is left out",
+            Remains::Empty => "is empty",
+            Remains::Recomputed => "were computed again and differ",
+        };
+        write!(f, "{} {remains} ({})", self.what, self.why)
+    }
+}
+
+/// What is left of something that could not be made as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Remains {
+    /// A constraint that holds for new rows only.
+    NotValid,
+    /// Nothing.
+    Missing,
+    /// A materialized view without rows.
+    Empty,
+    /// Other values than the source had.
+    Recomputed,
 }
 
 /// That a backup was read back and proven.
@@ -151,6 +235,9 @@ pub struct Verification {
     /// What the restored database contained; absent when nothing was restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<Fingerprint>,
+    /// How it was restored; absent when nothing was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
     /// When, by the mover's clock.
     pub verified_at: Moment,
 }
@@ -263,15 +350,19 @@ pub(crate) mod tests {
             completed_at: "2026-11-23T10:00:09Z".parse().unwrap(),
             dump: object(DUMP),
             secrets: object(SECRETS),
+            contents: Some(object(CONTENTS)),
             plain: Plain { size: 9, sha256: sha256(b"y") },
             fingerprint: Fingerprint {
                 relations: 1,
                 rows: 2,
                 sequences: 1,
+                large_objects: 1,
                 contents: sha256(b"z"),
                 definitions: sha256(b"d"),
                 sequence_state: Some(sha256(b"s")),
             },
+            extensions: vec!["pg_trgm".into()],
+            settings: vec![("default_text_search_config".into(), "pg_catalog.german".into())],
         }
     }
 
@@ -310,7 +401,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn a_flipped_bit_is_found_or_changes_nothing(at in 0_usize..1200, bit in 0_u8..8) {
+        fn a_flipped_bit_is_found_or_changes_nothing(at in 0_usize..2000, bit in 0_u8..8) {
             let key = key();
             let mut bytes = seal(manifest(), &key).unwrap();
             let at = at % bytes.len();

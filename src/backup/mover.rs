@@ -15,13 +15,19 @@
 //!    compared, and the verification is written, once.
 
 mod backup;
-mod fingerprint;
+pub mod catalog;
+mod clear;
+mod compare;
+mod contents;
+mod fill;
+pub mod fingerprint;
 pub mod plan;
 mod postgres;
 mod progress;
 mod prove;
 mod restore;
 mod stream;
+mod views;
 
 use std::path::PathBuf;
 
@@ -89,6 +95,15 @@ pub enum Error {
         #[source]
         source: sqlx::Error,
     },
+    /// A table could not be read.
+    #[error("failed to read the rows of {name}")]
+    Table {
+        /// The table.
+        name: String,
+        /// What the driver said.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The login leads to another database than the one that is to be backed up or filled.
     #[error("failed to recognise the database: {0}")]
     OtherDatabase(String),
@@ -123,6 +138,26 @@ pub enum Error {
     /// What was read back is not what was stored.
     #[error("failed to prove the backup: {0}")]
     Unequal(String),
+    /// What was restored is not what was dumped.
+    #[error("failed to prove the backup: {what}: {source_has} in the source, {copy_has} in the copy")]
+    Differs {
+        /// What differs.
+        what: String,
+        /// How it is in the source.
+        source_has: String,
+        /// How it is in the copy.
+        copy_has: String,
+    },
+    /// Something could not be made in the copy, and not because of the rows.
+    #[error("failed to make {what} in the copy: {why}{}{first}", if first.is_empty() { "" } else { "; the plain way failed with: " })]
+    NotMade {
+        /// What.
+        what: String,
+        /// What the server said.
+        why: String,
+        /// Why the plain way of restoring failed.
+        first: String,
+    },
     /// A report that is not this backup's.
     #[error(transparent)]
     Report(#[from] super::manifest::Error),

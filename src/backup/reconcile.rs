@@ -297,7 +297,7 @@ impl Work<'_> {
                 if self.status.phase == BackupPhase::Verified && self.desk.checkups.is_due(&self.backup.uid().unwrap_or_default()) {
                     // What lies in the bucket is looked at again, so that a loss is known before it is needed.
                     recheck::recheck(self.desk, self.backup, &self.backup.spec.account_uid).await?;
-                    self.find(Finding::yes(Type::Ready, "Verified", "read back, proven, and all there"));
+                    self.find(Finding::yes(Type::Ready, "Verified", take::proven(&self.status)));
                 }
                 Ok(Action::requeue(self.until(until)))
             }

@@ -13,7 +13,7 @@ use ring::{
 use super::{
     jobs::{self, Files, Order, State},
     keys::{self, KeyRing, Keys},
-    manifest::{self, Fingerprint},
+    manifest::{self, Fingerprint, Restored},
     mover::{Task, plan::Plan},
     recheck::{Unproven, folder_of, read_manifest},
     stamp,
@@ -45,6 +45,9 @@ pub struct Report {
     pub system_identifier: String,
     /// The fingerprint of what was restored; equal to the manifest's.
     pub fingerprint: Fingerprint,
+    /// How it was restored, and what could not be made as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
     /// When it was complete.
     pub completed_at: Moment,
 }
@@ -63,7 +66,7 @@ pub enum Progress {
     /// Under way.
     Running,
     /// Complete and equal to the backup, by the mover's signed report.
-    Done(Report),
+    Done(Box<Report>),
     /// The attempt failed; the text says why. [`discard`] it before another one.
     Failed(String),
 }
@@ -113,8 +116,8 @@ async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Momen
         return Err(Unproven::Mismatch("the restore's report is of another restore".into()));
     }
     // Definitions were compared by the mover, which knows whether both servers write them alike.
-    match believed.manifest.fingerprint.differs(&report.fingerprint, false) {
-        None => Ok(Progress::Done(report)),
+    match believed.manifest.fingerprint.differs(&report.fingerprint) {
+        None => Ok(Progress::Done(Box::new(report))),
         Some(difference) => Ok(Progress::Failed(format!("what was restored is not what was backed up: {difference}"))),
     }
 }

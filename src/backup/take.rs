@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     api::{
-        ACCOUNT_UID, BackupPhase, BackupReason, ColdBackup, SHARD_LABEL, Time, VerifyMode,
+        ACCOUNT_UID, BackupPhase, BackupReason, ColdBackup, ColdBackupStatus, SHARD_LABEL, Time, VerifyMode,
         conditions::{Finding, Type},
     },
     store::{self, Connected},
@@ -39,6 +39,8 @@ const TURN: Duration = Duration::from_secs(3);
 const PATIENCE: Duration = Duration::from_secs(60);
 /// After so many attempts nothing of the ones before is built upon.
 const FRESH_AFTER: i32 = 3;
+/// So many letters of a mover's complaint are shown: enough for a definition as it is in source and copy.
+const MOST_WORDS: usize = 1000;
 /// Label of a verification's scratch database: one at a time for a tenant.
 const SCRATCH: &str = "verify";
 
@@ -242,7 +244,10 @@ async fn finish(work: &mut Work<'_>, home: &Home, name: &str) -> Result<Duration
     work.status.completed_at = Some(Time(manifest.completed_at));
     work.status.verified_at = Some(Time(verification.verified_at));
     work.status.failing = None;
-    work.find(Finding::yes(Type::Ready, "Verified", "read back, proven, and all there"));
+    let restored = verification.restored.unwrap_or_default();
+    work.status.restored_by = verification.fingerprint.is_some().then_some(restored.way);
+    work.status.left_out = restored.left_out.iter().map(ToString::to_string).collect();
+    work.find(Finding::yes(Type::Ready, "Verified", proven(&work.status)));
     work.store(Some(home)).await?;
     crate::crash::point("verified-recorded", &backup.spec.account);
     tracing::info!(bytes = work.status.bytes, "the backup is proven");
@@ -251,6 +256,15 @@ async fn finish(work: &mut Work<'_>, home: &Home, name: &str) -> Result<Duration
     ring.destroy_signing(backup).await?;
     remove(work, name).await?;
     Ok(Duration::ZERO)
+}
+
+/// That it is proven, and what its rows do not let be made again.
+pub(super) fn proven(status: &ColdBackupStatus) -> String {
+    let mut text = "read back, proven, and all there".to_owned();
+    if !status.left_out.is_empty() {
+        text += &format!("; every row is, but a restore makes not everything as it was: {}", status.left_out.join("; "));
+    }
+    text.chars().take(MOST_WORDS).collect()
 }
 
 /// The attempt failed: its traces are removed, and another one follows.
@@ -282,14 +296,20 @@ async fn pods(work: &Work<'_>, name: &str) -> Result<Vec<Pod>, Error> {
     Ok(pods.list(&ListParams::default().labels(&format!("job-name={name}"))).await.during("list the mover's pods")?.items)
 }
 
-/// What the mover complained about last, from its log.
+/// What the mover complained of, from its log: the first pod's, whose words are about the cause. A later one may have
+/// met what that one left.
 async fn last_words(work: &Work<'_>, name: &str) -> Option<String> {
-    let pods: Api<Pod> = Api::namespaced(work.desk.client.clone(), &work.desk.settings.namespace);
-    let found = pods.list(&ListParams::default().labels(&format!("job-name={name}"))).await.ok()?;
-    let pod = found.items.iter().max_by_key(|p| p.creation_timestamp())?.name_any();
-    let log = pods.logs(&pod, &LogParams { tail_lines: Some(20), ..LogParams::default() }).await.ok()?;
+    let api: Api<Pod> = Api::namespaced(work.desk.client.clone(), &work.desk.settings.namespace);
+    let mut found = api.list(&ListParams::default().labels(&format!("job-name={name}"))).await.ok()?.items;
+    found.sort_by_key(ResourceExt::creation_timestamp);
     let error = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?.pointer("/fields/error")?.as_str().map(str::to_owned);
-    log.lines().rev().find_map(error).map(|text| text.chars().take(400).collect())
+    for pod in found {
+        let log = api.logs(&pod.name_any(), &LogParams { tail_lines: Some(20), ..LogParams::default() }).await.unwrap_or_default();
+        if let Some(text) = log.lines().rev().find_map(error) {
+            return Some(text.chars().take(MOST_WORDS).collect());
+        }
+    }
+    None
 }
 
 /// Removes the logins and the scratch database of this backup's movers.

@@ -268,12 +268,28 @@ pub struct Desk {
     signing: Vec<u8>,
     folder: PathBuf,
     source: MoverLogin,
-    scratch: Database,
+    scratch: MoverLogin,
+    _scratch: Option<Database>,
 }
 
 impl Desk {
     pub async fn new(label: &str, database: &Database, verify: VerifyMode) -> Self {
+        let scratch = Database::empty(&format!("{label}_scratch")).await;
         let store = connected(&bucket(label, true).await, "eu-1/").await;
+        let identity = (database.oid, database.system_identifier.clone());
+        let desk = Self::of(label, store, database.login.clone(), identity, scratch.login.clone(), verify);
+        Self { _scratch: Some(scratch), ..desk }
+    }
+
+    /// One backup of the database behind `source`, proven in the one behind `scratch`.
+    pub fn of(
+        label: &str,
+        store: Connected,
+        source: MoverLogin,
+        (database_oid, system_identifier): (u32, String),
+        scratch: MoverLogin,
+        verify: VerifyMode,
+    ) -> Self {
         let identity = age::x25519::Identity::generate();
         let signing = Ed25519KeyPair::generate_pkcs8(&ring::rand::SystemRandom::new()).unwrap().as_ref().to_vec();
         let verifying = Ed25519KeyPair::from_pkcs8(&signing).unwrap().public_key().as_ref().to_vec();
@@ -285,24 +301,23 @@ impl Desk {
             Keys { identity: secret.into(), recipient: identity.to_public().to_string(), verifying: verifying.clone(), escrow: None };
         let due = clock::now();
         let uid = "8f3a0000-0000-4000-8000-000000000000";
+        let folder = std::env::temp_dir().join(unique(label));
         let backup = backup::build("acme", uid, "eu-cold", due, BackupReason::Frozen, verify, due);
         let name = backup.metadata.name.clone().unwrap();
         let plan = Plan {
-            folder: backup::folder("acme", uid, &name),
+            folder: format!("{uid}/{label}-{name}/"),
             backup: name,
             account: "acme".into(),
             account_uid: uid.into(),
             store: store.location.clone(),
             store_identity: "the-bucket".into(),
             verify,
-            database_oid: database.oid,
-            system_identifier: database.system_identifier.clone(),
+            database_oid,
+            system_identifier,
             verifying_key: helpdesk_operator::hex(&verifying),
             restore_since: None,
         };
-        let folder = std::env::temp_dir().join(unique(label));
-        let scratch = Database::empty(&format!("{label}_scratch")).await;
-        Self { store, keys, plan, signing, folder, source: database.login.clone(), scratch }
+        Self { store, keys, plan, signing, folder, source, scratch, _scratch: None }
     }
 
     pub fn key(&self, name: &str) -> String {
@@ -343,7 +358,7 @@ impl Desk {
     }
 
     pub async fn run(&self, task: Task) -> Result<(), mover::Error> {
-        mover::run(self.write("plan", &self.plan, &self.scratch.login, task)).await
+        mover::run(self.write("plan", &self.plan, &self.scratch, task)).await
     }
 
     pub async fn restore_into(&self, target: &Database) -> Result<(), mover::Error> {
@@ -351,15 +366,19 @@ impl Desk {
     }
 
     pub async fn restore_since(&self, target: &Database, later: i64) -> Result<(), mover::Error> {
+        self.restore_to(&target.login, target.oid, later).await
+    }
+
+    pub async fn restore_to(&self, target: &MoverLogin, oid: u32, later: i64) -> Result<(), mover::Error> {
         let mut plan = self.plan.clone();
-        plan.database_oid = target.oid;
+        plan.database_oid = oid;
         plan.restore_since = Some(clock::whole_seconds(clock::now() + k8s_openapi::jiff::SignedDuration::from_secs(later)));
-        mover::run(self.write("restore", &plan, &target.login, Task::Restore)).await
+        mover::run(self.write("restore", &plan, target, Task::Restore)).await
     }
 
     /// A mover in a process of its own, as in a Job.
     pub fn spawn(&self, task: Task) -> Child {
-        let args = self.write("plan", &self.plan, &self.scratch.login, task);
+        let args = self.write("plan", &self.plan, &self.scratch, task);
         Command::new(env!("CARGO_BIN_EXE_helpdesk-operator"))
             .args(["mover", task.name(), "--plan"])
             .arg(&args.plan)

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 
 use super::{
-    Error, fingerprint,
+    Error,
+    catalog::Kind,
+    contents,
+    fingerprint::{self, Origin, Position},
     plan::Mover,
     postgres::{self, Pipe, Snapshot},
     progress::Progress,
@@ -14,15 +17,12 @@ use super::{
 use crate::{
     backup::{
         keys,
-        manifest::{self, DUMP, Fingerprint, MANIFEST, Manifest, Object, Plain, SECRETS},
+        manifest::{self, DUMP, MANIFEST, Manifest, Object, Plain, SECRETS},
     },
     clock,
     database::MoverLogin,
     store::{self, Stored},
 };
-
-/// So many dumps that no manifest speaks of may lie in a folder before it is given up.
-const DUMPS: u32 = 50;
 
 /// Takes the backup, or finds it taken, and proves it. Returns the verification as it is stored.
 pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
@@ -47,23 +47,20 @@ async fn take(mover: &Mover) -> Result<(), Error> {
     recognise(mover, &snapshot)?;
     let tools = postgres::tools(&mover.postgresql, snapshot.major)?;
 
-    // An attempt that died between the dump and its manifest left a dump that nothing vouches for.
-    let mut name = DUMP.to_owned();
-    for number in 2..DUMPS {
-        if bucket.head(&mover.key(&name)).await?.is_none() {
-            break;
-        }
-        name = DUMP.replacen("dump", &format!("dump-{number}"), 1);
-    }
+    let name = mover.free_name(DUMP).await?;
     let begun = std::time::Instant::now();
     let progress = Arc::new(Progress::default());
-    let (before, _) = (fingerprint::sequences(&mut session).await?, ());
+    let before = sequences_now(login).await?;
     let dump = progress.during("dump", dump(mover, login, &tools, &snapshot, &name, &progress));
-    let ((stored, plain, sha256), mut fingerprint) = both(dump, fingerprint::take(&mut session)).await?;
-    if Some(&before.1) != fingerprint.sequence_state.as_ref() || before != sequences_now(login).await? {
+    let read = fingerprint::take(&mut session, Origin::Snapshot(login, &snapshot.name));
+    let ((stored, plain, sha256), mut contents) = both(dump, read).await?;
+    contents.sequences = sequences_now(login).await?;
+    let mut fingerprint = contents.fingerprint();
+    if before != contents.sequences {
         // Sequences belong to no snapshot: whether the dump holds the old or the new state cannot be told.
         fingerprint.sequence_state = None;
     }
+    let extensions = contents.definitions.iter().filter(|d| d.kind == Kind::Extension).map(|d| d.name.clone()).collect();
     let completed_at = clock::now();
     tracing::info!(seconds = begun.elapsed().as_secs_f64(), plain = plain.size, stored = stored.size, rows = fingerprint.rows, "dumped");
 
@@ -82,8 +79,11 @@ async fn take(mover: &Mover) -> Result<(), Error> {
         completed_at,
         dump: object(name, sha256, stored),
         secrets,
+        contents: Some(contents::write(mover, &contents).await?),
         plain,
         fingerprint,
+        extensions,
+        settings: Vec::new(),
     };
     bucket.write_once(&mover.key(MANIFEST), manifest::seal(facts, &mover.signing)?).await?;
     Ok(())
@@ -94,7 +94,7 @@ async fn both<A, B>(a: impl Future<Output = Result<A, Error>>, b: impl Future<Ou
     tokio::try_join!(a, b)
 }
 
-async fn sequences_now(login: &MoverLogin) -> Result<(u64, String), Error> {
+async fn sequences_now(login: &MoverLogin) -> Result<Vec<Position>, Error> {
     let mut session: PgConnection = postgres::connect(login).await?;
     fingerprint::sequences(&mut session).await
 }
@@ -211,13 +211,4 @@ pub(super) async fn believed(mover: &Mover) -> Result<(Manifest, String), Error>
         return Err(Error::Key("the manifest names another one"));
     }
     Ok((facts, manifest::sha256(&bytes)))
-}
-
-/// Compares contents; what differs is an error.
-pub(super) fn compare(manifest: &Manifest, restored: &Fingerprint, major: u32) -> Result<(), Error> {
-    let source_major = manifest.source.server_version.split('.').next().and_then(|v| v.parse::<u32>().ok());
-    match manifest.fingerprint.differs(restored, source_major == Some(major)) {
-        None => Ok(()),
-        Some(why) => Err(Error::Unequal(why)),
-    }
 }

@@ -36,6 +36,9 @@ pub const SOURCE: &str = "source.json";
 /// The login for the scratch database of a verification, or the new database of a restore.
 pub const TARGET: &str = "target.json";
 
+/// So many objects of one kind that no manifest speaks of may lie in a folder before it is given up.
+const OBJECTS: u32 = 50;
+
 /// Everything about the work that is no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -151,6 +154,23 @@ impl Mover {
         let verifying = unhex(&plan.verifying_key).ok_or(Error::Plan { file: PLAN, why: "verifyingKey is no key".into() })?;
         let (source, target) = (login(folder, SOURCE)?, login(folder, TARGET)?);
         Ok(Self { plan, store, identity, signing, verifying, source, target, run: args.run.clone(), postgresql: args.postgresql.clone() })
+    }
+
+    /// The name, or the first like it that is free: an attempt that died before its manifest left objects that nothing
+    /// vouches for.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn free_name(&self, name: &str) -> Result<String, Error> {
+        let (stem, rest) = name.split_once('.').unwrap_or((name, ""));
+        let mut free = name.to_owned();
+        for number in 2..OBJECTS {
+            if self.store.store.head(&self.key(&free)).await?.is_none() {
+                break;
+            }
+            free = format!("{stem}-{number}.{rest}");
+        }
+        Ok(free)
     }
 
     /// The key of one of the backup's objects.

@@ -91,6 +91,20 @@ pub(super) async fn snapshot(connection: &mut PgConnection) -> Result<Snapshot, 
     Ok(Snapshot { name, source, major, at })
 }
 
+/// Begins a transaction that looks at a snapshot which another session took.
+pub(super) async fn look_at(connection: &mut PgConnection, snapshot: &str) -> Result<(), Error> {
+    let step = "look at the snapshot";
+    execute(connection, step, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    // The server's own name for it: digits and hyphens.
+    let name: String = snapshot.chars().filter(|c| c.is_ascii_hexdigit() || *c == '-').collect();
+    execute(connection, step, &format!("SET TRANSACTION SNAPSHOT '{name}'")).await
+}
+
+/// Sends statements without parameters.
+pub(super) async fn execute(connection: &mut PgConnection, step: &'static str, sql: &str) -> Result<(), Error> {
+    sqlx::raw_sql(composed(sql.to_owned())).execute(connection).await.map(drop).map_err(|source| Error::Database { step, source })
+}
+
 /// Which database a session is in, the server's major version and its clock.
 pub(super) async fn who(connection: &mut PgConnection) -> Result<(Source, u32, Moment), Error> {
     let failed = |source| Error::Database { step: "ask which database this is", source };
@@ -184,17 +198,32 @@ pub(super) enum Pipe {
     Out,
     /// Its input is written.
     In,
+    /// Its input is written and its output is read.
+    Both,
 }
 
 /// Starts `pg_restore` into a database of a server of that major version, with the login's folder as in [`start`].
 ///
 /// The tool begins with settings of its own time, and an older server refuses those that it does not know. So for
 /// such a server `--exit-on-error` is taken from the arguments: exactly these refusals are passed over, and the tool
-/// is ended here at the first other error.
+/// is ended here at the first other error. Without that argument the tool goes on after every error, and fails.
 pub(super) fn start_restore(bin: &Path, arguments: &[&str], login: (&MoverLogin, &Path), server: u32) -> Result<Tool, Error> {
     let unknown = unknown_settings(server);
-    let arguments: Vec<_> = arguments.iter().copied().filter(|argument| unknown.is_empty() || *argument != "--exit-on-error").collect();
-    launch(bin, "pg_restore", &arguments, Some(login), &Pipe::In, unknown)
+    let kept: Vec<_> = arguments.iter().copied().filter(|argument| unknown.is_empty() || *argument != EXIT_ON_ERROR).collect();
+    let strict = kept.len() < arguments.len();
+    launch(bin, "pg_restore", &kept, Some(login), &Pipe::In, Tolerance { unknown, strict })
+}
+
+/// Ends `pg_restore` at its first error.
+pub(super) const EXIT_ON_ERROR: &str = "--exit-on-error";
+
+/// Which errors of a tool are no failure.
+#[derive(Clone, Copy, Default)]
+struct Tolerance {
+    /// Settings that the server does not know.
+    unknown: &'static [&'static str],
+    /// The tool, which goes on after errors, is ended at the first other one.
+    strict: bool,
 }
 
 /// What `pg_restore` sets before anything else and a server of that major version does not know.
@@ -210,7 +239,7 @@ pub(super) fn start(
     login: Option<(&MoverLogin, &Path)>,
     pipe: &Pipe,
 ) -> Result<Tool, Error> {
-    launch(bin, name, arguments, login, pipe, &[])
+    launch(bin, name, arguments, login, pipe, Tolerance::default())
 }
 
 fn launch(
@@ -219,7 +248,7 @@ fn launch(
     arguments: &[&str],
     login: Option<(&MoverLogin, &Path)>,
     pipe: &Pipe,
-    unknown: &'static [&'static str],
+    tolerance: Tolerance,
 ) -> Result<Tool, Error> {
     let failed = |source| Error::Spawn { tool: bin.join(name).display().to_string(), source };
     let mut command = Command::new(bin.join(name));
@@ -238,6 +267,7 @@ fn launch(
     match pipe {
         Pipe::Out => command.stdin(Stdio::null()).stdout(Stdio::piped()),
         Pipe::In => command.stdin(Stdio::piped()).stdout(Stdio::null()),
+        Pipe::Both => command.stdin(Stdio::piped()).stdout(Stdio::piped()),
     };
     let mut child = command.spawn().map_err(failed)?;
     let complaints = child.stderr.take();
@@ -246,7 +276,7 @@ fn launch(
     let listened = Arc::clone(&process);
     let said = std::thread::spawn(move || {
         let end = || drop(locked(&listened).kill());
-        complaints.map(|stream| listen(name, stream, unknown, end)).unwrap_or_default()
+        complaints.map(|stream| listen(name, stream, tolerance, end)).unwrap_or_default()
     });
     Ok(Tool { name, child: ends, process, said })
 }
@@ -258,8 +288,10 @@ fn locked(process: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
 /// What a tool complained of.
 #[derive(Debug, Default)]
 struct Said {
-    /// The last complaint.
-    last: String,
+    /// The first error, and about what; or what was said first.
+    first: String,
+    /// Whether that is an error.
+    is_error: bool,
     /// How many settings were refused that the server does not know.
     unknown: usize,
     /// How many errors the tool says that it passed over.
@@ -275,18 +307,19 @@ impl Said {
     }
 }
 
-/// Logs what a tool complains of, without the rows that its details quote, and keeps the last complaint. Where the
-/// tool goes on after errors, the first ones may be those of the `unknown` settings, each once and in this order;
-/// at any other the tool is ended.
-fn listen(tool: &'static str, stream: impl Read, unknown: &[&str], end: impl Fn()) -> Said {
+/// Logs what a tool complains of, without the rows that its details quote, and keeps the first error: what follows is
+/// often only its consequence. Where the tool goes on after errors, the first ones may be those of unknown settings,
+/// each once and in this order.
+fn listen(tool: &'static str, stream: impl Read, tolerance: Tolerance, end: impl Fn()) -> Said {
     let mut heard = Said::default();
+    let mut about = None;
     let mut lines = 0_u32;
     for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
         let Some(said) = line.strip_prefix(tool).and_then(|rest| rest.strip_prefix(": ")) else { continue };
         let said: String = said.chars().take(300).collect();
         let is_error = said.starts_with("error");
-        if is_error && !heard.ended && unknown.get(heard.unknown).is_some_and(|setting| said.contains(setting)) {
+        if is_error && !heard.ended && tolerance.unknown.get(heard.unknown).is_some_and(|setting| said.contains(setting)) {
             heard.unknown += 1;
             tracing::debug!(tool, said, "the server is older than the tool");
             continue;
@@ -299,17 +332,19 @@ fn listen(tool: &'static str, stream: impl Read, unknown: &[&str], end: impl Fn(
         if lines <= 50 {
             tracing::warn!(tool, said, "the tool says");
         }
-        if !is_error && !heard.last.is_empty() && super::passes(&said) && !super::passes(&heard.last) {
-            // Why a connection ended stands in a detail.
-            heard.last = format!("{}; {said}", heard.last);
+        // `from TOC entry 3370; 2606 16400 FK CONSTRAINT children children_parent_fkey owner`
+        if let Some((_, entry)) = said.strip_prefix("from TOC entry ").and_then(|entry| entry.split_once("; ")) {
+            about = entry.splitn(3, ' ').nth(2).map(str::to_owned);
         }
-        if heard.ended {
-            continue;
+        if is_error && !heard.is_error {
+            heard.first = about.take().map_or_else(|| said.clone(), |about| format!("{said} ({about})"));
+            heard.is_error = true;
+        } else if let Some(server) = said.strip_prefix("detail: Error message from server: ").filter(|_| heard.is_error && !heard.ended) {
+            heard.first = format!("{}: {server}", heard.first);
+        } else if heard.first.is_empty() {
+            heard.first = said;
         }
-        if is_error || heard.last.is_empty() {
-            heard.last = said;
-        }
-        if is_error && !unknown.is_empty() {
+        if is_error && tolerance.strict && !heard.ended {
             heard.ended = true;
             end();
         }
@@ -327,7 +362,7 @@ impl Tool {
             return Ok(());
         }
         let status = if said.ended { "ended at its first error".to_owned() } else { status.to_string() };
-        Err(Error::Tool { tool: self.name, status, said: said.last })
+        Err(Error::Tool { tool: self.name, status, said: said.first })
     }
 
     /// Ends it. Blocks until it is gone.
@@ -345,9 +380,9 @@ mod tests {
     #[test]
     fn complaints_are_kept_without_the_rows_they_quote() {
         let stream = b"pg_restore: while PROCESSING TOC:\npg_restore: error: COPY failed for table \"users\": ERROR:  duplicate key\nDETAIL:  Key (email)=(ana@acme.example) already exists.\nCONTEXT:  COPY users, line 1: \"ana\"\n";
-        let said = listen("pg_restore", &stream[..], &[], || panic!("it ends by itself"));
-        assert!(said.last.starts_with("error: COPY failed"), "{said:?}");
-        assert!(!said.last.contains("ana@"), "{said:?}");
+        let said = listen("pg_restore", &stream[..], Tolerance::default(), || panic!("it ends by itself"));
+        assert!(said.first.starts_with("error: COPY failed"), "{said:?}");
+        assert!(!said.first.contains("ana@"), "{said:?}");
     }
 
     #[test]
@@ -356,7 +391,7 @@ mod tests {
             let stream = format!(
                 "pg_dump: error: Dumping the contents of table \"t\" failed: PQgetResult() failed.\npg_dump: detail: Error message from server: {detail}\n"
             );
-            super::super::passes(&listen("pg_dump", stream.as_bytes(), &[], || ()).last)
+            super::super::passes(&listen("pg_dump", stream.as_bytes(), Tolerance::default(), || ()).first)
         };
         assert!(passing("FATAL:  terminating connection due to administrator command"));
         assert!(passing("server closed the connection unexpectedly"));
@@ -370,7 +405,7 @@ mod tests {
 
     fn heard(stream: &str) -> (Said, bool) {
         let ended = std::cell::Cell::new(false);
-        let said = listen("pg_restore", stream.as_bytes(), unknown_settings(16), || ended.set(true));
+        let said = listen("pg_restore", stream.as_bytes(), Tolerance { unknown: unknown_settings(16), strict: true }, || ended.set(true));
         (said, ended.get())
     }
 
@@ -387,7 +422,7 @@ mod tests {
         ] {
             let (said, ended) = heard(&stream);
             assert!(ended && !said.is_harmless(), "{stream}: {said:?}");
-            assert!(stream.starts_with(REFUSED) || said.last.contains("relation"), "{said:?}");
+            assert!(stream.starts_with(REFUSED) || said.first.contains("relation"), "{said:?}");
         }
         for stream in [String::new(), REFUSED.to_owned(), format!("{REFUSED}{}", ignored(2)), ignored(1)] {
             let (said, ended) = heard(&stream);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Error, backup, fingerprint,
+    Error, backup, fill,
     plan::Mover,
     postgres::{self, Pipe, Tool},
     progress::Progress,
@@ -11,16 +11,9 @@ use super::{
 };
 use crate::{
     api::VerifyMode,
-    backup::manifest::{self, Fingerprint, Manifest, Plain, VERIFICATION, Verification},
-    clock,
-    database::MoverLogin,
-    store,
+    backup::manifest::{self, Manifest, Plain, VERIFICATION, Verification},
+    clock, store,
 };
-
-/// Restoring keeps neither owners nor rights: everything belongs to the role that restores, and the rights are made
-/// anew with the database. What needs a superuser is left out.
-pub(super) const RESTORE: [&str; 7] =
-    ["--exit-on-error", "--no-owner", "--no-privileges", "--no-publications", "--no-subscriptions", "--no-tablespaces", "--no-password"];
 
 /// Proves the backup, or finds it proven. Returns the verification as it is stored.
 pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
@@ -42,20 +35,27 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
     secrets(mover, &manifest).await?;
     let progress = Arc::new(Progress::default());
     let begun = std::time::Instant::now();
-    let fingerprint = match mover.plan.verify {
+    let filled = match mover.plan.verify {
         VerifyMode::Read => {
             let tools = postgres::tools(&mover.postgresql, major(&manifest))?;
             let tool = postgres::start(&tools, "pg_restore", &["--file=/dev/null"], None, &Pipe::In)?;
-            progress.during("read back", feed(mover, &manifest, tool, &progress)).await?;
+            progress.during("read back", feed(mover, &manifest, tool, &progress, Until::End)).await?;
             None
         }
         VerifyMode::Restore => {
             let login = mover.target.as_ref().ok_or(Error::Plan { file: super::plan::TARGET, why: "it is missing".into() })?;
-            Some(fill(mover, &manifest, login, &progress).await?)
+            Some(fill::fill(mover, &manifest, login, None, &progress).await?)
         }
     };
-    let facts =
-        Verification { manifest_sha256, mode: mover.plan.verify, plain: manifest.plain.clone(), fingerprint, verified_at: clock::now() };
+    let (fingerprint, restored) = filled.map(|filled| (filled.fingerprint, filled.restored)).unzip();
+    let facts = Verification {
+        manifest_sha256,
+        mode: mover.plan.verify,
+        plain: manifest.plain.clone(),
+        fingerprint,
+        restored,
+        verified_at: clock::now(),
+    };
     tracing::info!(seconds = begun.elapsed().as_secs_f64(), mode = ?mover.plan.verify, "proven");
     let bytes = manifest::seal(facts, &mover.signing)?;
     bucket.write_once(&mover.key(VERIFICATION), bytes.clone()).await?;
@@ -77,33 +77,30 @@ async fn secrets(mover: &Mover, manifest: &Manifest) -> Result<(), Error> {
     Ok(())
 }
 
-/// Restores into an empty database and compares it with the manifest.
-pub(super) async fn fill(mover: &Mover, manifest: &Manifest, login: &MoverLogin, progress: &Arc<Progress>) -> Result<Fingerprint, Error> {
-    let mut session = postgres::connect(login).await?;
-    let (_, major, _) = postgres::who(&mut session).await?;
-    let before = fingerprint::take(&mut session).await?;
-    if before.relations > 0 || before.sequences > 0 {
-        return Err(Error::OtherDatabase(format!("{} is not empty: it has {} tables", login.database, before.relations)));
-    }
-    let tools = postgres::tools(&mover.postgresql, major)?;
-    let mut arguments = RESTORE.to_vec();
-    arguments.push("--dbname=service=mover");
-    let tool = postgres::start_restore(&tools, &arguments, (login, &mover.run), major)?;
-    progress.during("restore", feed(mover, manifest, tool, progress)).await?;
-    let restored = fingerprint::take(&mut session).await?;
-    backup::compare(manifest, &restored, major)?;
-    Ok(restored)
+/// How much of a dump a tool is fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// All of it, whether the tool reads on or not: both checksums are compared.
+    End,
+    /// As much as the tool reads: for one that needs only the definitions at the head.
+    Satisfied,
 }
 
-/// Downloads the dump, decrypts and decompresses it, and feeds it to a tool. Compares both checksums.
-async fn feed(mover: &Mover, manifest: &Manifest, mut tool: Tool, progress: &Arc<Progress>) -> Result<Plain, Error> {
+/// Downloads the dump, decrypts and decompresses it, and feeds it to a tool.
+pub(super) async fn feed(
+    mover: &Mover,
+    manifest: &Manifest,
+    mut tool: Tool,
+    progress: &Arc<Progress>,
+    until: Until,
+) -> Result<Plain, Error> {
     let Some(input) = tool.child.stdin.take() else {
         tool.kill();
         return Err(Error::Stream(std::io::Error::other("pg_restore has no input")));
     };
     let (sender, chunks) = stream::channel();
     let (identity, counted) = (mover.identity.clone(), Arc::clone(progress));
-    let opening = tokio::task::spawn_blocking(move || stream::unseal(chunks, &identity, input, &counted));
+    let opening = tokio::task::spawn_blocking(move || stream::unseal(chunks, &identity, input, &counted, until));
     let arrived = async {
         let mut sum = stream::Summed::default();
         let mut download = mover.store.store.get(&mover.key(&manifest.dump.name)).await?;
@@ -123,6 +120,10 @@ async fn feed(mover: &Mover, manifest: &Manifest, mut tool: Tool, progress: &Arc
     // The bytes come first: damaged ones make every tool complain, and it is not the tool's fault.
     let arrived = arrived?;
     let plain = opened?;
+    if until == Until::Satisfied {
+        ended?;
+        return Ok(plain);
+    }
     if arrived.size != manifest.dump.size || arrived.sha256 != manifest.dump.sha256 {
         return Err(Error::Unequal(format!("{} is not what was stored", manifest.dump.name)));
     }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 use tokio::sync::mpsc;
 
-use super::{Error, progress::Progress};
+use super::{Error, progress::Progress, prove::Until};
 use crate::backup::manifest::Plain;
 
 /// What one step hands to the next.
@@ -59,12 +59,14 @@ pub(super) fn seal(
 
 /// Reads what [`seal`] made and hands the dump to `consumer`. Blocks; run it on a thread of its own.
 ///
-/// A consumer that stops listening does not stop the reading: every byte is decrypted and summed all the same.
+/// A consumer that stops listening stops the reading only if nobody wants to know whether the rest is whole; otherwise
+/// every byte is decrypted and summed all the same.
 pub(super) fn unseal(
     chunks: mpsc::Receiver<Bytes>,
     identity: &x25519::Identity,
     mut consumer: impl Write,
     progress: &Arc<Progress>,
+    until: Until,
 ) -> Result<Plain, Error> {
     let source = Arrived { chunks, current: Bytes::new() };
     let decryptor = age::Decryptor::new_buffered(io::BufReader::with_capacity(64 << 10, source))
@@ -90,6 +92,9 @@ pub(super) fn unseal(
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
                 Err(error) => return Err(Error::Stream(error)),
             };
+            if !listening && until == Until::Satisfied {
+                break;
+            }
         }
     }
     drop(consumer);
@@ -196,7 +201,7 @@ mod tests {
                     }
                 }
             });
-            unseal(receiver, identity, &mut plain, &Arc::default())
+            unseal(receiver, identity, &mut plain, &Arc::default(), Until::End)
         })?;
         Ok((plain, sum))
     }

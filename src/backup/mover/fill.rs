@@ -1,0 +1,372 @@
+//! Filling an empty database from a dump: the same when a backup is proven and when an account comes back.
+//!
+//! The plain way is one `pg_restore`. Some databases cannot be restored by it although nothing is wrong with them:
+//!
+//! - A function that relies on its owner's search path is called while rows are loaded (a check, a domain, a generated
+//!   column) or afterwards (an index), and `pg_restore` empties the path. From version 17 on the server itself does so
+//!   while it makes an index, so that another path of the session would not help.
+//! - A check reads another table, which is loaded later.
+//! - Rows break a constraint of their own: a parent is gone, an old row does not meet a check, a key is there twice.
+//!
+//! Where the plain way fails, the second one is gone, from an empty database again:
+//!
+//! 1. `--section=pre-data`, from the head of the dump;
+//! 2. every function of the tenant that names no search path is given the tenant's own, and every check is taken away;
+//! 3. `--section=data`, and then what was dumped apart from it;
+//! 4. the checks are made again as the source printed them, NOT VALID, and then validated;
+//! 5. `--section=post-data`; keys, foreign keys and indexes that failed are tried once more, one by one;
+//! 6. the functions are as they were.
+//!
+//! Only what the rows themselves do not let be made again is left out or stays NOT VALID, and it is named; any other
+//! difference is an error.
+
+use std::{io::Read as _, path::PathBuf, sync::Arc};
+
+use sqlx::PgConnection;
+
+use super::{
+    Error, catalog,
+    catalog::{Definition, Kind, own},
+    clear, compare,
+    compare::shorten,
+    contents,
+    fingerprint::{self, Contents, Origin},
+    plan::Mover,
+    postgres::{self, EXIT_ON_ERROR, Pipe, composed, ident},
+    progress::Progress,
+    prove::{self, Until},
+    views,
+};
+use crate::{
+    backup::manifest::{Fingerprint, LeftOut, Manifest, Remains, Restored, Way},
+    database::MoverLogin,
+    store,
+};
+
+/// Restoring keeps neither owners nor rights: everything belongs to the role that restores, and the rights are made
+/// anew with the database. What needs a superuser is left out.
+const RESTORE: [&str; 7] = [
+    "--no-owner",
+    "--no-privileges",
+    "--no-publications",
+    "--no-subscriptions",
+    "--no-tablespaces",
+    "--no-password",
+    "--dbname=service=mover",
+];
+
+/// What a filled database holds.
+pub(super) struct Filled {
+    /// Its contents.
+    pub fingerprint: Fingerprint,
+    /// How it came to them.
+    pub restored: Restored,
+}
+
+/// One filling of one database.
+struct Filling<'f> {
+    mover: &'f Mover,
+    manifest: &'f Manifest,
+    login: &'f MoverLogin,
+    tools: PathBuf,
+    /// The server's major version.
+    server: u32,
+    /// The file with the entries of the dump that are restored.
+    list: PathBuf,
+    source: Option<Contents>,
+    progress: &'f Arc<Progress>,
+}
+
+/// Restores into an empty database and compares it with its source. `known` is the way that is known to work.
+///
+/// # Errors
+/// [`Error::OtherDatabase`] if it is not empty; [`Error::Differs`]; why neither way works.
+pub(super) async fn fill(
+    mover: &Mover,
+    manifest: &Manifest,
+    login: &MoverLogin,
+    known: Option<Way>,
+    progress: &Arc<Progress>,
+) -> Result<Filled, Error> {
+    let mut session = postgres::connect(login).await?;
+    let (_, major, _) = postgres::who(&mut session).await?;
+    clear::begin(&mut session, &login.database).await?;
+    let source = contents::read(mover, manifest).await?;
+    let tools = postgres::tools(&mover.postgresql, major)?;
+    let list = std::env::temp_dir().join(format!("{}.list", login.database));
+    let filling = Filling { mover, manifest, login, tools, server: major, list, source, progress };
+    filling.choose_entries().await?;
+    let filled = filling.run(&mut session, known).await;
+    let _ = std::fs::remove_file(&filling.list);
+    let filled = filled?;
+    clear::end(&mut session).await?;
+    Ok(filled)
+}
+
+impl Filling<'_> {
+    async fn run(&self, session: &mut PgConnection, known: Option<Way>) -> Result<Filled, Error> {
+        let mut way = known.unwrap_or_default();
+        let mut left_out = Vec::new();
+        let mut given = Vec::new();
+        if way == Way::Plain
+            && let Err(cause) = self.plain().await
+        {
+            let (Error::Tool { .. }, Some(_)) = (&cause, &self.source) else { return Err(cause) };
+            tracing::warn!(cause = store::chain(&cause), "the plain way of restoring fails; going the second way, in sections");
+            clear::begin(session, &self.login.database).await?;
+            way = Way::Sections;
+            (left_out, given) = self.sections(session, Some(&cause)).await?;
+        } else if way == Way::Sections {
+            (left_out, given) = self.sections(session, None).await?;
+        }
+        if let Some(source) = &self.source {
+            let mut empty = views::fill(session, source).await?;
+            if !empty.is_empty() && given.is_empty() {
+                // Perhaps a function of theirs relies on the tenant's search path.
+                given = give_paths(session, source).await?;
+                empty = views::fill(session, source).await?;
+            }
+            left_out.append(&mut empty);
+        }
+        take_paths(session, &given).await?;
+        let mut copy = fingerprint::take(session, Origin::Copy).await?;
+        copy.definitions.retain(|d| d.kind != Kind::Schema || d.name != clear::MARK);
+        let fingerprint = copy.fingerprint();
+        if let Some(source) = &self.source {
+            let stood_still = self.manifest.fingerprint.sequence_state.is_some();
+            left_out.append(&mut compare::compare(session, source, &copy, stood_still, &left_out.clone()).await?);
+        }
+        match self.manifest.fingerprint.differs(&fingerprint).filter(|_| self.source.is_some()) {
+            None => Ok(Filled { fingerprint, restored: Restored::new(way, left_out) }),
+            Some(why) => Err(Error::Unequal(why)),
+        }
+    }
+
+    /// Lists what is in the dump and writes down what of it is restored.
+    ///
+    /// Materialized views are filled afterwards, within a bound. Extensions were made by the operator, whose they are,
+    /// and so is their schema.
+    async fn choose_entries(&self) -> Result<(), Error> {
+        let mut tool = postgres::start(&self.tools, "pg_restore", &["--list"], None, &Pipe::Both)?;
+        let output = tool.child.stdout.take();
+        let listed = tokio::task::spawn_blocking(move || {
+            let mut text = Vec::new();
+            output.map_or(Ok(0), |mut output| output.read_to_end(&mut text)).map(|_| text)
+        });
+        prove::feed(self.mover, self.manifest, tool, self.progress, Until::Satisfied).await?;
+        let text = listed.await.map_err(|e| Error::Stream(std::io::Error::other(e)))?.map_err(Error::Stream)?;
+        let text = String::from_utf8_lossy(&text);
+        let kept: String = text.lines().filter(|line| is_restored(line)).flat_map(|line| [line, "\n"]).collect();
+        std::fs::write(&self.list, kept).map_err(Error::Stream)
+    }
+
+    async fn restore(&self, more: &[&str], step: &'static str, until: Until) -> Result<(), Error> {
+        let list = format!("--use-list={}", self.list.display());
+        let arguments: Vec<&str> = RESTORE.iter().copied().chain([list.as_str()]).chain(more.iter().copied()).collect();
+        let tool = postgres::start_restore(&self.tools, &arguments, (self.login, &self.mover.run), self.server)?;
+        self.progress.during(step, prove::feed(self.mover, self.manifest, tool, self.progress, until)).await.map(drop)
+    }
+
+    async fn plain(&self) -> Result<(), Error> {
+        self.restore(&[EXIT_ON_ERROR], "restore", Until::End).await
+    }
+
+    /// The second way. Returns what could not be made again, and the functions that were given a search path.
+    async fn sections(&self, session: &mut PgConnection, cause: Option<&Error>) -> Result<(Vec<LeftOut>, Vec<String>), Error> {
+        let Some(source) = &self.source else { return Err(Error::NoManifest) };
+        self.restore(&[EXIT_ON_ERROR, "--section=pre-data"], "restore definitions", Until::Satisfied).await?;
+        let given = give_paths(session, source).await?;
+        let checks = take_checks(session).await?;
+        self.restore(&[EXIT_ON_ERROR, "--section=data"], "restore rows", Until::End).await?;
+        let mut left_out = put_checks_back(session, source, &checks).await?;
+        // What fails here is looked at one by one below.
+        if let Err(error) = self.restore(&["--section=post-data"], "restore indexes and constraints", Until::Satisfied).await {
+            let Error::Tool { .. } = &error else { return Err(error) };
+            tracing::warn!(error = store::chain(&error), "not everything could be made after the rows");
+        }
+        left_out.append(&mut make_missing(session, source, cause).await?);
+        Ok((left_out, given))
+    }
+}
+
+/// Whether an entry of a dump's list is restored. Lines look like `3370; 2606 16400 FK CONSTRAINT app child name owner`.
+fn is_restored(line: &str) -> bool {
+    let what = line.split_once("; ").map_or("", |(_, rest)| rest).splitn(3, ' ').nth(2).unwrap_or_default();
+    let ours = format!("- {} ", catalog::EXTENSIONS);
+    !(what.starts_with("MATERIALIZED VIEW DATA ")
+        || what.starts_with("COMMENT - EXTENSION ")
+        || what.strip_prefix("SCHEMA ").is_some_and(|rest| rest.starts_with(&ours))
+        || what.starts_with(&format!("COMMENT - SCHEMA {} ", catalog::EXTENSIONS)))
+}
+
+fn failed(step: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |source| Error::Database { step, source }
+}
+
+/// The tenant's search path: `app`, its other schemas, and the extensions'.
+fn search_path(source: &Contents) -> String {
+    let mut schemas: Vec<&str> = source.definitions.iter().filter(|d| d.kind == Kind::Schema).map(|d| d.name.as_str()).collect();
+    schemas.sort_by_key(|name| (*name != "app", *name));
+    schemas.push("public");
+    let extensions = ident(catalog::EXTENSIONS);
+    schemas.push(&extensions);
+    schemas.join(", ")
+}
+
+const PATHLESS: &str = concat!(
+    "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.prokind IN ('f', 'p') ",
+    "AND l.lanname NOT IN ('internal', 'c') AND NOT EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s LIKE 'search\\_path=%') ",
+    "AND pg_has_role(p.proowner, 'USAGE') AND ",
+    own!("pg_proc", "p.oid", "p.pronamespace")
+);
+
+/// Gives every function without a search path of its own the tenant's. Returns them.
+async fn give_paths(session: &mut PgConnection, source: &Contents) -> Result<Vec<String>, Error> {
+    let step = "give functions the tenant's search path";
+    let functions: Vec<String> = sqlx::query_scalar(PATHLESS).fetch_all(&mut *session).await.map_err(failed(step))?;
+    let path = search_path(source);
+    for function in &functions {
+        postgres::execute(session, step, &format!("ALTER ROUTINE {function} SET search_path = {path}")).await?;
+    }
+    Ok(functions)
+}
+
+async fn take_paths(session: &mut PgConnection, functions: &[String]) -> Result<(), Error> {
+    for function in functions {
+        postgres::execute(session, "make functions as they were", &format!("ALTER ROUTINE {function} RESET search_path")).await?;
+    }
+    Ok(())
+}
+
+/// Checks of tables and domains that are nobody's heritage: with a parent's, its heirs' go too.
+const CHECKS: &str = concat!(
+    "SELECT CASE WHEN k.contypid = 0 THEN format('ALTER TABLE %s DROP CONSTRAINT %I', k.conrelid::regclass, k.conname) ",
+    "ELSE format('ALTER DOMAIN %s DROP CONSTRAINT %I', k.contypid::regtype, k.conname) END, k.contypid <> 0, ",
+    "CASE WHEN k.contypid = 0 THEN format('%s %I', k.conrelid::regclass, k.conname) ELSE format('%s %I', k.contypid::regtype, k.conname) END ",
+    "FROM pg_constraint k WHERE k.contype = 'c' AND k.coninhcount = 0 AND ",
+    own!("pg_constraint", "k.oid", "k.connamespace"),
+    " ORDER BY 3"
+);
+
+/// Takes every check away. Returns them in the order in which they have to be put back: parents before their heirs.
+async fn take_checks(session: &mut PgConnection) -> Result<Vec<(Kind, String)>, Error> {
+    let step = "take checks away";
+    let mut gone = Vec::new();
+    loop {
+        let found: Vec<(String, bool, String)> = sqlx::query_as(CHECKS).fetch_all(&mut *session).await.map_err(failed(step))?;
+        if found.is_empty() {
+            return Ok(gone);
+        }
+        for (drop, domain, name) in found {
+            postgres::execute(session, step, &drop).await?;
+            gone.push((if domain { Kind::DomainCheck } else { Kind::Check }, name));
+        }
+    }
+}
+
+/// Puts checks back as the source printed them, and validates those that were valid. Returns those that stay NOT VALID
+/// because of the rows.
+async fn put_checks_back(session: &mut PgConnection, source: &Contents, checks: &[(Kind, String)]) -> Result<Vec<LeftOut>, Error> {
+    let find = |kind: Kind, name: &str| source.definitions.iter().find(|d| d.kind == kind && d.name == name);
+    for (kind, name) in checks {
+        let Some(make) = find(*kind, name).and_then(|d| d.make.as_ref()) else { continue };
+        let not_valid = if make.ends_with(" NOT VALID") || make.ends_with(" NOT ENFORCED") { "" } else { " NOT VALID" };
+        postgres::execute(session, "put a check back", &format!("{make}{not_valid}")).await?;
+    }
+    let mut left_out = Vec::new();
+    for kind in [Kind::Check, Kind::DomainCheck] {
+        for copy in catalog::read_only(session, kind).await? {
+            let was_valid = |d: &Definition| d.attributes.starts_with('t');
+            let Some(one) = find(kind, &copy.name).filter(|d| was_valid(d)) else { continue };
+            // The validation of a parent may have validated it already.
+            let (on, constraint) = (&one.on, one.name.strip_prefix(&one.on).unwrap_or_default());
+            let what = if kind == Kind::Check { "TABLE" } else { "DOMAIN" };
+            if let Err(why) = attempt(session, &format!("ALTER {what} {on} VALIDATE CONSTRAINT{constraint}")).await? {
+                left_out.push(LeftOut { what: one.title(), remains: Remains::NotValid, why: shorten(&why.message) });
+            }
+        }
+    }
+    Ok(left_out)
+}
+
+/// Why the server refused a statement.
+struct Refusal {
+    code: String,
+    message: String,
+}
+
+impl Refusal {
+    /// Whether the rows, or an expression over them, are the reason, and trying again later would not help: classes of
+    /// SQLSTATE of data, integrity, and what functions raise, and references to a key that was left out before.
+    fn is_of_the_rows(&self) -> bool {
+        ["21", "22", "23", "2F", "38", "39", "P0"].iter().any(|class| self.code.starts_with(class))
+            || ["42830", "42704", "42P01", "42883"].contains(&self.code.as_str())
+            // An index row that is too large for its kind of index.
+            || self.code == "54000"
+    }
+}
+
+/// Sends a statement that the server may refuse.
+async fn attempt(session: &mut PgConnection, sql: &str) -> Result<Result<(), Refusal>, Error> {
+    match sqlx::raw_sql(composed(sql.to_owned())).execute(session).await {
+        Ok(_) => Ok(Ok(())),
+        Err(sqlx::Error::Database(why)) => {
+            Ok(Err(Refusal { code: why.code().unwrap_or_default().into_owned(), message: why.message().to_owned() }))
+        }
+        Err(source) => Err(Error::Database { step: "make what is missing", source }),
+    }
+}
+
+/// Makes keys, indexes, foreign keys and policies that are missing after the rows. Returns those that the rows forbid.
+async fn make_missing(session: &mut PgConnection, source: &Contents, cause: Option<&Error>) -> Result<Vec<LeftOut>, Error> {
+    let mut left_out: Vec<LeftOut> = Vec::new();
+    let foreign = |d: &Definition| d.make.as_ref().is_some_and(|make| make.contains(" FOREIGN KEY "));
+    let rounds: [(Kind, bool); 4] = [(Kind::Constraint, false), (Kind::Index, false), (Kind::Constraint, true), (Kind::Policy, false)];
+    for (kind, of_foreign_keys) in rounds {
+        let copy = catalog::read_only(session, kind).await?;
+        let there = |d: &Definition| copy.binary_search_by(|c| c.name.as_bytes().cmp(d.name.as_bytes())).is_ok();
+        let missing = source.definitions.iter().filter(|d| d.kind == kind && foreign(d) == of_foreign_keys && !there(d));
+        for one in missing {
+            if kind == Kind::Index && is_of_constraint(one, &left_out) {
+                continue;
+            }
+            let Some(make) = &one.make else { continue };
+            let Err(why) = attempt(session, make).await? else { continue };
+            let why_text = shorten(&why.message);
+            if !why.is_of_the_rows() {
+                tracing::warn!(what = one.title(), code = why.code, why = why_text, "could not be made again");
+                return Err(Error::NotMade { what: one.title(), why: why_text, first: cause.map(|e| store::chain(e)).unwrap_or_default() });
+            }
+            let not_valid = format!("{make} NOT VALID");
+            let remains = match of_foreign_keys && attempt(session, &not_valid).await?.is_ok() {
+                true => Remains::NotValid,
+                false => Remains::Missing,
+            };
+            tracing::warn!(what = one.title(), code = why.code, why = why_text, ?remains, "the rows do not let it be made again");
+            left_out.push(LeftOut { what: one.title(), remains, why: why_text });
+        }
+    }
+    Ok(left_out)
+}
+
+/// Whether an index belongs to a key that was left out: they have one name.
+fn is_of_constraint(index: &Definition, left_out: &[LeftOut]) -> bool {
+    let name = index.name.rsplit('.').next().unwrap_or_default();
+    left_out.iter().any(|l| l.what == format!("{} {} {name}", Kind::Constraint.words(), index.on))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_operator_makes_itself_is_not_restored() {
+        assert!(is_restored("3; 3079 16385 EXTENSION - pg_trgm "), "it is there, and says so");
+        assert!(!is_restored("3456; 0 0 COMMENT - EXTENSION pg_trgm "));
+        assert!(!is_restored("7; 2615 16400 SCHEMA - ext postgres"));
+        assert!(is_restored("6; 2615 16400 SCHEMA - app t_own"));
+        assert!(!is_restored("3500; 0 16500 MATERIALIZED VIEW DATA app counts t_own"));
+        assert!(is_restored("218; 1259 16500 MATERIALIZED VIEW app counts t_own"));
+        assert!(is_restored("3370; 2606 16400 FK CONSTRAINT app child child_parent_fkey t_own"));
+    }
+}

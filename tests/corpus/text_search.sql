@@ -1,0 +1,10 @@
+CREATE TEXT SEARCH DICTIONARY english_plain (TEMPLATE = simple, STOPWORDS = english, ACCEPT = false);
+CREATE TEXT SEARCH DICTIONARY stem (TEMPLATE = snowball, LANGUAGE = 'german');
+CREATE TEXT SEARCH CONFIGURATION desk (COPY = simple);
+ALTER TEXT SEARCH CONFIGURATION desk ALTER MAPPING FOR asciiword, word WITH english_plain, stem, simple;
+ALTER TEXT SEARCH CONFIGURATION desk DROP MAPPING FOR url;
+COMMENT ON TEXT SEARCH CONFIGURATION desk IS 'of the desk';
+CREATE TABLE articles (body text, words tsvector GENERATED ALWAYS AS (to_tsvector('desk', body)) STORED);
+INSERT INTO articles SELECT 'the printers of office ' || n || ' https://example.org/' || n FROM generate_series(1, 20) n;
+CREATE INDEX articles_words ON articles USING gin (words);
+CREATE INDEX articles_text ON articles USING gist (to_tsvector('desk', body));
