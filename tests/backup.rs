@@ -14,6 +14,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test")]
 
+#[allow(dead_code, reason = "another test has more need of it")]
 #[path = "backup/rig.rs"]
 mod rig;
 

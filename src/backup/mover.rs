@@ -14,6 +14,7 @@
 //! 5. The dump is downloaded again, decrypted, decompressed, and restored or decoded; checksums and contents are
 //!    compared, and the verification is written, once.
 
+mod apart;
 mod backup;
 pub mod catalog;
 mod clear;
@@ -31,6 +32,7 @@ mod views;
 
 use std::path::PathBuf;
 
+use super::manifest;
 use crate::store;
 
 /// The arguments of `helpdesk-operator mover`. None of them is a secret; secrets are files in the plan's folder.
@@ -104,6 +106,16 @@ pub enum Error {
         #[source]
         source: sqlx::Error,
     },
+    /// A row that nothing can write.
+    #[error("failed to dump a row of {name}: it has {bytes} bytes in {columns}, and no copy of more than 1 GiB can be made; shorten it")]
+    TooLong {
+        /// The table.
+        name: String,
+        /// Its long columns.
+        columns: String,
+        /// The row's bytes.
+        bytes: i64,
+    },
     /// The login leads to another database than the one that is to be backed up or filled.
     #[error("failed to recognise the database: {0}")]
     OtherDatabase(String),
@@ -160,7 +172,7 @@ pub enum Error {
     },
     /// A report that is not this backup's.
     #[error(transparent)]
-    Report(#[from] super::manifest::Error),
+    Report(#[from] manifest::Error),
     /// The key.
     #[error("failed to use the backup's key: {0}")]
     Key(&'static str),
@@ -218,14 +230,15 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let _ = tracing_subscriber::fmt().json().with_writer(std::io::stderr).try_init();
     let mover = plan::Mover::read(&args)?;
     tracing::info!(task = args.task.name(), backup = mover.plan.backup, folder = mover.plan.folder, "mover started");
+    // Each is a large future, and belongs on no stack.
     let report = match args.task {
-        Task::Backup => backup::run(&mover).await,
-        Task::Verify => prove::run(&mover).await,
-        Task::Restore => restore::run(&mover).await,
+        Task::Backup => Box::pin(backup::run(&mover)).await,
+        Task::Verify => Box::pin(prove::run(&mover)).await,
+        Task::Restore => Box::pin(restore::run(&mover)).await,
     };
     match report {
         Ok(report) => {
-            let checksum = super::manifest::sha256(&report);
+            let checksum = manifest::sha256(&report);
             tracing::info!(report = checksum, "mover finished");
             // Only a convenience: the report in the bucket is what counts.
             if let Err(error) = std::fs::write(&args.termination_log, &checksum) {
@@ -238,6 +251,18 @@ pub async fn run(args: Args) -> Result<(), Error> {
             Err(error)
         }
     }
+}
+
+/// Compares what is in the target database with the backup once more, without restoring: for whoever doubts a copy.
+/// Makes and removes a schema of its own there; its role needs the right to make one.
+///
+/// # Errors
+/// [`Error::Differs`] or [`Error::Unequal`] if it is not what was backed up; whatever could not be read.
+pub async fn compare_again(args: &Args) -> Result<manifest::Restored, Error> {
+    let mover = plan::Mover::read(args)?;
+    let (facts, sha256) = backup::believed(&mover).await?;
+    let login = mover.target.as_ref().ok_or(Error::Plan { file: plan::TARGET, why: "it is missing".into() })?;
+    Box::pin(fill::compare_again(&mover, (&facts, &sha256), login)).await
 }
 
 #[cfg(test)]

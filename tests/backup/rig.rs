@@ -357,6 +357,11 @@ impl Desk {
         Args { task, plan: folder, run, postgresql: var("HELPDESK_TEST_POSTGRESQL").into(), termination_log: self.folder.join("log") }
     }
 
+    /// What a mover is started with to look at that database.
+    pub fn arguments(&self, target: &MoverLogin) -> Args {
+        self.write(&target.database, &self.plan, target, Task::Verify)
+    }
+
     pub async fn run(&self, task: Task) -> Result<(), mover::Error> {
         mover::run(self.write("plan", &self.plan, &self.scratch, task)).await
     }

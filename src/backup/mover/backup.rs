@@ -5,8 +5,8 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 
 use super::{
-    Error,
-    catalog::Kind,
+    Error, apart,
+    catalog::{Definition, Kind},
     contents,
     fingerprint::{self, Origin, Position},
     plan::Mover,
@@ -20,9 +20,12 @@ use crate::{
         manifest::{self, DUMP, MANIFEST, Manifest, Object, Plain, SECRETS},
     },
     clock,
-    database::MoverLogin,
+    database::{self, MoverLogin, extensions},
     store::{self, Stored},
 };
+
+/// The longest value of a setting that is carried, in bytes.
+const LONGEST_SETTING: usize = 300;
 
 /// Takes the backup, or finds it taken, and proves it. Returns the verification as it is stored.
 pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
@@ -32,7 +35,7 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
     } else {
         take(mover).await?;
     }
-    prove::run(mover).await
+    Box::pin(prove::run(mover)).await
 }
 
 async fn take(mover: &Mover) -> Result<(), Error> {
@@ -43,6 +46,23 @@ async fn take(mover: &Mover) -> Result<(), Error> {
         tracing::info!(aborted, "aborted the uploads of dead attempts");
     }
     let mut session = postgres::connect(login).await?;
+    let mut apart = apart::find(&mut session).await?;
+    loop {
+        let Err(error) = Box::pin(take_once(mover, login, &apart)).await else { return Ok(()) };
+        let blamed = match &error {
+            Error::Tool { said, .. } => apart::blamed(&mut session, said).await?,
+            _ => None,
+        };
+        let Some(table) = blamed.filter(|table| !apart.contains(table)) else { return Err(error) };
+        tracing::warn!(table, "pg_dump cannot write a row of a table: it is dumped apart, in binary");
+        apart.push(table);
+    }
+}
+
+/// Takes the backup, with some tables apart from the dump.
+async fn take_once(mover: &Mover, login: &MoverLogin, apart: &[String]) -> Result<(), Error> {
+    let plan = &mover.plan;
+    let mut session = postgres::connect(login).await?;
     let snapshot = postgres::snapshot(&mut session).await?;
     recognise(mover, &snapshot)?;
     let tools = postgres::tools(&mover.postgresql, snapshot.major)?;
@@ -51,16 +71,21 @@ async fn take(mover: &Mover) -> Result<(), Error> {
     let begun = std::time::Instant::now();
     let progress = Arc::new(Progress::default());
     let before = sequences_now(login).await?;
-    let dump = progress.during("dump", dump(mover, login, &tools, &snapshot, &name, &progress));
+    let dump = progress.during("dump", dump(mover, login, &tools, &snapshot, (&name, apart), &progress));
     let read = fingerprint::take(&mut session, Origin::Snapshot(login, &snapshot.name));
-    let ((stored, plain, sha256), mut contents) = both(dump, read).await?;
+    let (Sealed { stored, plain, sha256 }, mut contents) = both(dump, read).await?;
+    let mut rows = Vec::new();
+    for table in apart {
+        rows.push(apart::dump(mover, &mut session, table, &progress).await?);
+    }
     contents.sequences = sequences_now(login).await?;
     let mut fingerprint = contents.fingerprint();
     if before != contents.sequences {
         // Sequences belong to no snapshot: whether the dump holds the old or the new state cannot be told.
         fingerprint.sequence_state = None;
     }
-    let extensions = contents.definitions.iter().filter(|d| d.kind == Kind::Extension).map(|d| d.name.clone()).collect();
+    let made_by_operator = |d: &&Definition| d.kind == Kind::Extension && d.attributes == extensions::SCHEMA;
+    let extensions = contents.definitions.iter().filter(made_by_operator).map(|d| d.name.trim_matches('"').to_owned()).collect();
     let completed_at = clock::now();
     tracing::info!(seconds = begun.elapsed().as_secs_f64(), plain = plain.size, stored = stored.size, rows = fingerprint.rows, "dumped");
 
@@ -81,12 +106,23 @@ async fn take(mover: &Mover) -> Result<(), Error> {
         secrets,
         contents: Some(contents::write(mover, &contents).await?),
         plain,
+        apart: rows,
         fingerprint,
         extensions,
-        settings: Vec::new(),
+        settings: settings(&mut session).await?,
     };
-    bucket.write_once(&mover.key(MANIFEST), manifest::seal(facts, &mover.signing)?).await?;
+    mover.store.store.write_once(&mover.key(MANIFEST), manifest::seal(facts, &mover.signing)?).await?;
     Ok(())
+}
+
+/// The tenant's settings that go where its data goes.
+async fn settings(session: &mut PgConnection) -> Result<Vec<(String, String)>, Error> {
+    let failed = |source| Error::Database { step: "read the settings of the tenant's logins", source };
+    let lines: Vec<String> = sqlx::query_scalar(database::postgres::SETTINGS_OF_TENANT).fetch_all(session).await.map_err(failed)?;
+    let mut carried = database::settings::carried(lines.iter().map(String::as_str));
+    // Together they have to fit into a manifest.
+    carried.retain(|(_, value)| value.len() <= LONGEST_SETTING);
+    Ok(carried)
 }
 
 /// Runs two works at once; the first failure ends both.
@@ -111,59 +147,66 @@ fn recognise(mover: &Mover, snapshot: &Snapshot) -> Result<(), Error> {
     )))
 }
 
+/// What lies in the bucket, and what it was before compression.
+pub(super) struct Sealed {
+    pub stored: Stored,
+    pub plain: Plain,
+    pub sha256: String,
+}
+
 /// Streams the dump into the bucket. It becomes visible only when `pg_dump` said that it is whole.
 async fn dump(
     mover: &Mover,
     login: &MoverLogin,
     tools: &std::path::Path,
     snapshot: &Snapshot,
-    name: &str,
+    (name, apart): (&str, &[String]),
     progress: &Arc<Progress>,
-) -> Result<(Stored, Plain, String), Error> {
+) -> Result<Sealed, Error> {
     let option = format!("--snapshot={}", snapshot.name);
-    let arguments = ["--format=custom", "--compress=0", "--no-password", "--lock-wait-timeout=60s", option.as_str()];
+    let excluded: Vec<_> = apart.iter().map(|table| apart::exclude(table)).collect();
+    let mut arguments = vec!["--format=custom", "--compress=0", "--no-password", "--lock-wait-timeout=60s", option.as_str()];
+    arguments.extend(excluded.iter().map(String::as_str));
     let mut tool = postgres::start(tools, "pg_dump", &arguments, Some((login, &mover.run)), &Pipe::Out)?;
     let Some(output) = tool.child.stdout.take() else {
         tool.kill();
         return Err(Error::Stream(std::io::Error::other("pg_dump has no output")));
     };
-    let key = mover.key(name);
-    let mut upload = match mover.store.store.upload(&key).await {
-        Ok(upload) => upload,
-        Err(error) => {
-            tool.kill();
-            return Err(error.into());
-        }
-    };
+    // The end of a stream says nothing: only the tool's status says that it was the whole dump. A tool whose output
+    // nobody reads any more ends by itself.
+    let ended = async { tokio::task::spawn_blocking(move || tool.wait()).await.map_err(|e| Error::Stream(std::io::Error::other(e)))? };
+    upload(mover, name, output, progress, ended).await
+}
+
+/// Compresses and encrypts `input` into an object, which becomes visible only if `ended` says that it was all.
+pub(super) async fn upload(
+    mover: &Mover,
+    name: &str,
+    input: impl std::io::Read + Send + 'static,
+    progress: &Arc<Progress>,
+    ended: impl Future<Output = Result<(), Error>>,
+) -> Result<Sealed, Error> {
+    let mut upload = mover.store.store.upload(&mover.key(name)).await?;
     let (sender, mut chunks) = stream::channel();
     let (recipient, counted) = (mover.identity.to_public(), Arc::clone(progress));
-    let sealing = tokio::task::spawn_blocking(move || stream::seal(output, &recipient, sender, &counted));
+    let sealing = tokio::task::spawn_blocking(move || stream::seal(input, &recipient, sender, &counted));
     let mut sum = stream::Summed::default();
-    let mut sent = Ok(());
-    while let Some(chunk) = chunks.recv().await {
-        sum.add(&chunk);
-        sent = upload.write(&chunk).await;
-        if sent.is_err() {
-            break;
-        }
-    }
-    drop(chunks);
-    let whole = match sent {
-        Err(error) => {
-            tool.kill();
-            Err(Error::Store(error))
-        }
-        Ok(()) => {
-            let sealed = sealing.await.map_err(|e| Error::Stream(std::io::Error::other(e)))?;
-            // The end of a stream says nothing: only the tool's status says that it was the whole dump.
-            match tokio::task::spawn_blocking(move || tool.wait()).await.map_err(|e| Error::Stream(std::io::Error::other(e)))? {
-                Ok(()) => sealed,
-                Err(error) => Err(error),
+    let sent = async {
+        let mut sent = Ok(());
+        while let Some(chunk) = chunks.recv().await {
+            sum.add(&chunk);
+            sent = upload.write(&chunk).await;
+            if sent.is_err() {
+                break;
             }
         }
+        drop(chunks);
+        sent
     };
-    match whole {
-        Ok(plain) => Ok((upload.complete().await?, plain, sum.finish().sha256)),
+    let (sent, ended) = tokio::join!(sent, ended);
+    let sealed = sealing.await.map_err(|e| Error::Stream(std::io::Error::other(e)))?;
+    match sent.map_err(Error::Store).and(ended).and(sealed) {
+        Ok(plain) => Ok(Sealed { stored: upload.complete().await?, plain, sha256: sum.finish().sha256 }),
         Err(error) => {
             if let Err(left) = upload.abort().await {
                 tracing::warn!(error = store::chain(&left), "failed to abort the upload; the next attempt will");
@@ -191,7 +234,7 @@ async fn write_secrets(mover: &Mover, sealed: Vec<u8>) -> Result<Object, Error> 
     }
 }
 
-fn object(name: String, sha256: String, stored: Stored) -> Object {
+pub(super) fn object(name: String, sha256: String, stored: Stored) -> Object {
     Object { name, size: stored.size, sha256, etag: stored.etag, crc64nvme: stored.crc64nvme }
 }
 

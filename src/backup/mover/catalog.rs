@@ -138,7 +138,7 @@ impl Kind {
 }
 
 /// The schema that the operator keeps for extensions.
-pub(super) const EXTENSIONS: &str = "ext";
+pub(super) const EXTENSIONS: &str = crate::database::extensions::SCHEMA;
 
 /// What belongs to the tenant: neither the system nor an extension made it, and it is not in the schema that the
 /// operator keeps for extensions.
@@ -173,7 +173,8 @@ const QUERIES: [(Kind, &str); 38] = [
     // Without its version: a restore makes the server's own.
     (
         Kind::Extension,
-        "SELECT quote_ident(extname) AS name, '' AS attributes, NULL::text AS text, '' AS \"on\", NULL::text AS make FROM pg_extension",
+        "SELECT quote_ident(e.extname) AS name, quote_ident(n.nspname) AS attributes, NULL::text AS text, '' AS \"on\", NULL::text AS make \
+         FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace",
     ),
     (
         Kind::Type,
@@ -444,7 +445,7 @@ const QUERIES: [(Kind, &str); 38] = [
         Kind::StatisticsExpressions,
         concat!(
             "SELECT format('%I.%I', n.nspname, x.stxname) AS name, '' AS attributes, pg_get_expr(x.stxexprs, x.stxrelid) AS text, ",
-            "x.stxrelid::regclass::text AS \"on\", NULL::text AS make FROM pg_statistic_ext x JOIN pg_namespace n ON n.oid = x.stxnamespace ",
+            "x.stxrelid::regclass::text AS \"on\", pg_get_statisticsobjdef(x.oid) AS make FROM pg_statistic_ext x JOIN pg_namespace n ON n.oid = x.stxnamespace ",
             "WHERE x.stxexprs IS NOT NULL AND ",
             own!("pg_statistic_ext", "x.oid", "x.stxnamespace")
         ),

@@ -34,7 +34,7 @@ const RELATIONS: &str = concat!(
     "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 'c') ",
     "AND pg_has_role(c.relowner, 'USAGE') AND ",
     own!("pg_class", "c.oid", "c.relnamespace"),
-    " ORDER BY c.relispartition DESC, c.relkind <> 'm', c.relkind <> 'v', c.oid DESC"
+    " ORDER BY c.relkind IN ('S', 'c'), c.relispartition DESC, c.relkind <> 'm', c.relkind <> 'v', c.oid DESC"
 );
 
 const SCHEMAS: &str = concat!(
@@ -64,12 +64,17 @@ pub(super) async fn begin(session: &mut PgConnection, database: &str) -> Result<
     if is_marked(session).await? {
         empty(session).await?;
     } else if count(session).await? == 0 {
-        return postgres::execute(session, "mark the database", &format!("CREATE SCHEMA {}", ident(MARK))).await;
+        return mark(session).await;
     }
     match count(session).await? {
         0 => Ok(()),
         left => Err(Error::OtherDatabase(format!("{database} is not empty: it has {left} things that no restore left there"))),
     }
+}
+
+/// Marks the database.
+pub(super) async fn mark(session: &mut PgConnection) -> Result<(), Error> {
+    postgres::execute(session, "mark the database", &format!("CREATE SCHEMA {}", ident(MARK))).await
 }
 
 /// Takes the mark away: what is in the database now is complete.

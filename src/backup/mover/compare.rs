@@ -209,13 +209,9 @@ async fn prints_as(session: &mut PgConnection, one: &Definition, text: &str, pri
     postgres::execute(session, step, "ROLLBACK").await?;
     match answer {
         Ok(again) => Ok(match one.kind {
-            Kind::Check
-            | Kind::Default
-            | Kind::DomainDefault
-            | Kind::Generated
-            | Kind::IndexExpressions
-            | Kind::IndexPredicate
-            | Kind::StatisticsExpressions => again == format!("(ROW({printed}) IS NULL)"),
+            Kind::Check | Kind::Default | Kind::DomainDefault | Kind::Generated | Kind::IndexExpressions | Kind::IndexPredicate => {
+                again == format!("(ROW({printed}) IS NULL)")
+            }
             _ => again == printed,
         }),
         // The server does not understand it: it cannot be what the copy has.
@@ -239,7 +235,7 @@ async fn print(session: &mut PgConnection, one: &Definition, text: &str) -> Resu
             send(session, format!("CREATE TABLE {MARK}.{PROBE} ()")).await?;
             print_in_check(session, &format!("{MARK}.{PROBE}"), text).await
         }
-        Kind::Check | Kind::Generated | Kind::IndexExpressions | Kind::IndexPredicate | Kind::StatisticsExpressions => {
+        Kind::Check | Kind::Generated | Kind::IndexExpressions | Kind::IndexPredicate => {
             let view: bool = ask(session, "SELECT relkind = 'm' FROM pg_class WHERE oid = $1::regclass", on).await?;
             if !view {
                 return print_in_check(session, on, text).await;
@@ -265,6 +261,14 @@ async fn print(session: &mut PgConnection, one: &Definition, text: &str) -> Resu
         Kind::Function => {
             send(session, text.to_owned()).await?;
             ask(session, "SELECT pg_get_functiondef($1::regprocedure)", &one.name).await
+        }
+        // The server simplifies what it keeps of them, as in no constraint.
+        Kind::StatisticsExpressions => {
+            let make = one.make.as_deref().unwrap_or_default();
+            send(session, format!("DROP STATISTICS {}; {make}", one.name)).await?;
+            let query = "SELECT pg_get_expr(stxexprs, stxrelid) FROM pg_statistic_ext x JOIN pg_namespace n ON n.oid = x.stxnamespace \
+                 WHERE format('%I.%I', n.nspname, x.stxname) = $1";
+            ask(session, query, &one.name).await
         }
         Kind::Trigger => {
             // Its name is also its constraint's, if it is one, and cannot be there twice.

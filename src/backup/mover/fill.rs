@@ -25,7 +25,7 @@ use std::{io::Read as _, path::PathBuf, sync::Arc};
 use sqlx::PgConnection;
 
 use super::{
-    Error, catalog,
+    Error, apart, catalog,
     catalog::{Definition, Kind, own},
     clear, compare,
     compare::shorten,
@@ -96,16 +96,39 @@ pub(super) async fn fill(
     let list = std::env::temp_dir().join(format!("{}.list", login.database));
     let filling = Filling { mover, manifest, login, tools, server: major, list, source, progress };
     filling.choose_entries().await?;
-    let filled = filling.run(&mut session, known).await;
+    let filled = Box::pin(filling.run(&mut session, known)).await;
     let _ = std::fs::remove_file(&filling.list);
     let filled = filled?;
     clear::end(&mut session).await?;
     Ok(filled)
 }
 
+/// Compares a database with what it should hold, excusing what the proof excused.
+pub(super) async fn compare_again(mover: &Mover, (manifest, sha256): (&Manifest, &str), login: &MoverLogin) -> Result<Restored, Error> {
+    let restored = prove::known(mover, sha256).await?.and_then(|(proof, _)| proof.restored).unwrap_or_default();
+    let Some(source) = contents::read(mover, manifest).await? else { return Err(Error::NoManifest) };
+    let mut session = postgres::connect(login).await?;
+    clear::mark(&mut session).await?;
+    let compared = async {
+        let copy = read_copy(&mut session).await?;
+        let stood_still = manifest.fingerprint.sequence_state.is_some();
+        compare::compare(&mut session, &source, &copy, stood_still, &restored.left_out).await
+    };
+    let compared = compared.await;
+    clear::end(&mut session).await?;
+    Ok(Restored::new(restored.way, compared?))
+}
+
+async fn read_copy(session: &mut PgConnection) -> Result<Contents, Error> {
+    let mut copy = fingerprint::take(session, Origin::Copy).await?;
+    copy.definitions.retain(|d| d.kind != Kind::Schema || d.name != clear::MARK);
+    Ok(copy)
+}
+
 impl Filling<'_> {
     async fn run(&self, session: &mut PgConnection, known: Option<Way>) -> Result<Filled, Error> {
-        let mut way = known.unwrap_or_default();
+        // Rows that were dumped apart are wanted before keys and checks are made.
+        let mut way = if self.manifest.apart.is_empty() { known.unwrap_or_default() } else { Way::Sections };
         let mut left_out = Vec::new();
         let mut given = Vec::new();
         if way == Way::Plain
@@ -129,8 +152,7 @@ impl Filling<'_> {
             left_out.append(&mut empty);
         }
         take_paths(session, &given).await?;
-        let mut copy = fingerprint::take(session, Origin::Copy).await?;
-        copy.definitions.retain(|d| d.kind != Kind::Schema || d.name != clear::MARK);
+        let copy = read_copy(session).await?;
         let fingerprint = copy.fingerprint();
         if let Some(source) = &self.source {
             let stood_still = self.manifest.fingerprint.sequence_state.is_some();
@@ -178,6 +200,7 @@ impl Filling<'_> {
         let given = give_paths(session, source).await?;
         let checks = take_checks(session).await?;
         self.restore(&[EXIT_ON_ERROR, "--section=data"], "restore rows", Until::End).await?;
+        apart::restore(self.mover, self.manifest, session, self.progress).await?;
         let mut left_out = put_checks_back(session, source, &checks).await?;
         // What fails here is looked at one by one below.
         if let Err(error) = self.restore(&["--section=post-data"], "restore indexes and constraints", Until::Satisfied).await {

@@ -341,6 +341,8 @@ fn listen(tool: &'static str, stream: impl Read, tolerance: Tolerance, end: impl
             heard.is_error = true;
         } else if let Some(server) = said.strip_prefix("detail: Error message from server: ").filter(|_| heard.is_error && !heard.ended) {
             heard.first = format!("{}: {server}", heard.first);
+        } else if let Some(command) = said.strip_prefix("detail: Command was: ").filter(|_| heard.is_error && !heard.ended) {
+            heard.first = format!("{} ({command})", heard.first);
         } else if heard.first.is_empty() {
             heard.first = said;
         }

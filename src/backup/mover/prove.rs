@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     api::VerifyMode,
-    backup::manifest::{self, Manifest, Plain, VERIFICATION, Verification},
+    backup::manifest::{self, Manifest, Object, Plain, VERIFICATION, Verification},
     clock, store,
 };
 
@@ -20,17 +20,9 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
     mover.store.prove().await?;
     let (manifest, manifest_sha256) = backup::believed(mover).await?;
     let bucket = &mover.store.store;
-    match bucket.read(&mover.key(VERIFICATION), manifest::LARGEST_REPORT).await {
-        Ok(bytes) => {
-            let facts: Verification = manifest::open(&bytes, &mover.verifying)?;
-            if facts.manifest_sha256 == manifest_sha256 {
-                tracing::info!("the backup is proven already");
-                return Ok(bytes);
-            }
-            return Err(Error::Unequal("its verification is of another manifest".into()));
-        }
-        Err(store::Error::Missing(_)) => {}
-        Err(error) => return Err(error.into()),
+    if let Some((_, bytes)) = known(mover, &manifest_sha256).await? {
+        tracing::info!("the backup is proven already");
+        return Ok(bytes);
     }
     secrets(mover, &manifest).await?;
     let progress = Arc::new(Progress::default());
@@ -40,11 +32,16 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
             let tools = postgres::tools(&mover.postgresql, major(&manifest))?;
             let tool = postgres::start(&tools, "pg_restore", &["--file=/dev/null"], None, &Pipe::In)?;
             progress.during("read back", feed(mover, &manifest, tool, &progress, Until::End)).await?;
+            for rows in &manifest.apart {
+                if download(mover, &rows.object, std::io::sink(), &progress, Until::End).await? != rows.plain {
+                    return Err(Error::Unequal(format!("the rows of {} decrypt to something else than was dumped", rows.table)));
+                }
+            }
             None
         }
         VerifyMode::Restore => {
             let login = mover.target.as_ref().ok_or(Error::Plan { file: super::plan::TARGET, why: "it is missing".into() })?;
-            Some(fill::fill(mover, &manifest, login, None, &progress).await?)
+            Some(Box::pin(fill::fill(mover, &manifest, login, None, &progress)).await?)
         }
     };
     let (fingerprint, restored) = filled.map(|filled| (filled.fingerprint, filled.restored)).unzip();
@@ -60,6 +57,20 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
     let bytes = manifest::seal(facts, &mover.signing)?;
     bucket.write_once(&mover.key(VERIFICATION), bytes.clone()).await?;
     Ok(bytes)
+}
+
+/// The proof that lies in the bucket, and as it is stored.
+pub(super) async fn known(mover: &Mover, manifest_sha256: &str) -> Result<Option<(Verification, Vec<u8>)>, Error> {
+    let bytes = match mover.store.store.read(&mover.key(VERIFICATION), manifest::LARGEST_REPORT).await {
+        Ok(bytes) => bytes,
+        Err(store::Error::Missing(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let proof: Verification = manifest::open(&bytes, &mover.verifying)?;
+    if proof.manifest_sha256 != manifest_sha256 {
+        return Err(Error::Unequal("its verification is of another manifest".into()));
+    }
+    Ok(Some((proof, bytes)))
 }
 
 fn major(manifest: &Manifest) -> u32 {
@@ -98,12 +109,32 @@ pub(super) async fn feed(
         tool.kill();
         return Err(Error::Stream(std::io::Error::other("pg_restore has no input")));
     };
+    let read = Box::pin(download(mover, &manifest.dump, input, progress, until)).await;
+    let ended = tokio::task::spawn_blocking(move || tool.wait()).await.map_err(|e| Error::Stream(std::io::Error::other(e)))?;
+    // The bytes come first: damaged ones make every tool complain, and it is not the tool's fault.
+    let plain = read?;
+    if until == Until::End && plain != manifest.plain {
+        return Err(Error::Unequal("what it decrypts to is not what was dumped".into()));
+    }
+    ended?;
+    Ok(plain)
+}
+
+/// Downloads an object, decrypts and decompresses it, and hands it to `consumer`. Compares the checksum of what is
+/// stored.
+pub(super) async fn download(
+    mover: &Mover,
+    object: &Object,
+    consumer: impl std::io::Write + Send + 'static,
+    progress: &Arc<Progress>,
+    until: Until,
+) -> Result<Plain, Error> {
     let (sender, chunks) = stream::channel();
     let (identity, counted) = (mover.identity.clone(), Arc::clone(progress));
-    let opening = tokio::task::spawn_blocking(move || stream::unseal(chunks, &identity, input, &counted, until));
+    let opening = tokio::task::spawn_blocking(move || stream::unseal(chunks, &identity, consumer, &counted, until));
     let arrived = async {
         let mut sum = stream::Summed::default();
-        let mut download = mover.store.store.get(&mover.key(&manifest.dump.name)).await?;
+        let mut download = mover.store.store.get(&mover.key(&object.name)).await?;
         while let Some(chunk) = download.next().await? {
             sum.add(&chunk);
             progress.stored(chunk.len());
@@ -116,20 +147,10 @@ pub(super) async fn feed(
     };
     let arrived = arrived.await;
     let opened = opening.await.map_err(|e| Error::Stream(std::io::Error::other(e)))?;
-    let ended = tokio::task::spawn_blocking(move || tool.wait()).await.map_err(|e| Error::Stream(std::io::Error::other(e)))?;
-    // The bytes come first: damaged ones make every tool complain, and it is not the tool's fault.
     let arrived = arrived?;
     let plain = opened?;
-    if until == Until::Satisfied {
-        ended?;
-        return Ok(plain);
+    if until == Until::End && (arrived.size != object.size || arrived.sha256 != object.sha256) {
+        return Err(Error::Unequal(format!("{} is not what was stored", object.name)));
     }
-    if arrived.size != manifest.dump.size || arrived.sha256 != manifest.dump.sha256 {
-        return Err(Error::Unequal(format!("{} is not what was stored", manifest.dump.name)));
-    }
-    if plain != manifest.plain {
-        return Err(Error::Unequal("what it decrypts to is not what was dumped".into()));
-    }
-    ended?;
     Ok(plain)
 }

@@ -7,10 +7,11 @@ use super::{
     plan::{Mover, PLAN, TARGET},
     postgres,
     progress::Progress,
+    prove,
 };
 use crate::{
     backup::{
-        manifest::{self, VERIFICATION, Verification, Way},
+        manifest,
         restore::{Report, report_name},
     },
     clock, store,
@@ -35,8 +36,9 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
         return Err(Error::OtherDatabase(format!("expected oid {}, found oid {}", plan.database_oid, target.database_oid)));
     }
     drop(session);
-    let way = known_way(mover, &manifest_sha256).await?;
-    let filled = fill::fill(mover, &facts, login, way, &Arc::new(Progress::default())).await?;
+    // The way that worked when the backup was proven. Without a proof both are tried.
+    let way = prove::known(mover, &manifest_sha256).await?.and_then(|(proof, _)| proof.restored).map(|restored| restored.way);
+    let filled = Box::pin(fill::fill(mover, &facts, login, way, &Arc::new(Progress::default()))).await?;
     let report = Report {
         account_uid: plan.account_uid.clone(),
         manifest_sha256,
@@ -49,15 +51,4 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
     let bytes = manifest::seal(report, &mover.signing)?;
     mover.store.store.write_once(&key, bytes.clone()).await?;
     Ok(bytes)
-}
-
-/// The way that worked when the backup was proven. Without a proof both are tried.
-async fn known_way(mover: &Mover, manifest_sha256: &str) -> Result<Option<Way>, Error> {
-    let bytes = match mover.store.store.read(&mover.key(VERIFICATION), manifest::LARGEST_REPORT).await {
-        Ok(bytes) => bytes,
-        Err(store::Error::Missing(_)) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let proof: Verification = manifest::open(&bytes, &mover.verifying)?;
-    Ok(proof.restored.filter(|_| proof.manifest_sha256 == manifest_sha256).map(|restored| restored.way))
 }

@@ -97,8 +97,24 @@ pub(super) fn unseal(
             }
         }
     }
+    // One that stopped listening needs no more.
+    if listening {
+        consumer.flush().or_else(|e| if e.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(e) }).map_err(Error::Stream)?;
+    }
     drop(consumer);
     Ok(plain.finish())
+}
+
+/// The chunks that arrive, as a stream to read.
+pub(super) fn reader(chunks: mpsc::Receiver<Bytes>) -> impl Read + Send + 'static {
+    Arrived { chunks, current: Bytes::new() }
+}
+
+/// A stream to write, and its chunks.
+pub(super) fn writer(progress: &Arc<Progress>) -> (impl Write + Send + 'static, mpsc::Receiver<Bytes>) {
+    let (chunks, receiver) = channel();
+    let write = io::BufWriter::new(Chunks { chunks, buffer: Vec::with_capacity(CHUNK), progress: Arc::clone(progress) });
+    (write, receiver)
 }
 
 /// A running SHA-256 and size.
