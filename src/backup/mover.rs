@@ -201,10 +201,10 @@ impl Error {
     /// and what is not listed here counts as that.
     pub fn is_the_backups_own(&self) -> bool {
         match self {
-            Self::Unequal(_) => true,
+            Self::Unequal(_) | Self::Differs { .. } | Self::NotMade { .. } | Self::TooLong { .. } => true,
             // A tool that was killed was killed by somebody.
             Self::Tool { status, said, .. } => !status.starts_with("signal") && !passes(said),
-            Self::Database { source: sqlx::Error::Database(said), .. } => {
+            Self::Database { source: sqlx::Error::Database(said), .. } | Self::Table { source: sqlx::Error::Database(said), .. } => {
                 // Connections, missing rights to log in, space, locks, a server that shuts down.
                 let passing_code = said.code().is_some_and(|code| {
                     ["08", "28", "57"].iter().any(|class| code.starts_with(class)) || ["53100", "53300", "55P03"].contains(&&*code)
