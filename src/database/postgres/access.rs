@@ -173,8 +173,12 @@ impl Driver {
                 return Ok(RotationStep::Waiting(sessions));
             }
         }
-        let (own, quoted) = (quote_ident(&roles.own), quote_ident(name));
-        let sql = format!("REASSIGN OWNED BY {quoted} TO {own}; DROP OWNED BY {quoted}; DROP ROLE {quoted};");
+        let (own, quoted, database) = (quote_ident(&roles.own), quote_ident(name), quote_ident(&tenant.name));
+        let mut sql = format!("REASSIGN OWNED BY {quoted} TO {own}; DROP OWNED BY {quoted}; DROP ROLE {quoted};");
+        if !state.role(&roles.own).is_some_and(|own| own.creates) {
+            // Who gets a publication needs this right, if only within this transaction.
+            sql = format!("GRANT CREATE ON DATABASE {database} TO {own}; {sql} REVOKE CREATE ON DATABASE {database} FROM {own};");
+        }
         self.visit(&tenant.name, "hand over what the tenant's old login owns", sql).await?;
         Ok(RotationStep::Done)
     }

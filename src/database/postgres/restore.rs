@@ -83,13 +83,13 @@ impl Driver {
                 sql += &carry(tenant, &roles, letter, &settings);
             }
         }
-        if terms.schemas == Schemas::Fixed {
-            sql += &format!("REVOKE CREATE ON DATABASE {database} FROM {own};");
-        }
         sql += &format!(
             "REASSIGN OWNED BY {restore} TO {own}; DROP OWNED BY {restore}; \
              REVOKE ALL ON DATABASE {database} FROM {restore}; DROP ROLE {restore};"
         );
+        if terms.schemas == Schemas::Fixed {
+            sql += &format!("REVOKE CREATE ON DATABASE {database} FROM {own};");
+        }
         self.visit(&tenant.name, "finish a restore", sql).await?;
         self.end_sessions_of(&[role.oid]).await?;
         Ok(facts)
