@@ -5,7 +5,6 @@ use kube::ResourceExt;
 
 use super::{error::Error, login, realize::Work};
 use crate::{
-    api::plan::Extension,
     backup::restore,
     database::Letter,
     ledger::{DatabaseEntry, LoginEntry},
@@ -22,8 +21,7 @@ impl Work<'_> {
             let terms = self.terms()?;
             let password = login::password_or_new(self.desk, self.account, &self.home.tenant, Letter::A).await?;
             let secret = login::verified(Letter::A, &password)?;
-            // In whatever version the server makes them now.
-            let extensions: Vec<_> = terms.extensions.iter().map(|e| Extension { name: e.name.clone(), version: None }).collect();
+            let (extensions, _) = restore::needs(self.desk, &backup).await?;
             let work = self.home.server.server.prepare_restore(&self.home.tenant, &terms, &secret, &extensions);
             let (facts, mover) = self.desk.telemetry.measure("database", "prepare_restore", work).await?;
             self.home.entry.database = Some(DatabaseEntry {
@@ -49,7 +47,8 @@ impl Work<'_> {
                     return Err(Error::NoAuthority("the restore's report is about another database".into()));
                 }
                 let terms = self.terms()?;
-                let work = self.home.server.server.finish_restore(&self.home.tenant, &terms, &[]);
+                let (_, settings) = restore::needs(self.desk, &backup).await?;
+                let work = self.home.server.server.finish_restore(&self.home.tenant, &terms, &settings);
                 self.desk.telemetry.measure("database", "finish_restore", work).await?;
                 restore::discard(self.desk, &backup, since).await?;
                 tracing::info!(backup = backup.name_any(), "the cold backup was restored and is equal to what was frozen");

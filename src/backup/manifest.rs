@@ -11,7 +11,10 @@ use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use crate::api::cold_backup::Way;
-use crate::{api::VerifyMode, clock::Moment};
+use crate::{
+    api::{VerifyMode, plan::Extension},
+    clock::Moment,
+};
 
 /// The names of the objects in a backup's folder.
 pub const MANIFEST: &str = "manifest.json";
@@ -62,9 +65,9 @@ pub struct Manifest {
     pub apart: Vec<Apart>,
     /// The contents that the snapshot showed.
     pub fingerprint: Fingerprint,
-    /// The extensions that the database has.
+    /// The extensions that were made for the tenant, with their versions: they have to be there before a restore.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub extensions: Vec<String>,
+    pub extensions: Vec<Extension>,
     /// The settings of its logins in this database that are carried along, by their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<(String, String)>,
@@ -384,7 +387,7 @@ pub(crate) mod tests {
                 definitions: sha256(b"d"),
                 sequence_state: Some(sha256(b"s")),
             },
-            extensions: vec!["pg_trgm".into()],
+            extensions: vec![Extension { name: "pg_trgm".into(), version: Some("1.6".into()) }],
             settings: vec![("default_text_search_config".into(), "pg_catalog.german".into())],
         }
     }

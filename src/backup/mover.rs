@@ -16,6 +16,7 @@
 
 mod apart;
 mod backup;
+mod carried;
 pub mod catalog;
 mod clear;
 mod compare;

@@ -19,7 +19,7 @@ use super::{
     stamp,
 };
 use crate::{
-    api::{ACCOUNT_UID, ColdBackup, SHARD_LABEL},
+    api::{ACCOUNT_UID, ColdBackup, SHARD_LABEL, plan::Extension},
     clock::Moment,
     context::Context,
     database::{DatabaseFacts, MoverLogin},
@@ -120,6 +120,19 @@ async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Momen
         None => Ok(Progress::Done(Box::new(report))),
         Some(difference) => Ok(Progress::Failed(format!("what was restored is not what was backed up: {difference}"))),
     }
+}
+
+/// What the database needed besides what is in its dump: the extensions that were made for its tenant, which
+/// [`prepare_restore`](crate::database::Server::prepare_restore) makes, and the settings, which
+/// [`finish_restore`](crate::database::Server::finish_restore) sets.
+///
+/// # Errors
+/// Whatever could not be read.
+pub async fn needs(ctx: &Context, backup: &ColdBackup) -> Result<(Vec<Extension>, Vec<(String, String)>), Unproven> {
+    let store = ctx.stores.get(&backup.spec.store).await?;
+    store.prove().await?;
+    let manifest = read_manifest(&store, backup, &load_keys(ctx, backup).await?).await?.manifest;
+    Ok((manifest.extensions, manifest.settings))
 }
 
 /// Starts a mover that fills the empty database; starts nothing twice. While it runs the backup is kept for at most

@@ -57,12 +57,18 @@ pub const CARRIED: [&str; 48] = [
     "xmloption",
 ];
 
+/// Longer values are not carried: they travel in the manifest of a backup, which is small.
+const LONGEST: usize = 256;
+
 /// Of lines `name=value`, as the server keeps them, those that are carried. Of two of one name the later counts.
 pub fn carried<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<(String, String)> {
     let mut found: Vec<(String, String)> = Vec::new();
     for (name, value) in lines.into_iter().filter_map(|line| line.split_once('=')) {
         let Some(name) = CARRIED.iter().find(|carried| carried.eq_ignore_ascii_case(name)) else { continue };
         found.retain(|(other, _)| other != name);
+        if value.len() > LONGEST {
+            continue;
+        }
         found.push(((*name).to_owned(), value.to_owned()));
     }
     found
@@ -108,6 +114,12 @@ mod tests {
             carried(lines),
             [pair("work_mem", "64MB"), pair("TimeZone", "Europe/Berlin"), pair("default_text_search_config", "it's = odd")]
         );
+    }
+
+    #[test]
+    fn what_is_too_long_for_a_manifest_is_left_behind() {
+        let long = format!("TimeZone={}", "x".repeat(LONGEST + 1));
+        assert_eq!(carried([long.as_str(), "work_mem=4MB"]), [("work_mem".to_owned(), "4MB".to_owned())]);
     }
 
     #[test]

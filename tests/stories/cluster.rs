@@ -89,17 +89,25 @@ impl Cluster {
 
     /// Applies a plan with these windows; the others have lengths that no story lives to see.
     pub async fn plan(&self, name: &str, windows: Value) {
+        self.plan_with(name, windows, json!({})).await;
+    }
+
+    /// Applies a plan with these windows, and these fields besides.
+    pub async fn plan_with(&self, name: &str, windows: Value, fields: Value) {
         let mut lifecycle = json!({"trial": "1h", "paymentGrace": "1h", "blocked": "1h", "terminated": "1h", "coldBackup": "1h",
             "eraseDelay": "1h", "nameQuarantine": "1h", "holdNotice": "3s"});
         for (key, value) in windows.as_object().unwrap() {
             lifecycle[key] = value.clone();
         }
-        self.apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": {
+        let mut spec = json!({
             "lifecycle": lifecycle,
             "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
             "database": {"connectionLimit": 10},
-            "placements": [{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example"}]}}))
-            .await;
+            "placements": [{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example"}]});
+        for (key, value) in fields.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        self.apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": spec})).await;
     }
 
     /// Applies an account under a plan.

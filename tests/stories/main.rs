@@ -7,6 +7,7 @@
 
 mod brake;
 mod cluster;
+mod extensions;
 mod faults;
 mod guards;
 mod life;

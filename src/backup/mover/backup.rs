@@ -5,9 +5,7 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 
 use super::{
-    Error, apart,
-    catalog::{Definition, Kind},
-    contents,
+    Error, apart, carried, contents,
     fingerprint::{self, Origin, Position},
     plan::Mover,
     postgres::{self, Pipe, Snapshot},
@@ -20,12 +18,9 @@ use crate::{
         manifest::{self, DUMP, MANIFEST, Manifest, Object, Plain, SECRETS},
     },
     clock,
-    database::{self, MoverLogin, extensions},
+    database::MoverLogin,
     store::{self, Stored},
 };
-
-/// The longest value of a setting that is carried, in bytes.
-const LONGEST_SETTING: usize = 300;
 
 /// Takes the backup, or finds it taken, and proves it. Returns the verification as it is stored.
 pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
@@ -84,8 +79,7 @@ async fn take_once(mover: &Mover, login: &MoverLogin, apart: &[String]) -> Resul
         // Sequences belong to no snapshot: whether the dump holds the old or the new state cannot be told.
         fingerprint.sequence_state = None;
     }
-    let made_by_operator = |d: &&Definition| d.kind == Kind::Extension && d.attributes == extensions::SCHEMA;
-    let extensions = contents.definitions.iter().filter(made_by_operator).map(|d| d.name.trim_matches('"').to_owned()).collect();
+    let (extensions, settings) = (carried::extensions(&mut session).await?, carried::settings(&mut session).await?);
     let completed_at = clock::now();
     tracing::info!(seconds = begun.elapsed().as_secs_f64(), plain = plain.size, stored = stored.size, rows = fingerprint.rows, "dumped");
 
@@ -109,20 +103,10 @@ async fn take_once(mover: &Mover, login: &MoverLogin, apart: &[String]) -> Resul
         apart: rows,
         fingerprint,
         extensions,
-        settings: settings(&mut session).await?,
+        settings,
     };
     mover.store.store.write_once(&mover.key(MANIFEST), manifest::seal(facts, &mover.signing)?).await?;
     Ok(())
-}
-
-/// The tenant's settings that go where its data goes.
-async fn settings(session: &mut PgConnection) -> Result<Vec<(String, String)>, Error> {
-    let failed = |source| Error::Database { step: "read the settings of the tenant's logins", source };
-    let lines: Vec<String> = sqlx::query_scalar(database::postgres::SETTINGS_OF_TENANT).fetch_all(session).await.map_err(failed)?;
-    let mut carried = database::settings::carried(lines.iter().map(String::as_str));
-    // Together they have to fit into a manifest.
-    carried.retain(|(_, value)| value.len() <= LONGEST_SETTING);
-    Ok(carried)
 }
 
 /// Runs two works at once; the first failure ends both.

@@ -166,13 +166,13 @@ impl Driver {
 
     /// As [`Self::equip`], for a restore by `user`: of no use without every one of them.
     pub(super) async fn equip_for_restore(&self, database: &str, user: &str, wishes: &[Wish]) -> Result<(), Error> {
-        if wishes.is_empty() {
-            return Ok(());
-        }
         let step = "make the extensions for a restore";
         let lacking = self.equip(database, step, user, "", wishes).await?;
         if !lacking.is_empty() {
             return Err(Error::ExtensionsMissing { database: database.to_owned(), lacking });
+        }
+        if wishes.is_empty() {
+            return Ok(());
         }
         self.visit(database, step, config_tables("GRANT SELECT, INSERT", &quote_ident(user))).await
     }

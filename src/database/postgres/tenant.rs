@@ -66,15 +66,7 @@ impl Driver {
                 sql += &find_extensions(tenant, &roles, letter);
             }
         }
-        let step = "make the tenant's schema";
-        let lacking = if !wishes.is_empty() || terms.schemas == Schemas::Own {
-            self.equip(&tenant.name, step, &roles.own, &sql, &wishes).await?
-        } else {
-            if !sql.is_empty() {
-                self.visit(&tenant.name, step, sql).await?;
-            }
-            vec![]
-        };
+        let lacking = self.equip(&tenant.name, "make the tenant's schema", &roles.own, &sql, &wishes).await?;
         let creates = state.role(&roles.own).is_some_and(|role| role.creates);
         self.change("say who makes schemas", set_schemas(tenant, &roles, terms, creates)).await?;
         Ok(Ensured { facts, lacking })
