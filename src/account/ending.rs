@@ -30,8 +30,9 @@ impl Work<'_> {
             return Ok(());
         }
         let uid = self.home.entry.uid.clone();
-        let mut destroyed = BTreeMap::from([("databases".to_owned(), 1), ("backups".to_owned(), 0)]);
-        destroyed.insert("backups".into(), i64::try_from(self.seen.backups.len()).unwrap_or(i64::MAX));
+        // Objects of backups that were erased before are gone; the ledger remembers them.
+        let backups = self.home.server.ledger.backups_of(&uid).await?.len();
+        let destroyed = BTreeMap::from([("databases".to_owned(), 1), ("backups".to_owned(), i64::try_from(backups).unwrap_or(i64::MAX))]);
         let mut stores: Vec<_> = self.seen.backups.iter().map(|b| b.spec.store.clone()).collect();
         if let Ok(plan) = self.plan()
             && let Ok(placement) = super::home::placement(plan, self.account)

@@ -1,7 +1,8 @@
 //! The whole life of an account, and its turns.
 
 use helpdesk_operator::{
-    api::{BackupPhase, BackupReason},
+    api::{BackupPhase, BackupReason, account::DropGround},
+    backup::manifest,
     lifecycle::{Reason, Stage},
 };
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -47,7 +48,18 @@ async fn an_account_lives_through_every_stage_and_nothing_is_left_of_it() {
     let expired = account.stage(Stage::Expired).await;
     let status = expired.status.unwrap();
     assert!(status.stage_since.unwrap() >= promised, "the backup went before its time");
-    assert!(status.certificate.is_some());
+    let certificate = status.certificate.unwrap();
+    let authority = certificate.authority.clone().unwrap();
+    assert_eq!((authority.ground, authority.backup), (DropGround::VerifiedBackup, Some(frozen.name_any())));
+    // The facts as anybody puts them together who checks the certificate.
+    let mut facts = json!(certificate);
+    for unsigned in ["sha256", "signature", "note"] {
+        facts.as_object_mut().unwrap().remove(unsigned);
+    }
+    let installation = Api::<Secret>::namespaced(cluster.client.clone(), OPERATOR).get("installation").await.unwrap();
+    facts["installation"] = json!(String::from_utf8(installation.data.unwrap()["id"].0.clone()).unwrap());
+    facts["accountUID"] = json!(expired.metadata.uid);
+    assert_eq!(manifest::sha256(facts.to_string().as_bytes()), certificate.sha256, "{facts}");
     assert_eq!(expired.spec.owner.email.as_deref(), Some("erased@erased.invalid"));
     let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), OPERATOR);
     let keys = secrets.list_metadata(&Default::default()).await.unwrap();

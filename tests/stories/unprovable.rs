@@ -1,7 +1,7 @@
 //! Backups that cannot be proven: what nobody foresaw, played by a superuser who damages a tenant's catalog.
 
 use helpdesk_operator::{
-    api::{BackupPhase, BackupReason, Condition, HelpDeskAccount, Time, account::DropGround},
+    api::{BackupPhase, BackupReason, Condition, HelpDeskAccount, MoverMemory, Time, account::DropGround},
     clock,
     lifecycle::{Reason, Stage},
 };
@@ -150,7 +150,9 @@ async fn is_agreed(shard: &Shard) {
     let expired = account.stage(Stage::Expired).await.status.unwrap();
     assert!(clock::precise_now() < promised.0, "this took as long as the promise: nothing was cut short");
     assert_eq!((expired.reason, left_on_server(&tenant.database).await), (Some(Reason::DropAgreed), 0));
-    let authority = expired.certificate.unwrap().authority.unwrap();
+    let certificate = expired.certificate.unwrap();
+    assert_eq!(certificate.destroyed["backups"], 1, "what the attempts left was not counted");
+    let authority = certificate.authority.unwrap();
     assert_eq!(authority.ground, DropGround::TwoPeople);
     assert_eq!((authority.requested_by.as_deref(), authority.approved_by.as_deref()), (Some("story-ana"), Some("story-bob")));
 }
@@ -171,6 +173,23 @@ async fn is_mended(shard: &Shard) {
     account.until("not Unprovable any more", |a| find(a, "Unprovable").is_none() && find(a, "Stalled").is_none()).await;
     account.bill("Active").await;
     assert_eq!(account.open(Stage::Active).await.checksum().await.len(), 7);
+}
+
+#[tokio::test]
+async fn a_mover_that_runs_out_of_memory_gets_more_and_its_backup_is_proven() {
+    let cluster = Cluster::connect().await;
+    let account = cluster.account("long-row", "seconds").await;
+    let tenant = account.open(Stage::Trial).await;
+    let mut session = tenant.connect().await.unwrap();
+    // A few hundred kilobytes on disk; every tool that copies the row holds it in memory more than once.
+    let sql = "CREATE TABLE long (body text); INSERT INTO long SELECT repeat('the printer is on fire ', 6000000)";
+    sqlx::raw_sql(sql).execute(&mut session).await.unwrap();
+    sqlx::Connection::close(session).await.unwrap();
+    account.apply(json!({"closure": {"mode": "Cancel"}})).await;
+    let larger = account.backup("a mover with more memory", |b| b.status.as_ref().is_some_and(|s| s.mover_memory.is_some())).await;
+    assert_eq!(larger.status.unwrap().failing, None, "what ran out of memory was counted");
+    let proven = account.backup("it is proven", |b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)).await;
+    assert!(proven.status.unwrap().mover_memory > Some(MoverMemory::Small));
 }
 
 /// A person who may do everyday work and ask for, or approve, a drop without a proven backup.
