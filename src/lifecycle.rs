@@ -753,6 +753,9 @@ pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Verdict {
 
 /// A stage that was decided is carried through; only what destroys is asked about again.
 fn enforcing(record: &Record, facts: &Facts, now: Moment) -> Verdict {
+    if record.stage == Stage::Deleted && record.reason.is_unproven() && record.dropped_under.is_none() && record.is_paid() {
+        return paid_in_time(record, facts);
+    }
     let mut blockers = Vec::new();
     if record.stage.destroys() {
         blockers.extend(holds(record, now));
@@ -765,6 +768,15 @@ fn enforcing(record: &Record, facts: &Facts, now: Moment) -> Verdict {
     let overdue_since = (!blockers.is_empty()).then_some(record.decided_at);
     let wake_at = record.notice_until.filter(|at| *at > now);
     Verdict { step, next: due(record), blockers, overdue_since, wake_at }
+}
+
+/// A payment came while something delayed the drop that was decided. Nothing could bring the data back after it.
+fn paid_in_time(record: &Record, facts: &Facts) -> Verdict {
+    let next = Some(Next { stage: Stage::Active, at: record.decided_at, reason: Reason::Paid });
+    if facts.paused {
+        return Verdict { step: Step::Stay, next, blockers: vec![Blocker::Paused], overdue_since: Some(record.decided_at), wake_at: None };
+    }
+    Verdict { step: Step::Enter(Stage::Active, Reason::Paid), next, blockers: vec![], overdue_since: None, wake_at: None }
 }
 
 /// Which stage follows, when and why, if nothing delays it.

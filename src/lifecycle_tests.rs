@@ -144,6 +144,9 @@ impl Story {
         match verdict.step {
             Step::Stay => {}
             Step::Enforce => {
+                if self.record.stage == Stage::Deleted {
+                    self.record.dropped_under = Some(DroppedUnder::by(crate::api::account::DropGround::VerifiedBackup));
+                }
                 let known = self.facts.windows.clone();
                 self.record = enforced(&self.record, &known, &self.facts.clock.clone(), self.now);
             }
@@ -764,11 +767,24 @@ fn a_payment_reopens_an_unprovable_account_before_its_database_goes_and_brings_n
     story.pass(130).bill(BillingState::Active);
     assert_eq!((story.record.stage, &story.record.unprovable), (Stage::Active, &None));
     let mut story = unprovable();
+    story.pass(140).bill(BillingState::Active);
+    assert_eq!((story.record.stage, story.restores), (Stage::Expired, 0));
+}
+
+#[test]
+fn a_payment_that_comes_while_the_decided_drop_is_delayed_saves_the_database() {
+    let mut story = unprovable();
     story.pass(130);
     story.now = at("2026-05-15");
     story.record = enter(&story.record, Stage::Deleted, Reason::PromiseElapsed, story.now);
+    story.held = true;
+    story.pass(3);
+    assert_eq!((story.record.stage, story.record.enforced_at), (Stage::Deleted, None));
+    let dropped = Record { dropped_under: Some(DroppedUnder::by(crate::api::account::DropGround::PromiseElapsed)), ..story.record.clone() };
     story.bill(BillingState::Active);
-    assert_eq!((story.record.stage, story.restores), (Stage::Expired, 0));
+    assert_eq!((story.record.stage, story.restores), (Stage::Active, 0));
+    let paid = Record { billing: story.billing.clone(), ..dropped };
+    assert_eq!(decide(&paid, &story.facts, story.now).step, Step::Stay, "the drop may have begun");
 }
 
 #[test]
@@ -976,7 +992,7 @@ fn invariants(story: &Story, before: &Story) {
     if to < Stage::Deleted {
         assert!(WaitOver::of(&story.record, "acme", "u-1", &story.facts.clock, story.now).is_none(), "a permission that nobody decided on");
     }
-    if from == Stage::Deleted && before.record.reason.is_unproven() {
+    if from == Stage::Deleted && before.record.reason.is_unproven() && before.record.enforced_at.is_some() {
         assert!(to >= Stage::Deleted, "something came back without a backup");
     }
     if from == Stage::Deleted && to == Stage::Expired && !story.record.waives_backup() {
