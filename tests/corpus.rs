@@ -231,7 +231,7 @@ async fn mutated(desk: &desk::Desk, proven: &Proven<'_>, number: u64, query: &'s
             Ok(_) => {
                 let target = MoverLogin { database: name.clone(), ..proven.scratch.clone() };
                 match mover::compare_again(&proven.backup.arguments(&target)).await {
-                    Err(mover::Error::Differs { .. } | mover::Error::Unequal(_)) => Ok(true),
+                    Err(mover::Error::Differs { .. } | mover::Error::OtherContents(_)) => Ok(true),
                     Err(error) => Err(told(&format!("{statement} was not compared"), &error)),
                     Ok(_) => Err(format!("{statement} was not found")),
                 }

@@ -151,6 +151,9 @@ pub enum Error {
     /// What was read back is not what was stored.
     #[error("failed to prove the backup: {0}")]
     Unequal(String),
+    /// What was restored has other contents than what was dumped.
+    #[error("failed to prove the backup: {0}")]
+    OtherContents(String),
     /// What was restored is not what was dumped.
     #[error("failed to prove the backup: {what}: {source_has} in the source, {copy_has} in the copy")]
     Differs {
@@ -202,7 +205,8 @@ impl Error {
     /// and what is not listed here counts as that.
     pub fn is_the_backups_own(&self) -> bool {
         match self {
-            Self::Unequal(_) | Self::Differs { .. } | Self::NotMade { .. } | Self::TooLong { .. } => true,
+            Self::OtherContents(_) | Self::Differs { .. } | Self::TooLong { .. } => true,
+            Self::NotMade { why, first, .. } => !passes(why) && !passes(first),
             // A tool that was killed was killed by somebody.
             Self::Tool { status, said, .. } => !status.starts_with("signal") && !passes(said),
             Self::Database { source: sqlx::Error::Database(said), .. } | Self::Table { source: sqlx::Error::Database(said), .. } => {
@@ -258,7 +262,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
 /// Makes and removes a schema of its own there; its role needs the right to make one.
 ///
 /// # Errors
-/// [`Error::Differs`] or [`Error::Unequal`] if it is not what was backed up; whatever could not be read.
+/// [`Error::Differs`] or [`Error::OtherContents`] if it is not what was backed up; whatever could not be read.
 pub async fn compare_again(args: &Args) -> Result<manifest::Restored, Error> {
     let mover = plan::Mover::read(args)?;
     let (facts, sha256) = backup::believed(&mover).await?;
@@ -274,7 +278,8 @@ mod tests {
     fn only_what_will_be_there_the_next_time_is_the_backups_own() {
         let tool = |status: &str, said: &str| Error::Tool { tool: "pg_dump", status: status.into(), said: said.into() };
         for own in [
-            Error::Unequal("7 rows and not 8".into()),
+            Error::OtherContents("7 rows and not 8".into()),
+            Error::NotMade { what: "constraint c".into(), why: "ERROR:  division by zero".into(), first: String::new() },
             tool("exit status: 1", "error: query returned 0 rows instead of one: SELECT proretset"),
             tool("exit status: 1", "error: could not execute query: ERROR:  cache lookup failed for type 999"),
         ] {
@@ -287,6 +292,9 @@ mod tests {
             tool("signal: 9 (SIGKILL)", ""),
             Error::Database { step: "connect", source: sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()) },
             Error::NoTools(19),
+            // A bucket that gives back something else than was stored says nothing of the database.
+            Error::Unequal("its bytes are damaged: decryption error".into()),
+            Error::NotMade { what: "index i".into(), why: "could not extend file: No space left on device".into(), first: String::new() },
             Error::Stream(std::io::ErrorKind::BrokenPipe.into()),
             Error::Store(store::Error::Missing("x".into())),
         ] {

@@ -160,7 +160,7 @@ impl Filling<'_> {
         }
         match self.manifest.fingerprint.differs(&fingerprint).filter(|_| self.source.is_some()) {
             None => Ok(Filled { fingerprint, restored: Restored::new(way, left_out) }),
-            Some(why) => Err(Error::Unequal(why)),
+            Some(why) => Err(Error::OtherContents(why)),
         }
     }
 
