@@ -242,6 +242,9 @@ pub struct Record {
     /// Under which authority the database was dropped; written before that.
     #[serde(default)]
     pub dropped_under: Option<DroppedUnder>,
+    /// What of the database was not made as it was when it came back from its cold backup, although every row is there.
+    #[serde(default)]
+    pub restored_without: Vec<String>,
 }
 
 /// That a Frozen backup cannot be proven, as its controller found after many attempts.
@@ -341,6 +344,7 @@ impl Record {
             promised: None,
             delayed_by: Vec::new(),
             dropped_under: None,
+            restored_without: Vec::new(),
         }
     }
 
@@ -1023,6 +1027,9 @@ pub fn enter(record: &Record, stage: Stage, reason: Reason, now: Moment) -> Reco
     next.decided_at = now;
     next.enforced_at = None;
     next.restoring_since = None;
+    if stage == Stage::Deleted {
+        next.restored_without.clear();
+    }
     match stage {
         Stage::Active => {
             next.leaves_at = None;

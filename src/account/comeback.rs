@@ -50,6 +50,9 @@ impl Work<'_> {
                 let (_, settings) = restore::needs(self.desk, &backup).await?;
                 let work = self.home.server.server.finish_restore(&self.home.tenant, &terms, &settings);
                 self.desk.telemetry.measure("database", "finish_restore", work).await?;
+                let left_out = report.restored.map(|restored| restored.left_out).unwrap_or_default();
+                self.home.entry.record.restored_without = left_out.iter().map(ToString::to_string).collect();
+                self.store().await?;
                 restore::discard(self.desk, &backup, since).await?;
                 tracing::info!(backup = backup.name_any(), "the cold backup was restored and is equal to what was frozen");
                 Ok(true)

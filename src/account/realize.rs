@@ -225,7 +225,7 @@ impl Work<'_> {
         self.findings.push(Finding::yes(
             Type::DatabaseReady,
             "Open",
-            format!("database {} on server {} is open to its tenant", self.home.tenant.name, self.home.server.name),
+            open_to_tenant(&self.home.tenant.name, &self.home.server.name, &self.record().restored_without),
         ));
         self.check_quota();
         Ok(())
@@ -348,7 +348,13 @@ impl Work<'_> {
             }
         }
         let authority = self.authority().await?;
-        let told = Some(authority.told());
+        let mut told = authority.told();
+        if let Some(backup) = self.seen.frozen_backup(&self.home.entry).filter(|b| told.backup.as_ref() == Some(&b.name_any())) {
+            // The reasons may quote what the tenant wrote; a certificate names only what is left out.
+            let left_out = backup.status.iter().flat_map(|status| &status.left_out);
+            told.left_out = left_out.map(|text| text.split_once(" (").map_or(text.as_str(), |(what, _)| what).to_owned()).collect();
+        }
+        let told = Some(told);
         if self.record().dropped_under != told {
             self.home.entry.record.dropped_under = told;
             self.store().await?;
@@ -398,4 +404,13 @@ impl Work<'_> {
         }
         Ok(())
     }
+}
+
+/// That a database is open, and what of it did not come back from a backup as it was.
+fn open_to_tenant(database: &str, server: &str, without: &[String]) -> String {
+    let mut text = format!("database {database} on server {server} is open to its tenant");
+    if !without.is_empty() {
+        text += &format!("; it came back from a cold backup with every row, but {}", without.join("; "));
+    }
+    text
 }

@@ -425,6 +425,9 @@ pub struct DroppedUnder {
     /// When the proven backup's snapshot was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_at: Option<Time>,
+    /// What a restore of the proven backup does not make as it was, although every row is in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<String>,
     /// Why no backup could be proven.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
@@ -439,7 +442,7 @@ pub struct DroppedUnder {
 impl DroppedUnder {
     /// With this ground and nothing else.
     pub const fn by(ground: DropGround) -> Self {
-        Self { ground, backup: None, snapshot_at: None, because: None, requested_by: None, approved_by: None }
+        Self { ground, backup: None, snapshot_at: None, left_out: Vec::new(), because: None, requested_by: None, approved_by: None }
     }
 }
 

@@ -85,9 +85,14 @@ async fn elapses(shard: &Shard) {
     let failing = status.failing.unwrap();
     assert!(failing.attempts >= 2 && !failing.message.is_empty(), "{failing:?}");
     let events: Api<Event> = Api::namespaced(shard.cluster.client.clone(), "default");
-    let told: Vec<_> = events.list(&Default::default()).await.unwrap().items;
     let about = |e: &&Event| e.regarding.as_ref().and_then(|r| r.name.clone()) == Some(frozen.name_any());
-    assert_eq!(told.iter().filter(about).filter(|e| e.reason.as_deref() == Some("Unprovable")).count(), 1);
+    // It is published after the status is written.
+    let told = eventually("an event", || async {
+        let told = events.list(&Default::default()).await.unwrap().items;
+        Some(told.iter().filter(about).filter(|e| e.reason.as_deref() == Some("Unprovable")).count()).filter(|count| *count > 0)
+    })
+    .await;
+    assert_eq!(told, 1);
 
     let overdue = account.until("Overdue", |a| find(a, "Overdue").is_some_and(|c| c.reason == "Unprovable")).await;
     assert_eq!(overdue.status.unwrap().stage, Some(Stage::Terminated));
