@@ -52,6 +52,11 @@ const STRAYS: &str = concat!(
     own!("pg_type", "t.oid", "t.typnamespace")
 );
 
+/// Rows that a dump brought into tables of extensions.
+const OF_EXTENSIONS: &str = "SELECT format('DELETE FROM %s %s', k.id::regclass, e.extcondition[k.at]) \
+    FROM pg_extension e, unnest(e.extconfig) WITH ORDINALITY k(id, at) JOIN pg_class c ON c.oid = k.id \
+    WHERE c.relkind IN ('r', 'p') AND has_table_privilege(k.id, 'DELETE')";
+
 /// So many are removed in one transaction.
 const LARGE_OBJECTS: &str = "SELECT count(lo_unlink(o.oid)) FROM (SELECT oid FROM pg_largeobject_metadata \
     WHERE pg_has_role(lomowner, 'USAGE') LIMIT 1000) AS o";
@@ -96,7 +101,7 @@ async fn count(session: &mut PgConnection) -> Result<i64, Error> {
 /// Removes what an earlier try left.
 async fn empty(session: &mut PgConnection) -> Result<(), Error> {
     let failed = |source| Error::Database { step: "remove what an earlier try left", source };
-    for query in [RELATIONS, SCHEMAS, STRAYS] {
+    for query in [RELATIONS, SCHEMAS, STRAYS, OF_EXTENSIONS] {
         // Each is listed when those before it are gone, and given the same two names whether it needs them or not.
         let listed = format!("SELECT * FROM ({query}) AS listed(statement) WHERE $1::text <> $2::text");
         let query = sqlx::query_scalar::<_, String>(composed(listed)).bind(MARK).bind(super::catalog::EXTENSIONS);

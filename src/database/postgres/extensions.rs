@@ -174,7 +174,7 @@ impl Driver {
         if wishes.is_empty() {
             return Ok(());
         }
-        self.visit(database, step, config_tables("GRANT SELECT, INSERT", &quote_ident(user))).await
+        self.visit(database, step, config_tables("GRANT SELECT, INSERT, DELETE", &quote_ident(user))).await
     }
 }
 
@@ -325,7 +325,7 @@ fn config_tables(action: &str, role: &str) -> String {
 
 /// Takes back what a restore needed of the tables in which extensions keep what their users write.
 pub(super) fn end_config_tables(roles: &Roles) -> String {
-    config_tables("REVOKE INSERT", &quote_ident(&roles.own))
+    config_tables("REVOKE INSERT, DELETE", &quote_ident(&roles.own))
 }
 
 #[cfg(test)]
