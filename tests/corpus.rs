@@ -222,7 +222,8 @@ async fn by_hand(desk: &desk::Desk, store: Connected, case: &Case) -> Result<(),
     }
     let mut compared = mover::compare_again(&proven.backup.arguments(&target.login)).await.map(drop);
     // A foreign key that old rows do not meet is left out by `pg_restore`, and NOT VALID in a restore by the operator.
-    if matches!(&compared, Err(mover::Error::Differs { copy_has, .. }) if copy_has == "missing" && case.left_out.iter().any(|l| l.1 == Remains::Missing)) {
+    if matches!(&compared, Err(mover::Error::Differs { copy_has, .. }) if copy_has == "missing" && case.left_out.iter().any(|l| l.1 == Remains::Missing))
+    {
         compared = Ok(());
     }
     std::fs::remove_dir_all(&folder).unwrap();

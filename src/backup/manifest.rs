@@ -73,6 +73,13 @@ pub struct Manifest {
     pub settings: Vec<(String, String)>,
 }
 
+impl Manifest {
+    /// Every object that a restore needs.
+    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+        [&self.dump, &self.secrets].into_iter().chain(&self.contents).chain(self.apart.iter().map(|rows| &rows.object))
+    }
+}
+
 /// A database, told apart from every other one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -93,7 +93,7 @@ pub async fn recheck(ctx: &Context, backup: &ColdBackup, account_uid: &str) -> R
     if verification.manifest_sha256 != sha256 || verification.plain != manifest.plain {
         return Err(Unproven::Mismatch("the verification is of another manifest".into()));
     }
-    for object in [&manifest.dump, &manifest.secrets] {
+    for object in manifest.objects() {
         is_there(&store, &folder, object).await?;
     }
     if let (Some(escrow), Some(sealed)) = (&store.key_escrow, &keys.escrow) {

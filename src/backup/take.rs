@@ -240,7 +240,7 @@ async fn finish(work: &mut Work<'_>, home: &Home, name: &str) -> Result<Duration
     let manifest = believed.manifest;
     work.status.phase = BackupPhase::Verified;
     work.status.manifest_sha256 = Some(believed.sha256);
-    work.status.bytes = i64::try_from(manifest.dump.size + manifest.secrets.size).ok();
+    work.status.bytes = i64::try_from(manifest.objects().map(|object| object.size).sum::<u64>()).ok();
     work.status.completed_at = Some(Time(manifest.completed_at));
     work.status.verified_at = Some(Time(verification.verified_at));
     work.status.failing = None;
