@@ -134,7 +134,10 @@ impl Filling<'_> {
         if way == Way::Plain
             && let Err(cause) = self.plain().await
         {
-            let (Error::Tool { .. }, Some(_)) = (&cause, &self.source) else { return Err(cause) };
+            let another_way = matches!(cause, Error::Tool { .. }) && cause.is_the_backups_own() && self.source.is_some();
+            if !another_way {
+                return Err(cause);
+            }
             tracing::warn!(cause = store::chain(&cause), "the plain way of restoring fails; going the second way, in sections");
             clear::begin(session, &self.login.database).await?;
             way = Way::Sections;
@@ -158,7 +161,13 @@ impl Filling<'_> {
             let stood_still = self.manifest.fingerprint.sequence_state.is_some();
             left_out.append(&mut compare::compare(session, source, &copy, stood_still, &left_out.clone()).await?);
         }
-        match self.manifest.fingerprint.differs(&fingerprint).filter(|_| self.source.is_some()) {
+        let expected = &self.manifest.fingerprint;
+        let differs = match &self.source {
+            Some(_) => expected.differs(&fingerprint),
+            // Its checksums were made otherwise; its numbers still count.
+            None => expected.differs_in_numbers(&fingerprint),
+        };
+        match differs {
             None => Ok(Filled { fingerprint, restored: Restored::new(way, left_out) }),
             Some(why) => Err(Error::OtherContents(why)),
         }
