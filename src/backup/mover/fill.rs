@@ -95,7 +95,7 @@ pub(super) async fn fill(
     let tools = postgres::tools(&mover.postgresql, major)?;
     let list = std::env::temp_dir().join(format!("{}.list", login.database));
     let filling = Filling { mover, manifest, login, tools, server: major, list, source, progress };
-    filling.choose_entries().await?;
+    filling.choose_entries(&mut session).await?;
     let filled = Box::pin(filling.run(&mut session, known)).await;
     let _ = std::fs::remove_file(&filling.list);
     let filled = filled?;
@@ -176,8 +176,10 @@ impl Filling<'_> {
     /// Lists what is in the dump and writes down what of it is restored.
     ///
     /// Materialized views are filled afterwards, within a bound. Extensions were made by the operator, whose they are,
-    /// and so is their schema.
-    async fn choose_entries(&self) -> Result<(), Error> {
+    /// and so is their schema. Rows that an extension keeps for its users are restored where this role may write them;
+    /// where it may not, no tenant could have written any, and the comparison tells.
+    async fn choose_entries(&self, session: &mut PgConnection) -> Result<(), Error> {
+        let closed: Vec<String> = sqlx::query_scalar(CLOSED).fetch_all(session).await.map_err(failed("look for tables of extensions"))?;
         let mut tool = postgres::start(&self.tools, "pg_restore", &["--list"], None, &Pipe::Both)?;
         let output = tool.child.stdout.take();
         let listed = tokio::task::spawn_blocking(move || {
@@ -187,7 +189,7 @@ impl Filling<'_> {
         prove::feed(self.mover, self.manifest, tool, self.progress, Until::Satisfied).await?;
         let text = listed.await.map_err(|e| Error::Stream(std::io::Error::other(e)))?.map_err(Error::Stream)?;
         let text = String::from_utf8_lossy(&text);
-        let kept: String = text.lines().filter(|line| is_restored(line)).flat_map(|line| [line, "\n"]).collect();
+        let kept: String = text.lines().filter(|line| is_restored(line, &closed)).flat_map(|line| [line, "\n"]).collect();
         std::fs::write(&self.list, kept).map_err(Error::Stream)
     }
 
@@ -221,14 +223,22 @@ impl Filling<'_> {
     }
 }
 
+/// Tables and sequences of extensions that this role may not write, as a dump's list names their contents. They are a
+/// superuser's, whether a superuser or the script of a trusted extension made them.
+const CLOSED: &str = "SELECT format('%s %s %s ', CASE c.relkind WHEN 'S' THEN 'SEQUENCE SET' ELSE 'TABLE DATA' END, n.nspname, c.relname) \
+    FROM pg_extension e, unnest(e.extconfig) AS k(id) JOIN pg_class c ON c.oid = k.id JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE NOT has_table_privilege(c.oid, CASE c.relkind WHEN 'S' THEN 'UPDATE' ELSE 'INSERT' END)";
+
 /// Whether an entry of a dump's list is restored. Lines look like `3370; 2606 16400 FK CONSTRAINT app child name owner`.
-fn is_restored(line: &str) -> bool {
+/// `closed` are the beginnings of those that this role may not write.
+fn is_restored(line: &str, closed: &[String]) -> bool {
     let what = line.split_once("; ").map_or("", |(_, rest)| rest).splitn(3, ' ').nth(2).unwrap_or_default();
     let ours = format!("- {} ", catalog::EXTENSIONS);
     !(what.starts_with("MATERIALIZED VIEW DATA ")
         || what.starts_with("COMMENT - EXTENSION ")
         || what.strip_prefix("SCHEMA ").is_some_and(|rest| rest.starts_with(&ours))
-        || what.starts_with(&format!("COMMENT - SCHEMA {} ", catalog::EXTENSIONS)))
+        || what.starts_with(&format!("COMMENT - SCHEMA {} ", catalog::EXTENSIONS))
+        || closed.iter().any(|entry| what.starts_with(entry.as_str())))
 }
 
 fn failed(step: &'static str) -> impl Fn(sqlx::Error) -> Error {
@@ -393,12 +403,20 @@ mod tests {
 
     #[test]
     fn what_the_operator_makes_itself_is_not_restored() {
-        assert!(is_restored("3; 3079 16385 EXTENSION - pg_trgm "), "it is there, and says so");
-        assert!(!is_restored("3456; 0 0 COMMENT - EXTENSION pg_trgm "));
-        assert!(!is_restored("7; 2615 16400 SCHEMA - ext postgres"));
-        assert!(is_restored("6; 2615 16400 SCHEMA - app t_own"));
-        assert!(!is_restored("3500; 0 16500 MATERIALIZED VIEW DATA app counts t_own"));
-        assert!(is_restored("218; 1259 16500 MATERIALIZED VIEW app counts t_own"));
-        assert!(is_restored("3370; 2606 16400 FK CONSTRAINT app child child_parent_fkey t_own"));
+        assert!(is_restored("3; 3079 16385 EXTENSION - pg_trgm ", &[]), "it is there, and says so");
+        assert!(!is_restored("3456; 0 0 COMMENT - EXTENSION pg_trgm ", &[]));
+        assert!(!is_restored("7; 2615 16400 SCHEMA - ext postgres", &[]));
+        assert!(is_restored("6; 2615 16400 SCHEMA - app t_own", &[]));
+        assert!(!is_restored("3500; 0 16500 MATERIALIZED VIEW DATA app counts t_own", &[]));
+        assert!(is_restored("218; 1259 16500 MATERIALIZED VIEW app counts t_own", &[]));
+        assert!(is_restored("3370; 2606 16400 FK CONSTRAINT app child child_parent_fkey t_own", &[]));
+    }
+
+    #[test]
+    fn rows_of_extensions_are_restored_where_they_may_be_written() {
+        let closed = ["TABLE DATA ext spatial_ref_sys ".to_owned()];
+        assert!(!is_restored("3490; 0 16421 TABLE DATA ext spatial_ref_sys postgres", &closed));
+        assert!(is_restored("3490; 0 16421 TABLE DATA ext spatial_ref_sys postgres", &[]));
+        assert!(is_restored("3491; 0 16500 TABLE DATA app spatial_ref_sys t_own", &closed));
     }
 }
