@@ -10,6 +10,7 @@ use kube::{
 
 use crate::{
     api::{SHARD_LABEL, conditions::Finding},
+    backup::Clients,
     clock::Moment,
     database::Servers,
     installation::Installation,
@@ -26,6 +27,8 @@ pub struct Settings {
     pub shard: Option<String>,
     /// The image that movers run, which is this program's own.
     pub image: String,
+    /// The PostgreSQL clients in that image.
+    pub clients: Clients,
     /// The namespace and name of the Lease that billing renews while it works; `None`: billing promised none.
     pub billing_lease: Option<(String, String)>,
     /// How many accounts are reconciled at once.

@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv6Addr, SocketAddr},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -17,7 +18,9 @@ use kube::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    account, backup, clock,
+    account,
+    backup::{self, Clients},
+    clock,
     context::{Context, Patience, Settings},
     database::{self, Servers},
     http,
@@ -36,6 +39,13 @@ pub struct Args {
     /// The image of movers; this program's own.
     #[arg(long, env = "HELPDESK_OPERATOR_IMAGE")]
     image: String,
+    /// The major versions of the PostgreSQL clients in that image, such as 17,18. Without it those count that this
+    /// program finds beside itself.
+    #[arg(long, env = "HELPDESK_OPERATOR_CLIENT_MAJORS", value_delimiter = ',')]
+    client_majors: Vec<u32>,
+    /// Where this program looks for them, one folder a major version.
+    #[arg(long, default_value = "/usr/lib/postgresql")]
+    postgresql: PathBuf,
     /// Look after the objects with this value of the label helpdesk-operator.io/shard only; without it, after those
     /// without the label.
     #[arg(long, env = "HELPDESK_OPERATOR_SHARD")]
@@ -128,6 +138,13 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
     }
     tracing::info!(identity = args.identity, "leading");
 
+    let clients = if args.client_majors.is_empty() { Clients::found(&args.postgresql) } else { Clients::told(&args.client_majors) };
+    if clients.is_unknown() {
+        tracing::warn!(
+            folder = %args.postgresql.display(),
+            "no PostgreSQL clients found: whether movers can serve a server shows only when one runs; --client-majors tells it"
+        );
+    }
     let installation = Installation::load(&client, &args.namespace).await?;
     let ctx = Arc::new(Context {
         servers: Servers::new(client.clone(), &args.namespace, &installation.id),
@@ -137,6 +154,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             namespace: args.namespace,
             shard: args.shard,
             image: args.image,
+            clients,
             billing_lease: args.billing_lease,
             concurrency: args.concurrency,
             resolvers: args.resolver,

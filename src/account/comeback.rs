@@ -18,6 +18,11 @@ impl Work<'_> {
         };
         let since = self.record().restoring_since.unwrap_or(self.now);
         if restore::progress(self.desk, &backup, since).await? == restore::Progress::NotStarted {
+            if let Some(refusal) = self.desk.settings.clients.refusal(self.home.server.identity.major) {
+                self.waiting_on.push(refusal);
+                self.wake(self.now + SignedDuration::from_secs(60));
+                return Ok(false);
+            }
             let terms = self.terms()?;
             let password = login::password_or_new(self.desk, self.account, &self.home.tenant, Letter::A).await?;
             let secret = login::verified(Letter::A, &password)?;

@@ -87,7 +87,13 @@ async fn choose(
         return Err(Error::Placement(format!("spec.region: no DatabaseServer is in region {region}; create one, or correct the region")));
     }
     let mut best: Option<(i64, Arc<Connected>)> = None;
+    let mut refused = String::new();
     for (candidate, server) in candidates.iter().zip(asked) {
+        // What could never be backed up could never end.
+        if let Some(refusal) = desk.settings.clients.refusal(server.identity.major) {
+            refused = format!("{refused}; {}: {refusal}", server.name);
+            continue;
+        }
         let tenants = server.ledger.tenants().await?;
         let has_room =
             tenants < i64::from(candidate.spec.capacity) && !candidate.spec.draining && candidate.spec.engine == plan.spec.database.engine;
@@ -97,7 +103,7 @@ async fn choose(
     }
     best.map(|(_, server)| server).ok_or_else(|| {
         Error::Placement(format!(
-            "no DatabaseServer of region {region} has room for another tenant: raise spec.capacity, end draining, or add a server"
+            "no DatabaseServer of region {region} has room for another tenant: raise spec.capacity, end draining, or add a server{refused}"
         ))
     })
 }

@@ -17,6 +17,7 @@
 //!
 //! **Invariant:** bulk data never flows through the controller, and a mover has no credentials of the cluster.
 
+mod clients;
 pub mod course;
 mod erase;
 mod failure;
@@ -42,6 +43,7 @@ use crate::{
     clock::Moment,
 };
 
+pub use clients::Clients;
 pub use recheck::{Remaining, Unproven, recheck, remaining};
 
 /// The finalizer that keeps a `ColdBackup` until its data is gone.

@@ -61,6 +61,10 @@ pub(super) async fn step(work: &mut Work<'_>, home: &Home) -> Result<Duration, E
         _ => Some(work.desk.starting.lock().await),
     };
     if work.status.phase != BackupPhase::Running {
+        if let Some(refusal) = work.desk.settings.clients.refusal(home.server.identity.major) {
+            work.find(Finding::no(Type::Ready, "NoClient", refusal));
+            return Ok(PATIENCE);
+        }
         if let Some(why) = not_now(work, home, &jobs).await? {
             work.find(Finding::no(Type::Ready, "Waiting", why));
             return Ok(TURN);

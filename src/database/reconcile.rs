@@ -18,13 +18,14 @@ use kube::{
 };
 use tokio::time::Instant;
 
-use super::{Connected, Error, Terms, extensions};
+use super::{Connected, Error, Identity, Terms, extensions};
 use crate::{
     api::{
         BackupPhase, ColdBackup, DatabaseServer, DatabaseServerStatus, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, RELEASE_BRAKE,
         conditions::{self, Finding, Type},
         plan::Extension,
     },
+    backup::Clients,
     brake,
     clock::Moment,
     context::{Context, Shared},
@@ -80,7 +81,7 @@ async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Actio
     let now = (ctx.now)();
     let (facts, result) = look(&desk, &server, &before, now).await;
     let ready = match &result {
-        Ok(version) => Finding::yes(Type::Ready, "Connected", format!("PostgreSQL {version} answers and its ledger is ours")),
+        Ok(identity) => served(&ctx.settings.clients, identity),
         Err(error) => {
             // Whoever asks next is told the same at once, and a connection that is good again is made anew.
             ctx.servers.invalidate(&name);
@@ -92,6 +93,19 @@ async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Actio
     Ok(Action::requeue(HEALTH.mul_f64(0.9 + 0.2 * spread(&format!("{name}/{now}")))))
 }
 
+/// Whether a server that answers can also be backed up: one that cannot takes no tenants.
+fn served(clients: &Clients, identity: &Identity) -> Finding {
+    if let Some(refusal) = clients.refusal(identity.major) {
+        return Finding::no(Type::Ready, "NoClient", refusal);
+    }
+    let which = if clients.is_unknown() {
+        "which versions the movers' image serves is not known: --client-majors tells the operator".to_owned()
+    } else {
+        format!("the movers' image serves {clients}")
+    };
+    Finding::yes(Type::Ready, "Connected", format!("PostgreSQL {} answers and its ledger is ours; {which}", identity.version))
+}
+
 /// What of status was seen; what could not be read stays as it was.
 struct Facts {
     status: DatabaseServerStatus,
@@ -100,13 +114,13 @@ struct Facts {
 }
 
 /// Looks at the server. Returns what was seen even if something failed on the way.
-async fn look(desk: &Desk, server: &DatabaseServer, before: &DatabaseServerStatus, now: Moment) -> (Facts, Result<String, Error>) {
+async fn look(desk: &Desk, server: &DatabaseServer, before: &DatabaseServerStatus, now: Moment) -> (Facts, Result<Identity, Error>) {
     let mut facts = Facts { status: DatabaseServerStatus { conditions: Vec::new(), ..before.clone() }, braked: None, extensions: None };
     let result = look_into(desk, server, &mut facts, now).await;
     (facts, result)
 }
 
-async fn look_into(desk: &Desk, server: &DatabaseServer, facts: &mut Facts, now: Moment) -> Result<String, Error> {
+async fn look_into(desk: &Desk, server: &DatabaseServer, facts: &mut Facts, now: Moment) -> Result<Identity, Error> {
     let (ctx, name) = (&desk.ctx, server.name_any());
     let connected = ctx.telemetry.measure("database", "connect", ctx.servers.get(&name)).await?;
     let identity = ctx.telemetry.measure("database", "identify", connected.server.identify()).await?;
@@ -115,7 +129,7 @@ async fn look_into(desk: &Desk, server: &DatabaseServer, facts: &mut Facts, now:
         return Err(Error::IdentityChanged { recorded, seen });
     }
     facts.status.version = Some(identity.version.clone());
-    facts.status.system_identifier = Some(identity.system_identifier);
+    facts.status.system_identifier = Some(identity.system_identifier.clone());
 
     let tenants = connected.ledger.tenants().await?;
     facts.status.tenants = Some(i32::try_from(tenants).unwrap_or(i32::MAX));
@@ -131,7 +145,7 @@ async fn look_into(desk: &Desk, server: &DatabaseServer, facts: &mut Facts, now:
         facts.status.orphans = ctx.telemetry.measure("database", "sweep", sweep(ctx, &connected)).await?;
         desk.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
     }
-    Ok(identity.version)
+    Ok(identity)
 }
 
 /// Whether the server offers what plans of its region and their classes want.

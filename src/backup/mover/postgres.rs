@@ -14,7 +14,12 @@ use sqlx::{
 };
 
 use super::Error;
-use crate::{api::database_server::TlsMode, backup::manifest::Source, clock::Moment, database::MoverLogin};
+use crate::{
+    api::database_server::TlsMode,
+    backup::{Clients, manifest::Source},
+    clock::Moment,
+    database::MoverLogin,
+};
 
 /// What every session of a mover is pinned to: nothing that the database's owner planted is found by name, rows look
 /// the same in every session, and nothing times out half-way.
@@ -139,13 +144,8 @@ pub(super) fn composed(text: String) -> AssertSqlSafe<String> {
 
 /// The folder with the tools for a server: its own major version, or else the next later one.
 pub(super) fn tools(folder: &Path, major: u32) -> Result<PathBuf, Error> {
-    let versions = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    versions
-        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|version| *version >= major && folder.join(version.to_string()).join("bin/pg_dump").exists())
-        .min()
-        .map(|version| folder.join(version.to_string()).join("bin"))
-        .ok_or(Error::NoTools(major))
+    let client = Clients::found(folder).for_server(major).ok_or(Error::NoTools(major))?;
+    Ok(folder.join(client.to_string()).join("bin"))
 }
 
 /// Writes what libpq reads a login from: nothing secret is in arguments or environment.
