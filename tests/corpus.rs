@@ -293,7 +293,9 @@ async fn mutated(desk: &desk::Desk, proven: &Proven<'_>, number: u64, query: &'s
         Some(statement) => match sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut session).await {
             // What depends on it does not let it be changed so.
             Err(_) => Ok(false),
-            Ok(done) if statement.contains(" ONLY app.") && done.rows_affected() == 0 => Ok(false),
+            Ok(done) if (statement.contains("UPDATE ONLY") || statement.contains("DELETE FROM ONLY")) && done.rows_affected() == 0 => {
+                Ok(false)
+            }
             Ok(_) => {
                 let target = MoverLogin { database: name.clone(), ..proven.scratch.clone() };
                 match mover::compare_again(&proven.backup.arguments(&target)).await {
