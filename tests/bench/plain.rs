@@ -80,7 +80,12 @@ pub async fn admin_pool(cluster: &Cluster, size: usize) -> PgPool {
 pub async fn sessions(prefix: &str, count: usize, password: &str) -> Vec<PgConnection> {
     let enter = |number: usize| async move {
         let database = format!("{prefix}_{number}");
-        let tenant = Tenant { username: format!("{database}_a"), password: password.to_owned(), database };
+        let tenant = Tenant {
+            username: format!("{database}_a"),
+            password: password.to_owned(),
+            database,
+            host: setting("HELPDESK_TEST_PG_EU_1_HOST"),
+        };
         tenant.connect().await.unwrap()
     };
     side_by_side(8, (1..=count).map(enter)).await

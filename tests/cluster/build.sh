@@ -11,7 +11,8 @@ ENVOY_GATEWAY_VERSION=1.9.1
 ENVOY_VERSION=1.40.0
 DEBIAN_SUITE=trixie
 POSTGRES_MAJOR=17
-# What the tests of other versions have: servers from npm, which has no clients, and the client from Debian.
+# What the tests of other versions have: servers from npm, which has no clients, and the client from Debian,
+# where an image of the operator with that client is based too.
 POSTGRES_SERVERS=(16.14.0-beta.17 18.4.0-beta.17)
 NEXT_DEBIAN_SUITE=forky
 NEXT_POSTGRES_MAJOR=18
@@ -282,6 +283,7 @@ image_echo() {
 # ---- PostgreSQL of other versions, built only when asked for ----
 
 build_versions() {
+  artifact debian-next "$NEXT_DEBIAN_SUITE $(recipe next_debian_base)" "making a Debian $NEXT_DEBIAN_SUITE base" next_debian_base
   artifact postgresql-tools "$DEBIAN_SUITE $POSTGRES_MAJOR $NEXT_DEBIAN_SUITE $NEXT_POSTGRES_MAJOR $(recipe fetch_postgresql_tools unpack_client)" \
     "fetching the clients of PostgreSQL $POSTGRES_MAJOR and $NEXT_POSTGRES_MAJOR" fetch_postgresql_tools
   artifact postgresql-servers "${POSTGRES_SERVERS[*]} $(recipe fetch_postgresql_servers)" \
@@ -289,6 +291,15 @@ build_versions() {
   artifact image-postgres-versions "$POSTGRES_MAJOR $(key_of debian) $(key_of postgresql-servers) \
     $(sources images/postgres-versions.Dockerfile) $(recipe image_postgres_versions write_image bud)" \
     "making the image of other PostgreSQL servers" image_postgres_versions
+}
+
+# A suite that is no release yet may be served from a copy that was not renewed in time; it is signed all the same.
+next_debian_base() {
+  new_context
+  mmdebstrap --variant=minbase --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
+    --include=ca-certificates "$NEXT_DEBIAN_SUITE" "$context/base.tar"
+  bud bud --file "$here/images/debian.Dockerfile" --tag "localhost/debian:$NEXT_DEBIAN_SUITE" "$context"
+  rm -rf "$context"
 }
 
 # For movers that run on this machine: one folder a major version, as below /usr/lib/postgresql.
@@ -302,7 +313,6 @@ fetch_postgresql_tools() {
 unpack_client() {
   local folder=$CACHE/postgresql/$2 tool
   mkdir -p "$folder/bin"
-  # A suite that is no release yet may be served from a copy that was not renewed in time; it is signed all the same.
   mmdebstrap --variant=extract --aptopt='Apt::Install-Recommends "false"' --aptopt='Acquire::Check-Valid-Until "false"' \
     --include="postgresql-client-$2" "$1" "$folder/root"
   for tool in pg_dump pg_restore psql; do

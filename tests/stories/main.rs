@@ -14,4 +14,5 @@ mod life;
 mod operator;
 mod tenant;
 mod unprovable;
+mod versions;
 mod web;

@@ -23,23 +23,30 @@ use super::cluster::{Account, Cluster, OPERATOR, eventually, setting};
 pub struct Shard {
     pub cluster: Cluster,
     pub name: String,
-    image: String,
+    /// What its movers run.
+    pub image: String,
 }
 
-/// Which of the two servers of a kind a shard uses. Stories that stop a server use the second.
+/// Which servers a shard uses: the first or the second of a kind. Stories that stop a server use the second.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Servers {
     First,
     Second,
+    /// PostgreSQL of this major version, and the first store.
+    Major(u32),
 }
 
 impl Shard {
     /// Prepares the region `name`.
     pub async fn new(name: &str, servers: Servers) -> Self {
         let cluster = Cluster::connect().await;
-        let number = if servers == Servers::First { 1 } else { 2 };
-        let (pg, s3) = (format!("pg-eu-{number}"), format!("s3-eu-{number}"));
-        let pg_host = setting(&format!("HELPDESK_TEST_PG_EU_{number}_HOST"));
+        let number = if servers == Servers::Second { 2 } else { 1 };
+        let s3 = format!("s3-eu-{number}");
+        let pg = match servers {
+            Servers::First | Servers::Second => format!("pg-eu-{number}"),
+            Servers::Major(major) => format!("pg-{major}"),
+        };
+        let pg_host = setting(&format!("HELPDESK_TEST_{}_HOST", pg.to_uppercase().replace('-', "_")));
         let endpoint = setting(&format!("HELPDESK_TEST_S3_EU_{number}_ENDPOINT"));
         let owner = setting(&format!("HELPDESK_TEST_S3_EU_{number}_ACCESS_KEY_ID"));
 
