@@ -1,10 +1,13 @@
 //! Databases of every kind that tenants have, each through backup, proof, drop, restore and comparison: with the
 //! operator's own roles for dumps, scratch databases and restores, on a real PostgreSQL and a real S3.
 //!
-//! `tests/corpus/*.sql` is run as the tenant. The environment is that of `tests/backup.rs` and `tests/database.rs`.
+//! `tests/corpus/*.sql` is run as the tenant, and so are the schemas of real applications with the rows in
+//! `tests/corpus/rows`, if `HELPDESK_TEST_SCHEMAS` names their folder (`tests/run` has them fetched). The environment is that of `tests/backup.rs` and `tests/database.rs`.
 
 #![allow(clippy::unwrap_used, dead_code, reason = "a test")]
 
+#[path = "corpus/cases.rs"]
+mod cases;
 #[path = "database/desk.rs"]
 mod desk;
 #[path = "corpus/generated.rs"]
@@ -14,6 +17,7 @@ mod rig;
 
 use std::collections::BTreeMap;
 
+use cases::{Case, seen_by_tenant};
 use futures::StreamExt as _;
 use helpdesk_operator::{
     api::VerifyMode,
@@ -21,79 +25,14 @@ use helpdesk_operator::{
         manifest::{self, Remains, Restored, VERIFICATION, Verification, Way},
         mover::{self, Task},
     },
-    database::{Letter, MoverLogin},
+    database::{Letter, MoverLogin, Terms},
     store::Connected,
 };
 use proptest::{
     strategy::{Strategy as _, ValueTree as _},
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
-
-/// A file of the corpus, what its restore needs, and what its rows do not let be made again.
-struct Case {
-    name: &'static str,
-    sql: &'static str,
-    way: Way,
-    left_out: &'static [(&'static str, Remains)],
-}
-
-const fn plain(name: &'static str, sql: &'static str) -> Case {
-    Case { name, sql, way: Way::Plain, left_out: &[] }
-}
-
-const CORPUS: [Case; 10] = [
-    plain("printed", include_str!("corpus/printed_otherwise.sql")),
-    Case { name: "paths", sql: include_str!("corpus/owners_search_path.sql"), way: Way::Sections, left_out: &[] },
-    plain("security", include_str!("corpus/row_security.sql")),
-    plain("types", include_str!("corpus/types.sql")),
-    plain("tables", include_str!("corpus/tables.sql")),
-    Case {
-        name: "views",
-        sql: include_str!("corpus/views.sql"),
-        way: Way::Plain,
-        left_out: &[("materialized view app.share", Remains::Empty), ("rows of materialized view app.stale", Remains::Recomputed)],
-    },
-    Case {
-        name: "broken",
-        sql: include_str!("corpus/broken_rows.sql"),
-        way: Way::Sections,
-        left_out: &[
-            ("constraint app.checked is_good", Remains::NotValid),
-            ("constraint of domain app.level ok", Remains::NotValid),
-            ("constraint app.children children_parent_fkey", Remains::NotValid),
-            ("index app.doubled_key", Remains::Missing),
-            ("index app.inverted_n", Remains::Missing),
-            ("generated columns of app.bills", Remains::Recomputed),
-        ],
-    },
-    plain("search", include_str!("corpus/text_search.sql")),
-    plain("names", include_str!("corpus/names_and_comments.sql")),
-    plain("large", include_str!("corpus/large_objects.sql")),
-];
-
-/// What a tenant sees of its own rows, in its own words: nothing of the comparison that is tested is used for it.
-async fn seen_by_tenant(session: &mut PgConnection) -> Vec<(String, i64, String)> {
-    let tables: Vec<String> = sqlx::query_scalar(
-        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-         WHERE c.relkind = 'r' AND NOT c.relforcerowsecurity AND n.nspname = 'app' \
-         AND coalesce(pg_catalog.pg_relation_size(NULLIF(c.reltoastrelid, 0)), 0) < 1048576 ORDER BY 1",
-    )
-    .fetch_all(&mut *session)
-    .await
-    .unwrap();
-    let mut seen = Vec::new();
-    session.execute("SET search_path = pg_catalog").await.unwrap();
-    for table in tables {
-        let query = format!(
-            "SELECT count(*), coalesce(md5(string_agg(r, E'\\n' ORDER BY r)), '') FROM (SELECT to_jsonb(whole_row)::text COLLATE \"C\" AS r FROM ONLY {table} whole_row) s"
-        );
-        let (count, sum): (i64, String) = sqlx::query_as(AssertSqlSafe(query)).fetch_one(&mut *session).await.unwrap();
-        seen.push((table, count, sum));
-    }
-    session.execute("SET search_path = app").await.unwrap();
-    seen
-}
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
 /// A tenant whose database was backed up and proven; the scratch database of the proof is still there.
 struct Proven<'d> {
@@ -109,8 +48,8 @@ fn told(step: &str, error: &mover::Error) -> String {
     format!("{step}: {}", helpdesk_operator::store::chain(error))
 }
 
-async fn prove<'d>(desk: &'d desk::Desk, store: Connected, name: &str, sql: &str) -> Result<Proven<'d>, String> {
-    let tenant = desk.tenant().await;
+async fn prove<'d>(desk: &'d desk::Desk, store: Connected, name: &str, sql: &str, terms: &Terms) -> Result<Proven<'d>, String> {
+    let tenant = desk.tenant_on(terms).await;
     let mut session = tenant.session().await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut session).await.map_err(|e| format!("its SQL: {e}"))?;
     let seen = seen_by_tenant(&mut session).await;
@@ -132,7 +71,8 @@ async fn prove<'d>(desk: &'d desk::Desk, store: Connected, name: &str, sql: &str
 }
 
 async fn lives_on(desk: &desk::Desk, store: Connected, case: &Case) -> Result<(), String> {
-    let Proven { tenant, backup, restored, seen: before, .. } = prove(desk, store, case.name, case.sql).await?;
+    let terms = case.terms();
+    let Proven { tenant, backup, restored, seen: before, .. } = prove(desk, store, case.name, &case.sql, &terms).await?;
     let mut found: Vec<_> = restored.left_out.iter().map(|l| (l.what.as_str(), l.remains)).collect();
     let mut expected = case.left_out.to_vec();
     found.sort_by_key(|l| l.0);
@@ -144,20 +84,14 @@ async fn lives_on(desk: &desk::Desk, store: Connected, case: &Case) -> Result<()
 
     desk.remove(&tenant.tenant, &tenant.facts).await;
     let (password, secret) = desk::fresh_secret(Letter::A);
-    let (facts, target) = desk.server.prepare_restore(&tenant.tenant, &desk::terms(), &secret, &[]).await.unwrap();
+    let (facts, target) = desk.server.prepare_restore(&tenant.tenant, &terms, &secret, &backup.manifest().await.extensions).await.unwrap();
     backup.restore_to(&target, facts.oid, 0).await.map_err(|e| told("its restore", &e))?;
-    desk.server.finish_restore(&tenant.tenant, &desk::terms(), &[]).await.unwrap();
+    desk.server.finish_restore(&tenant.tenant, &terms, &[]).await.unwrap();
     desk.server.resume(&tenant.tenant).await.unwrap();
     let mut session = desk.session(&tenant.tenant.login(Letter::A), password.expose(), &tenant.tenant.name).await.unwrap();
     let after = seen_by_tenant(&mut session).await;
-    let computed_anew = |name: &str| case.left_out.iter().any(|l| l.0 == format!("generated columns of {name}"));
-    for (a, b) in before.iter().zip(&after) {
-        if a != b && !computed_anew(&a.0) {
-            return Err(format!("what its tenant sees: {a:?} before, {b:?} after"));
-        }
-    }
-    if before.len() != after.len() {
-        return Err(format!("what its tenant sees: {} tables before, {} after", before.len(), after.len()));
+    if let Some(difference) = cases::difference(case, &before, &after) {
+        return Err(difference);
     }
     session.close().await.unwrap();
     desk.remove(&tenant.tenant, &facts).await;
@@ -172,8 +106,10 @@ async fn every_kind_of_database_is_proven_and_comes_back() {
     rig::connected(&bucket, "eu-1/").await;
     let store = || rig::connect(&bucket, "eu-1/", Some("the-bucket"), None);
     let only = std::env::var("HELPDESK_TEST_CORPUS").ok();
-    let chosen = CORPUS.iter().filter(|case| only.as_ref().is_none_or(|name| case.name == name));
-    let lives = chosen.map(|case| async { (case.name, lives_on(&desk, store(), case).await) });
+    let server = desk.identity.major;
+    let chosen: Vec<_> =
+        cases::all().into_iter().filter(|c| c.since <= server && only.as_ref().is_none_or(|name| c.name == name)).collect();
+    let lives = chosen.iter().map(|case| async { (case.name, lives_on(&desk, store(), case).await) });
     let failed: Vec<_> = futures::future::join_all(lives)
         .await
         .into_iter()
@@ -184,7 +120,7 @@ async fn every_kind_of_database_is_proven_and_comes_back() {
 
 /// Does what the README says a person does without the cluster.
 async fn by_hand(desk: &desk::Desk, store: Connected, case: &Case) -> Result<(), String> {
-    let proven = prove(desk, store, case.name, case.sql).await?;
+    let proven = prove(desk, store, case.name, &case.sql, &case.terms()).await?;
     let identity: age::x25519::Identity = proven.backup.keys.identity.parse().unwrap();
     let manifest = proven.backup.manifest().await;
     let packed = age::decrypt(&identity, &proven.backup.bytes(&manifest.dump.name).await).unwrap();
@@ -241,7 +177,7 @@ async fn a_person_restores_by_hand_as_the_readme_says() {
     }
     let bucket = rig::bucket("byhand", false).await;
     rig::connected(&bucket, "eu-1/").await;
-    for case in CORPUS.iter().filter(|case| ["printed", "paths", "views", "broken"].contains(&case.name)) {
+    for case in cases::all().iter().filter(|case| ["printed", "paths", "views", "broken"].contains(&case.name)) {
         let store = rig::connect(&bucket, "eu-1/", Some("the-bucket"), None);
         by_hand(&desk, store, case).await.unwrap_or_else(|why| panic!("{}: {why}", case.name));
     }
@@ -263,7 +199,7 @@ fn tree(number: u64) -> impl proptest::strategy::ValueTree<Value = Vec<generated
 
 /// Proves a random database and changes copies of it. Returns which mutations were found.
 async fn proven_and_mutated(desk: &desk::Desk, store: Connected, number: u64, sql: &str) -> Result<Vec<&'static str>, String> {
-    let proven = prove(desk, store, &format!("random{number}"), sql).await?;
+    let proven = prove(desk, store, &format!("random{number}"), sql, &desk::terms()).await?;
     let mut found = Vec::new();
     let count = generated::MUTATIONS.len() as u64;
     for turn in 0..2 {
@@ -390,7 +326,7 @@ async fn large(name: &'static str, sql: &'static str, way: Way) {
     let desk = desk::Desk::open().await;
     let bucket = rig::bucket(name, false).await;
     let store = rig::connected(&bucket, "eu-1/").await;
-    lives_on(&desk, store, &Case { name, sql, way, left_out: &[] }).await.unwrap();
+    lives_on(&desk, store, &Case { way, ..Case::new(name, sql) }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -409,7 +345,7 @@ async fn a_hundred_thousand_large_objects_are_compared_by_their_contents() {
     let bucket = rig::bucket("objects", false).await;
     let store = rig::connected(&bucket, "eu-1/").await;
     let sql = "DO $$ BEGIN FOR n IN 1..100000 LOOP PERFORM lo_from_bytea(0, convert_to('object ' || n, 'UTF8')); IF n % 1000 = 0 THEN COMMIT; END IF; END LOOP; END $$";
-    let proven = prove(&desk, store, "objects", sql).await.unwrap();
+    let proven = prove(&desk, store, "objects", sql, &desk::terms()).await.unwrap();
     // As many objects of the same lengths, and one letter of one of them is another.
     let change = "SELECT format('SELECT lo_put(%s, 0, ''O'')', max(oid)) FROM pg_largeobject_metadata";
     assert!(mutated(&desk, &proven, 0, change).await.unwrap());

@@ -16,6 +16,8 @@ POSTGRES_MAJOR=17
 POSTGRES_SERVERS=(16.14.0-beta.17 18.4.0-beta.17)
 NEXT_DEBIAN_SUITE=forky
 NEXT_POSTGRES_MAJOR=18
+# Whose schemas the tests of backups take as examples, and one that such a schema needs.
+SCHEMA_PACKAGES=(request-tracker5 roundcube-core zabbix-server-pgsql davical libawl-php)
 BOTO3_VERSION=1.44.5
 SHELLCHECK_VERSION=0.11.0.1
 YAMLLINT_VERSION=1.38.0
@@ -288,6 +290,8 @@ build_versions() {
     "fetching the clients of PostgreSQL $POSTGRES_MAJOR and $NEXT_POSTGRES_MAJOR" fetch_postgresql_tools
   artifact postgresql-servers "${POSTGRES_SERVERS[*]} $(recipe fetch_postgresql_servers)" \
     "fetching servers of PostgreSQL ${POSTGRES_SERVERS[*]%%.*}" fetch_postgresql_servers
+  artifact schemas "$DEBIAN_SUITE ${SCHEMA_PACKAGES[*]} $(recipe fetch_schemas)" \
+    "fetching the schemas of real applications" fetch_schemas
   artifact image-postgres-versions "$POSTGRES_MAJOR $(key_of debian) $(key_of postgresql-servers) \
     $(sources images/postgres-versions.Dockerfile) $(recipe image_postgres_versions write_image bud)" \
     "making the image of other PostgreSQL servers" image_postgres_versions
@@ -324,6 +328,29 @@ SH
     chmod 755 "$folder/bin/$tool"
     "$folder/bin/$tool" --version
   done
+}
+
+# The schemas stay under the licences of their packages, so none of them is kept with the sources: one file for each
+# application, as its own manual says it is loaded.
+fetch_schemas() {
+  local work package root target=$CACHE/schemas
+  rm -rf "$target"
+  mkdir -p "$target"
+  work=$(mktemp -d "$CACHE/work.XXXXXX")
+  # shellcheck disable=SC2016 # expanded by the hook
+  packages="${SCHEMA_PACKAGES[*]}" mmdebstrap --variant=custom --customize-hook='
+    mkdir -p "$1/packages" && cd "$1/packages" && APT_CONFIG=$MMDEBSTRAP_APT_CONFIG apt-get download $packages
+  ' "$DEBIAN_SUITE" "$work/suite"
+  for package in "$work"/suite/packages/*.deb; do dpkg-deb -x "$package" "$work/root"; done
+  root=$work/root/usr/share
+  cp "$root/request-tracker5/etc/schema.Pg" "$target/request-tracker.sql"
+  cp "$root/roundcube/SQL/postgres.initial.sql" "$target/roundcube.sql"
+  zcat "$root"/zabbix-server-pgsql/{schema,images}.sql.gz >"$target/zabbix.sql"
+  cat "$root"/awl/dba/{awl-tables,schema-management}.sql \
+    "$root"/davical/dba/{davical,rrule_functions,caldav_functions}.sql "$root"/davical/dba/views/*.sql \
+    "$root/davical/dba/base-data.sql" >"$target/davical.sql"
+  chmod 644 "$target"/*
+  rm -rf "$work"
 }
 
 fetch_postgresql_servers() {

@@ -63,6 +63,7 @@ start_versions() {
   infra_manifests | apply
   {
     echo "HELPDESK_TEST_POSTGRESQL=$CACHE/postgresql"
+    echo "HELPDESK_TEST_SCHEMAS=$CACHE/schemas"
     write_server_env
   } >>"$STATE/env"
   wait_for_infra

@@ -488,11 +488,12 @@ const QUERIES: [(Kind, &str); 38] = [
          c.castcontext, c.castmethod) AS attributes, NULL::text AS text, '' AS \"on\", NULL::text AS make FROM pg_cast c WHERE c.oid >= 16384 \
          AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.deptype IN ('e', 'i') AND e.classid = 'pg_cast'::regclass AND e.objid = c.oid)",
     ),
-    // What the server's libraries call its version is not the collation's.
+    // What the server's libraries call its version is not the collation's, and a copy of one for every encoding is made
+    // for the database's.
     (
         Kind::Collation,
         concat!(
-            "SELECT c.oid::regcollation::text AS name, ((to_jsonb(c) - 'oid' - 'collname' - 'collnamespace' - 'collowner' - 'collversion')::text) ",
+            "SELECT c.oid::regcollation::text AS name, ((to_jsonb(c) - 'oid' - 'collname' - 'collnamespace' - 'collowner' - 'collversion' - 'collencoding')::text) ",
             "AS attributes, NULL::text AS text, '' AS \"on\", NULL::text AS make FROM pg_collation c WHERE ",
             own!("pg_collation", "c.oid", "c.collnamespace")
         ),

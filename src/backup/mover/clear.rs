@@ -20,7 +20,8 @@ const COUNT: &str = concat!(
     own!("pg_class", "c.oid", "c.relnamespace"),
     ") + (SELECT count(*) FROM pg_proc p WHERE ",
     own!("pg_proc", "p.oid", "p.pronamespace"),
-    ") + (SELECT count(*) FROM pg_type t WHERE ",
+    // An array's type goes with its element's, and is no member of an extension before version 17.
+    ") + (SELECT count(*) FROM pg_type t WHERE t.typcategory <> 'A' AND ",
     own!("pg_type", "t.oid", "t.typnamespace"),
     ") + (SELECT count(*) FROM pg_namespace n WHERE n.nspname NOT IN ('public', $1, $2) AND ",
     own!("pg_namespace", "n.oid", "n.oid"),

@@ -1,0 +1,28 @@
+-- A tenant whose plan lets it have schemas of its own, with extensions in them that it may make itself.
+CREATE SCHEMA crm;
+CREATE SCHEMA "Odd "" ; schema";
+CREATE SCHEMA nothing_in_it;
+COMMENT ON SCHEMA crm IS 'customers';
+CREATE EXTENSION ltree SCHEMA crm;
+CREATE EXTENSION unaccent SCHEMA app;
+CREATE EXTENSION intarray SCHEMA "Odd "" ; schema";
+CREATE TABLE crm.customers (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, path crm.ltree, name text);
+INSERT INTO crm.customers (path, name) SELECT ('top.' || n % 5 || '.n' || n)::crm.ltree, 'Müller ' || n FROM generate_series(1, 50) n;
+CREATE INDEX customers_path ON crm.customers USING gist (path crm.gist_ltree_ops);
+CREATE TABLE app.tickets (id int PRIMARY KEY, customer int REFERENCES crm.customers, numbers int[] CHECK (numbers OPERATOR("Odd "" ; schema".@>) ARRAY[1]));
+INSERT INTO app.tickets SELECT n, n, ARRAY[1, n] FROM generate_series(1, 50) n;
+CREATE INDEX tickets_numbers ON app.tickets USING gin (numbers "Odd "" ; schema".gin__int_ops);
+CREATE TABLE "Odd "" ; schema"."Odd "" ; table" (a int DEFAULT nextval('crm.customers_id_seq'), b text);
+INSERT INTO "Odd "" ; schema"."Odd "" ; table" VALUES (1, 'x');
+CREATE FUNCTION app.plain(t text) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT app.unaccent('app.unaccent', t) $$;
+CREATE INDEX customers_plain ON crm.customers (app.plain(name));
+CREATE VIEW crm.in_app AS SELECT t.id, c.path FROM app.tickets t JOIN crm.customers c ON c.id = t.customer WHERE c.path OPERATOR(crm.<@) 'top.1';
+CREATE MATERIALIZED VIEW crm.counted AS SELECT crm.subpath(path, 0, 2) AS p, count(*) AS n FROM crm.customers GROUP BY 1;
+CREATE TEXT SEARCH DICTIONARY crm.plain_words (TEMPLATE = app.unaccent, RULES = 'unaccent');
+CREATE TEXT SEARCH CONFIGURATION crm.desk (COPY = pg_catalog.german);
+ALTER TEXT SEARCH CONFIGURATION crm.desk ALTER MAPPING FOR hword, hword_part, word WITH crm.plain_words, pg_catalog.german_stem;
+CREATE INDEX customers_words ON crm.customers USING gin (to_tsvector('crm.desk', name));
+CREATE TYPE crm.state AS ENUM ('new', 'old');
+CREATE TABLE app.of_state (s crm.state);
+INSERT INTO app.of_state VALUES ('new');
+CREATE PUBLICATION customers FOR TABLE crm.customers;

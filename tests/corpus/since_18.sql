@@ -1,0 +1,26 @@
+-- What PostgreSQL 18 brought.
+CREATE TABLE virtual (a int CONSTRAINT a_is_there NOT NULL, s varchar(9), b int GENERATED ALWAYS AS (a * 2) VIRTUAL, c text GENERATED ALWAYS AS (CASE WHEN s IN ('x', 'y') THEN 'in' ELSE 'out' END), d int GENERATED ALWAYS AS (a + 1) STORED);
+INSERT INTO virtual (a, s) SELECT n, (ARRAY['x', 'z'])[1 + n % 2] FROM generate_series(1, 30) n;
+COMMENT ON CONSTRAINT a_is_there ON virtual IS 'named';
+CREATE TABLE parents (id int PRIMARY KEY, n int CONSTRAINT n_here NOT NULL NO INHERIT);
+CREATE TABLE heirs () INHERITS (parents);
+INSERT INTO parents VALUES (1, 1); INSERT INTO heirs VALUES (2, NULL);
+CREATE TABLE loose (id int, p int, q int, CONSTRAINT not_kept CHECK (q IN (1, 2) AND (p > 0 OR p < -5)) NOT ENFORCED, CONSTRAINT to_parent FOREIGN KEY (p) REFERENCES parents NOT ENFORCED);
+INSERT INTO loose VALUES (1, 77, 99), (NULL, NULL, NULL);
+ALTER TABLE loose ADD CONSTRAINT id_later NOT NULL id NOT VALID;
+CREATE TABLE stays (room int4range, during tstzrange, CONSTRAINT no_two PRIMARY KEY (room, during WITHOUT OVERLAPS), CONSTRAINT again UNIQUE (room, during WITHOUT OVERLAPS));
+INSERT INTO stays VALUES ('[1,2)', '[2026-01-01,2026-02-01)'), ('[1,2)', '[2026-02-01,2026-03-01)');
+CREATE TABLE bills (room int4range, during tstzrange, sum numeric, FOREIGN KEY (room, PERIOD during) REFERENCES stays (room, PERIOD during));
+INSERT INTO bills VALUES ('[1,2)', '[2026-01-15,2026-02-15)', 3.50);
+CREATE TABLE parted (id int, p int) PARTITION BY LIST (id);
+CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
+INSERT INTO parted VALUES (1, 88);
+ALTER TABLE parted ADD CONSTRAINT parted_p FOREIGN KEY (p) REFERENCES parents NOT VALID;
+CREATE COLLATION fast (PROVIDER = builtin, LOCALE = 'PG_UNICODE_FAST');
+CREATE TABLE folded (t text COLLATE fast, k text GENERATED ALWAYS AS (casefold(t)) STORED);
+INSERT INTO folded VALUES ('Straße');
+CREATE TABLE numbered (id uuid DEFAULT uuidv7(), n int);
+INSERT INTO numbered (n) VALUES (1);
+CREATE FUNCTION both_rows() RETURNS SETOF int LANGUAGE sql BEGIN ATOMIC UPDATE numbered SET n = n + 1 WHERE n IN (1, 2) RETURNING WITH (OLD AS o, NEW AS w) o.n + w.n; END;
+CREATE INDEX skips ON virtual (s, a);
+CREATE VIEW seen AS SELECT a, b, c FROM virtual WHERE c = 'in';
