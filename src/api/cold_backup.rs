@@ -148,7 +148,7 @@ pub struct Failing {
 }
 
 /// How a dump is restored. The README says how a person does the same by hand.
-#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Way {
     /// By one `pg_restore`.
     #[default]
@@ -157,6 +157,9 @@ pub enum Way {
     /// then checks, indexes and the rest. For databases whose functions rely on their owner's search path, whose checks
     /// read other tables, or whose rows break their own constraints.
     Sections,
+    /// In sections, and with the tenant's search path in the restoring session too: for definitions that the server
+    /// prints without the schema that they need, such as `IS DISTINCT FROM` over a type of an extension.
+    SectionsWithPath,
 }
 
 /// What is true of the backup.

@@ -27,6 +27,7 @@ pub mod plan;
 mod postgres;
 mod progress;
 mod prove;
+mod repath;
 mod restore;
 mod stream;
 mod views;

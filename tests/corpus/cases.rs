@@ -65,6 +65,8 @@ pub fn all() -> Vec<Case> {
         // The server does not validate the check of a domain that is inside a composite type of some column.
         case!("extensions", "extensions.sql", way: Way::Sections, extensions: &["pg_trgm", "citext", "hstore", "btree_gist", "pgcrypto"],
             left_out: &[("constraint of domain app.address address_check", Remains::NotValid)]),
+        case!("unseen", "printed_without_schema.sql", way: Way::SectionsWithPath, extensions: &["citext", "hstore"]),
+        case!("other", "another_operator.sql", way: Way::SectionsWithPath, extensions: &["citext"]),
         case!("own", "own_schemas.sql", schemas: Schemas::Own),
         case!("kinds", "kinds.sql"),
         case!("since17", "since_17.sql", since: 17),

@@ -90,6 +90,7 @@ pub enum Kind {
     Transform,
     Server,
     Comment,
+    Dependencies,
 }
 
 impl Kind {
@@ -133,6 +134,7 @@ impl Kind {
             Self::Transform => "transform",
             Self::Server => "foreign server",
             Self::Comment => "comment on",
+            Self::Dependencies => "operators and functions of",
         }
     }
 }
@@ -161,7 +163,7 @@ pub(super) use own;
 ///
 /// Texts come from the functions by which `pg_dump` gets them, without pretty-printing; names are complete, because the
 /// session's search path is `pg_catalog`.
-const QUERIES: [(Kind, &str); 38] = [
+const QUERIES: [(Kind, &str); 39] = [
     (
         Kind::Schema,
         concat!(
@@ -549,6 +551,23 @@ const QUERIES: [(Kind, &str); 38] = [
          AND e.classid = d.classoid AND e.objid = d.objoid) AND NOT (d.classoid = 'pg_class'::regclass AND EXISTS (SELECT 1 FROM pg_class c \
          WHERE c.oid = d.objoid AND (c.relpersistence = 't' OR c.relkind = 'i' AND NOT (SELECT indisvalid FROM pg_index WHERE indexrelid = c.oid)))) \
          AND NOT (d.classoid = 'pg_namespace'::regclass AND i.identity = quote_ident($1))",
+    ),
+    // Some expressions are printed without the operator that they use (`IS DISTINCT FROM`, `NULLIF`, `CASE x WHEN`): read
+    // again under another search path, the same text may mean another one. The server's own operators are not recorded.
+    (
+        Kind::Dependencies,
+        "SELECT format('%s %s', d.i_type, d.i_identity) AS name, string_agg(DISTINCT format('%s %s', r.type, r.identity), ', ') AS attributes, \
+         NULL::text AS text, '' AS \"on\", NULL::text AS make FROM (SELECT d.refclassid, d.refobjid, d.refobjsubid, i.type AS i_type, \
+         i.identity AS i_identity, i.schema FROM pg_depend d, pg_identify_object(d.classid, d.objid, d.objsubid) i \
+         WHERE d.deptype = 'n' AND d.refclassid IN ('pg_operator'::regclass, 'pg_proc'::regclass) AND d.objid >= 16384 \
+         AND d.classid IN ('pg_constraint'::regclass, 'pg_attrdef'::regclass, 'pg_trigger'::regclass, 'pg_rewrite'::regclass, \
+         'pg_policy'::regclass, 'pg_class'::regclass, 'pg_statistic_ext'::regclass, 'pg_proc'::regclass) \
+         AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.deptype = 'e' AND e.classid = d.classid AND e.objid = d.objid) \
+         AND NOT EXISTS (SELECT 1 FROM pg_trigger g WHERE d.classid = 'pg_trigger'::regclass AND g.oid = d.objid AND g.tgisinternal) \
+         AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE d.classid = 'pg_constraint'::regclass AND k.oid = d.objid AND k.conparentid <> 0) \
+         AND NOT EXISTS (SELECT 1 FROM pg_index x WHERE d.classid = 'pg_class'::regclass AND x.indexrelid = d.objid AND NOT x.indisvalid)) AS d, \
+         pg_identify_object(d.refclassid, d.refobjid, d.refobjsubid) r \
+         WHERE d.i_identity IS NOT NULL AND (d.schema IS NULL OR d.schema NOT LIKE 'pg\\_%') AND $1::text IS NOT NULL GROUP BY 1",
     ),
 ];
 

@@ -115,6 +115,7 @@ async fn definitions(session: &mut PgConnection, source: &Contents, copy: &Conte
         all.iter().enumerate().map(|(at, one)| ((one.kind, one.name.clone()), at)).collect()
     };
     let (a, b) = (index(&source.definitions), index(&copy.definitions));
+    let path = source.search_path();
     for (key, at) in &a {
         let one = &source.definitions[*at];
         let Some(other) = b.get(key).map(|at| &copy.definitions[*at]) else {
@@ -132,7 +133,7 @@ async fn definitions(session: &mut PgConnection, source: &Contents, copy: &Conte
         let (Some(text), Some(printed)) = (&one.text, &other.text) else {
             return Err(differs(one.title(), Some(shown(one)), Some(shown(other))));
         };
-        if !prints_as(session, one, text, printed).await? {
+        if !prints_as(session, &path, one, text, printed).await? {
             return Err(differs(one.title(), Some(text.clone()), Some(printed.clone())));
         }
     }
@@ -181,7 +182,7 @@ impl<'l> Excused<'l> {
     fn missing(&self, one: &Definition) -> bool {
         match one.kind {
             Kind::Index | Kind::IndexExpressions | Kind::IndexPredicate => self.indexes.contains(&one.name),
-            Kind::Comment => {
+            Kind::Comment | Kind::Dependencies => {
                 self.left_out.keys().any(|what| {
                     let name = what.rsplit(' ').next().unwrap_or_default();
                     one.name.contains("constraint") && !name.is_empty() && one.name.contains(&format!(" {name} on "))
@@ -201,26 +202,36 @@ impl<'l> Excused<'l> {
     }
 }
 
-/// Whether the server, given the source's text, prints the copy's.
-async fn prints_as(session: &mut PgConnection, one: &Definition, text: &str, printed: &str) -> Result<bool, Error> {
+/// Whether the server, given the source's text, prints the copy's. What it does not understand without a search path, it
+/// may with the tenant's: some expressions are printed without the schema that they need.
+async fn prints_as(session: &mut PgConnection, path: &str, one: &Definition, text: &str, printed: &str) -> Result<bool, Error> {
     let step = "let the server print a definition of the source";
-    postgres::execute(session, step, "BEGIN; SET LOCAL check_function_bodies = off").await?;
-    let answer = print(session, one, text).await;
-    postgres::execute(session, step, "ROLLBACK").await?;
-    match answer {
-        Ok(again) => Ok(match one.kind {
-            Kind::Check | Kind::Default | Kind::DomainDefault | Kind::Generated | Kind::IndexExpressions | Kind::IndexPredicate => {
-                again == format!("(ROW({printed}) IS NULL)")
+    let mut refusal = None;
+    for path in ["pg_catalog", path] {
+        postgres::execute(session, step, &format!("BEGIN; SET LOCAL check_function_bodies = off; SET LOCAL search_path = {path}")).await?;
+        let answer = print(session, one, text).await;
+        postgres::execute(session, step, "ROLLBACK").await?;
+        match answer {
+            Ok(again) => {
+                let same = match one.kind {
+                    Kind::Check | Kind::Default | Kind::DomainDefault | Kind::Generated | Kind::IndexExpressions | Kind::IndexPredicate => {
+                        again == format!("(ROW({printed}) IS NULL)")
+                    }
+                    _ => again == printed,
+                };
+                if same {
+                    return Ok(true);
+                }
             }
-            _ => again == printed,
-        }),
-        // The server does not understand it: it cannot be what the copy has.
-        Err(error) if error.as_database_error().is_some() => {
-            tracing::warn!(what = one.title(), error = crate::store::chain(&error), "the server does not read what the source printed");
-            Ok(false)
+            Err(error) if error.as_database_error().is_some() => refusal = Some(error),
+            Err(source) => return Err(Error::Database { step, source }),
         }
-        Err(source) => Err(Error::Database { step, source }),
     }
+    // What the server does not understand cannot be what the copy has.
+    if let Some(error) = refusal {
+        tracing::warn!(what = one.title(), error = crate::store::chain(&error), "the server does not read what the source printed");
+    }
+    Ok(false)
 }
 
 /// The name of what is made for a look and never kept.
@@ -313,6 +324,8 @@ async fn ask<T>(session: &mut PgConnection, query: &'static str, about: &str) ->
 where
     T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
 {
+    // Names are printed as everywhere else: in full.
+    send(session, "SET LOCAL search_path = pg_catalog".into()).await?;
     // The text type goes first: a name is resolved when the statement runs, not when it is parsed.
     sqlx::query_scalar(composed(query.replace("$1::", "$1::text::"))).bind(about).fetch_one(session).await
 }

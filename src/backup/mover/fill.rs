@@ -17,6 +17,9 @@
 //! 5. `--section=post-data`; keys, foreign keys and indexes that failed are tried once more, one by one;
 //! 6. the functions are as they were.
 //!
+//! Where that fails too, it is gone once more with the tenant's search path in `pg_restore`'s own session
+//! ([`super::repath`]): some expressions over types of extensions are printed without the schema that they need.
+//!
 //! Only what the rows themselves do not let be made again is left out or stays NOT VALID, and it is named; any other
 //! difference is an error.
 
@@ -32,7 +35,7 @@ use super::{
     contents,
     fingerprint::{self, Contents, Origin},
     plan::Mover,
-    postgres::{self, EXIT_ON_ERROR, Pipe, composed, ident},
+    postgres::{self, EXIT_ON_ERROR, Pipe, composed},
     progress::Progress,
     prove::{self, Until},
     views,
@@ -126,25 +129,43 @@ async fn read_copy(session: &mut PgConnection) -> Result<Contents, Error> {
 }
 
 impl Filling<'_> {
+    /// Goes one way after the other until one leads to a copy that is equal.
     async fn run(&self, session: &mut PgConnection, known: Option<Way>) -> Result<Filled, Error> {
         // Rows that were dumped apart are wanted before keys and checks are made.
-        let mut way = if self.manifest.apart.is_empty() { known.unwrap_or_default() } else { Way::Sections };
-        let mut left_out = Vec::new();
-        let mut given = Vec::new();
-        if way == Way::Plain
-            && let Err(cause) = self.plain().await
-        {
-            let another_way = matches!(cause, Error::Tool { .. }) && cause.is_the_backups_own() && self.source.is_some();
-            if !another_way {
-                return Err(cause);
+        let first = if self.manifest.apart.is_empty() { known.unwrap_or_default() } else { known.unwrap_or_default().max(Way::Sections) };
+        let mut ways = [Way::Plain, Way::Sections, Way::SectionsWithPath].into_iter().filter(|way| *way >= first).peekable();
+        let mut cause = None;
+        while let Some(way) = ways.next() {
+            let error = match Box::pin(self.go(session, way, cause.as_ref())).await {
+                Ok(filled) => return Ok(filled),
+                Err(error) => error,
+            };
+            let may_help = match &error {
+                Error::Tool { .. } | Error::NotMade { .. } => error.is_the_backups_own(),
+                // What `pg_restore` could not make is missing then, or an operator was taken for another one.
+                Error::Differs { .. } => true,
+                _ => false,
+            };
+            if !may_help || self.source.is_none() || ways.peek().is_none() {
+                return Err(error);
             }
-            tracing::warn!(cause = store::chain(&cause), "the plain way of restoring fails; going the second way, in sections");
+            tracing::warn!(?way, cause = store::chain(&error), "this way of restoring fails; going the next one");
             clear::begin(session, &self.login.database).await?;
-            way = Way::Sections;
-            (left_out, given) = self.sections(session, Some(&cause)).await?;
-        } else if way == Way::Sections {
-            (left_out, given) = self.sections(session, None).await?;
+            cause.get_or_insert(error);
         }
+        Err(Error::NoManifest)
+    }
+
+    /// Fills the database in one way and compares it.
+    async fn go(&self, session: &mut PgConnection, way: Way, cause: Option<&Error>) -> Result<Filled, Error> {
+        let path = self.source.as_ref().filter(|_| way == Way::SectionsWithPath).map(Contents::search_path);
+        let (mut left_out, mut given) = match way {
+            Way::Plain => {
+                self.restore(&[EXIT_ON_ERROR], "restore", (Until::End, None)).await?;
+                (Vec::new(), Vec::new())
+            }
+            Way::Sections | Way::SectionsWithPath => self.sections(session, path.as_deref(), cause).await?,
+        };
         if let Some(source) = &self.source {
             let mut empty = views::fill(session, source).await?;
             if !empty.is_empty() && given.is_empty() {
@@ -186,39 +207,40 @@ impl Filling<'_> {
             let mut text = Vec::new();
             output.map_or(Ok(0), |mut output| output.read_to_end(&mut text)).map(|_| text)
         });
-        prove::feed(self.mover, self.manifest, tool, self.progress, Until::Satisfied).await?;
+        prove::feed(self.mover, self.manifest, tool, self.progress, (Until::Satisfied, None)).await?;
         let text = listed.await.map_err(|e| Error::Stream(std::io::Error::other(e)))?.map_err(Error::Stream)?;
         let text = String::from_utf8_lossy(&text);
         let kept: String = text.lines().filter(|line| is_restored(line, &closed)).flat_map(|line| [line, "\n"]).collect();
         std::fs::write(&self.list, kept).map_err(Error::Stream)
     }
 
-    async fn restore(&self, more: &[&str], step: &'static str, until: Until) -> Result<(), Error> {
+    async fn restore(&self, more: &[&str], step: &'static str, how: (Until, Option<&str>)) -> Result<(), Error> {
         let list = format!("--use-list={}", self.list.display());
         let arguments: Vec<&str> = RESTORE.iter().copied().chain([list.as_str()]).chain(more.iter().copied()).collect();
         let tool = postgres::start_restore(&self.tools, &arguments, (self.login, &self.mover.run), self.server)?;
-        self.progress.during(step, prove::feed(self.mover, self.manifest, tool, self.progress, until)).await.map(drop)
-    }
-
-    async fn plain(&self) -> Result<(), Error> {
-        self.restore(&[EXIT_ON_ERROR], "restore", Until::End).await
+        self.progress.during(step, prove::feed(self.mover, self.manifest, tool, self.progress, how)).await.map(drop)
     }
 
     /// The second way. Returns what could not be made again, and the functions that were given a search path.
-    async fn sections(&self, session: &mut PgConnection, cause: Option<&Error>) -> Result<(Vec<LeftOut>, Vec<String>), Error> {
+    async fn sections(
+        &self,
+        session: &mut PgConnection,
+        path: Option<&str>,
+        cause: Option<&Error>,
+    ) -> Result<(Vec<LeftOut>, Vec<String>), Error> {
         let Some(source) = &self.source else { return Err(Error::NoManifest) };
-        self.restore(&[EXIT_ON_ERROR, "--section=pre-data"], "restore definitions", Until::Satisfied).await?;
+        self.restore(&[EXIT_ON_ERROR, "--section=pre-data"], "restore definitions", (Until::Satisfied, path)).await?;
         let given = give_paths(session, source).await?;
         let checks = take_checks(session).await?;
-        self.restore(&[EXIT_ON_ERROR, "--section=data"], "restore rows", Until::End).await?;
+        self.restore(&[EXIT_ON_ERROR, "--section=data"], "restore rows", (Until::End, path)).await?;
         apart::restore(self.mover, self.manifest, session, self.progress).await?;
-        let mut left_out = put_checks_back(session, source, &checks).await?;
+        let mut left_out = put_checks_back(session, source, path, &checks).await?;
         // What fails here is looked at one by one below.
-        if let Err(error) = self.restore(&["--section=post-data"], "restore indexes and constraints", Until::Satisfied).await {
+        if let Err(error) = self.restore(&["--section=post-data"], "restore indexes and constraints", (Until::Satisfied, path)).await {
             let Error::Tool { .. } = &error else { return Err(error) };
             tracing::warn!(error = store::chain(&error), "not everything could be made after the rows");
         }
-        left_out.append(&mut make_missing(session, source, cause).await?);
+        left_out.append(&mut make_missing(session, source, path, cause).await?);
         Ok((left_out, given))
     }
 }
@@ -245,16 +267,6 @@ fn failed(step: &'static str) -> impl Fn(sqlx::Error) -> Error {
     move |source| Error::Database { step, source }
 }
 
-/// The tenant's search path: `app`, its other schemas, and the extensions'.
-fn search_path(source: &Contents) -> String {
-    let mut schemas: Vec<&str> = source.definitions.iter().filter(|d| d.kind == Kind::Schema).map(|d| d.name.as_str()).collect();
-    schemas.sort_by_key(|name| (*name != "app", *name));
-    schemas.push("public");
-    let extensions = ident(catalog::EXTENSIONS);
-    schemas.push(&extensions);
-    schemas.join(", ")
-}
-
 const PATHLESS: &str = concat!(
     "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.prokind IN ('f', 'p') ",
     "AND l.lanname NOT IN ('internal', 'c') AND NOT EXISTS (SELECT FROM unnest(p.proconfig) s WHERE s LIKE 'search\\_path=%') ",
@@ -266,7 +278,7 @@ const PATHLESS: &str = concat!(
 async fn give_paths(session: &mut PgConnection, source: &Contents) -> Result<Vec<String>, Error> {
     let step = "give functions the tenant's search path";
     let functions: Vec<String> = sqlx::query_scalar(PATHLESS).fetch_all(&mut *session).await.map_err(failed(step))?;
-    let path = search_path(source);
+    let path = source.search_path();
     for function in &functions {
         postgres::execute(session, step, &format!("ALTER ROUTINE {function} SET search_path = {path}")).await?;
     }
@@ -308,12 +320,17 @@ async fn take_checks(session: &mut PgConnection) -> Result<Vec<(Kind, String)>, 
 
 /// Puts checks back as the source printed them, and validates those that were valid. Returns those that stay NOT VALID
 /// because of the rows.
-async fn put_checks_back(session: &mut PgConnection, source: &Contents, checks: &[(Kind, String)]) -> Result<Vec<LeftOut>, Error> {
+async fn put_checks_back(
+    session: &mut PgConnection,
+    source: &Contents,
+    path: Option<&str>,
+    checks: &[(Kind, String)],
+) -> Result<Vec<LeftOut>, Error> {
     let find = |kind: Kind, name: &str| source.definitions.iter().find(|d| d.kind == kind && d.name == name);
     for (kind, name) in checks {
         let Some(make) = find(*kind, name).and_then(|d| d.make.as_ref()) else { continue };
         let not_valid = if make.ends_with(" NOT VALID") || make.ends_with(" NOT ENFORCED") { "" } else { " NOT VALID" };
-        postgres::execute(session, "put a check back", &format!("{make}{not_valid}")).await?;
+        postgres::execute(session, "put a check back", &under(path, &format!("{make}{not_valid}"))).await?;
     }
     let mut left_out = Vec::new();
     for kind in [Kind::Check, Kind::DomainCheck] {
@@ -348,6 +365,11 @@ impl Refusal {
     }
 }
 
+/// A statement under the tenant's search path, where it is needed. If it is refused, the path is as before.
+fn under(path: Option<&str>, statement: &str) -> String {
+    path.map_or_else(|| statement.to_owned(), |path| format!("SET search_path = {path}; {statement}; SET search_path = pg_catalog"))
+}
+
 /// Sends a statement that the server may refuse.
 async fn attempt(session: &mut PgConnection, sql: &str) -> Result<Result<(), Refusal>, Error> {
     match sqlx::raw_sql(composed(sql.to_owned())).execute(session).await {
@@ -360,7 +382,12 @@ async fn attempt(session: &mut PgConnection, sql: &str) -> Result<Result<(), Ref
 }
 
 /// Makes keys, indexes, foreign keys and policies that are missing after the rows. Returns those that the rows forbid.
-async fn make_missing(session: &mut PgConnection, source: &Contents, cause: Option<&Error>) -> Result<Vec<LeftOut>, Error> {
+async fn make_missing(
+    session: &mut PgConnection,
+    source: &Contents,
+    path: Option<&str>,
+    cause: Option<&Error>,
+) -> Result<Vec<LeftOut>, Error> {
     let mut left_out: Vec<LeftOut> = Vec::new();
     let foreign = |d: &Definition| d.make.as_ref().is_some_and(|make| make.contains(" FOREIGN KEY "));
     let rounds: [(Kind, bool); 4] = [(Kind::Constraint, false), (Kind::Index, false), (Kind::Constraint, true), (Kind::Policy, false)];
@@ -373,14 +400,14 @@ async fn make_missing(session: &mut PgConnection, source: &Contents, cause: Opti
                 continue;
             }
             let Some(make) = &one.make else { continue };
-            let Err(why) = attempt(session, make).await? else { continue };
+            let Err(why) = attempt(session, &under(path, make)).await? else { continue };
             let why_text = shorten(&why.message);
             if !why.is_of_the_rows() {
                 tracing::warn!(what = one.title(), code = why.code, why = why_text, "could not be made again");
                 return Err(Error::NotMade { what: one.title(), why: why_text, first: cause.map(|e| store::chain(e)).unwrap_or_default() });
             }
             let not_valid = format!("{make} NOT VALID");
-            let remains = match of_foreign_keys && attempt(session, &not_valid).await?.is_ok() {
+            let remains = match of_foreign_keys && attempt(session, &under(path, &not_valid)).await?.is_ok() {
                 true => Remains::NotValid,
                 false => Remains::Missing,
             };

@@ -15,8 +15,8 @@ use sqlx::{PgConnection, Row as _};
 
 use super::{
     Error,
-    catalog::{self, Definition, own},
-    postgres::{self, composed},
+    catalog::{self, Definition, Kind, own},
+    postgres::{self, composed, ident},
 };
 use crate::{backup::manifest::Fingerprint, database::MoverLogin};
 
@@ -169,6 +169,16 @@ impl Lines {
 }
 
 impl Contents {
+    /// The tenant's search path as SQL: `app`, its other schemas, and the extensions'.
+    pub(super) fn search_path(&self) -> String {
+        let mut schemas: Vec<&str> = self.definitions.iter().filter(|d| d.kind == Kind::Schema).map(|d| d.name.as_str()).collect();
+        schemas.sort_by_key(|name| (*name != "app", *name));
+        schemas.push("public");
+        let extensions = ident(catalog::EXTENSIONS);
+        schemas.push(&extensions);
+        schemas.join(", ")
+    }
+
     /// The few numbers that stand in the manifest.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let mut rows = Lines::new();

@@ -7,6 +7,7 @@ use super::{
     plan::Mover,
     postgres::{self, Pipe, Tool},
     progress::Progress,
+    repath::Repath,
     stream,
 };
 use crate::{
@@ -31,7 +32,7 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
         VerifyMode::Read => {
             let tools = postgres::tools(&mover.postgresql, major(&manifest))?;
             let tool = postgres::start(&tools, "pg_restore", &["--file=/dev/null"], None, &Pipe::In)?;
-            progress.during("read back", feed(mover, &manifest, tool, &progress, Until::End)).await?;
+            progress.during("read back", feed(mover, &manifest, tool, &progress, (Until::End, None))).await?;
             for rows in &manifest.apart {
                 if download(mover, &rows.object, std::io::sink(), &progress, Until::End).await? != rows.plain {
                     return Err(Error::Unequal(format!("the rows of {} decrypt to something else than was dumped", rows.table)));
@@ -97,17 +98,21 @@ pub(super) enum Until {
     Satisfied,
 }
 
-/// Downloads the dump, decrypts and decompresses it, and feeds it to a tool.
+/// Downloads the dump, decrypts and decompresses it, and feeds it to a tool, with another search path if one is given.
 pub(super) async fn feed(
     mover: &Mover,
     manifest: &Manifest,
     mut tool: Tool,
     progress: &Arc<Progress>,
-    until: Until,
+    (until, path): (Until, Option<&str>),
 ) -> Result<Plain, Error> {
     let Some(input) = tool.child.stdin.take() else {
         tool.kill();
         return Err(Error::Stream(std::io::Error::other("pg_restore has no input")));
+    };
+    let input: Box<dyn std::io::Write + Send> = match path {
+        Some(path) => Box::new(Repath::new(input, path)),
+        None => Box::new(input),
     };
     let read = Box::pin(download(mover, &manifest.dump, input, progress, until)).await;
     let ended = tokio::task::spawn_blocking(move || tool.wait()).await.map_err(|e| Error::Stream(std::io::Error::other(e)))?;
