@@ -6,7 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "a story that meets something else than it tells of has to fail")]
 
 mod brake;
+#[allow(dead_code, reason = "another test has more need of it")]
+#[path = "../corpus/cases.rs"]
+mod cases;
 mod cluster;
+mod corpus;
 mod extensions;
 mod faults;
 mod guards;
