@@ -303,7 +303,7 @@ pub fn sql(things: &[Thing]) -> String {
 
 /// Changes of a copy, each of which has to be found: what is changed, and a query that gives the statement. Without a
 /// row there is nothing in the copy that could be changed so.
-pub const MUTATIONS: [(&str, &str); 31] = [
+pub const MUTATIONS: [(&str, &str); 32] = [
     (
         "a row is gone",
         "SELECT format('SET session_replication_role = replica; DELETE FROM ONLY app.%I WHERE ctid = (SELECT min(ctid) FROM ONLY app.%I)', relname, relname) FROM pg_class WHERE relname ~ '^t[0-9]+$' AND relkind = 'r'",
@@ -417,6 +417,10 @@ pub const MUTATIONS: [(&str, &str); 31] = [
     (
         "a comment is gone",
         "SELECT format('COMMENT ON TABLE %s IS NULL', objoid::regclass) FROM pg_description WHERE classoid = 'pg_class'::regclass AND objsubid = 0 AND objoid >= 16384 AND EXISTS (SELECT FROM pg_class WHERE oid = objoid AND relkind = 'r')",
+    ),
+    (
+        "a function depends on an extension",
+        "SELECT format('ALTER FUNCTION %s DEPENDS ON EXTENSION plpgsql', oid::regprocedure) FROM pg_proc WHERE proname = 'keep_row'",
     ),
     (
         "an enum has one more label",

@@ -559,7 +559,8 @@ const QUERIES: [(Kind, &str); 39] = [
         "SELECT format('%s %s', d.i_type, d.i_identity) AS name, string_agg(DISTINCT format('%s %s', r.type, r.identity), ', ') AS attributes, \
          NULL::text AS text, '' AS \"on\", NULL::text AS make FROM (SELECT d.refclassid, d.refobjid, d.refobjsubid, i.type AS i_type, \
          i.identity AS i_identity, i.schema FROM pg_depend d, pg_identify_object(d.classid, d.objid, d.objsubid) i \
-         WHERE d.deptype = 'n' AND d.refclassid IN ('pg_operator'::regclass, 'pg_proc'::regclass) AND d.objid >= 16384 \
+         WHERE (d.deptype = 'n' AND d.refclassid IN ('pg_operator'::regclass, 'pg_proc'::regclass) \
+         OR d.deptype = 'x' AND d.refclassid = 'pg_extension'::regclass) AND d.objid >= 16384 \
          AND d.classid IN ('pg_constraint'::regclass, 'pg_attrdef'::regclass, 'pg_trigger'::regclass, 'pg_rewrite'::regclass, \
          'pg_policy'::regclass, 'pg_class'::regclass, 'pg_statistic_ext'::regclass, 'pg_proc'::regclass) \
          AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.deptype = 'e' AND e.classid = d.classid AND e.objid = d.objid) \

@@ -15,7 +15,8 @@
 //! 3. `--section=data`, and then what was dumped apart from it;
 //! 4. the checks are made again as the source printed them, NOT VALID, and then validated;
 //! 5. `--section=post-data`; keys, foreign keys and indexes that failed are tried once more, one by one;
-//! 6. the functions are as they were.
+//! 6. the parts of exclusion constraints of partitioned tables are joined, which some servers refuse to attach;
+//! 7. the functions are as they were.
 //!
 //! Where that fails too, it is gone once more with the tenant's search path in `pg_restore`'s own session
 //! ([`super::repath`]): some expressions over types of extensions are printed without the schema that they need.
@@ -240,6 +241,7 @@ impl Filling<'_> {
             let Error::Tool { .. } = &error else { return Err(error) };
             tracing::warn!(error = store::chain(&error), "not everything could be made after the rows");
         }
+        join_exclusions(session, source, path).await?;
         left_out.append(&mut make_missing(session, source, path, cause).await?);
         Ok((left_out, given))
     }
@@ -379,6 +381,57 @@ async fn attempt(session: &mut PgConnection, sql: &str) -> Result<Result<(), Ref
         }
         Err(source) => Err(Error::Database { step: "make what is missing", source }),
     }
+}
+
+/// Exclusion constraints of partitioned tables whose index is not valid, which is until every part is attached to it:
+/// topmost first. With their tables, and the index's name as in [`Kind::Index`].
+const NOT_JOINED: &str = concat!(
+    "SELECT k.oid::bigint, k.conrelid::regclass::text, format('%I', k.conname), k.conindid::regclass::text ",
+    "FROM pg_constraint k JOIN pg_index i ON i.indexrelid = k.conindid JOIN pg_class c ON c.oid = k.conrelid ",
+    "WHERE k.contype = 'x' AND c.relkind = 'p' AND k.conparentid = 0 AND NOT i.indisvalid AND ",
+    own!("pg_class", "k.conrelid", "k.connamespace"),
+    " ORDER BY (SELECT count(*) FROM pg_partition_ancestors(c.oid)), 2, 3"
+);
+
+/// The same constraint of the parts of its table, where it is by itself.
+const PARTS: &str = "SELECT DISTINCT ON (p.conrelid) p.conrelid::regclass::text, format('%I', p.conname) \
+    FROM pg_constraint k, pg_partition_tree(k.conrelid) t, pg_constraint p \
+    WHERE k.oid::bigint = $1 AND t.level > 0 AND p.conrelid = t.relid AND p.contype = 'x' AND p.conparentid = 0 \
+    AND pg_get_constraintdef(p.oid) = pg_get_constraintdef(k.oid) ORDER BY p.conrelid, p.conname";
+
+/// The tables that have an index by its being a part of one, with its name there.
+const JOINED: &str = "SELECT i.indrelid::regclass::text, format('%I', c.relname) FROM pg_partition_tree($1::regclass) t \
+    JOIN pg_index i ON i.indexrelid = t.relid JOIN pg_class c ON c.oid = t.relid WHERE t.level > 0";
+
+/// Makes exclusion constraints of partitioned tables again where the server did not attach a part's index to its
+/// parent's: 18.4 says that the definitions do not match. Made on the parent, they are on every part, under new names.
+async fn join_exclusions(session: &mut PgConnection, source: &Contents, path: Option<&str>) -> Result<(), Error> {
+    let step = "join the parts of exclusion constraints";
+    let find = |kind: Kind, name: &str| source.definitions.iter().find(|d| d.kind == kind && d.name == name);
+    let copy = catalog::read_only(session, Kind::Index).await?;
+    let apart: Vec<(i64, String, String, String)> = sqlx::query_as(NOT_JOINED).fetch_all(&mut *session).await.map_err(failed(step))?;
+    for (oid, table, name, index) in apart {
+        // In the source it may have parts that were never attached.
+        let as_it_was = copy.iter().find(|d| d.name == index).map(|d| &d.attributes) == find(Kind::Index, &index).map(|d| &d.attributes);
+        let make = find(Kind::Constraint, &format!("{table} {name}")).and_then(|d| d.make.as_ref());
+        let (false, Some(make)) = (as_it_was, make) else { continue };
+        let parts: Vec<(String, String)> = sqlx::query_as(PARTS).bind(oid).fetch_all(&mut *session).await.map_err(failed(step))?;
+        if parts.is_empty() {
+            // It went with the one above it.
+            continue;
+        }
+        for (table, name) in std::iter::once((&table, &name)).chain(parts.iter().map(|(table, name)| (table, name))) {
+            postgres::execute(session, step, &format!("ALTER TABLE {table} DROP CONSTRAINT {name}")).await?;
+        }
+        postgres::execute(session, step, &under(path, make)).await?;
+        let joined: Vec<(String, String)> = sqlx::query_as(JOINED).bind(index).fetch_all(&mut *session).await.map_err(failed(step))?;
+        for (table, new) in joined {
+            if let Some((_, name)) = parts.iter().find(|(part, name)| *part == table && *name != new) {
+                postgres::execute(session, step, &format!("ALTER TABLE {table} RENAME CONSTRAINT {new} TO {name}")).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Makes keys, indexes, foreign keys and policies that are missing after the rows. Returns those that the rows forbid.
