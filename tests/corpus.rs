@@ -365,7 +365,7 @@ async fn a_value_that_copy_cannot_write_as_text_comes_back() {
     large("wide", sql, Way::Sections).await;
 }
 
-/// Two gibibytes of rows: `HELPDESK_TEST_CORPUS` has nothing to do with it; it is run by name.
+/// Run where `HELPDESK_TEST_LARGE` is set.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a store and PostgreSQL, and minutes: make bench"]
 async fn a_table_of_two_gibibytes_is_proven_and_comes_back() {
