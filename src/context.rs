@@ -2,15 +2,24 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use k8s_openapi::{api::core::v1::ObjectReference, jiff::SignedDuration};
+use futures::Stream;
+use k8s_openapi::{
+    api::core::v1::{ObjectReference, Secret},
+    jiff::SignedDuration,
+};
 use kube::{
-    Client,
-    runtime::events::{Event, EventType, Recorder},
+    Api, Client,
+    core::PartialObjectMeta,
+    runtime::{
+        WatchStreamExt,
+        events::{Event, EventType, Recorder},
+        watcher,
+    },
 };
 
 use crate::{
     api::{SHARD_LABEL, conditions::Finding},
-    backup::Clients,
+    backup::{Clients, keys::KEY_OF},
     clock::Moment,
     database::Servers,
     installation::Installation,
@@ -31,7 +40,7 @@ pub struct Settings {
     pub clients: Clients,
     /// The namespace and name of the Lease that billing renews while it works; `None`: billing promised none.
     pub billing_lease: Option<(String, String)>,
-    /// How many accounts are reconciled at once.
+    /// How many accounts of one server are reconciled at once.
     pub concurrency: u16,
     /// DNS servers that are asked for proofs of host names; none: those that the machine is set up with.
     pub resolvers: Vec<SocketAddr>,
@@ -92,6 +101,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// The Secrets of the operator's namespace that people write, as they come, change and go: what waits for one is
+    /// woken by it. Keys of backups, of which there are very many, are left out.
+    pub fn secrets(&self) -> impl Stream<Item = Result<PartialObjectMeta<Secret>, watcher::Error>> + Send + use<> {
+        let api = Api::<PartialObjectMeta<Secret>>::namespaced(self.client.clone(), &self.settings.namespace);
+        let config = watcher::Config::default().streaming_lists().labels(&format!("!{KEY_OF}"));
+        watcher(api, config).default_backoff().touched_objects()
+    }
+
     /// Publishes an event about an object. One that cannot be published is logged, and delays nothing.
     pub async fn publish(&self, about: &ObjectReference, kind: EventType, reason: &str, note: &str, action: &str) {
         let event = Event {

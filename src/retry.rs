@@ -1,7 +1,16 @@
 //! How long to wait after a failure, for each object by itself: one that keeps failing waits longer and longer, and
 //! never makes another one wait.
+//!
+//! An object is also woken by events, which have nothing to do with its failures. One that is woken before its wait is
+//! over and fails again has not failed once more: it waits for what is left.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
 
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(300);
@@ -9,22 +18,48 @@ const LONGEST: Duration = Duration::from_secs(300);
 /// Failures in a row, by the object's uid.
 #[derive(Default)]
 pub struct Backoff {
-    failures: Mutex<HashMap<String, u32>>,
+    failures: Mutex<HashMap<String, Failures>>,
+}
+
+#[derive(Clone, Copy)]
+struct Failures {
+    count: u32,
+    /// When it is tried again by itself.
+    until: Instant,
 }
 
 impl Backoff {
     /// Counts a failure and says how long to wait: doubled each time, up to five minutes, give or take a fifth so that
-    /// a thousand accounts of one server that came back do not return in one instant.
+    /// a thousand accounts of one server that came back do not return in one instant. A failure before the last wait
+    /// was over is not counted.
     pub fn failed(&self, uid: &str) -> Duration {
-        let mut failures = self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let count = failures.entry(uid.to_owned()).or_insert(0);
-        *count = count.saturating_add(1);
-        delay(uid, *count)
+        self.failed_at(uid, Instant::now())
+    }
+
+    fn failed_at(&self, uid: &str, now: Instant) -> Duration {
+        let mut failures = self.lock();
+        let before = failures.get(uid).copied();
+        if let Some(before) = before.filter(|before| before.until > now) {
+            return before.until.duration_since(now);
+        }
+        let count = before.map_or(0, |before| before.count).saturating_add(1);
+        let wait = delay(uid, count);
+        failures.insert(uid.to_owned(), Failures { count, until: now + wait });
+        wait
     }
 
     /// Forgets the failures.
     pub fn succeeded(&self, uid: &str) {
-        self.failures.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
+        self.lock().remove(uid);
+    }
+
+    /// Whether it failed when it was tried last.
+    pub fn is_failing(&self, uid: &str) -> bool {
+        self.lock().contains_key(uid)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Failures>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -44,10 +79,19 @@ pub fn spread(text: &str) -> f64 {
 mod tests {
     use super::*;
 
+    /// Fails so often, each time when its wait is over, and returns the waits.
+    fn fail(backoff: &Backoff, uid: &str, now: &mut Instant, times: u32) -> Vec<Duration> {
+        let mut again = || {
+            let wait = backoff.failed_at(uid, *now);
+            *now += wait;
+            wait
+        };
+        (0..times).map(|_| again()).collect()
+    }
+
     #[test]
     fn waits_grow_and_stay_within_five_minutes_and_a_fifth() {
-        let backoff = Backoff::default();
-        let waits: Vec<_> = (0..40).map(|_| backoff.failed("a")).collect();
+        let waits = fail(&Backoff::default(), "a", &mut Instant::now(), 40);
         assert!(waits[0] >= Duration::from_millis(800) && waits[0] < Duration::from_millis(1200));
         assert!(waits.iter().all(|w| *w <= LONGEST.mul_f64(1.2)));
         assert!(waits[39] >= LONGEST.mul_f64(0.8));
@@ -55,12 +99,26 @@ mod tests {
 
     #[test]
     fn a_success_and_another_account_start_anew() {
-        let backoff = Backoff::default();
-        for _ in 0..10 {
-            backoff.failed("a");
-        }
-        assert!(backoff.failed("b") < Duration::from_secs(2));
+        let (backoff, mut now) = (Backoff::default(), Instant::now());
+        fail(&backoff, "a", &mut now, 10);
+        assert!(backoff.failed_at("b", now) < Duration::from_secs(2));
+        assert!(backoff.is_failing("a"));
         backoff.succeeded("a");
-        assert!(backoff.failed("a") < Duration::from_secs(2));
+        assert!(!backoff.is_failing("a"));
+        assert!(backoff.failed_at("a", now) < Duration::from_secs(2));
+    }
+
+    #[test]
+    fn events_that_wake_a_failing_object_do_not_lengthen_its_wait() {
+        let (backoff, mut now) = (Backoff::default(), Instant::now());
+        fail(&backoff, "a", &mut now, 2);
+        let wait = backoff.failed_at("a", now);
+        assert!(wait < Duration::from_secs(5));
+        let over = now + wait;
+        for step in 1..=100 {
+            let woken = now + wait.mul_f64(f64::from(step) / 101.0);
+            assert_eq!(backoff.failed_at("a", woken), over - woken, "woken for the {step}th time");
+        }
+        assert!(backoff.failed_at("a", over) < Duration::from_secs(10), "a hundred events counted as failures");
     }
 }

@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     account,
     backup::{self, Clients},
-    clock,
+    clock, cluster,
     context::{Context, Patience, Settings},
     database::{self, Servers},
     http,
@@ -54,8 +54,8 @@ pub struct Args {
     /// billing's silence would justify.
     #[arg(long, env = "HELPDESK_OPERATOR_BILLING_LEASE", value_parser = namespaced_name)]
     billing_lease: Option<(String, String)>,
-    /// How many accounts are reconciled at once.
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    /// How many accounts of one server are reconciled at once.
+    #[arg(long, env = "HELPDESK_OPERATOR_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
     /// A DNS server, as ADDRESS:PORT, that is asked whether a custom host name is the tenant's own; may be given several
     /// times. Without it those of the machine are asked.
@@ -210,10 +210,8 @@ async fn overdue(stop: impl Future<Output = ()>) {
 }
 
 async fn client() -> Result<Client, Error> {
-    let mut config = kube::Config::infer().await.map_err(|e| Error::Config(Box::new(e)))?;
-    config.connect_timeout = Some(Duration::from_secs(5));
-    config.write_timeout = Some(Duration::from_secs(30));
-    Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))
+    let config = kube::Config::infer().await.map_err(|e| Error::Config(Box::new(e)))?;
+    cluster::connect(config).map_err(|e| Error::Client(Box::new(e)))
 }
 
 type Stop = Shared<futures::future::BoxFuture<'static, ()>>;

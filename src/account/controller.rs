@@ -26,12 +26,14 @@ use super::{
     web,
 };
 use crate::{
-    api::{ACCOUNT_LABEL, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, conditions},
+    api::{ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, conditions},
     context::Shared,
     edge::{
+        lookouts::Lookouts,
         objects::{self, Kind},
         proof::Proofs,
     },
+    lanes::Lanes,
     retry::Backoff,
 };
 
@@ -63,6 +65,11 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         .reflect(server_writer)
         .touched_objects()
         .predicate_filter(server_turns, PredicateConfig::default());
+
+    let store_stream = watcher(Api::<BackupStore>::all(client.clone()), config())
+        .default_backoff()
+        .touched_objects()
+        .predicate_filter(store_turns, PredicateConfig::default());
 
     let (backups, backup_writer) = reflector::store();
     let backup_stream = watcher(Api::<ColdBackup>::all(client.clone()), config())
@@ -130,17 +137,31 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
             accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
         }
     };
+    let (lookouts, news) = Lookouts::new(ctx.telemetry.edge_probe_failures.clone());
     let desk = Arc::new(Desk {
         ctx: ctx.clone(),
         caches: Caches { plans, servers, backups, classes, claims, edge },
         backoff: Backoff::default(),
         census: Census::default(),
         web: web::Memory::default(),
+        lookouts,
+        lanes: Lanes::new(ctx.settings.concurrency.into()),
         proofs: Proofs::new(&ctx.settings.resolvers, ctx.settings.prove_again),
     });
 
+    // What waits for a store is not known before it fails: a store that turns wakes those that failed last.
+    let of_store = {
+        let (accounts, desk) = (accounts.clone(), desk.clone());
+        move |_: BackupStore| {
+            let fails = |account: &HelpDeskAccount| account.uid().is_some_and(|uid| desk.backoff.is_failing(&uid));
+            accounts.state().into_iter().filter(|a| fails(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
+        }
+    };
+    // As many as are woken begin; how many work at once is up to the lanes.
     let mut controller = Controller::for_stream(account_stream, accounts)
-        .with_config(Config::default().concurrency(ctx.settings.concurrency))
+        .with_config(Config::default().concurrency(0))
+        .reconcile_on(news.map(|account| ObjectRef::new(&account)))
+        .watches_stream(store_stream, of_store)
         .watches_stream(plan_stream, of_plan)
         .watches_stream(server_stream, of_server)
         .watches_stream(backup_stream, |backup: ColdBackup| [ObjectRef::new(&backup.spec.account)])
@@ -188,6 +209,14 @@ fn what_matters(account: &HelpDeskAccount) -> Option<u64> {
     Some(hasher.finish())
 }
 
+/// A store wakes whom it may have kept waiting when it was edited, or when it became ready or unready.
+fn store_turns(store: &BackupStore) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    store.metadata.generation.hash(&mut hasher);
+    store.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, conditions::Type::Ready)).hash(&mut hasher);
+    Some(hasher.finish())
+}
+
 /// A server wakes its accounts when it was edited or annotated, or when it became ready or unready.
 fn server_turns(server: &DatabaseServer) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
@@ -221,6 +250,10 @@ fn what_of_the_edge(kind: Kind, object: &DynamicObject) -> u64 {
 
 fn failed(account: Arc<HelpDeskAccount>, error: &Error, desk: Arc<Desk>) -> Action {
     let wait = desk.backoff.failed(&account.uid().unwrap_or_default());
+    let server = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|database| &database.server);
+    if let Some(server) = server.filter(|_| error.is_silence()) {
+        desk.servers.doubt(server);
+    }
     tracing::warn!(
         account = account.name_any(),
         reason = error.reason(),

@@ -1,13 +1,17 @@
 //! What every step of a reconcile is given.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use kube::runtime::reflector::Store;
 
 use crate::{
     api::{ColdBackup, DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskPlan},
     context::{Context, Shared},
-    edge::{objects::Objects, proof::Proofs},
+    edge::{lookouts::Lookouts, objects::Objects, proof::Proofs},
+    lanes::Lanes,
     lifecycle::Stage,
     retry::Backoff,
     telemetry::StageLabel,
@@ -39,8 +43,12 @@ pub(super) struct Desk {
     pub backoff: Backoff,
     /// The stages last seen, for the metrics.
     pub census: Census,
-    /// What was seen of addresses last.
+    /// What is remembered of addresses.
     pub web: super::web::Memory,
+    /// Who looks at them from outside.
+    pub lookouts: Arc<Lookouts>,
+    /// How many accounts of one server are looked after at once.
+    pub lanes: Lanes,
     /// Proofs of host names.
     pub proofs: Proofs,
 }

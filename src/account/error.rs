@@ -130,6 +130,15 @@ impl Error {
         }
     }
 
+    /// Whether a database server did not answer, so that it has to be asked whether it is there before others wait for it.
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Database(error) => matches!(error, database::Error::Unreachable { .. } | database::Error::TooSlow { .. }),
+            Self::Ledger(error) => matches!(error, ledger::Error::Query { .. } | ledger::Error::TooSlow { .. }),
+            _ => false,
+        }
+    }
+
     /// The message with the messages of its causes.
     pub fn told(&self) -> String {
         store::chain(self)

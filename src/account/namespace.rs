@@ -15,6 +15,7 @@ use super::{
     desk::Desk,
     error::{During, Error},
     reconcile::has_finalizer,
+    web,
 };
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount},
@@ -103,6 +104,7 @@ pub(super) async fn hold_on(desk: &Desk, account: &HelpDeskAccount) -> Result<()
 
 /// Lets the account's object go. Touches no data.
 pub(super) async fn let_go(desk: &Desk, account: &HelpDeskAccount) -> Result<Action, Error> {
+    web::forget(desk, &account.uid().unwrap_or_default());
     if has_finalizer(account) {
         let finalizers: Vec<_> = account.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
         set_finalizers(desk, account, &finalizers).await?;

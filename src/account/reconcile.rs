@@ -24,7 +24,10 @@ pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, desk: Arc<Desk>) ->
     let stage = account.status.as_ref().and_then(|s| s.stage).map_or("", Stage::name);
     let span = tracing::info_span!("account", account = account.name_any(), stage);
     async {
-        let result = look(&account, &desk).await;
+        // A server that hangs keeps those waiting that are on it, and nobody else. On the heap, because very many may
+        // wait for a turn.
+        let _turn = desk.lanes.turn(&lane(&account)).await;
+        let result = Box::pin(look(&account, &desk)).await;
         if let Err(error) = &result {
             report::failure(&desk, &account, error).await;
         } else if let Some(uid) = account.uid() {
@@ -34,6 +37,14 @@ pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, desk: Arc<Desk>) ->
     }
     .instrument(span)
     .await
+}
+
+/// What an account's reconcile waits for: its server; while it has none, all of its region.
+fn lane(account: &HelpDeskAccount) -> String {
+    match account.status.as_ref().and_then(|s| s.database.as_ref()) {
+        Some(database) => format!("server {}", database.server),
+        None => format!("region {}", account.spec.region),
+    }
 }
 
 async fn look(account: &HelpDeskAccount, desk: &Desk) -> Result<Action, Error> {

@@ -4,13 +4,13 @@ use std::{
     collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
     sync::Mutex,
-    time::Duration,
 };
 
 use k8s_openapi::jiff::SignedDuration;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{
+    desk::Desk,
     domains::{self, Name},
     home, namespace,
     realize::Work,
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{
-        DomainUse, HelpDeskClass, Time,
+        DomainUse, HelpDeskAccount, HelpDeskClass, Time,
         account::{DomainState, TlsVersion},
         conditions::{Finding, Type},
         plan::Placement,
@@ -30,7 +30,8 @@ use crate::{
         certificate::Leaf,
         claims, envoy_gateway,
         gateway::{self, Driver, Gateway},
-        look,
+        look::{View, Wrong},
+        lookouts::{Sight, Whose},
         objects::Kind,
         page,
         policy::{self, Policy},
@@ -39,47 +40,37 @@ use crate::{
     lifecycle::Known,
 };
 
-/// How often addresses are looked at from outside while nothing changes.
-const PROBE_EVERY: SignedDuration = SignedDuration::from_mins(30);
-
-/// How long a gateway may take to do what it has accepted before that counts as a failure.
-const SETTLING: u32 = 20;
-
-/// How often, in that time, it is looked whether it has.
-const LOOK_EVERY: Duration = Duration::from_millis(150);
-
-/// How soon to look again after something did not answer as it should.
+/// How soon to look again after something is not as it should be and nobody announces that it is.
 pub(super) const AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
-/// What is remembered of addresses, by account: when they were last seen to answer as they should, in which form of
-/// their objects, and when the first certificate runs out.
-#[derive(Default)]
-pub(super) struct Memory(Mutex<HashMap<String, Remembered>>);
+/// The same after something was seen from outside: whoever saw it announces what turns.
+const SEEN_AGAIN: SignedDuration = SignedDuration::from_secs(120);
 
-#[derive(Clone, Copy, Default)]
-struct Remembered {
-    seen_right: Option<(u64, Moment)>,
-    first_expiry: Option<Moment>,
-}
+/// When the first certificate of a custom name runs out, by account.
+#[derive(Default)]
+pub(super) struct Memory(Mutex<HashMap<String, Moment>>);
 
 impl Memory {
-    fn of(&self, uid: &str) -> Remembered {
-        self.lock().get(uid).copied().unwrap_or_default()
-    }
-
     /// Remembers, or forgets; returns when the first certificate of all runs out.
-    fn put(&self, uid: &str, what: Option<Remembered>) -> Option<Moment> {
-        let mut all = self.lock();
-        match what {
-            Some(what) => all.insert(uid.to_owned(), what),
+    fn put(&self, uid: &str, first_expiry: Option<Moment>) -> Option<Moment> {
+        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match first_expiry {
+            Some(at) => all.insert(uid.to_owned(), at),
             None => all.remove(uid),
         };
-        all.values().filter_map(|r| r.first_expiry).min()
+        all.values().min().copied()
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Remembered>> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
+/// Nothing of this account's addresses is looked at or remembered any more.
+pub(super) fn forget(desk: &Desk, uid: &str) {
+    desk.lookouts.forget(uid);
+    remember(desk, uid, None);
+}
+
+fn remember(desk: &Desk, uid: &str, first_expiry: Option<Moment>) {
+    let first = desk.web.put(uid, first_expiry);
+    desk.telemetry.edge_first_expiry.set(first.map_or(0, Moment::as_second));
 }
 
 /// Why addresses are not as they are wanted: one word for programs and a sentence.
@@ -125,8 +116,9 @@ impl Work<'_> {
         if wanted != world::Web::Live {
             self.waiting_on.push(finding.message.clone());
         }
+        let seen_from_outside = matches!(finding.reason.as_str(), "AnswersWrong" | "Unreachable");
+        self.wake(self.now + if seen_from_outside { SEEN_AGAIN } else { AGAIN });
         self.findings.push(finding);
-        self.wake(self.now + AGAIN);
     }
 
     async fn publish(&mut self, placement: &Placement, gateway: &Gateway, wanted: world::Web) -> Result<Result<(), Withheld>, Error> {
@@ -208,7 +200,7 @@ impl Work<'_> {
             Word::Refused(why) => return Ok(Err(Withheld("NotAccepted", why))),
         }
         let notes = outcome.map(|o| o.notes).unwrap_or_default();
-        Ok(self.look_from_outside(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner).await)
+        Ok(self.look_from_outside(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner))
     }
 
     /// Why nothing may be published, although it was asked for.
@@ -237,6 +229,7 @@ impl Work<'_> {
     async fn withhold(&mut self, mut names: Vec<Name>, keep: Vec<Wanted>, why: Withheld) -> Result<Result<(), Withheld>, Error> {
         let account = self.account.name_any();
         let uid = self.home.entry.uid.clone();
+        self.desk.lookouts.forget(&uid);
         apply::make(&self.desk.client, &self.desk.caches.edge, Owner { account: &account, uid: &uid }, &keep).await?;
         for name in names.iter_mut().filter(|n| n.served) {
             name.status.state = DomainState::Withheld;
@@ -250,6 +243,7 @@ impl Work<'_> {
     async fn take_down(&mut self) -> Result<bool, Error> {
         let account = self.account.name_any();
         let owner = Owner { account: &account, uid: &self.home.entry.uid };
+        forget(self.desk, owner.uid);
         let made = apply::make(&self.desk.client, &self.desk.caches.edge, owner, &[]).await?;
         Ok(made.changes == 0)
     }
@@ -257,7 +251,6 @@ impl Work<'_> {
     /// No route, no listener, no certificate; the names stay reserved, after the end for as long as the plan says.
     async fn unpublish(&mut self, wanted: world::Web) -> Result<(), Error> {
         let had = !self.take_down().await?;
-        self.remember(&self.home.entry.uid.clone(), None);
         if self.home.entry.namespace.is_none() {
             self.desk.caches.edge.forget(&namespace::name(&self.home.tenant));
         }
@@ -278,13 +271,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn remember(&self, uid: &str, what: Option<Remembered>) {
-        let first = self.desk.web.put(uid, what);
-        self.desk.telemetry.edge_first_expiry.set(first.map_or(0, Moment::as_second));
-    }
-
-    /// Looks whether the addresses answer as they should: after every change, and now and then.
-    async fn look_from_outside(
+    /// Says what was seen of the addresses from outside, as they are now, and has somebody look if that is nothing or old.
+    fn look_from_outside(
         &mut self,
         site: &Site<'_>,
         leaves: &BTreeMap<String, Leaf>,
@@ -292,24 +280,23 @@ impl Work<'_> {
         notes: &[String],
         owner: Owner<'_>,
     ) -> Result<(), Withheld> {
-        let fingerprint = fingerprint(&self.desk.caches.edge, owner);
-        let last = self.desk.web.of(owner.uid).seen_right;
-        let fresh = last.is_some_and(|(seen, at)| seen == fingerprint && at <= self.now && self.now < at + PROBE_EVERY);
-        let mut trouble = if fresh { None } else { look::look(site, leaves, policy).await };
-        for _ in 0..SETTLING {
-            if trouble.is_none() {
-                break;
+        let lookouts = &self.desk.lookouts;
+        let is_known = lookouts.know(owner.uid);
+        let view = View::of(site, leaves, policy);
+        let mark = mark(&self.desk.caches.edge, owner, &view);
+        let urgent = self.entering && policy.is_none();
+        let sight = lookouts.order(Whose { account: owner.account, uid: owner.uid }, mark, view, urgent);
+        remember(self.desk, owner.uid, leaves.values().map(|leaf| leaf.not_after).min());
+        match sight {
+            Sight::Right => {}
+            Sight::Wrong(Wrong { reason, why }) => return Err(Withheld(reason, why)),
+            Sight::Unseen => {
+                let shown = if is_known || self.entering { None } else { shown_before(self.account) };
+                let unseen = || Withheld("Progressing", "the addresses are being looked at from outside".into());
+                self.findings.push(shown.ok_or_else(unseen)?);
+                return Ok(());
             }
-            tokio::time::sleep(LOOK_EVERY).await;
-            trouble = look::look(site, leaves, policy).await;
         }
-        if let Some(look::Wrong { reason, why }) = trouble {
-            self.remember(owner.uid, None);
-            self.desk.telemetry.edge_probe_failures.inc();
-            return Err(Withheld(reason, why));
-        }
-        let seen_right = if fresh { last } else { Some((fingerprint, self.now)) };
-        self.remember(owner.uid, Some(Remembered { seen_right, first_expiry: leaves.values().map(|l| l.not_after).min() }));
         let what = if policy.is_some() {
             ("Published", "every address answers under its policy")
         } else {
@@ -325,12 +312,22 @@ impl Work<'_> {
     }
 }
 
-/// The state of the objects that a look from outside was about.
-fn fingerprint(objects: &edge::objects::Objects, owner: Owner<'_>) -> u64 {
+/// What an operator that ran before saw of the addresses of an account that was not edited since: it is shown until
+/// this one has looked. What is being entered is not built on it.
+fn shown_before(account: &HelpDeskAccount) -> Option<Finding> {
+    let conditions = &account.status.as_ref()?.conditions;
+    let shown = conditions.iter().find(|c| c.type_ == Type::EdgeReady.name())?;
+    (shown.status == "True" && shown.observed_generation == account.metadata.generation)
+        .then(|| Finding::yes(Type::EdgeReady, shown.reason.clone(), shown.message.clone()))
+}
+
+/// What a look from outside is about: the objects as they are, and what is to be seen of them.
+fn mark(objects: &edge::objects::Objects, owner: Owner<'_>, view: &View) -> u64 {
     let mut all: Vec<_> =
         apply::of(objects, owner).into_iter().map(|(kind, o)| (kind, o.namespace(), o.name_any(), o.metadata.generation)).collect();
     all.sort();
     let mut hasher = DefaultHasher::new();
     all.hash(&mut hasher);
+    format!("{view:?}").hash(&mut hasher);
     hasher.finish()
 }

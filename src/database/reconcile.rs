@@ -10,11 +10,18 @@ use std::{
 };
 
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams},
     core::PartialObjectMeta,
-    runtime::{Config, Controller, Predicate, PredicateConfig, WatchStreamExt, controller::Action, predicates, reflector, watcher},
+    runtime::{
+        Config, Controller, Predicate, PredicateConfig, WatchStreamExt,
+        controller::Action,
+        predicates,
+        reflector::{self, ObjectRef},
+        watcher,
+    },
 };
 use tokio::time::Instant;
 
@@ -34,6 +41,8 @@ use crate::{
 
 /// Between two looks.
 const HEALTH: Duration = Duration::from_secs(30);
+/// Between two looks at one that cannot be used: many accounts may wait for it.
+const UNWELL: Duration = Duration::from_secs(5);
 /// Between two long looks.
 const SWEEP: Duration = Duration::from_secs(600);
 /// Owns the fields that this controller writes.
@@ -57,9 +66,18 @@ pub async fn run(ctx: Shared) {
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
+    let secrets = ctx.secrets();
+    let known = servers.clone();
+    let named = move |secret: PartialObjectMeta<Secret>| {
+        let name = secret.name_any();
+        let names = |server: &DatabaseServer| server.spec.admin_secret == name || server.spec.tls.ca_secret.as_ref() == Some(&name);
+        known.state().into_iter().filter(|s| names(s)).map(|s| ObjectRef::from_obj(&*s)).collect::<Vec<_>>()
+    };
     let desk = Arc::new(Desk { ctx, backoff: Backoff::default(), swept: Mutex::default() });
+    // There are few servers, and one that hangs must not keep another from being looked at.
     Controller::for_stream(stream, servers)
-        .with_config(Config::default().concurrency(8))
+        .with_config(Config::default().concurrency(0))
+        .watches_stream(secrets, named)
         .run(reconcile, failed, desk)
         .for_each(|_| std::future::ready(()))
         .await;
@@ -71,26 +89,29 @@ async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Actio
     // one that a person has just cleared.
     let api: Api<DatabaseServer> = Api::all(ctx.client.clone());
     let Some(server) = api.get_opt(&name).await.map_err(|e| unreadable(&name, e))? else {
-        ctx.servers.invalidate(&name);
+        ctx.servers.forget(&name);
         return Ok(Action::await_change());
     };
     let before = server.status.clone().unwrap_or_default();
     if before.observed_generation != server.metadata.generation {
         ctx.servers.invalidate(&name);
     }
+    // Whatever woke this, a Secret among others, counts at once.
+    ctx.servers.doubt(&name);
     let now = (ctx.now)();
     let (facts, result) = look(&desk, &server, &before, now).await;
     let ready = match &result {
         Ok(identity) => served(&ctx.settings.clients, identity),
         Err(error) => {
-            // Whoever asks next is told the same at once, and a connection that is good again is made anew.
+            // A connection that is good again is made anew.
             ctx.servers.invalidate(&name);
             Finding::no(Type::Ready, error.reason(), error.to_string())
         }
     };
+    let next_look = if result.is_ok() { HEALTH } else { UNWELL };
     report(ctx, &api, &server, &before, facts, ready, now).await?;
     desk.backoff.succeeded(&name);
-    Ok(Action::requeue(HEALTH.mul_f64(0.9 + 0.2 * spread(&format!("{name}/{now}")))))
+    Ok(Action::requeue(next_look.mul_f64(0.9 + 0.2 * spread(&format!("{name}/{now}")))))
 }
 
 /// Whether a server that answers can also be backed up: one that cannot takes no tenants.

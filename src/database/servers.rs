@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -27,8 +30,38 @@ pub struct Servers {
     slots: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
-/// What is remembered of one server. Whoever asks while it is being looked at waits for the same answer.
-type Slot = tokio::sync::Mutex<Option<Remembered>>;
+/// One server. Whoever asks while it is being looked at waits for the same answer; but of one that failed last, the
+/// failure is the answer at once, and only who looks waits: a server that hangs would keep everybody waiting.
+#[derive(Default)]
+struct Slot {
+    remembered: tokio::sync::Mutex<Option<Remembered>>,
+    /// The last outcome, if it was a failure.
+    failing: Mutex<Option<Error>>,
+    /// What is remembered has to be looked at again before it counts.
+    doubted: AtomicBool,
+    /// The connection has to be made anew.
+    broken: AtomicBool,
+}
+
+impl Slot {
+    async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, Option<Remembered>>, Error> {
+        if let Ok(free) = self.remembered.try_lock() {
+            return Ok(free);
+        }
+        match self.failing() {
+            Some(error) => Err(error),
+            None => Ok(self.remembered.lock().await),
+        }
+    }
+
+    fn failing(&self) -> Option<Error> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, failure: Option<Error>) {
+        *self.failing.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+}
 
 struct Remembered {
     looked_at: Instant,
@@ -81,8 +114,12 @@ impl Servers {
     /// See [`Error`].
     pub async fn get(&self, name: &str) -> Result<Arc<Connected>, Error> {
         let slot = self.slot(name);
-        let mut remembered = slot.lock().await;
-        if let Some(Remembered { looked_at, outcome, .. }) = &*remembered {
+        let mut remembered = slot.lock().await?;
+        if slot.broken.swap(false, Ordering::Relaxed) {
+            *remembered = None;
+        }
+        let doubted = slot.doubted.swap(false, Ordering::Relaxed);
+        if let Some(Remembered { looked_at, outcome, .. }) = remembered.as_ref().filter(|_| !doubted) {
             let good_for = if outcome.is_ok() { FRESH } else { FAILED };
             if looked_at.elapsed() < good_for {
                 return outcome.clone();
@@ -92,17 +129,29 @@ impl Servers {
             Err(error) => (Basis::default(), Err(error)),
             Ok(seen) => match remembered.take() {
                 Some(Remembered { basis, outcome: Ok(connected), .. }) if basis == seen.basis => {
-                    (basis, seen.recognise(&connected.identity).map(|()| connected))
+                    let identity = if doubted { connected.server.identify().await } else { Ok(connected.identity.clone()) };
+                    (basis, identity.and_then(|identity| seen.recognise(&identity)).map(|()| connected))
                 }
                 _ => (seen.basis.clone(), seen.connect(&self.installation_id).await.map(Arc::new)),
             },
         };
         *remembered = Some(Remembered { looked_at: Instant::now(), basis, outcome: outcome.clone() });
+        slot.note(outcome.as_ref().err().cloned());
         outcome
     }
 
-    /// Forgets what is remembered of a server: the next [`Self::get`] looks again and connects anew.
+    /// The next [`Self::get`] looks at the server's object and Secrets, and asks the server whether it is there.
+    pub fn doubt(&self, name: &str) {
+        self.slot(name).doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// The next [`Self::get`] looks again and connects anew.
     pub fn invalidate(&self, name: &str) {
+        self.slot(name).broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Forgets a server that is not there any more.
+    pub fn forget(&self, name: &str) {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 

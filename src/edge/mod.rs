@@ -11,6 +11,7 @@ mod error;
 pub mod gateway;
 pub mod gateway_api;
 pub mod look;
+pub mod lookouts;
 pub mod names;
 pub mod objects;
 pub mod page;

@@ -10,10 +10,18 @@ use std::{
 };
 
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams},
-    runtime::{Config, Controller, PredicateConfig, WatchStreamExt, controller::Action, predicates, reflector, watcher},
+    core::PartialObjectMeta,
+    runtime::{
+        Config, Controller, PredicateConfig, WatchStreamExt,
+        controller::Action,
+        predicates,
+        reflector::{self, ObjectRef},
+        watcher,
+    },
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant;
@@ -33,6 +41,8 @@ use crate::{
 
 /// Between two looks.
 const HEALTH: Duration = Duration::from_secs(60);
+/// Between two looks at one that cannot be used: backups may wait for it.
+const UNWELL: Duration = Duration::from_secs(5);
 /// Between two long looks.
 const SWEEP: Duration = Duration::from_secs(600);
 /// Owns the fields that this controller writes.
@@ -58,9 +68,21 @@ pub async fn run(ctx: Shared) {
         .reflect(writer)
         .applied_objects()
         .predicate_filter(predicates::generation, PredicateConfig::default());
+    let secrets = ctx.secrets();
+    let known = stores.clone();
+    let named = move |secret: PartialObjectMeta<Secret>| {
+        let name = secret.name_any();
+        let names = move |store: &BackupStore| {
+            let spec = &store.spec;
+            spec.credentials_secret == name || [&spec.erase_credentials_secret, &spec.ca_secret].into_iter().flatten().any(|s| *s == name)
+        };
+        known.state().into_iter().filter(move |s| names(s)).map(|s| ObjectRef::from_obj(&*s)).collect::<Vec<_>>()
+    };
     let desk = Arc::new(Desk { ctx, backoff: Backoff::default(), swept: Mutex::default() });
+    // There are few stores, and one that hangs must not keep another from being looked at.
     Controller::for_stream(stream, stores)
-        .with_config(Config::default().concurrency(8))
+        .with_config(Config::default().concurrency(0))
+        .watches_stream(secrets, named)
         .run(reconcile, failed, desk)
         .for_each(|_| std::future::ready(()))
         .await;
@@ -86,7 +108,8 @@ async fn reconcile(store: Arc<BackupStore>, desk: Arc<Desk>) -> Result<Action, E
         }
     }
     desk.backoff.succeeded(&name);
-    Ok(Action::requeue(HEALTH.mul_f64(0.9 + 0.2 * spread(&format!("{name}/{now}")))))
+    let next_look = if ready.holds == Some(true) { HEALTH } else { UNWELL };
+    Ok(Action::requeue(next_look.mul_f64(0.9 + 0.2 * spread(&format!("{name}/{now}")))))
 }
 
 /// Looks at the bucket, from who it is to what lies in it.

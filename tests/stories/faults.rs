@@ -4,10 +4,15 @@ use helpdesk_operator::{
     api::{BackupPhase, BackupReason},
     lifecycle::Stage,
 };
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 
 use super::{
-    cluster::{eventually, find},
+    cluster::{OPERATOR, eventually, find},
     operator::{Servers, Shard, deadline_passes, scale},
     tenant::left_on_server,
 };
@@ -76,6 +81,32 @@ async fn a_clock_that_runs_ahead_of_the_database_moves_nothing_and_says_so() {
     assert_eq!(told.status.unwrap().stage, Some(Stage::Trial));
     tenant.connect().await.unwrap();
     ahead.kill();
+}
+
+#[tokio::test]
+async fn a_mended_secret_is_noticed_within_seconds_whatever_else_happened_meanwhile() {
+    let shard = Shard::new("mended", Servers::First).await;
+    shard.plan(json!({"trial": "1h"})).await;
+    let secrets: Api<Secret> = Api::namespaced(shard.cluster.client.clone(), OPERATOR);
+    let name = format!("{}-admin", shard.name);
+    let password = shard.cluster.secret(OPERATOR, &name).await.unwrap()["password"].clone();
+    let set = async |password: &str| {
+        let patch = json!({"stringData": {"password": password}});
+        secrets.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    };
+    set("mistyped").await;
+    let _operator = shard.operator("only", &[]);
+    let account = shard.account("mended").await;
+    account.until("the wrong password is told", |a| find(a, "Ready").is_some_and(|c| c.reason == "AuthenticationFailed")).await;
+    // Events that have nothing to do with it wake the account, again and again.
+    for i in 0..40 {
+        account.annotate("example.com/unrelated", &i.to_string()).await;
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    }
+    let begun = std::time::Instant::now();
+    set(&password).await;
+    account.open(Stage::Trial).await;
+    assert!(begun.elapsed() < std::time::Duration::from_secs(15), "noticed after {:?}", begun.elapsed());
 }
 
 #[tokio::test]

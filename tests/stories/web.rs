@@ -6,7 +6,7 @@ use std::{
 };
 
 use helpdesk_operator::{api::HelpDeskAccount, lifecycle::Stage};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
     Api, Client,
     api::{DynamicObject, Patch, PatchParams},
@@ -185,6 +185,85 @@ const TRICKS: [&str; 22] = [
     "/queue?/help",
     "/api/../queue",
 ];
+
+/// Takes connections and never answers, on every address of this machine.
+struct Silent {
+    port: u16,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Silent {
+    async fn listen() -> Self {
+        let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let task = tokio::spawn(async move {
+            let mut held = vec![];
+            while let Ok(connection) = listener.accept().await {
+                held.push(connection);
+            }
+        });
+        Self { port, task }
+    }
+
+    /// Is the app in the account's namespace.
+    async fn be_app(&self, account: &Account) {
+        let found = account.until("its namespace", |a| a.status.as_ref().is_some_and(|s| s.namespace.is_some())).await;
+        let namespace = found.status.unwrap().namespace.unwrap().name;
+        let client: Client = account.cluster.client.clone();
+        let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 8080}]}});
+        let [address, _] = clients();
+        let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": "web-silent", "labels": {"kubernetes.io/service-name": "web"}},
+            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}], "ports": [{"port": self.port}]});
+        let params = PatchParams::apply("stories").force();
+        Api::<Service>::namespaced(client.clone(), &namespace).patch("web", &params, &Patch::Apply(service)).await.unwrap();
+        Api::<EndpointSlice>::namespaced(client, &namespace).patch("web-silent", &params, &Patch::Apply(slice)).await.unwrap();
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[tokio::test]
+async fn apps_that_never_answer_keep_no_other_account_waiting() {
+    let shard = Shard::new("web-hangs", Servers::First).await;
+    class(&shard.cluster).await;
+    plan_in(&shard.cluster, "web-hangs", "web-hangs", "web-hangs-cold", json!({})).await;
+    let _operator = shard.operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2")]);
+    let silent = Silent::listen().await;
+    let mut hanging = vec![];
+    for i in 0..8 {
+        let account = shard.account(&format!("web-hangs-{i}")).await;
+        silent.be_app(&account).await;
+        hanging.push(account);
+    }
+    for account in &hanging {
+        account.until("seen to hang", |a| find(a, "EdgeReady").is_some_and(|c| c.reason == "Unreachable")).await;
+    }
+
+    // Whoever signs up meanwhile is served, and whoever does not pay is shut.
+    let soon = std::time::Duration::from_secs(20);
+    let begun = std::time::Instant::now();
+    let newcomer = shard.account("web-hangs-new").await;
+    newcomer.stage(Stage::Trial).await;
+    assert!(begun.elapsed() < soon, "a sign-up waited {:?} for apps that hang", begun.elapsed());
+    newcomer.bill("Active").await;
+    newcomer.stage(Stage::Active).await;
+    let begun = std::time::Instant::now();
+    newcomer.bill("PastDue").await;
+    let blocked = newcomer.stage(Stage::Blocked).await;
+    assert!(begun.elapsed() < soon, "a block waited {:?} for apps that hang", begun.elapsed());
+    assert!(condition(&blocked, "EdgeReady", "True"), "{:?}", find(&blocked, "EdgeReady"));
+    assert_eq!(get("https://web-hangs-new.helpdesk.example/", &[]).status, 503);
+
+    // One that hangs itself is shut like any other, because the page does not come from its app.
+    hanging[0].bill("PastDue").await;
+    let blocked = hanging[0].stage(Stage::Blocked).await;
+    assert!(condition(&blocked, "EdgeReady", "True"), "{:?}", find(&blocked, "EdgeReady"));
+}
 
 #[tokio::test]
 async fn agents_come_from_listed_addresses_only_however_they_write_their_path() {
