@@ -2,7 +2,8 @@
 //!
 //! A clock that jumped, billing that fell silent or a definition that was installed anew would each destroy many
 //! accounts at once, all with good reasons of their own. So each server counts the destructive steps of the last
-//! window in its ledger, and beyond a share of its tenants the next one waits. A person who looked and agrees sets the
+//! window in its ledger, and beyond a share of its tenants the next one waits. The count and the decision that it lets
+//! through are one transaction of the ledger, so that accounts which are due in the same moment cannot all pass. A person who looked and agrees sets the
 //! annotation `helpdesk-operator.io/release-brake` on the `DatabaseServer` to the present time; steps from before that
 //! are not counted any more.
 
@@ -23,6 +24,30 @@ pub fn limit(brake: &Brake, tenants: i64) -> i64 {
 /// Whether one more destructive step is let through.
 pub fn lets_through(brake: &Brake, tenants: i64, steps: i64) -> bool {
     steps < limit(brake, tenants)
+}
+
+/// What a server's brake allows at one moment: asked before a decision, and once more by the ledger that stores it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Allowance {
+    brake: Brake,
+    since: Moment,
+}
+
+impl Allowance {
+    /// What the brake allows now. `released_at` is when a person let it go last.
+    pub fn at(brake: &Brake, released_at: Option<Moment>, now: Moment) -> Self {
+        Self { brake: *brake, since: counted_since(brake, released_at, now) }
+    }
+
+    /// From when on destructive steps are counted.
+    pub const fn since(&self) -> Moment {
+        self.since
+    }
+
+    /// Whether one more destructive step is let through.
+    pub fn lets_through(&self, tenants: i64, steps: i64) -> bool {
+        lets_through(&self.brake, tenants, steps)
+    }
 }
 
 #[cfg(test)]

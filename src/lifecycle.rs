@@ -226,6 +226,9 @@ pub struct Record {
     pub restoring_since: Option<Moment>,
     /// Since when nobody of the tenant could have changed its data; `None` while the account is open.
     pub sealed_since: Option<Moment>,
+    /// Since when somebody is in although the account is closed; `None` again once nobody is.
+    #[serde(default)]
+    pub seal_broken_since: Option<Moment>,
     /// The due time of the newest backup that the schedule asked for, so that a backup that has run out is not taken
     /// a second time.
     #[serde(default)]
@@ -339,6 +342,7 @@ impl Record {
             frozen: None,
             restoring_since: None,
             sealed_since: None,
+            seal_broken_since: None,
             last_scheduled: None,
             unprovable: None,
             promised: None,
@@ -351,6 +355,11 @@ impl Record {
     fn is_paid(&self) -> bool {
         self.closure.is_none()
             && self.billing.as_ref().is_some_and(|b| b.state == BillingState::Active && self.paid_above.is_none_or(|floor| mark(b) > floor))
+    }
+
+    /// Whether nobody of the tenant could have changed its data since the seal was set, as far as the last look saw.
+    pub const fn is_sealed(&self) -> bool {
+        self.sealed_since.is_some() && self.seal_broken_since.is_none()
     }
 
     fn erasure(&self) -> Option<&ClosureRecord> {
@@ -1036,6 +1045,7 @@ pub fn enter(record: &Record, stage: Stage, reason: Reason, now: Moment) -> Reco
             next.data_gone_by = None;
             next.frozen = None;
             next.sealed_since = None;
+            next.seal_broken_since = None;
             next.unprovable = None;
             next.promised = None;
             next.delayed_by.clear();
@@ -1115,13 +1125,23 @@ fn pin_stage(next: &mut Record, windows: &Lifecycle, enforced_at: Moment) {
     }
 }
 
-/// The record after somebody was found to have got in although the account is closed: what was frozen before is
-/// older than the data, so another Frozen backup is due, with the same deadline.
-pub fn broken_seal(record: &Record, now: Moment) -> Record {
+/// The record after it was looked at whether somebody is in, or could get in, although the account is closed. What was
+/// frozen before is then older than the data: once nobody is in any more, the seal is set anew and another Frozen backup
+/// is due, with the same deadline. While somebody is in, none is: it would be out of date before it was taken.
+pub fn watch_the_seal(record: &Record, somebody_is_in: bool, now: Moment) -> Record {
     let mut next = record.clone();
-    if record.enforced_at.is_some() && matches!(record.stage, Stage::Blocked | Stage::Terminated) {
-        next.sealed_since = Some(now);
-        next.frozen = record.frozen.map(|pin| FrozenPin { due: now.max(pin.due + SignedDuration::from_secs(1)), ..pin });
+    if record.sealed_since.is_none() || !matches!(record.stage, Stage::Blocked | Stage::Terminated) {
+        return next;
+    }
+    match (somebody_is_in, record.seal_broken_since) {
+        (true, None) => next.seal_broken_since = Some(now),
+        (false, Some(_)) => {
+            next.seal_broken_since = None;
+            next.sealed_since = Some(now);
+            // Two pins of one account must never share a name.
+            next.frozen = record.frozen.map(|pin| FrozenPin { due: now.max(pin.due + SignedDuration::from_secs(1)), ..pin });
+        }
+        (true, Some(_)) | (false, None) => {}
     }
     next
 }

@@ -89,6 +89,11 @@ impl Story {
         self
     }
 
+    /// A look that finds somebody in the database, or nobody.
+    fn intrude(&mut self, somebody_is_in: bool) {
+        self.record = watch_the_seal(&self.record, somebody_is_in, self.now);
+    }
+
     fn close(&mut self, mode: ClosureMode, cold_backup: Option<bool>) -> &mut Self {
         self.closure = Some(Closure { mode, requested_by: None, cold_backup });
         self.settle();
@@ -629,9 +634,57 @@ fn a_backup_from_before_the_last_session_does_not_count() {
     let mut story = Story::new();
     story.pass(20);
     let before = story.record.frozen.unwrap();
-    story.record = broken_seal(&story.record, story.now);
+    story.intrude(true);
+    story.intrude(false);
     let after = story.record.frozen.unwrap();
     assert_eq!((after.due, after.expires_at, story.record.sealed_since), (story.now, before.expires_at, Some(story.now)));
+}
+
+#[test]
+fn a_session_that_stays_open_in_a_closed_database_makes_no_backup_and_one_once_it_ended() {
+    let mut story = Story::new();
+    story.pass(20);
+    let before = story.record.frozen.unwrap();
+    for _ in 0..30 {
+        story.intrude(true);
+        assert_eq!(story.record.frozen, Some(before), "a backup of a database that somebody is in");
+        assert!(!story.record.is_sealed());
+        story.now += SignedDuration::from_secs(1);
+    }
+    let mut pins = vec![before];
+    for _ in 0..30 {
+        story.intrude(false);
+        pins.extend(story.record.frozen.filter(|pin| !pins.contains(pin)));
+        story.now += SignedDuration::from_secs(1);
+    }
+    assert_eq!(pins.len(), 2, "{pins:?}");
+    assert!(story.record.is_sealed());
+}
+
+#[test]
+fn a_database_that_somebody_is_in_is_not_dropped_by_the_backup_of_before() {
+    let mut story = Story::new();
+    story.pass(20);
+    story.intrude(true);
+    story.facts.sealed = Known::Known(story.record.is_sealed());
+    story.pass(200);
+    assert!(story.record.stage.has_database(), "dropped under a backup that is older than the data");
+    story.intrude(false);
+    story.facts.sealed = Known::Known(story.record.is_sealed());
+    story.settle();
+    story.pass(200);
+    assert_eq!(story.record.stage, Stage::Expired);
+}
+
+#[test]
+fn somebody_who_gets_in_while_the_next_stage_is_entered_breaks_the_seal_too() {
+    let mut story = Story::new();
+    story.pass(20);
+    let before = story.record.frozen.unwrap();
+    story.record = enter(&story.record, Stage::Terminated, Reason::WindowEnded, story.now);
+    story.intrude(true);
+    story.intrude(false);
+    assert_ne!(story.record.frozen, Some(before));
 }
 
 #[test]
@@ -792,7 +845,8 @@ fn what_is_unprovable_is_one_backup_and_another_has_to_be_found_so_by_itself() {
     let mut story = unprovable();
     story.pass(100);
     assert!(story.record.unprovable.is_some());
-    story.record = broken_seal(&story.record, story.now);
+    story.intrude(true);
+    story.intrude(false);
     story.facts.frozen = Known::Known(Frozen::Failed("no space left in the bucket".into()));
     story.unprovable_since = None;
     story.settle();

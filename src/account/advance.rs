@@ -22,6 +22,8 @@ pub(super) struct Decided {
     pub verdict: Verdict,
     /// What was not believed.
     pub refused: Option<Refused>,
+    /// Whether the brake lets one more destructive step through, as it was known when the decision was stored.
+    pub brake: Known<bool>,
 }
 
 /// An account after this reconcile.
@@ -68,8 +70,8 @@ pub(super) async fn decide(
     let record = lifecycle::watch_the_proof(&record, &frozen, agreed(account), now);
     store(desk, &mut home, record, now).await?;
 
-    let facts = facts(account, &home, seen, refused.as_ref());
-    let verdict = lifecycle::decide(&home.entry.record, &facts, now);
+    let mut facts = facts(account, &home, seen, refused.as_ref(), seen.brake.clone());
+    let mut verdict = lifecycle::decide(&home.entry.record, &facts, now);
     let noted = lifecycle::note_delay(&home.entry.record, &verdict);
     let intent = match (verdict.step.clone(), &facts.windows) {
         (Step::Enter(stage, reason), _) => {
@@ -80,12 +82,28 @@ pub(super) async fn decide(
         (Step::Restore, _) if noted.restoring_since.is_none() => Some(Record { restoring_since: Some(now), ..noted.clone() }),
         _ => None,
     };
-    let is_intent = intent.is_some();
-    store(desk, &mut home, intent.unwrap_or(noted), now).await?;
-    if is_intent {
+    let destroys = matches!(verdict.step, Step::Enter(stage, _) if stage.destroys());
+    let stored = match intent {
+        Some(intent) if destroys => store_within(desk, &mut home, intent, seen.allowance.as_ref(), now).await?,
+        Some(intent) => {
+            store(desk, &mut home, intent, now).await?;
+            true
+        }
+        None => {
+            store(desk, &mut home, noted, now).await?;
+            false
+        }
+    };
+    if stored {
         crate::crash::point("intent-recorded", home.entry.record.stage.name());
+    } else if destroys {
+        // Others were due in the same moment and came first: this one waits like those that came later.
+        facts.brake = Known::Known(false);
+        verdict = lifecycle::decide(&home.entry.record, &facts, now);
+        let noted = lifecycle::note_delay(&home.entry.record, &verdict);
+        store(desk, &mut home, noted, now).await?;
     }
-    Ok(Decided { home, verdict, refused })
+    Ok(Decided { home, verdict, refused, brake: facts.brake })
 }
 
 /// Closes the stage if all its effects were seen, and decides what comes next.
@@ -97,7 +115,7 @@ pub(super) async fn settle(
     now: Moment,
 ) -> Result<Settled, Error> {
     let Realized { decided, waiting_on, complete, restored, findings, domains, wake_at } = realized;
-    let Decided { mut home, verdict, refused } = decided;
+    let Decided { mut home, verdict, refused, brake } = decided;
     let mut entered = false;
     if restored {
         let record = lifecycle::enter(&home.entry.record, Stage::Active, lifecycle::Reason::Paid, now);
@@ -116,7 +134,7 @@ pub(super) async fn settle(
         store(desk, &mut home, record, now).await?;
         crate::crash::point("enforced-recorded", home.entry.record.stage.name());
     }
-    let again = lifecycle::decide(&home.entry.record, &facts(account, &home, seen, refused.as_ref()), now);
+    let again = lifecycle::decide(&home.entry.record, &facts(account, &home, seen, refused.as_ref(), brake), now);
     let moves_on = !matches!(again.step, Step::Stay | Step::Enforce | Step::Restore) || restored;
     let soon = (moves_on || entered).then_some(now);
     // What delays a step may end without anybody announcing it, as the brake's window does.
@@ -136,15 +154,34 @@ async fn store(desk: &Desk, home: &mut Home, record: Record, now: Moment) -> Res
     Ok(())
 }
 
+/// Stores a decision to destroy something, if the brake lets it through. `false`: it holds, and nothing was stored.
+async fn store_within(
+    desk: &Desk,
+    home: &mut Home,
+    record: Record,
+    allowance: Option<&crate::brake::Allowance>,
+    now: Moment,
+) -> Result<bool, Error> {
+    let Some(allowance) = allowance else { return Ok(false) };
+    let changed = crate::ledger::Entry { record, ..home.entry.clone() };
+    let work = home.server.ledger.update_within(&changed, changed.revision, allowance);
+    let Some(stored) = desk.telemetry.measure("ledger", "update_within", work).await? else { return Ok(false) };
+    home.entry = stored;
+    home.server.ledger.raise_high_water(now).await?;
+    Ok(true)
+}
+
 /// Somebody got in although the account is closed: what was frozen is older than the data.
 fn watch_the_seal(record: Record, seen: &Observation, now: Moment) -> Record {
-    match &seen.database {
-        Ok(database) if record.sealed_since.is_some() && (database.can_login || database.sessions > 0) => {
-            tracing::warn!("somebody got into the database of a closed account; the Frozen backup is taken anew");
-            lifecycle::broken_seal(&record, now)
-        }
-        _ => record,
+    // A database that could not be looked at says nothing either way.
+    let Ok(database) = &seen.database else { return record };
+    let next = lifecycle::watch_the_seal(&record, database.can_login || database.sessions > 0, now);
+    match (record.seal_broken_since, next.seal_broken_since) {
+        (None, Some(_)) => tracing::warn!("somebody got into the database of a closed account; once nobody is in, it is frozen anew"),
+        (Some(_), None) => tracing::info!("nobody is in the database of a closed account any more; the Frozen backup is taken anew"),
+        _ => {}
     }
+    next
 }
 
 /// Who asked, and who approved, that the database goes although no backup of it can be proven. That each wrote its own
@@ -180,7 +217,7 @@ fn what_is_said<'a>(account: &'a HelpDeskAccount, seen: &'a Observation) -> Seen
     }
 }
 
-fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Option<&Refused>) -> Facts {
+fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Option<&Refused>, brake: Known<bool>) -> Facts {
     let billing = match refused {
         None => seen.heartbeat.clone(),
         Some(Refused::OlderBilling { offered, accepted }) => Known::Unknown(format!(
@@ -201,7 +238,7 @@ fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Op
         frozen: seen.frozen(&home.entry),
         backup_held: seen.frozen_backup(&home.entry).is_some_and(|b| b.spec.hold.is_some()),
         sealed: seen.sealed(&home.entry.record),
-        brake: seen.brake.clone(),
+        brake,
         paused: account.spec.paused,
     }
 }

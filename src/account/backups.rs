@@ -65,9 +65,9 @@ impl Work<'_> {
         });
     }
 
-    /// Takes the Frozen backup that the record names.
+    /// Takes the Frozen backup that the record names. While somebody is in there is nothing to freeze.
     pub(super) async fn freeze(&mut self) -> Result<(), Error> {
-        let Some(pin) = self.record().frozen else { return Ok(()) };
+        let Some(pin) = self.record().frozen.filter(|_| self.record().is_sealed()) else { return Ok(()) };
         let Known::Known(plan) = &self.seen.plan else { return Ok(()) };
         if self.entering
             || pin.expires_at <= self.now

@@ -8,7 +8,8 @@ use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 use super::{desk::Desk, error::Error, home, home::Home, reconcile::deletion_is_confirmed};
 use crate::{
     api::{BackupPhase, ColdBackup, ColdBackupStatus, HelpDeskAccount, HelpDeskPlan, RELEASE_BRAKE, conditions},
-    backup, brake,
+    backup,
+    brake::Allowance,
     clock::{self, Moment, Trust},
     database::{self, Observed},
     ledger::Entry,
@@ -25,7 +26,9 @@ pub(super) struct Observation {
     pub database: Result<Observed, database::Error>,
     /// The account's backups, by uid.
     pub backups: Vec<Arc<ColdBackup>>,
-    /// Whether the brake lets one more destructive step through.
+    /// What the brake allows, where a destructive step may be due.
+    pub allowance: Option<Allowance>,
+    /// Whether the brake let one more destructive step through when it was asked.
     pub brake: Known<bool>,
     /// Whether billing still speaks, where it promised a heartbeat.
     pub heartbeat: Known<()>,
@@ -49,12 +52,14 @@ pub(super) async fn observe(desk: &Desk, account: &HelpDeskAccount, home: &Home,
     };
     let mut backups: Vec<_> = desk.caches.backups.state().into_iter().filter(|b| b.spec.account_uid == *uid).collect();
     backups.sort_by_key(|b| b.name_any());
+    let (allowance, brake) = observe_brake(desk, home, now).await?;
     Ok(Observation {
         plan,
         clock,
         database,
         backups,
-        brake: observe_brake(desk, home, now).await?,
+        allowance,
+        brake,
         heartbeat: heartbeat(desk, now).await,
         confirmed_deletion: deletion_is_confirmed(account),
     })
@@ -80,19 +85,20 @@ async fn heartbeat(desk: &Desk, now: Moment) -> Known<()> {
     Known::Unknown(format!("billing is silent: its Lease {namespace}/{name} {why}"))
 }
 
-/// The brake is asked about only where a destructive step may be due.
-async fn observe_brake(desk: &Desk, home: &Home, now: Moment) -> Result<Known<bool>, Error> {
+/// The brake is asked about only where a destructive step may be due. What counts is asked once more by the ledger, when
+/// the decision is stored.
+async fn observe_brake(desk: &Desk, home: &Home, now: Moment) -> Result<(Option<Allowance>, Known<bool>), Error> {
     let may_destroy = matches!(home.entry.record.stage, Stage::Blocked | Stage::Terminated | Stage::Deleted);
     if !may_destroy {
-        return Ok(Known::Known(true));
+        return Ok((None, Known::Known(true)));
     }
     let Some(server) = desk.caches.servers.get(&ObjectRef::new(&home.server.name)) else {
-        return Ok(Known::Unknown(format!("the DatabaseServer {} is not there", home.server.name)));
+        return Ok((None, Known::Unknown(format!("the DatabaseServer {} is not there", home.server.name))));
     };
     let released_at = server.annotations().get(RELEASE_BRAKE).and_then(|at| at.parse().ok());
-    let since = brake::counted_since(&server.spec.brake, released_at, now);
-    let (steps, tenants) = (home.server.ledger.destructive_steps_since(since).await?, home.server.ledger.tenants().await?);
-    Ok(Known::Known(brake::lets_through(&server.spec.brake, tenants, steps)))
+    let allowance = Allowance::at(&server.spec.brake, released_at, now);
+    let (steps, tenants) = (home.server.ledger.destructive_steps_since(allowance.since()).await?, home.server.ledger.tenants().await?);
+    Ok((Some(allowance), Known::Known(allowance.lets_through(tenants, steps))))
 }
 
 impl Observation {
@@ -130,7 +136,7 @@ impl Observation {
     /// Whether nobody of the tenant is or can get in.
     pub fn sealed(&self, record: &Record) -> Known<bool> {
         match &self.database {
-            Ok(seen) => Known::Known(record.sealed_since.is_some() && !seen.can_login && seen.sessions == 0),
+            Ok(seen) => Known::Known(record.is_sealed() && !seen.can_login && seen.sessions == 0),
             Err(error) => Known::Unknown(error.to_string()),
         }
     }

@@ -72,7 +72,7 @@ pub(super) async fn realize(
     decided: Decided,
     now: Moment,
 ) -> Result<Realized, Error> {
-    let Decided { home, verdict, refused } = decided;
+    let Decided { home, verdict, refused, brake } = decided;
     let entering = home.entry.record.enforced_at.is_none();
     let may_act = !account.spec.paused && (!entering || verdict.step != Step::Stay);
     // What is published stays so while nothing is done.
@@ -91,7 +91,7 @@ pub(super) async fn realize(
     }
     let Work { home, waiting_on, findings, domains, wake_at, .. } = work;
     let complete = may_act && waiting_on.is_empty() && verdict.step != Step::Restore;
-    Ok(Realized { decided: Decided { home, verdict, refused }, waiting_on, complete, restored, findings, domains, wake_at })
+    Ok(Realized { decided: Decided { home, verdict, refused, brake }, waiting_on, complete, restored, findings, domains, wake_at })
 }
 
 impl Work<'_> {
@@ -296,6 +296,10 @@ impl Work<'_> {
         let seen = self.database()?;
         if self.entering || seen.can_login || seen.sessions > 0 {
             if !self.end_sessions().await? {
+                if let Some(since) = self.record().seal_broken_since {
+                    let told = format!("somebody is in the database since {since}; once nobody is, its Frozen backup is taken anew");
+                    self.findings.push(Finding::no(Type::BlockEnforced, "SealBroken", told));
+                }
                 return Ok(());
             }
             if let Some(refusal) = self.probe().await? {

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, Row, postgres::PgRow};
 
-use super::{Error, Ledger, moment, within};
-use crate::{api::account::Certificate, clock::Moment, database::Letter, lifecycle::Record};
+use super::{Error, Ledger, count_steps, count_tenants, moment, within};
+use crate::{api::account::Certificate, brake::Allowance, clock::Moment, database::Letter, lifecycle::Record};
 
 /// What the ledger knows of one account.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -208,24 +208,61 @@ impl Ledger {
     /// # Errors
     /// [`Error::Conflict`], or that the ledger cannot be written.
     pub async fn update(&self, entry: &Entry, expected: i64) -> Result<Entry, Error> {
-        let query = sqlx::query(concat!(
-            "WITH before AS (SELECT uid, stage, record->>'decided_at' AS decided FROM accounts \
-             WHERE uid = $1 AND revision = $23 FOR UPDATE), \
-             written AS (UPDATE accounts SET object_uid = $2, account = $3, account_id = $4, shard = $5, stage = $6, \
-             enforced_at = $7, leaves_at = $8, data_gone_by = $9, record = $10::text::jsonb, database_name = $11, database_oid = $12, \
-             system_identifier = $13, namespace_name = $14, namespace_uid = $15, access_epoch = $16, login = $17::text::jsonb, \
-             owner_hash = $18, certificate = $19::text::jsonb, tombstone = $20::text::jsonb, revision = accounts.revision + 1, \
-             updated_at = now() FROM before WHERE accounts.uid = before.uid RETURNING accounts.*), \
-             logged AS (INSERT INTO transitions (uid, revision, stage, reason, decided_at) \
-             SELECT written.uid, written.revision, written.stage, $21, $22 FROM written JOIN before USING (uid) \
-             WHERE written.stage <> before.stage OR written.record->>'decided_at' <> before.decided) \
-             SELECT ",
-            columns!(),
-            " FROM written"
-        ));
-        let written = within("write an entry of the ledger", bind(query, entry)?.bind(expected).fetch_optional(&self.pool)).await?;
+        let query = update(entry, expected)?;
+        let written = within("write an entry of the ledger", query.fetch_optional(&self.pool)).await?;
         written.map_or_else(|| Err(Error::Conflict { uid: entry.uid.clone(), expected }), |row| read(&row))
     }
+
+    /// The same for an entry that decides to destroy something, if the brake lets one more such decision through:
+    /// counting and storing are one transaction, and one at a time on this server. `None`: the brake holds, and
+    /// nothing was written.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`], or that the ledger cannot be written.
+    pub async fn update_within(&self, entry: &Entry, expected: i64, allowance: &Allowance) -> Result<Option<Entry>, Error> {
+        let query = update(entry, expected)?;
+        let work = async {
+            let mut transaction = self.pool.begin().await?;
+            sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(BRAKE_LOCK).execute(&mut *transaction).await?;
+            // Each statement sees what was committed before it began, so these count whoever had the lock before.
+            let steps = count_steps(&mut *transaction, allowance.since()).await?;
+            let tenants = count_tenants(&mut *transaction).await?;
+            if !allowance.lets_through(tenants, steps) {
+                return Ok(None);
+            }
+            let written = query.fetch_optional(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(Some(written))
+        };
+        match within("store a decision to destroy", work).await? {
+            None => Ok(None),
+            Some(None) => Err(Error::Conflict { uid: entry.uid.clone(), expected }),
+            Some(Some(row)) => read(&row).map(Some),
+        }
+    }
+}
+
+/// Names the advisory lock under which decisions to destroy are counted and stored.
+const BRAKE_LOCK: i64 = 0x6864_6272_616B;
+
+/// The statement that replaces an entry of this revision.
+fn update(entry: &Entry, expected: i64) -> Result<Query, Error> {
+    let query = sqlx::query(concat!(
+        "WITH before AS (SELECT uid, stage, record->>'decided_at' AS decided FROM accounts \
+         WHERE uid = $1 AND revision = $23 FOR UPDATE), \
+         written AS (UPDATE accounts SET object_uid = $2, account = $3, account_id = $4, shard = $5, stage = $6, \
+         enforced_at = $7, leaves_at = $8, data_gone_by = $9, record = $10::text::jsonb, database_name = $11, database_oid = $12, \
+         system_identifier = $13, namespace_name = $14, namespace_uid = $15, access_epoch = $16, login = $17::text::jsonb, \
+         owner_hash = $18, certificate = $19::text::jsonb, tombstone = $20::text::jsonb, revision = accounts.revision + 1, \
+         updated_at = now() FROM before WHERE accounts.uid = before.uid RETURNING accounts.*), \
+         logged AS (INSERT INTO transitions (uid, revision, stage, reason, decided_at) \
+         SELECT written.uid, written.revision, written.stage, $21, $22 FROM written JOIN before USING (uid) \
+         WHERE written.stage <> before.stage OR written.record->>'decided_at' <> before.decided) \
+         SELECT ",
+        columns!(),
+        " FROM written"
+    ));
+    Ok(bind(query, entry)?.bind(expected))
 }
 
 type Query = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;

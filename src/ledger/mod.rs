@@ -18,7 +18,7 @@ pub use error::Error;
 
 use std::time::Duration;
 
-use sqlx::{PgPool, migrate::Migrator};
+use sqlx::{PgExecutor, PgPool, migrate::Migrator};
 
 use crate::clock::Moment;
 
@@ -126,19 +126,25 @@ impl Ledger {
     /// # Errors
     /// See [`Error`].
     pub async fn destructive_steps_since(&self, since: Moment) -> Result<i64, Error> {
-        let query = sqlx::query_scalar("SELECT count(*) FROM transitions WHERE decided_at >= $1 AND stage IN ('Deleted', 'Expired')")
-            .bind(since.as_second());
-        within("count destructive steps", query.fetch_one(&self.pool)).await
+        within("count destructive steps", count_steps(&self.pool, since)).await
     }
 
-    /// How many accounts have a database here, by their stage.
+    /// How many accounts have a database here.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn tenants(&self) -> Result<i64, Error> {
-        let query = sqlx::query_scalar("SELECT count(*) FROM accounts WHERE stage NOT IN ('Deleted', 'Expired')");
-        within("count tenants", query.fetch_one(&self.pool)).await
+        within("count tenants", count_tenants(&self.pool)).await
     }
+}
+
+async fn count_steps(executor: impl PgExecutor<'_>, since: Moment) -> Result<i64, sqlx::Error> {
+    let query = sqlx::query_scalar("SELECT count(*) FROM transitions WHERE decided_at >= $1 AND stage IN ('Deleted', 'Expired')");
+    query.bind(since.as_second()).fetch_one(executor).await
+}
+
+async fn count_tenants(executor: impl PgExecutor<'_>) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("SELECT count(*) FROM accounts WHERE stage NOT IN ('Deleted', 'Expired')").fetch_one(executor).await
 }
 
 /// Runs a statement, but not for longer than the ledger may take.

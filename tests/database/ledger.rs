@@ -1,6 +1,8 @@
 //! The ledger on a real server.
 
 use helpdesk_operator::{
+    api::database_server::Brake,
+    brake::Allowance,
     clock::{self, Moment},
     database::Letter,
     ledger::{BackupEntry, Claim, DatabaseEntry, Entry, Error, LoginEntry, NamespaceEntry},
@@ -8,6 +10,9 @@ use helpdesk_operator::{
 };
 
 use super::desk::{Desk, fresh_uid};
+
+/// Held by tests that count steps of a time to come: each would count the other's.
+static COUNTING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 fn entry() -> Entry {
     let uid = fresh_uid();
@@ -86,6 +91,7 @@ async fn of_many_who_write_the_same_revision_one_wins() {
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn the_brake_counts_decisions_to_destroy_and_nothing_else() {
+    let _alone = COUNTING.lock().await;
     let desk = Desk::open().await;
     // A time of its own, so that other tests do not count.
     let then = clock::now() + helpdesk_operator::api::Window::days(36_500).duration();
@@ -110,6 +116,45 @@ async fn the_brake_counts_decisions_to_destroy_and_nothing_else() {
     sqlx::query("DELETE FROM transitions WHERE uid = $1")
         .bind(&entry.uid)
         .execute(&mut desk.superuser_in("helpdesk_operator").await)
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: make test"]
+async fn of_accounts_that_are_due_at_once_no_more_pass_than_the_brake_allows_whichever_operator_decides() {
+    let _alone = COUNTING.lock().await;
+    // Two operators, each with connections of its own; a time of its own, so that other tests do not count.
+    let desks = [Desk::open().await, Desk::open().await];
+    let then = clock::now() + helpdesk_operator::api::Window::days(40_000).duration();
+    let allowance = Allowance::at(&Brake { percent: 0, at_least: 5, ..Brake::default() }, Some(then), then);
+    let mut due = Vec::new();
+    for _ in 0..24 {
+        due.push(desks[0].ledger.insert(&entry()).await.unwrap());
+    }
+    let tries = due.iter().enumerate().map(|(number, entry)| {
+        let (ledger, mut next) = (desks[number % 2].ledger.clone(), entry.clone());
+        next.record.stage = Stage::Deleted;
+        next.record.decided_at = then;
+        tokio::spawn(async move { ledger.update_within(&next, 1, &allowance).await.unwrap() })
+    });
+    let passed: Vec<_> = futures::future::join_all(tries).await.into_iter().filter_map(Result::unwrap).collect();
+    assert_eq!(passed.len(), 5, "of 24 who were due at once");
+    assert!(passed.iter().all(|entry| (entry.revision, entry.record.stage) == (2, Stage::Deleted)));
+    let waiting: Vec<_> = due.iter().filter(|entry| passed.iter().all(|p| p.uid != entry.uid)).collect();
+    for entry in &waiting {
+        assert_eq!(desks[1].ledger.load(&entry.uid).await.unwrap().as_ref(), Some(*entry), "refused and written all the same");
+    }
+    // A release forgets them, and an old revision is told from a brake that holds.
+    let later = then + helpdesk_operator::api::Window::days(1).duration();
+    let released = Allowance::at(&Brake { percent: 0, at_least: 5, ..Brake::default() }, Some(later), later);
+    let next = Entry { record: Record { stage: Stage::Deleted, decided_at: then, ..waiting[0].record.clone() }, ..waiting[0].clone() };
+    assert!(desks[0].ledger.update_within(&next, 1, &released).await.unwrap().is_some());
+    assert!(matches!(desks[0].ledger.update_within(&next, 1, &released).await, Err(Error::Conflict { expected: 1, .. })));
+    let uids: Vec<_> = due.iter().map(|entry| entry.uid.clone()).collect();
+    sqlx::query("DELETE FROM transitions WHERE uid = ANY($1)")
+        .bind(uids)
+        .execute(&mut desks[0].superuser_in("helpdesk_operator").await)
         .await
         .unwrap();
 }

@@ -1,7 +1,7 @@
 //! What becomes of an account while the brake holds, and after its release.
 
 use helpdesk_operator::{
-    api::{BackupPhase, BackupReason, ColdBackup, DatabaseServer, account::DropGround},
+    api::{BackupPhase, BackupReason, ColdBackup, DatabaseServer, HelpDeskAccount, account::DropGround},
     clock,
     lifecycle::Stage,
 };
@@ -12,8 +12,8 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
-    cluster::find,
-    operator::{Servers, Shard},
+    cluster::{eventually, find},
+    operator::{Servers, Shard, deadline_passes},
     tenant::left_on_server,
 };
 
@@ -76,4 +76,69 @@ async fn an_erasure_that_waits_for_the_brake_past_its_backup_says_so_and_gets_an
     assert!(certificate.delayed_by.contains(&"Brake".to_owned()), "{:?}", certificate.delayed_by);
     let authority = certificate.authority.unwrap();
     assert_eq!((authority.ground, authority.backup), (DropGround::VerifiedBackup, Some(late.name_any())));
+}
+
+#[tokio::test]
+async fn of_accounts_that_are_due_at_once_no_more_go_than_the_brake_allows_and_the_release_lets_the_others_go() {
+    let shard = Shard::new("brake-mass", Servers::First).await;
+    shard.plan(json!({"eraseDelay": "45s"})).await;
+    let operator = shard.operator("only", &[]);
+    let mut accounts = Vec::new();
+    for number in 0..8 {
+        accounts.push(shard.account(&format!("brake-mass-{number}")).await);
+    }
+    let mut databases = Vec::new();
+    for account in &accounts {
+        databases.push(account.open(Stage::Trial).await.database);
+    }
+    for account in &accounts {
+        account.apply(json!({"closure": {"mode": "Erase", "coldBackup": false}})).await;
+    }
+    let mut due = Vec::new();
+    for account in &accounts {
+        due.push(account.stage(Stage::Blocked).await.status.unwrap().next_transition_time.unwrap());
+    }
+    // The operator is away until all of them are due, and finds them in one moment.
+    operator.kill();
+    deadline_passes(due.iter().max_by_key(|at| at.0).unwrap()).await;
+    let released = |at_least: i32| {
+        let now = clock::now().to_string();
+        json!({"metadata": {"annotations": {"helpdesk-operator.io/release-brake": now}},
+            "spec": {"brake": {"percent": 1, "atLeast": at_least, "window": "1h"}}})
+    };
+    change(&shard, released(3)).await;
+    let _operator = shard.operator("again", &[]);
+
+    let waits = |a: &HelpDeskAccount| find(a, "Overdue").is_some_and(|c| c.reason == "Brake");
+    eventually("the brake holds the others", || async {
+        let mut waiting = 0;
+        for account in &accounts {
+            waiting += usize::from(waits(&account.get().await));
+        }
+        (waiting >= 5).then_some(())
+    })
+    .await;
+    let left = async || {
+        let mut left = 0;
+        for database in &databases {
+            left += usize::from(left_on_server(database).await > 0);
+        }
+        left
+    };
+    let before = left().await;
+    assert!(before >= 5, "{} of 8 were dropped where the brake allows 3", 8 - before);
+
+    // Somebody looked and agrees. What other stories destroy on this server counts too, so it is said more than once.
+    eventually("some of them go after the release", || async {
+        change(&shard, released(3)).await;
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        (left().await < before).then_some(())
+    })
+    .await;
+    change(&shard, released(10_000)).await;
+    for account in &accounts {
+        let expired = account.stage(Stage::Expired).await.status.unwrap();
+        assert!(expired.certificate.is_some());
+    }
+    assert_eq!(left().await, 0);
 }
