@@ -11,6 +11,7 @@ mod brake;
 mod cases;
 mod cluster;
 mod corpus;
+mod ends;
 mod extensions;
 mod faults;
 mod guards;
