@@ -38,7 +38,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    api::{Billing, BillingState, ClockPolicy, Closure, ClosureMode, Lifecycle, Window, account::DroppedUnder},
+    api::{Billing, BillingState, ClockPolicy, Closure, ClosureMode, Lifecycle, VerifyMode, Window, account::DroppedUnder},
     clock::{Moment, Trust},
 };
 
@@ -248,6 +248,20 @@ pub struct Record {
     /// What of the database was not made as it was when it came back from its cold backup, although every row is there.
     #[serde(default)]
     pub restored_without: Vec<String>,
+    /// What the account's plan said when it was seen last.
+    #[serde(default)]
+    pub plan: Option<PlanSeen>,
+}
+
+/// What a plan said when it was seen last: an end rests on it when the plan, or its placement, is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanSeen {
+    /// Its windows.
+    pub windows: Lifecycle,
+    /// The `BackupStore` of its placement in the account's region.
+    pub store: Option<String>,
+    /// How its backups are proven.
+    pub verify: VerifyMode,
 }
 
 /// That a Frozen backup cannot be proven, as its controller found after many attempts.
@@ -349,6 +363,7 @@ impl Record {
             delayed_by: Vec::new(),
             dropped_under: None,
             restored_without: Vec::new(),
+            plan: None,
         }
     }
 

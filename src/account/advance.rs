@@ -8,7 +8,7 @@ use crate::{
     api::{ClockPolicy, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount},
     clock::Moment,
     ledger::Entry,
-    lifecycle::{self, Blocker, Facts, Known, Next, Record, Refused, Seen, Stage, Step, Verdict},
+    lifecycle::{self, Blocker, Facts, Known, Next, PlanSeen, Record, Refused, Seen, Stage, Step, Verdict},
 };
 
 /// How often an account is looked at while a step is overdue.
@@ -64,7 +64,9 @@ pub(super) async fn decide(
     seen: &Observation,
     now: Moment,
 ) -> Result<Decided, Error> {
-    let (record, refused) = lifecycle::absorb(&home.entry.record, &what_is_said(account, seen), now);
+    let known = Record { plan: plan_seen(account, seen, &home.entry.record), ..home.entry.record.clone() };
+    let windows = windows(seen, &known);
+    let (record, refused) = lifecycle::absorb(&known, &what_is_said(account, seen, &windows), now);
     let record = watch_the_seal(record, seen, now);
     let frozen = seen.frozen(&Entry { record: record.clone(), ..home.entry.clone() });
     let record = lifecycle::watch_the_proof(&record, &frozen, agreed(account), now);
@@ -122,7 +124,7 @@ pub(super) async fn settle(
         store(desk, &mut home, record, now).await?;
         crate::crash::point("restore-recorded", "Active");
     } else if complete && home.entry.record.enforced_at.is_none() {
-        let record = lifecycle::enforced(&home.entry.record, &windows(seen), &seen.clock, now);
+        let record = lifecycle::enforced(&home.entry.record, &windows(seen, &home.entry.record), &seen.clock, now);
         if record.enforced_at.is_some() {
             let due = verdict.next.filter(|n| n.stage == record.stage).map_or(home.entry.record.decided_at, |n| n.at);
             desk.telemetry
@@ -141,7 +143,8 @@ pub(super) async fn settle(
     let look_again = (!again.blockers.is_empty()).then(|| now + OVERDUE_PATIENCE);
     let wake_at = [again.wake_at, wake_at, soon, look_again].into_iter().flatten().min();
     let blockers = if again.step == Step::Stay { again.blockers } else { verdict.blockers };
-    Ok(Settled { home, next: again.next, blockers, overdue_since: again.overdue_since, wake_at, waiting_on, refused, findings, domains })
+    let next = comes_next(&home.entry.record, again.next);
+    Ok(Settled { home, next, blockers, overdue_since: again.overdue_since, wake_at, waiting_on, refused, findings, domains })
 }
 
 async fn store(desk: &Desk, home: &mut Home, record: Record, now: Moment) -> Result<(), Error> {
@@ -191,21 +194,39 @@ fn agreed(account: &HelpDeskAccount) -> Option<(&str, &str)> {
     Some((named(DROP_UNPROVEN_REQUESTED_BY)?, named(DROP_UNPROVEN_APPROVED_BY)?))
 }
 
-fn windows(seen: &Observation) -> Known<crate::api::Lifecycle> {
-    match &seen.plan {
-        Known::Known(plan) => Known::Known(plan.spec.lifecycle),
-        Known::Unknown(why) => Known::Unknown(why.clone()),
+/// What comes next as people are told it: a stage that is being entered is not there yet.
+fn comes_next(record: &Record, then: Option<Next>) -> Option<Next> {
+    match (record.enforced_at, record.stage) {
+        (None, stage) if stage != Stage::Trial => Some(Next { stage, at: record.decided_at, reason: record.reason }),
+        _ => then,
     }
 }
 
-fn what_is_said<'a>(account: &'a HelpDeskAccount, seen: &'a Observation) -> Seen<'a> {
+/// The plan's windows; of a plan that is gone those that were seen last.
+pub(super) fn windows(seen: &Observation, record: &Record) -> Known<crate::api::Lifecycle> {
+    match (&seen.plan, &record.plan) {
+        (Known::Known(plan), _) => Known::Known(plan.spec.lifecycle),
+        (Known::Unknown(_), Some(seen)) => Known::Known(seen.windows),
+        (Known::Unknown(why), None) => Known::Unknown(why.clone()),
+    }
+}
+
+/// What the plan says, or said when it was seen last. A placement that is gone had its store all the same.
+fn plan_seen(account: &HelpDeskAccount, seen: &Observation, record: &Record) -> Option<PlanSeen> {
+    let Known::Known(plan) = &seen.plan else { return record.plan.clone() };
+    let placement = super::home::placement(plan, account).ok();
+    let store = placement.map(|p| p.store.clone()).or_else(|| record.plan.as_ref()?.store.clone());
+    Some(PlanSeen { windows: plan.spec.lifecycle, store, verify: plan.spec.backups.verify })
+}
+
+fn what_is_said<'a>(account: &'a HelpDeskAccount, seen: &'a Observation, windows: &'a Known<crate::api::Lifecycle>) -> Seen<'a> {
     Seen {
         billing: account.status.as_ref().and_then(|s| s.billing.as_ref()),
         closure: account.spec.closure.as_ref(),
         confirmed_deletion: seen.confirmed_deletion,
         held: account.spec.hold.is_some(),
-        windows: match &seen.plan {
-            Known::Known(plan) => Known::Known(&plan.spec.lifecycle),
+        windows: match windows {
+            Known::Known(windows) => Known::Known(windows),
             Known::Unknown(why) => Known::Unknown(why.clone()),
         },
         clock_policy: match &seen.plan {
@@ -232,7 +253,7 @@ fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Op
         }
     };
     Facts {
-        windows: windows(seen),
+        windows: windows(seen, &home.entry.record),
         clock: seen.clock.clone(),
         billing,
         frozen: seen.frozen(&home.entry),
@@ -240,5 +261,24 @@ fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Op
         sealed: seen.sealed(&home.entry.record),
         brake,
         paused: account.spec.paused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::Reason;
+
+    #[test]
+    fn while_a_stage_is_being_entered_it_is_what_comes_next() {
+        let at = |text: &str| text.parse().unwrap();
+        let mut record = Record::created(at("2026-11-23T10:00:00Z"));
+        let later = Next { stage: Stage::Terminated, at: at("2027-01-22T10:00:00Z"), reason: Reason::WindowEnded };
+        assert_eq!(comes_next(&record, Some(later)), Some(later), "nothing comes before the first stage");
+        record = lifecycle::enter(&record, Stage::Blocked, Reason::TrialEnded, at("2026-11-23T11:00:00Z"));
+        let entered = Next { stage: Stage::Blocked, at: at("2026-11-23T11:00:00Z"), reason: Reason::TrialEnded };
+        assert_eq!(comes_next(&record, Some(later)), Some(entered));
+        record.enforced_at = Some(at("2026-11-23T11:00:01Z"));
+        assert_eq!(comes_next(&record, Some(later)), Some(later));
     }
 }

@@ -68,7 +68,7 @@ impl Work<'_> {
     /// Takes the Frozen backup that the record names. While somebody is in there is nothing to freeze.
     pub(super) async fn freeze(&mut self) -> Result<(), Error> {
         let Some(pin) = self.record().frozen.filter(|_| self.record().is_sealed()) else { return Ok(()) };
-        let Known::Known(plan) = &self.seen.plan else { return Ok(()) };
+        let Some(plan) = self.record().plan.clone() else { return Ok(()) };
         if self.entering
             || pin.expires_at <= self.now
             || self.seen.frozen_backup(&self.home.entry).is_some()
@@ -76,8 +76,11 @@ impl Work<'_> {
         {
             return Ok(());
         }
-        let store = super::home::placement(plan, self.account)?.store.clone();
-        self.create_backup(&store, pin.expires_at, BackupReason::Frozen, plan.spec.backups.verify, pin.due).await
+        let Some(store) = plan.store else {
+            let Known::Known(plan) = &self.seen.plan else { return Ok(()) };
+            return super::home::placement(plan, self.account).map(drop);
+        };
+        self.create_backup(&store, pin.expires_at, BackupReason::Frozen, plan.verify, pin.due).await
     }
 
     async fn create_backup(

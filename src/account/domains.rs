@@ -10,13 +10,15 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{realize::Work, web::AGAIN};
+use super::{advance, desk::Desk, observe::Observation, realize::Work, web::AGAIN};
 use crate::{
     api::{
         ACCOUNT_LABEL, ACCOUNT_UID, DomainClaim, DomainClaimSpec, DomainUse, FOR_ACCOUNT, Time,
         account::{Challenge, DomainState, DomainStatus},
+        conditions::{Finding, Type},
         plan::Placement,
     },
+    clock::Moment,
     edge::{
         Error,
         certificate::{self, Leaf},
@@ -28,6 +30,8 @@ use crate::{
         proof::{self, Proof},
         site::{OwnListener, Wanted},
     },
+    ledger::Entry,
+    lifecycle::Known,
 };
 
 /// How soon to ask DNS again for a proof that is missing.
@@ -54,6 +58,22 @@ impl Work<'_> {
 
     fn claim_of(&self, host: &str) -> Option<Arc<DomainClaim>> {
         self.desk.caches.claims.get(&ObjectRef::new(host))
+    }
+
+    /// The name under the plan's base domain, alone.
+    pub(super) async fn slug(&mut self, placement: &Placement, may_claim: bool) -> Result<Vec<Name>, Error> {
+        let slug = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
+        Ok(vec![self.name(&slug, DomainUse::Slug, None, may_claim).await?])
+    }
+
+    /// Says which names the account does not get, and in which field they are.
+    pub(super) fn stall(&mut self, names: &[Name]) {
+        let refused: Vec<_> = names.iter().filter(|name| name.is_refused()).map(Name::told).collect();
+        if !refused.is_empty() {
+            self.findings.push(Finding::yes(Type::Stalled, "NameTaken", refused.join("; ")));
+            // That a name becomes free wakes nobody who wants it.
+            self.wake(self.now + ASK_AGAIN);
+        }
     }
 
     /// Every name of the account: how it stands with it. While the account is closed nothing new is claimed.
@@ -137,10 +157,13 @@ impl Work<'_> {
                 };
                 name.served = claims::claim(&self.desk.client, host, spec, claim.as_deref()).await?;
                 if !name.served {
+                    name.status.message = Some("somebody else claims the name at this moment; it is looked at again".into());
                     self.wake(self.now + SignedDuration::from_secs(1));
                 }
             }
-            (Standing::Free, Proof::Proven) => {}
+            (Standing::Free, Proof::Proven) => {
+                name.status.message = Some("nobody has the name; it is claimed once the account is open again".into());
+            }
             (Standing::Free, Proof::Missing(why) | Proof::Unknown(why)) => {
                 name.status.state = DomainState::Unproven;
                 let record = challenge.as_ref().map(|c| format!("{} IN TXT \"{}\"", c.record, c.value)).unwrap_or_default();
@@ -284,6 +307,22 @@ impl Work<'_> {
     }
 }
 
+/// The account is gone: nobody else gets its names before the plan's quarantine has passed.
+pub(super) async fn begin_quarantine(desk: &Desk, entry: &Entry, seen: &Observation, now: Moment) -> Result<(), Error> {
+    // Without a plan nobody knows for how long: the default of the field.
+    let quarantine = match advance::windows(seen, &entry.record) {
+        Known::Known(windows) => windows.name_quarantine,
+        Known::Unknown(_) => crate::api::Lifecycle::default().name_quarantine,
+    };
+    let until = Time(now + quarantine.duration());
+    let claims = desk.caches.claims.state();
+    for claim in claims.iter().filter(|c| c.spec.account_uid == entry.uid && c.spec.reserved_until.is_none()) {
+        let to = claims::Change { reserved_until: Some(until.clone()), ..claims::Change::none(claim) };
+        claims::change(&desk.client, claim, to).await?;
+    }
+    Ok(())
+}
+
 /// Which names get listeners of their own, and which share one.
 pub(super) fn listeners(names: &[Name], gateway: &Gateway, slug_on_its_own: bool) -> (Vec<OwnListener>, Vec<String>) {
     let (mut own, mut shared) = (vec![], vec![]);
@@ -302,6 +341,20 @@ pub(super) fn listeners(names: &[Name], gateway: &Gateway, slug_on_its_own: bool
 }
 
 impl Name {
+    /// Whether it is another's, reserved, or nobody's to have.
+    pub(super) fn is_refused(&self) -> bool {
+        self.status.state == DomainState::Refused
+    }
+
+    /// The field that it is in, and what is said of it.
+    fn told(&self) -> String {
+        let message = self.status.message.as_deref().unwrap_or_default();
+        match self.status.used_as {
+            DomainUse::Custom => format!("spec.domain.custom: {}: {message}", self.status.host),
+            DomainUse::Slug | DomainUse::FormerSlug => format!("spec.domain.slug: {message}"),
+        }
+    }
+
     /// The Secret in the tenant's namespace with its certificate.
     fn certificate(&self) -> String {
         if self.copied { CUSTOM_CERTIFICATE.to_owned() } else { secret_name(&self.status.host) }

@@ -34,11 +34,7 @@ impl Work<'_> {
         let backups = self.home.server.ledger.backups_of(&uid).await?.len();
         let destroyed = BTreeMap::from([("databases".to_owned(), 1), ("backups".to_owned(), i64::try_from(backups).unwrap_or(i64::MAX))]);
         let mut stores: Vec<_> = self.seen.backups.iter().map(|b| b.spec.store.clone()).collect();
-        if let Ok(plan) = self.plan()
-            && let Ok(placement) = super::home::placement(plan, self.account)
-        {
-            stores.push(placement.store.clone());
-        }
+        stores.extend(self.record().plan.as_ref().and_then(|plan| plan.store.clone()));
         stores.sort();
         stores.dedup();
         for store in stores {

@@ -1,6 +1,6 @@
 //! Why an account could not be taken further.
 
-use crate::{backup, database, ledger, store};
+use crate::{backup, database, edge, ledger, store};
 
 /// Why an account could not be taken further. The message goes into the account's conditions: it says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +68,9 @@ pub enum Error {
     /// A store.
     #[error(transparent)]
     Store(#[from] store::Error),
+    /// The edge.
+    #[error(transparent)]
+    Edge(#[from] edge::Error),
     /// A backup does not prove what it has to.
     #[error(transparent)]
     Unproven(#[from] backup::Unproven),
@@ -102,6 +105,7 @@ impl Error {
             Self::Database(error) => error.reason(),
             Self::Ledger(_) => "LedgerUnreachable",
             Self::Store(_) => "StoreUnreachable",
+            Self::Edge(_) => "GatewayUnreachable",
             Self::Unproven(_) => "BackupUnproven",
             Self::RestoreFailed { .. } => "RestoreFailed",
             Self::NoAuthority(_) => "NoAuthority",
@@ -123,6 +127,7 @@ impl Error {
             Self::Cluster { .. }
             | Self::Ledger(_)
             | Self::Store(_)
+            | Self::Edge(_)
             | Self::Unproven(_)
             | Self::RestoreFailed { .. }
             | Self::NeverPlaced

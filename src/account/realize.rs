@@ -97,6 +97,10 @@ pub(super) async fn realize(
 impl Work<'_> {
     async fn stage(&mut self) -> Result<(), Error> {
         let world = world::wanted(self.home.entry.record.stage);
+        if let (Known::Unknown(why), true) = (&self.seen.plan, world.database != Database::Open) {
+            let told = format!("{why}; until then the windows hold that were seen last");
+            self.findings.push(Finding::yes(Type::Stalled, "NoPlacement", told));
+        }
         match world.database {
             Database::Open => self.open().await?,
             Database::Shut => self.shut().await?,
@@ -307,6 +311,10 @@ impl Work<'_> {
                 self.wake(self.now + SignedDuration::from_secs(1));
                 return Ok(());
             }
+        }
+        if self.record().seal_broken_since.is_some() {
+            // Nobody is in any more. The next look sees that from its beginning, and sets the seal anew.
+            self.wake(self.now + SignedDuration::from_secs(1));
         }
         self.findings.push(Finding::no(Type::DatabaseReady, "Shut", "the database is closed to its tenant and its data is kept"));
         self.findings.push(Finding::yes(

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use kube::{Resource, ResourceExt, runtime::controller::Action};
 use tracing::Instrument;
 
-use super::{FINALIZER, advance, desk::Desk, error::Error, home, namespace, observe, realize, report};
+use super::{FINALIZER, advance, desk::Desk, domains, error::Error, home, namespace, observe, realize, report};
 use crate::{
     api::{CONFIRM_DELETE, HelpDeskAccount},
     clock,
@@ -66,6 +66,7 @@ async fn look(account: &HelpDeskAccount, desk: &Desk) -> Result<Action, Error> {
     report::report(desk, account, &facts, &settled, (desk.now)()).await?;
 
     if account.meta().deletion_timestamp.is_some() && settled.is_over() {
+        domains::begin_quarantine(desk, &settled.home.entry, &facts, now).await?;
         return namespace::let_go(desk, account).await;
     }
     Ok(Action::requeue(sleep_for(settled.wake_at)))

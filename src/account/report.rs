@@ -39,7 +39,7 @@ pub(super) async fn report(
         desk,
         &uid,
         (!settled.is_over() || account.meta().deletion_timestamp.is_none())
-            .then_some((settled.home.entry.record.stage, settled.overdue_since.is_some())),
+            .then_some((status.stage.unwrap_or(settled.home.entry.record.stage), settled.overdue_since.is_some())),
     );
     give_back_billing(desk, account, settled).await?;
     write(desk, account, &before, &status).await?;

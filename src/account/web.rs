@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     api::{
-        DomainUse, HelpDeskAccount, HelpDeskClass, Time,
+        DomainUse, HelpDeskAccount, HelpDeskClass,
         account::{DomainState, TlsVersion},
         conditions::{Finding, Type},
         plan::Placement,
@@ -28,7 +28,7 @@ use crate::{
         self, Error,
         apply::{self, Owner, Word},
         certificate::Leaf,
-        claims, envoy_gateway,
+        envoy_gateway,
         gateway::{self, Driver, Gateway},
         look::{View, Wrong},
         lookouts::{Sight, Whose},
@@ -39,6 +39,12 @@ use crate::{
     },
     lifecycle::Known,
 };
+
+/// How long a closed account waits for its page to be seen before its addresses are taken away instead.
+const PAGE_PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+
+/// And how long while something answers that is not the page.
+const WRONG_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
 /// How soon to look again after something is not as it should be and nobody announces that it is.
 pub(super) const AGAIN: SignedDuration = SignedDuration::from_secs(5);
@@ -76,6 +82,19 @@ fn remember(desk: &Desk, uid: &str, first_expiry: Option<Moment>) {
 /// Why addresses are not as they are wanted: one word for programs and a sentence.
 struct Withheld(&'static str, String);
 
+/// Whether a closed account does without the page that says so, for what is in the page's way. Nothing of it is published
+/// then, which refuses everybody too.
+fn does_without_a_page(reason: &str, closing_since: Moment, now: Moment) -> bool {
+    match reason {
+        // Something answers, and not that the account is suspended: that should be seen to stop.
+        "AnswersWrong" => now >= closing_since + WRONG_PATIENCE,
+        // It may be a moment's business.
+        "Progressing" | "NotAccepted" | "Unreachable" | "GatewayTooOld" => now >= closing_since + PAGE_PATIENCE,
+        // There is no Gateway that could show it, or no name to show it under.
+        _ => true,
+    }
+}
+
 impl Work<'_> {
     /// Makes the tenant's addresses as the stage wants them. What goes wrong is told and tried again; it keeps nothing
     /// else of the account from being done.
@@ -89,16 +108,20 @@ impl Work<'_> {
             (world::Web::Live | world::Web::Suspended, Some((placement, reference))) => {
                 match gateway::look(&self.desk.caches.edge, &reference, &placement.domain_base).await {
                     Ok(gateway) => self.publish(&placement, &gateway, wanted).await,
-                    // What cannot be told to show the page is taken away: that is refused too.
-                    Err(why) if wanted == world::Web::Suspended => self.take_down().await.map(|_| Err(Withheld("GatewayUnusable", why))),
-                    Err(why) => Ok(Err(Withheld("GatewayUnusable", why))),
+                    Err(why) => self.unseen(&placement).await.map(|()| Err(Withheld("GatewayUnusable", why))),
                 }
             }
-            (world::Web::Live | world::Web::Suspended, None) => match self.take_down().await {
-                Ok(_) => return,
-                Err(error) => Err(error),
-            },
+            (world::Web::Live | world::Web::Suspended, None) => self.unpublished(placement.as_ref(), wanted).await,
             (world::Web::Gone { .. }, _) => self.unpublish(wanted).await.map(|()| Ok(())),
+        };
+        let done = match done {
+            // What is not ours is not published by us, and keeps nobody waiting.
+            Err(Error::Foreign(what)) => Ok(Err(Withheld("Foreign", Error::Foreign(what).to_string()))),
+            done => done,
+        };
+        let done = match done {
+            Ok(Err(why)) if wanted == world::Web::Suspended => self.without_a_page(why).await,
+            done => done,
         };
         match done {
             Ok(Ok(())) => {}
@@ -113,12 +136,68 @@ impl Work<'_> {
 
     /// Open stages go on without their address; a closed one is not enforced before its addresses are seen to refuse.
     fn not_ready(&mut self, wanted: world::Web, finding: Finding) {
-        if wanted != world::Web::Live {
+        let closed = wanted != world::Web::Live;
+        if closed && self.entering {
             self.waiting_on.push(finding.message.clone());
         }
         let seen_from_outside = matches!(finding.reason.as_str(), "AnswersWrong" | "Unreachable");
-        self.wake(self.now + if seen_from_outside { SEEN_AGAIN } else { AGAIN });
+        self.wake(
+            self.now
+                + match (closed, seen_from_outside) {
+                    // Nobody waits for the page of an account that is closed already.
+                    (true, _) if !self.entering => PAGE_PATIENCE,
+                    (true, true) => PAGE_PATIENCE,
+                    (false, true) => SEEN_AGAIN,
+                    (_, false) => AGAIN,
+                },
+        );
         self.findings.push(finding);
+    }
+
+    /// A closed account whose page cannot be shown: everything of its addresses is taken away, and once nothing is left
+    /// that is what refuses. What was never published holds up no end.
+    async fn without_a_page(&mut self, why: Withheld) -> Result<Result<(), Withheld>, Error> {
+        let Withheld(reason, text) = why;
+        if !does_without_a_page(reason, self.record().decided_at, self.now) || !self.entering {
+            return Ok(Err(Withheld(reason, text)));
+        }
+        self.take_down().await?;
+        let left = self.left().await?;
+        if !left.is_empty() {
+            return Ok(Err(Withheld(reason, format!("{text}; {} is being taken down", left.join(", ")))));
+        }
+        self.findings.push(Finding::no(Type::EdgeReady, reason, format!("nothing is published: {text}")));
+        Ok(Ok(()))
+    }
+
+    /// What of the account is still published, asked of the cluster itself.
+    async fn left(&self) -> Result<Vec<String>, Error> {
+        let Some(namespace) = &self.home.entry.namespace else { return Ok(vec![]) };
+        let account = self.account.name_any();
+        apply::left(&self.desk.client, Owner { account: &account, uid: &self.home.entry.uid }, &namespace.name).await
+    }
+
+    /// A plan without a Gateway publishes nothing. The name is the account's all the same: a Gateway may come later.
+    async fn unpublished(&mut self, placement: Option<&Placement>, wanted: world::Web) -> Result<Result<(), Withheld>, Error> {
+        self.take_down().await?;
+        let left = if self.entering && wanted == world::Web::Suspended { self.left().await? } else { vec![] };
+        if !left.is_empty() {
+            return Ok(Err(Withheld("Progressing", format!("{} is being taken down", left.join(", ")))));
+        }
+        if let Some(placement) = placement {
+            let slug = self.slug(placement, wanted == world::Web::Live).await?;
+            self.stall(&slug);
+            self.domains = slug.into_iter().filter(Name::is_refused).map(|name| name.status).collect();
+        }
+        Ok(Ok(()))
+    }
+
+    /// Names are looked at although there is no Gateway to show anything under them.
+    async fn unseen(&mut self, placement: &Placement) -> Result<(), Error> {
+        let slug = self.slug(placement, false).await?;
+        self.stall(&slug);
+        self.domains = slug.into_iter().map(|name| name.status).collect();
+        Ok(())
     }
 
     async fn publish(&mut self, placement: &Placement, gateway: &Gateway, wanted: world::Web) -> Result<Result<(), Withheld>, Error> {
@@ -129,6 +208,7 @@ impl Work<'_> {
             Known::Unknown(why) => return Ok(Err(Withheld("NoPlan", why.clone()))),
         };
         let mut names = self.names(placement, live).await?;
+        self.stall(&names);
         let class = plan.spec.class.as_ref().and_then(|name| self.desk.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name)));
         let security = self.account.spec.security.as_ref();
         let outcome = class.as_ref().map(|class| policy::of(&plan.spec.security, security, &class.spec, &gateway.driver.can()));
@@ -172,7 +252,9 @@ impl Work<'_> {
                 let told = names.iter().find(|n| n.status.used_as == DomainUse::Slug).and_then(|n| n.status.message.clone());
                 Withheld("NameTaken", format!("spec.domain.slug: {}", told.unwrap_or_else(|| "the name is being claimed".into())))
             });
-            return self.withhold(names, extra, why).await;
+            // A certificate is of use again when the account is open again.
+            let kept = if live { extra } else { vec![] };
+            return self.withhold(names, kept, why).await;
         };
         let site =
             Site { account: &account, uid: &uid, namespace: &namespace, gateway, primary: &primary, shared, own, former, min_tls, answer };
@@ -239,34 +321,27 @@ impl Work<'_> {
         Ok(Err(why))
     }
 
-    /// Every object of the tenant's addresses is deleted. `true` once none is left.
-    async fn take_down(&mut self) -> Result<bool, Error> {
+    /// Every object of the tenant's addresses is deleted.
+    async fn take_down(&mut self) -> Result<(), Error> {
         let account = self.account.name_any();
         let owner = Owner { account: &account, uid: &self.home.entry.uid };
         forget(self.desk, owner.uid);
-        let made = apply::make(&self.desk.client, &self.desk.caches.edge, owner, &[]).await?;
-        Ok(made.changes == 0)
+        apply::make(&self.desk.client, &self.desk.caches.edge, owner, &[]).await.map(drop)
     }
 
     /// No route, no listener, no certificate; the names stay reserved, after the end for as long as the plan says.
     async fn unpublish(&mut self, wanted: world::Web) -> Result<(), Error> {
-        let had = !self.take_down().await?;
+        self.take_down().await?;
+        let left = if self.entering { self.left().await? } else { vec![] };
         if self.home.entry.namespace.is_none() {
             self.desk.caches.edge.forget(&namespace::name(&self.home.tenant));
         }
-        if had {
-            self.waiting_on.push("the tenant's addresses are being taken down".into());
+        if !left.is_empty() {
+            self.waiting_on.push(format!("{} is being taken down", left.join(", ")));
             self.wake(self.now + SignedDuration::from_secs(1));
         }
         if wanted == (world::Web::Gone { reserved: false }) && self.entering {
-            // Without a plan nobody knows for how long: the default of the field.
-            let quarantine =
-                self.plan().map_or_else(|_| crate::api::Lifecycle::default().name_quarantine, |p| p.spec.lifecycle.name_quarantine);
-            let until = Time(self.now + quarantine.duration());
-            for claim in self.claims().iter().filter(|c| c.spec.reserved_until.is_none()) {
-                let to = claims::Change { reserved_until: Some(until.clone()), ..claims::Change::none(claim) };
-                claims::change(&self.desk.client, claim, to).await?;
-            }
+            domains::begin_quarantine(self.desk, &self.home.entry, self.seen, self.now).await?;
         }
         Ok(())
     }
@@ -330,4 +405,23 @@ fn mark(objects: &edge::objects::Objects, owner: Owner<'_>, view: &View) -> u64 
     all.hash(&mut hasher);
     format!("{view:?}").hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_account_does_without_its_page_at_once_or_after_a_while_and_waits_longer_while_something_answers_wrong() {
+        let at = |text: &str| text.parse().unwrap();
+        let (since, soon, late) = (at("2026-11-23T10:00:00Z"), at("2026-11-23T10:00:59Z"), at("2026-11-23T10:01:00Z"));
+        for never_published in ["NameTaken", "GatewayUnusable", "NoPlan", "Foreign"] {
+            assert!(does_without_a_page(never_published, since, since), "{never_published}");
+        }
+        for passing in ["Progressing", "NotAccepted", "Unreachable", "GatewayTooOld"] {
+            assert!(!does_without_a_page(passing, since, soon) && does_without_a_page(passing, since, late), "{passing}");
+        }
+        assert!(!does_without_a_page("AnswersWrong", since, at("2026-11-23T10:09:59Z")));
+        assert!(does_without_a_page("AnswersWrong", since, at("2026-11-23T10:10:00Z")));
+    }
 }

@@ -99,9 +99,20 @@ const LONGEST_MESSAGE: usize = 1024;
 
 /// Makes the list of conditions from the findings; a transition time changes only when the status does, so that a
 /// status that says the same is equal and need not be written.
+///
+/// A type that was found more than once is said once: the first finding counts, and what others of the same say is added.
 pub fn merge(before: &[Condition], findings: &[Finding], generation: Option<i64>, now: Moment) -> Vec<Condition> {
-    findings
-        .iter()
+    let mut once: Vec<Finding> = Vec::with_capacity(findings.len());
+    for finding in findings {
+        match once.iter_mut().find(|f| f.kind == finding.kind) {
+            None => once.push(finding.clone()),
+            Some(first) if first.holds == finding.holds && first.message != finding.message => {
+                first.message = format!("{}; {}", first.message, finding.message);
+            }
+            Some(_) => {}
+        }
+    }
+    once.iter()
         .map(|finding| {
             let same = before.iter().find(|c| c.type_ == finding.kind.name() && c.status == finding.status());
             Condition {
@@ -119,4 +130,29 @@ pub fn merge(before: &[Condition], findings: &[Finding], generation: Option<i64>
 /// Whether a list of conditions says that this one holds.
 pub fn holds(conditions: &[Condition], kind: Type) -> bool {
     conditions.iter().any(|c| c.type_ == kind.name() && c.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_found_twice_is_said_once_with_both_sentences() {
+        let now = "2026-11-23T10:00:00Z".parse().unwrap();
+        let findings = [
+            Finding::yes(Type::Stalled, "NameTaken", "choose another name"),
+            Finding::no(Type::EdgeReady, "NameTaken", "nothing is published"),
+            Finding::yes(Type::Stalled, "BillingRefused", "write a newer state"),
+            Finding::yes(Type::EdgeReady, "Published", "it is"),
+        ];
+        let told = merge(&[], &findings, None, now);
+        let told: Vec<_> = told.iter().map(|c| (c.type_.as_str(), c.status.as_str(), c.reason.as_str(), c.message.as_str())).collect();
+        assert_eq!(
+            told,
+            [
+                ("Stalled", "True", "NameTaken", "choose another name; write a newer state"),
+                ("EdgeReady", "False", "NameTaken", "nothing is published"),
+            ]
+        );
+    }
 }

@@ -22,8 +22,10 @@ pub(super) async fn facts(work: &Work<'_>, home: Option<&Result<Home, home::Erro
     let (desk, backup, status) = (work.desk, work.backup, &work.status);
     let accounts: Api<HelpDeskAccount> = Api::all(desk.client.clone());
     let account = accounts.get_opt(&backup.spec.account).await.during("read the account")?;
-    let own = account.as_ref().filter(|a| a.uid().as_ref() == Some(&backup.spec.account_uid));
     let known = home.and_then(|home| home.as_ref().ok());
+    // Of an account that was adopted another object speaks.
+    let speaker = known.map_or(&backup.spec.account_uid, |home| &home.entry.object_uid);
+    let own = account.as_ref().filter(|a| a.uid().as_ref() == Some(speaker));
     let record = known.map(|home| &home.entry.record);
 
     let told = own.and_then(|a| a.status.as_ref()?.data_gone_by.as_ref()).map(|at| at.0);

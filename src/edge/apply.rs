@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use kube::{
     Api, Client, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions, ValidationDirective},
+    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions, ValidationDirective},
     core::DynamicObject,
 };
 use serde_json::{Value, json};
@@ -77,6 +77,28 @@ pub fn of(objects: &Objects, owner: Owner<'_>) -> Vec<(Kind, Arc<DynamicObject>)
     let mine = |o: &DynamicObject| o.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
     // Routes go first: while the rest goes, nothing is published.
     Kind::MADE.iter().flat_map(|kind| objects.find(*kind, mine).into_iter().map(|o| (*kind, o))).collect()
+}
+
+/// What of the owner still publishes something in its namespace, asked of the cluster itself: routes and listeners, also
+/// those that are on their way out.
+///
+/// # Errors
+/// The cluster could not be asked: then nothing is known.
+pub async fn left(client: &Client, owner: Owner<'_>, namespace: &str) -> Result<Vec<String>, Error> {
+    let mut left = vec![];
+    for kind in [Kind::HttpRoute, Kind::ListenerSet] {
+        let resource = kind.resource();
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        let found = match api.list(&ListParams::default().labels(ACCOUNT_LABEL)).await {
+            Ok(found) => found.items,
+            // The definition is not installed, or not any more.
+            Err(kube::Error::Api(answer)) if answer.code == 404 => vec![],
+            Err(error) => return Err(Error::cluster("read back what is published", error)),
+        };
+        let mine = |o: &&DynamicObject| o.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
+        left.extend(found.iter().filter(mine).map(|o| format!("{} {}", resource.kind, o.name_any())));
+    }
+    Ok(left)
 }
 
 async fn write(client: &Client, owner: Owner<'_>, wanted: &Wanted) -> Result<DynamicObject, kube::Error> {

@@ -26,14 +26,14 @@ fn clients() -> [String; 2] {
 
 /// What came back.
 #[derive(Debug)]
-struct Got {
-    status: u16,
+pub struct Got {
+    pub status: u16,
     head: String,
     body: String,
 }
 
 /// A request by curl to the gateway, whatever name it is for.
-fn get(url: &str, more: &[&str]) -> Got {
+pub fn get(url: &str, more: &[&str]) -> Got {
     try_get(url, more).unwrap_or_else(|why| panic!("{url}: {why}"))
 }
 
@@ -56,7 +56,7 @@ fn try_get(url: &str, more: &[&str]) -> Result<Got, String> {
 }
 
 /// The class of an app that shows what reached it.
-async fn class(cluster: &Cluster) {
+pub async fn class(cluster: &Cluster) {
     cluster
         .apply(json!({"kind": "HelpDeskClass", "metadata": {"name": "echo"}, "spec": {
             "app": {"name": "echo", "version": "1"}, "components": [{"name": "web", "port": 8080}],
@@ -69,7 +69,7 @@ async fn class(cluster: &Cluster) {
 }
 
 /// Runs the app in the account's namespace, as a class with a deployment would.
-async fn run_app(account: &Account) {
+pub async fn run_app(account: &Account) {
     let found = account.until("its namespace", |a| a.status.as_ref().is_some_and(|s| s.namespace.is_some())).await;
     let namespace = found.status.unwrap().namespace.unwrap().name;
     let client: Client = account.cluster.client.clone();
@@ -105,7 +105,7 @@ async fn plan_in(cluster: &Cluster, name: &str, region: &str, store: &str, chang
     cluster.apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": spec})).await;
 }
 
-async fn published(account: &Account) {
+pub async fn published(account: &Account) {
     let looked = |a: &HelpDeskAccount| a.status.as_ref().and_then(|s| s.observed_generation) == a.metadata.generation;
     account.until("EdgeReady", |a| looked(a) && condition(a, "EdgeReady", "True")).await;
 }
