@@ -194,6 +194,9 @@ pub fn mark(billing: &Billing) -> BillingMark {
 /// What the ledger remembers of an account; the truth about it. Stored before effects, shown in status after.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
+    /// When the account was created, whichever object speaks for it now.
+    #[serde(default)]
+    pub created_at: Option<Moment>,
     /// The stage that was decided last.
     pub stage: Stage,
     /// Why.
@@ -340,6 +343,7 @@ impl Record {
     /// The record of an account that was just created.
     pub fn created(now: Moment) -> Self {
         Self {
+            created_at: Some(now),
             stage: Stage::Trial,
             reason: Reason::Created,
             decided_at: now,
@@ -857,6 +861,16 @@ fn due(record: &Record) -> Option<Next> {
             to(Stage::Expired, ends, Reason::BackupExpired)
         }
         Stage::Expired => None,
+    }
+}
+
+/// When the tenant's logins are shut by what the record alone says: the end of an open stage, or a closing one that was
+/// decided and is not enforced. `None`: nothing that was pinned shuts them, or they are shut.
+pub fn shuts_at(record: &Record) -> Option<Moment> {
+    match record.stage {
+        Stage::Trial | Stage::Active => due(record).filter(|next| !next.stage.is_open()).map(|next| next.at),
+        Stage::Blocked | Stage::Terminated => record.enforced_at.is_none().then_some(record.decided_at),
+        Stage::Deleted | Stage::Expired => None,
     }
 }
 

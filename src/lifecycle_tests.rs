@@ -630,6 +630,23 @@ fn a_confirmed_deletion_does_not_cut_the_delay_of_an_erasure_that_keeps_nothing(
 }
 
 #[test]
+fn what_the_record_pinned_says_when_the_logins_of_a_lost_account_are_shut() {
+    let mut story = Story::new();
+    assert_eq!(shuts_at(&story.record), Some(at("2026-01-15")));
+    story.bill(BillingState::Active);
+    assert_eq!(shuts_at(&story.record), None, "somebody who pays is never shut by that");
+    story.pass(3);
+    story.bill(BillingState::PastDue);
+    assert_eq!(shuts_at(&story.record), Some(at("2026-01-11")));
+    story.bill(BillingState::Canceled);
+    assert_eq!(shuts_at(&story.record), Some(at("2026-01-14")));
+    story.record = enter(&story.record, Stage::Blocked, Reason::SubscriptionCanceled, at("2026-01-14"));
+    assert_eq!(shuts_at(&story.record), Some(at("2026-01-14")), "decided and not enforced");
+    story.record.enforced_at = Some(at("2026-01-14"));
+    assert_eq!(shuts_at(&story.record), None);
+}
+
+#[test]
 fn a_backup_from_before_the_last_session_does_not_count() {
     let mut story = Story::new();
     story.pass(20);

@@ -23,6 +23,15 @@ pub struct StageLabel {
     pub stage: &'static str,
 }
 
+/// Accounts without an object, on one server.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LostLabel {
+    /// The `DatabaseServer`.
+    pub server: String,
+    /// `open`, `shut`, or `kept_open`: too many to be shut without a person.
+    pub state: &'static str,
+}
+
 /// All metrics of the process.
 #[derive(Clone)]
 pub struct Telemetry {
@@ -38,6 +47,8 @@ pub struct Telemetry {
     pub lateness: Family<StageLabel, Histogram, fn() -> Histogram>,
     /// Accounts with a deadline that something delays.
     pub overdue: Gauge,
+    /// Accounts with data for which no object speaks.
+    pub accounts_lost: Family<LostLabel, Gauge>,
     /// Backups that are taken for unprovable.
     pub backups_unprovable: Gauge,
     /// Looks at addresses from outside that found something wrong.
@@ -58,6 +69,7 @@ impl Default for Telemetry {
         let step_failures = Family::default();
         let accounts = Family::default();
         let overdue = Gauge::default();
+        let accounts_lost = Family::default();
         let backups_unprovable = Gauge::default();
         let edge_probe_failures = Counter::default();
         let edge_first_expiry = Gauge::default();
@@ -66,6 +78,7 @@ impl Default for Telemetry {
         registry.register("accounts", "Accounts by stage", accounts.clone());
         registry.register("transition_lateness_seconds", "How long after it was due a stage was enforced", lateness.clone());
         registry.register("accounts_overdue", "Accounts with a deadline that something delays", overdue.clone());
+        registry.register("accounts_lost", "Accounts with data for which no object speaks", accounts_lost.clone());
         registry.register("backups_unprovable", "Backups that are taken for unprovable", backups_unprovable.clone());
         registry.register("edge_probe_failures", "Looks at addresses from outside that found something wrong", edge_probe_failures.clone());
         registry.register(
@@ -80,6 +93,7 @@ impl Default for Telemetry {
             accounts,
             lateness,
             overdue,
+            accounts_lost,
             backups_unprovable,
             edge_probe_failures,
             edge_first_expiry,

@@ -66,7 +66,7 @@ pub(super) async fn decide(
 ) -> Result<Decided, Error> {
     let known = Record { plan: plan_seen(account, seen, &home.entry.record), ..home.entry.record.clone() };
     let windows = windows(seen, &known);
-    let (record, refused) = lifecycle::absorb(&known, &what_is_said(account, seen, &windows), now);
+    let (record, refused) = lifecycle::absorb(&known, &what_is_said(account, seen, &known, &windows), now);
     let record = watch_the_seal(record, seen, now);
     let frozen = seen.frozen(&Entry { record: record.clone(), ..home.entry.clone() });
     let record = lifecycle::watch_the_proof(&record, &frozen, agreed(account), now);
@@ -219,7 +219,18 @@ fn plan_seen(account: &HelpDeskAccount, seen: &Observation, record: &Record) -> 
     Some(PlanSeen { windows: plan.spec.lifecycle, store, verify: plan.spec.backups.verify })
 }
 
-fn what_is_said<'a>(account: &'a HelpDeskAccount, seen: &'a Observation, windows: &'a Known<crate::api::Lifecycle>) -> Seen<'a> {
+/// When the account was created: an object that took it over is younger than what billing says of it.
+fn created_at(object: Moment, record: &Record) -> Moment {
+    let accepted = record.billing.as_ref().map(|billing| billing.since.0);
+    [Some(object), record.created_at, accepted].into_iter().flatten().min().unwrap_or(object)
+}
+
+fn what_is_said<'a>(
+    account: &'a HelpDeskAccount,
+    seen: &'a Observation,
+    record: &Record,
+    windows: &'a Known<crate::api::Lifecycle>,
+) -> Seen<'a> {
     Seen {
         billing: account.status.as_ref().and_then(|s| s.billing.as_ref()),
         closure: account.spec.closure.as_ref(),
@@ -233,7 +244,7 @@ fn what_is_said<'a>(account: &'a HelpDeskAccount, seen: &'a Observation, windows
             Known::Known(plan) => plan.spec.clock_policy,
             Known::Unknown(_) => ClockPolicy::Keep,
         },
-        created_at: account.creation_timestamp().map_or(Moment::UNIX_EPOCH, |t| t.0),
+        created_at: created_at(account.creation_timestamp().map_or(Moment::UNIX_EPOCH, |t| t.0), record),
         clock: seen.clock.clone(),
     }
 }

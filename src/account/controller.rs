@@ -22,6 +22,7 @@ use kube::{
 use super::{
     desk::{Caches, Census, Desk},
     error::Error,
+    home,
     reconcile::reconcile,
     web,
 };
@@ -147,6 +148,8 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         lookouts,
         lanes: Lanes::new(ctx.settings.concurrency.into()),
         proofs: Proofs::new(&ctx.settings.resolvers, ctx.settings.prove_again),
+        led_since: (ctx.now)(),
+        placed: home::Placed::default(),
     });
 
     // What waits for a store is not known before it fails: a store that turns wakes those that failed last.

@@ -9,6 +9,7 @@ use kube::runtime::reflector::Store;
 
 use crate::{
     api::{ColdBackup, DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskPlan},
+    clock::Moment,
     context::{Context, Shared},
     edge::{lookouts::Lookouts, objects::Objects, proof::Proofs},
     lanes::Lanes,
@@ -51,6 +52,10 @@ pub(super) struct Desk {
     pub lanes: Lanes,
     /// Proofs of host names.
     pub proofs: Proofs,
+    /// Since when this operator leads, at the latest.
+    pub led_since: Moment,
+    /// Where it began to write entries of new accounts.
+    pub placed: super::home::Placed,
 }
 
 /// The context, for short.

@@ -25,23 +25,40 @@ pub enum Error {
     Owner(String),
     /// The ledger lacks what the status speaks of.
     #[error(
-        "failed to find the account in the ledger of server {server}, where its status says it is; nothing is done to its data until a person restores the ledger or confirms with the annotation helpdesk-operator.io/adopt"
+        "failed to find the account in the ledger of server {server}, where its status says it is; nothing is done to its data until a person restores the ledger, or gives it the data of another object with the annotation helpdesk-operator.io/adopt"
     )]
     LostEntry {
         /// The server.
         server: String,
     },
-    /// Another account's data waits under this accountID.
+    /// Data waits under the account's name.
     #[error(
-        "failed to begin: the ledger of server {server} holds data of accountID {account_id} under the uid {uid}; a person with the verb adopt can take it over with the annotation helpdesk-operator.io/adopt: {uid}"
+        "failed to begin: the ledger of server {server} holds data of an account of this name, whose object is gone, under the uid {uid}; a person with the verb adopt decides: the annotation helpdesk-operator.io/adopt: {uid} takes it over, helpdesk-operator.io/adopt: none begins with nothing and leaves it as it is"
     )]
     NeedsAdoption {
         /// The server.
         server: String,
-        /// The random id.
-        account_id: String,
         /// Whose data it was.
         uid: String,
+    },
+    /// What the account names to take over is not to be had.
+    #[error("failed to begin: {0}")]
+    NotAdopted(String),
+    /// The object that was to take over data is not the one of its name any more.
+    #[error("failed to adopt: another object has the account's name now; it is looked at again")]
+    Replaced,
+    /// A server that does not answer may hold the account's data.
+    #[error(
+        "failed to place the account: the server {server} does not answer and may hold data of it, because {why}; it is placed once the server answers"
+    )]
+    ServerAway {
+        /// The server.
+        server: String,
+        /// Why it may.
+        why: &'static str,
+        /// Why it does not answer.
+        #[source]
+        source: Box<database::Error>,
     },
     /// Something of the account's name belongs to somebody else.
     #[error("failed to use {what}: it exists and does not carry the marker of this account; nothing was done to it. Remove or rename it")]
@@ -100,6 +117,9 @@ impl Error {
             Self::Owner(_) => "OwnerUnknown",
             Self::LostEntry { .. } => "LedgerEntryLost",
             Self::NeedsAdoption { .. } => "NeedsAdoption",
+            Self::NotAdopted(_) => "NotAdopted",
+            Self::Replaced => "Replaced",
+            Self::ServerAway { .. } => "ServerAway",
             Self::Foreign { .. } => "Foreign",
             Self::LostDatabase { .. } => "DatabaseLost",
             Self::Database(error) => error.reason(),
@@ -120,6 +140,7 @@ impl Error {
             | Self::Owner(_)
             | Self::LostEntry { .. }
             | Self::NeedsAdoption { .. }
+            | Self::NotAdopted(_)
             | Self::Foreign { .. }
             | Self::NoAuthority(_)
             | Self::LostDatabase { .. } => true,
@@ -128,6 +149,8 @@ impl Error {
             | Self::Ledger(_)
             | Self::Store(_)
             | Self::Edge(_)
+            | Self::Replaced
+            | Self::ServerAway { .. }
             | Self::Unproven(_)
             | Self::RestoreFailed { .. }
             | Self::NeverPlaced

@@ -24,6 +24,7 @@ mod error;
 mod home;
 mod login;
 mod namespace;
+mod newcomer;
 mod observe;
 mod realize;
 mod reconcile;

@@ -50,6 +50,7 @@ fn lane(account: &HelpDeskAccount) -> String {
 async fn look(account: &HelpDeskAccount, desk: &Desk) -> Result<Action, Error> {
     if account.meta().deletion_timestamp.is_some() && !deletion_is_confirmed(account) {
         // The definition was deleted, or admission was gone around: no authority over data.
+        desk.census.count(desk, &account.uid().unwrap_or_default(), None);
         return namespace::let_go(desk, account).await;
     }
     namespace::hold_on(desk, account).await?;

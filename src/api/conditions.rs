@@ -33,6 +33,8 @@ pub enum Type {
     Unprovable,
     /// Extensions that plan or class list are not in the database, or not to be had from the server.
     ExtensionsMissing,
+    /// The ledger of a server knows accounts with data for which no object speaks.
+    AccountsLost,
 }
 
 impl Type {
@@ -52,6 +54,7 @@ impl Type {
             Self::QuotaExceeded => "QuotaExceeded",
             Self::Unprovable => "Unprovable",
             Self::ExtensionsMissing => "ExtensionsMissing",
+            Self::AccountsLost => "AccountsLost",
         }
     }
 }

@@ -149,7 +149,7 @@ pub struct DatabaseServerStatus {
     /// Since when the brake holds, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub braked_since: Option<Time>,
-    /// Ready, Braked, ExtensionsMissing.
+    /// Ready, Braked, ExtensionsMissing, AccountsLost.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

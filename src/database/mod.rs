@@ -16,6 +16,7 @@
 
 mod error;
 pub mod extensions;
+mod lost;
 mod password;
 pub mod postgres;
 mod reconcile;
@@ -26,7 +27,7 @@ mod tenant;
 pub use error::Error;
 pub use password::{Password, Verifier};
 pub use reconcile::run;
-pub use servers::{Connected, Servers};
+pub use servers::{Connected, Holds, Servers};
 pub use tenant::{
     DatabaseFacts, Ensured, Identity, Lacking, Letter, LoginSecret, MoverLogin, Observed, Offer, Probe, RotationStep, Suspended, Tenant,
     Terms,

@@ -1,7 +1,8 @@
 //! The controller of `DatabaseServer`: whether the server can be used, and what is on it that belongs to nobody.
 //!
-//! A look every half minute, with reads only; every ten minutes a longer one, for orphans, which are named and never
-//! dropped, and for logins and scratch databases that a mover left behind, which are the operator's own.
+//! A look every half minute, which also shuts accounts without an object on time ([`super::lost`]) and changes nothing
+//! else; every ten minutes a longer one, for databases and roles of nobody, which are named and never dropped, and for
+//! logins and scratch databases that a mover left behind, which are the operator's own.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,6 +19,7 @@ use kube::{
     runtime::{
         Config, Controller, Predicate, PredicateConfig, WatchStreamExt,
         controller::Action,
+        events::EventType,
         predicates,
         reflector::{self, ObjectRef},
         watcher,
@@ -25,7 +27,10 @@ use kube::{
 };
 use tokio::time::Instant;
 
-use super::{Connected, Error, Identity, Terms, extensions};
+use super::{
+    Connected, Error, Holds, Identity, Terms, extensions,
+    lost::{self, Accounts, Look},
+};
 use crate::{
     api::{
         BackupPhase, ColdBackup, DatabaseServer, DatabaseServerStatus, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, RELEASE_BRAKE,
@@ -37,12 +42,15 @@ use crate::{
     clock::Moment,
     context::{Context, Shared},
     retry::{Backoff, spread},
+    telemetry::LostLabel,
 };
 
 /// Between two looks.
 const HEALTH: Duration = Duration::from_secs(30);
 /// Between two looks at one that cannot be used: many accounts may wait for it.
 const UNWELL: Duration = Duration::from_secs(5);
+/// The shortest time between two looks, when an account without an object is to be shut.
+const SOONEST: Duration = Duration::from_secs(3);
 /// Between two long looks.
 const SWEEP: Duration = Duration::from_secs(600);
 /// Owns the fields that this controller writes.
@@ -51,6 +59,8 @@ const FIELD_MANAGER: &str = "helpdesk-operator-servers";
 struct Desk {
     ctx: Shared,
     backoff: Backoff,
+    /// Every account of the cluster, of every shard.
+    accounts: Accounts,
     /// When the last long look at each server was.
     swept: Mutex<HashMap<String, Instant>>,
 }
@@ -73,14 +83,20 @@ pub async fn run(ctx: Shared) {
         let names = |server: &DatabaseServer| server.spec.admin_secret == name || server.spec.tls.ca_secret.as_ref() == Some(&name);
         known.state().into_iter().filter(|s| names(s)).map(|s| ObjectRef::from_obj(&*s)).collect::<Vec<_>>()
     };
-    let desk = Arc::new(Desk { ctx, backoff: Backoff::default(), swept: Mutex::default() });
+    let (accounts, account_writer) = reflector::store();
+    let all = watcher(Api::<PartialObjectMeta<HelpDeskAccount>>::all(ctx.client.clone()), watcher::Config::default().streaming_lists())
+        .default_backoff()
+        .modify(|account| account.managed_fields_mut().clear())
+        .reflect(account_writer)
+        .for_each(|_| std::future::ready(()));
+    let desk = Arc::new(Desk { ctx, backoff: Backoff::default(), accounts, swept: Mutex::default() });
     // There are few servers, and one that hangs must not keep another from being looked at.
-    Controller::for_stream(stream, servers)
+    let looks = Controller::for_stream(stream, servers)
         .with_config(Config::default().concurrency(0))
         .watches_stream(secrets, named)
         .run(reconcile, failed, desk)
-        .for_each(|_| std::future::ready(()))
-        .await;
+        .for_each(|_| std::future::ready(()));
+    futures::future::join(all, looks).await;
 }
 
 async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Action, Error> {
@@ -90,6 +106,7 @@ async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Actio
     let api: Api<DatabaseServer> = Api::all(ctx.client.clone());
     let Some(server) = api.get_opt(&name).await.map_err(|e| unreadable(&name, e))? else {
         ctx.servers.forget(&name);
+        count_lost(ctx, &name, None);
         return Ok(Action::await_change());
     };
     let before = server.status.clone().unwrap_or_default();
@@ -100,6 +117,7 @@ async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Actio
     ctx.servers.doubt(&name);
     let now = (ctx.now)();
     let (facts, result) = look(&desk, &server, &before, now).await;
+    let wake_at = facts.lost.as_ref().and_then(|lost| lost.wake_at);
     let ready = match &result {
         Ok(identity) => served(&ctx.settings.clients, identity),
         Err(error) => {
@@ -111,7 +129,26 @@ async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Actio
     let next_look = if result.is_ok() { HEALTH } else { UNWELL };
     report(ctx, &api, &server, &before, facts, ready, now).await?;
     desk.backoff.succeeded(&name);
-    Ok(Action::requeue(next_look.mul_f64(0.9 + 0.2 * spread(&format!("{name}/{now}")))))
+    let health = next_look.mul_f64(0.9 + 0.2 * spread(&format!("{name}/{now}")));
+    let until = |at: Moment| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(SOONEST);
+    Ok(Action::requeue(wake_at.map_or(health, |at| until(at).min(health))))
+}
+
+fn count_lost(ctx: &Context, server: &str, counts: Option<(i64, i64, bool)>) {
+    for state in ["open", "shut", "kept_open"] {
+        let label = LostLabel { server: server.to_owned(), state };
+        let Some((open, shut, too_many)) = counts else {
+            ctx.telemetry.accounts_lost.remove(&label);
+            continue;
+        };
+        let count = match state {
+            "open" if !too_many => open,
+            "kept_open" if too_many => open,
+            "shut" => shut,
+            _ => 0,
+        };
+        ctx.telemetry.accounts_lost.get_or_create(&label).set(count);
+    }
 }
 
 /// Whether a server that answers can also be backed up: one that cannot takes no tenants.
@@ -132,11 +169,13 @@ struct Facts {
     status: DatabaseServerStatus,
     braked: Option<Finding>,
     extensions: Option<Finding>,
+    lost: Option<Look>,
 }
 
 /// Looks at the server. Returns what was seen even if something failed on the way.
 async fn look(desk: &Desk, server: &DatabaseServer, before: &DatabaseServerStatus, now: Moment) -> (Facts, Result<Identity, Error>) {
-    let mut facts = Facts { status: DatabaseServerStatus { conditions: Vec::new(), ..before.clone() }, braked: None, extensions: None };
+    let status = DatabaseServerStatus { conditions: Vec::new(), ..before.clone() };
+    let mut facts = Facts { status, braked: None, extensions: None, lost: None };
     let result = look_into(desk, server, &mut facts, now).await;
     (facts, result)
 }
@@ -160,6 +199,14 @@ async fn look_into(desk: &Desk, server: &DatabaseServer, facts: &mut Facts, now:
     let (braked, holds) = braked(server, tenants, steps);
     facts.braked = Some(braked);
     facts.status.braked_since = if holds { facts.status.braked_since.take().or(Some(conditions_time(now))) } else { None };
+
+    let roll = connected.ledger.roll().await?;
+    ctx.servers.remember_holds(&name, Holds::of(&roll));
+    let lost = lost::look(ctx, &desk.accounts, &connected, &roll, (&server.spec.brake, released_at), now).await;
+    if lost.counts.is_some() {
+        count_lost(ctx, &name, lost.counts);
+    }
+    facts.lost = Some(lost);
 
     facts.extensions = Some(offered(ctx, server, &connected).await?);
     if due(desk, &name) {
@@ -284,6 +331,11 @@ async fn report(
         Some(offered) => findings.push(offered),
         None => findings.extend(kept(&before.conditions, Type::ExtensionsMissing)),
     }
+    match facts.lost {
+        Some(look) => findings.push(look.finding),
+        None => findings.extend(kept(&before.conditions, Type::AccountsLost)),
+    }
+    let lost = findings.iter().find(|f| f.kind == Type::AccountsLost && f.holds == Some(true)).cloned();
     let generation = server.metadata.generation;
     let mut status = facts.status;
     status.observed_generation = generation;
@@ -304,6 +356,11 @@ async fn report(
     if turned {
         ctx.publish_readiness(&server.object_ref(&()), &ready).await;
     }
+    if let Some(lost) = lost
+        && !before.conditions.iter().any(|c| c.type_ == Type::AccountsLost.name() && c.reason == lost.reason)
+    {
+        ctx.publish(&server.object_ref(&()), EventType::Warning, &lost.reason, &lost.message, "Look").await;
+    }
     Ok(())
 }
 
@@ -319,7 +376,7 @@ fn kept(before: &[crate::api::Condition], kind: Type) -> Option<Finding> {
     })
 }
 
-fn unreadable(what: &str, source: kube::Error) -> Error {
+pub(super) fn unreadable(what: &str, source: kube::Error) -> Error {
     Error::ReadObject { what: what.to_owned(), source: source.into() }
 }
 

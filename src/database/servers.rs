@@ -1,7 +1,7 @@
 //! The connected servers.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     api::{DatabaseServer, DatabaseServerSpec, Engine},
-    ledger::{Claim, Ledger},
+    ledger::{Claim, Ledger, OnRoll},
 };
 
 /// The database servers by the names of their `DatabaseServer` objects, connected when they are first asked for.
@@ -28,6 +28,27 @@ pub struct Servers {
     namespace: String,
     installation_id: String,
     slots: Mutex<HashMap<String, Arc<Slot>>>,
+    holds: Mutex<HashMap<String, Arc<Holds>>>,
+}
+
+/// Whose data a server holds, as its ledger said when it was read last. Only the operator that leads adds to it, so while
+/// it leads this stays true of a server that does not answer any more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Holds {
+    /// The names of accounts with data.
+    pub names: BTreeSet<String>,
+    /// Every accountID, also of those that have expired.
+    pub account_ids: BTreeSet<String>,
+}
+
+impl Holds {
+    /// By a ledger's roll.
+    pub fn of(roll: &[OnRoll]) -> Self {
+        Self {
+            names: roll.iter().filter(|line| line.has_data).map(|line| line.account.clone()).collect(),
+            account_ids: roll.iter().filter_map(|line| line.account_id.clone()).collect(),
+        }
+    }
 }
 
 /// One server. Whoever asks while it is being looked at waits for the same answer; but of one that failed last, the
@@ -104,7 +125,7 @@ impl Servers {
     /// Knows no server yet. `namespace` is the operator's, where Secrets are read; `installation_id` claims ledgers.
     pub fn new(client: Client, namespace: &str, installation_id: &str) -> Self {
         let (namespace, installation_id) = (namespace.to_owned(), installation_id.to_owned());
-        Self { client, namespace, installation_id, slots: Mutex::default() }
+        Self { client, namespace, installation_id, slots: Mutex::default(), holds: Mutex::default() }
     }
 
     /// The server, connected. Looks at its object and Secrets again every few seconds and connects anew when they
@@ -153,6 +174,16 @@ impl Servers {
     /// Forgets a server that is not there any more.
     pub fn forget(&self, name: &str) {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    /// Remembers whose data a server holds.
+    pub fn remember_holds(&self, name: &str, holds: Holds) {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), Arc::new(holds));
+    }
+
+    /// Whose data a server holds, if its ledger was read since this process runs.
+    pub fn holds(&self, name: &str) -> Option<Arc<Holds>> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     fn slot(&self, name: &str) -> Arc<Slot> {

@@ -83,6 +83,21 @@ pub struct LoginEntry {
     pub terms: Option<String>,
 }
 
+/// One account of the ledger in short.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnRoll {
+    /// The uid of the account that the data was made for.
+    pub uid: String,
+    /// The uid of the object that speaks for the account.
+    pub object_uid: String,
+    /// The account's name.
+    pub account: String,
+    /// `spec.accountID`.
+    pub account_id: Option<String>,
+    /// Whether it has, or may have, a database here.
+    pub has_data: bool,
+}
+
 impl Entry {
     /// The entry of an account that was just created.
     pub fn new(uid: &str, account: &str, record: Record) -> Self {
@@ -170,6 +185,20 @@ impl Ledger {
     pub async fn speakers(&self) -> Result<Vec<(String, String)>, Error> {
         let query = sqlx::query_as("SELECT uid, object_uid FROM accounts ORDER BY uid");
         within("read the ledger", query.fetch_all(&self.pool)).await
+    }
+
+    /// Every account in short, of every shard.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn roll(&self) -> Result<Vec<OnRoll>, Error> {
+        let query = sqlx::query_as(
+            "SELECT uid, object_uid, account, account_id, stage NOT IN ('Deleted', 'Expired') FROM accounts ORDER BY account, uid",
+        );
+        let rows: Vec<(String, String, String, Option<String>, bool)> =
+            within("read the ledger's roll", query.fetch_all(&self.pool)).await?;
+        let line = |(uid, object_uid, account, account_id, has_data)| OnRoll { uid, object_uid, account, account_id, has_data };
+        Ok(rows.into_iter().map(line).collect())
     }
 
     /// The uid of every account that has, or may have, data here.

@@ -69,6 +69,10 @@ async fn what_is_written_reads_back_and_an_old_revision_writes_nothing() {
     assert_eq!(desk.ledger.load_by_account_id(fresh.account_id.as_deref().unwrap()).await.unwrap(), std::slice::from_ref(&second));
     assert_eq!(desk.ledger.load_all(fresh.shard.as_deref()).await.unwrap(), std::slice::from_ref(&second));
 
+    let roll = desk.ledger.roll().await.unwrap();
+    let line = roll.iter().find(|line| line.uid == fresh.uid).unwrap();
+    assert_eq!((&line.object_uid, &line.account_id, line.has_data), (&next.object_uid, &fresh.account_id, true));
+
     let stale = desk.ledger.update(&next, 1).await;
     assert!(matches!(stale, Err(Error::Conflict { expected: 1, .. })), "{stale:?}");
     assert_eq!(desk.ledger.load(&fresh.uid).await.unwrap(), Some(second));

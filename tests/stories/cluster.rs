@@ -138,6 +138,16 @@ impl Cluster {
         accounts.replace_status(name, &Default::default(), &account).await.unwrap();
     }
 
+    /// Takes an account's object away as no policy lets anybody: unconfirmed, whatever its stage. No operator may run.
+    pub async fn lose(&self, name: &str) {
+        let accounts: Api<HelpDeskAccount> = Api::all(Self::as_operator().await);
+        let expired = json!({"status": {"stage": "Expired"}});
+        accounts.patch_status(name, &PatchParams::default(), &Patch::Merge(expired)).await.unwrap();
+        self.accounts().delete(name, &Default::default()).await.unwrap();
+        accounts.patch(name, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await.unwrap();
+        gone(self.accounts(), name).await;
+    }
+
     /// The cluster with the operator's own rights.
     pub async fn as_operator() -> Client {
         let kubeconfig = Kubeconfig::read_from(setting("HELPDESK_TEST_KUBECONFIG")).unwrap();

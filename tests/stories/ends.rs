@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use helpdesk_operator::{
-    api::{BackupPhase, BackupReason, ColdBackup, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
+    api::{BackupPhase, BackupReason, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
     lifecycle::Stage,
 };
 use kube::{Api, ResourceExt, api::DeleteParams};
@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     cluster::{Account, Cluster, condition, eventually, find, gone},
+    operator::{STOPPING, Servers, Shard, deadline_passes, scale},
     tenant::{left_on_server, superuser},
     web,
 };
@@ -140,4 +141,118 @@ async fn a_gateway_a_class_and_a_plan_that_are_gone_hold_up_no_end() {
     assert_eq!(left_on_server(&tenant.database).await, 0);
     let expired = account.stage(Stage::Expired).await.status.unwrap();
     assert!(expired.certificate.is_some());
+}
+
+/// What the condition AccountsLost of a server says.
+async fn told_of_lost(shard: &Shard) -> Option<(String, String)> {
+    let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
+    let conditions = servers.get(&shard.name).await.unwrap().status?.conditions;
+    conditions.into_iter().find(|c| c.type_ == "AccountsLost").map(|c| (c.status, c.message))
+}
+
+fn is_stalled(account: &HelpDeskAccount, reason: &str, text: &str) -> bool {
+    find(account, "Stalled").is_some_and(|c| c.reason == reason && c.message.contains(text))
+}
+
+const ID: &str = "7d1f0b52-52f5-4b1e-9a57-0c6f3f5b7a11";
+const GONE_ID: &str = "7d1f0b52-52f5-4b1e-9a57-0c6f3f5b7a12";
+
+#[tokio::test]
+async fn an_account_whose_object_was_lost_is_shut_on_time_kept_and_adopted() {
+    let shard = Shard::new("lost", Servers::First).await;
+    shard.plan(json!({"trial": "45s", "eraseDelay": "1s"})).await;
+    let operator = shard.operator("only", &[]);
+    let named =
+        |name: &str| Account { cluster: shard.cluster.clone(), name: name.into(), plan: shard.name.clone(), region: shard.name.clone() };
+    let (with_id, without_id, gone_with_id) = (named("lost-id"), named("lost-none"), named("lost-gone"));
+    with_id.apply(json!({"accountID": ID})).await;
+    without_id.apply(json!({})).await;
+    gone_with_id.apply(json!({"accountID": GONE_ID, "closure": {"mode": "Erase", "coldBackup": false}})).await;
+    let (first, second) = (with_id.open(Stage::Trial).await, without_id.open(Stage::Trial).await);
+    first.fill(20).await;
+    let (before, uid) = (first.checksum().await, without_id.get().await.metadata.uid.unwrap());
+    let ends = without_id.get().await.status.unwrap().next_transition_time.unwrap();
+    gone_with_id.stage(Stage::Expired).await;
+
+    operator.kill();
+    for lost in ["lost-id", "lost-none"] {
+        shard.cluster.lose(lost).await;
+    }
+    let _operator = shard.operator("again", &[]);
+    first.connect().await.expect("shut before its time");
+    let told = eventually("the server names them", || async {
+        told_of_lost(&shard).await.filter(|(status, text)| status == "True" && text.contains("lost-id") && text.contains("lost-none"))
+    })
+    .await;
+    assert!(told.1.contains("adopt"), "{}", told.1);
+    deadline_passes(&ends).await;
+    eventually("both are shut", || async { (first.connect().await.is_err() && second.connect().await.is_err()).then_some(()) }).await;
+    for tenant in [&first, &second] {
+        assert!(left_on_server(&tenant.database).await > 0, "an account without an object was dropped");
+    }
+
+    // Its accountID brings one back by itself, with what came due meanwhile.
+    with_id.apply(json!({"accountID": ID})).await;
+    let adopted = with_id.stage(Stage::Blocked).await.status.unwrap();
+    assert_eq!(adopted.database.unwrap().name, first.database);
+    with_id.bill("Active").await;
+    let back = with_id.open(Stage::Active).await;
+    assert_eq!((back.database.clone(), back.checksum().await), (first.database.clone(), before));
+
+    // The other one waits for a person.
+    without_id.apply(json!({})).await;
+    without_id.until("a person is asked", |a| is_stalled(a, "NeedsAdoption", &uid)).await;
+    without_id.annotate("helpdesk-operator.io/adopt", "00000000-0000-4000-8000-000000000000").await;
+    without_id.until("an unknown uid is told", |a| is_stalled(a, "NotAdopted", "no ledger of the region")).await;
+    without_id.annotate("helpdesk-operator.io/adopt", &uid).await;
+    let adopted = without_id.stage(Stage::Blocked).await.status.unwrap();
+    assert_eq!(adopted.database.unwrap().name, second.database);
+    eventually("nobody is lost", || async {
+        told_of_lost(&shard).await.filter(|(_, text)| !text.contains("lost-id") && !text.contains("lost-none"))
+    })
+    .await;
+
+    // A tombstone is told plainly.
+    shard.cluster.accounts().delete("lost-gone", &DeleteParams::default()).await.unwrap();
+    gone(shard.cluster.accounts(), "lost-gone").await;
+    gone_with_id.apply(json!({"accountID": GONE_ID})).await;
+    gone_with_id.until("the tombstone is told", |a| is_stalled(a, "NotAdopted", "has expired at")).await;
+}
+
+#[tokio::test]
+async fn a_server_that_stops_keeps_nobody_from_signing_up_at_another_one_unless_it_may_hold_the_account() {
+    let _stopping = STOPPING.lock().await;
+    let shard = Shard::new("away", Servers::First).await;
+    shard.server("away-2", "pg-eu-2").await;
+    shard.plan(json!({})).await;
+    let operator = shard.operator("only", &[]);
+    let named =
+        |name: &str| Account { cluster: shard.cluster.clone(), name: name.into(), plan: shard.name.clone(), region: shard.name.clone() };
+    let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
+    let ready = async |name: &str, wanted: &str| {
+        let status = servers.get(name).await.unwrap().status?;
+        status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == wanted).then_some(())
+    };
+    eventually("both servers are ready", || async { ready("away", "True").await.and(ready("away-2", "True").await) }).await;
+    // What is younger than the operator's lead, with room for clocks that differ, was written by nobody else.
+    tokio::time::sleep(Duration::from_secs(35)).await;
+
+    scale(&shard.cluster, "databases", "pg-eu-2", 0).await;
+    eventually("the server is seen to be away", || async { ready("away-2", "False").await }).await;
+    let (plain, with_id) = (named("away-plain"), named("away-id"));
+    plain.apply(json!({})).await;
+    with_id.apply(json!({"accountID": "7d1f0b52-52f5-4b1e-9a57-0c6f3f5b7a21"})).await;
+    for account in [&plain, &with_id] {
+        account.open(Stage::Trial).await.connect().await.unwrap();
+        assert_eq!(account.get().await.status.unwrap().database.unwrap().server, "away");
+    }
+
+    // Another operator has not read the roll of the server that is away: an accountID may be known there.
+    operator.kill();
+    let _operator = shard.operator("again", &[]);
+    let unsure = named("away-unsure");
+    unsure.apply(json!({"accountID": "7d1f0b52-52f5-4b1e-9a57-0c6f3f5b7a22"})).await;
+    unsure.until("it waits", |a| find(a, "Ready").is_some_and(|c| c.reason == "ServerAway" && c.message.contains("away-2"))).await;
+    scale(&shard.cluster, "databases", "pg-eu-2", 1).await;
+    unsure.open(Stage::Trial).await;
 }

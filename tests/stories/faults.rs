@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     cluster::{OPERATOR, eventually, find},
-    operator::{Servers, Shard, deadline_passes, scale},
+    operator::{STOPPING, Servers, Shard, deadline_passes, scale},
     tenant::left_on_server,
 };
 
@@ -111,6 +111,7 @@ async fn a_mended_secret_is_noticed_within_seconds_whatever_else_happened_meanwh
 
 #[tokio::test]
 async fn a_server_and_a_bucket_that_stop_for_a_while_delay_and_lose_nothing() {
+    let _stopping = STOPPING.lock().await;
     let shard = Shard::new("outages", Servers::Second).await;
     shard.plan(json!({"trial": "15s", "blocked": "15s", "terminated": "15s", "coldBackup": "60s"})).await;
     let account = shard.account("outages").await;

@@ -46,16 +46,8 @@ impl Shard {
             Servers::First | Servers::Second => format!("pg-eu-{number}"),
             Servers::Major(major) => format!("pg-{major}"),
         };
-        let pg_host = setting(&format!("HELPDESK_TEST_{}_HOST", pg.to_uppercase().replace('-', "_")));
         let endpoint = setting(&format!("HELPDESK_TEST_S3_EU_{number}_ENDPOINT"));
         let owner = setting(&format!("HELPDESK_TEST_S3_EU_{number}_ACCESS_KEY_ID"));
-
-        // The admin Secret names the host that it is for; this operator reaches the server by its address.
-        let admin = cluster.secret(OPERATOR, &format!("{pg}-admin")).await.unwrap();
-        let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), OPERATOR);
-        let copy = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{name}-admin")},
-            "stringData": {"username": admin["username"], "password": admin["password"], "host": pg_host}});
-        secrets.patch(&format!("{name}-admin"), &PatchParams::apply("stories").force(), &Patch::Apply(copy)).await.unwrap();
 
         let shard_label = json!({SHARD_LABEL: name});
         cluster
@@ -70,16 +62,16 @@ impl Shard {
                 "keyEscrow": {"store": format!("{name}-escrow"),
                     "recoveryRecipient": "age1tlk3wdrp5w3m5slgkmqexjys4tna4zha3ds5f55075r3g6xwlygsvjrl8s"}}}))
             .await;
-        cluster
-            .apply(json!({"kind": "DatabaseServer", "metadata": {"name": name, "labels": shard_label}, "spec": {
-                "engine": "postgresql", "region": name, "host": pg_host, "adminSecret": format!("{name}-admin"),
-                "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 1000, "movers": 4,
-                "brake": {"percent": 100, "atLeast": 10000}}}))
-            .await;
+        server(&cluster, name, name, &pg).await;
         let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), OPERATOR);
         let deployment = deployments.get("helpdesk-operator").await.unwrap();
         let image = deployment.spec.unwrap().template.spec.unwrap().containers[0].image.clone().unwrap();
         Self { cluster, name: name.to_owned(), image }
+    }
+
+    /// Another server of this region: `pg` of the cluster under this name.
+    pub async fn server(&self, name: &str, pg: &str) {
+        server(&self.cluster, &self.name, name, pg).await;
     }
 
     /// Applies a plan of this region.
@@ -124,6 +116,26 @@ impl Shard {
         Operator { child, log }
     }
 }
+
+/// Applies a `DatabaseServer` of a region, which its operator reaches from this machine.
+async fn server(cluster: &Cluster, region: &str, name: &str, pg: &str) {
+    // The admin Secret names the host that it is for; this operator reaches the server by its address.
+    let host = setting(&format!("HELPDESK_TEST_{}_HOST", pg.to_uppercase().replace('-', "_")));
+    let admin = cluster.secret(OPERATOR, &format!("{pg}-admin")).await.unwrap();
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), OPERATOR);
+    let copy = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{name}-admin")},
+        "stringData": {"username": admin["username"], "password": admin["password"], "host": host}});
+    secrets.patch(&format!("{name}-admin"), &PatchParams::apply("stories").force(), &Patch::Apply(copy)).await.unwrap();
+    cluster
+        .apply(json!({"kind": "DatabaseServer", "metadata": {"name": name, "labels": {SHARD_LABEL: region}}, "spec": {
+            "engine": "postgresql", "region": region, "host": host, "adminSecret": format!("{name}-admin"),
+            "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 1000, "movers": 4,
+            "brake": {"percent": 100, "atLeast": 10000}}}))
+        .await;
+}
+
+/// Held by a story while it stops one of the second servers.
+pub static STOPPING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Leads to the cluster as the operator's ServiceAccount, with its rights and no more.
 fn kubeconfig() -> PathBuf {
