@@ -812,7 +812,7 @@ fn paid_in_time(record: &Record, facts: &Facts) -> Verdict {
 }
 
 /// Which stage follows, when and why, if nothing delays it.
-fn due(record: &Record) -> Option<Next> {
+pub fn due(record: &Record) -> Option<Next> {
     let since = record.enforced_at.unwrap_or(record.decided_at);
     let to = |stage, at, reason| Some(Next { stage, at, reason });
     match record.stage {

@@ -45,8 +45,10 @@ pub struct Telemetry {
     pub accounts: Family<StageLabel, Gauge>,
     /// How late stages were enforced, in seconds after they were due.
     pub lateness: Family<StageLabel, Histogram, fn() -> Histogram>,
-    /// Accounts with a deadline that something delays.
+    /// Accounts with a deadline that something delays, or of which nobody can tell.
     pub overdue: Gauge,
+    /// Accounts with a deadline that a hold delays and nothing else.
+    pub held: Gauge,
     /// Accounts with data for which no object speaks.
     pub accounts_lost: Family<LostLabel, Gauge>,
     /// Backups that are taken for unprovable.
@@ -69,6 +71,7 @@ impl Default for Telemetry {
         let step_failures = Family::default();
         let accounts = Family::default();
         let overdue = Gauge::default();
+        let held = Gauge::default();
         let accounts_lost = Family::default();
         let backups_unprovable = Gauge::default();
         let edge_probe_failures = Counter::default();
@@ -77,7 +80,12 @@ impl Default for Telemetry {
         registry.register("driver_step_failures", "Steps of a driver that failed", step_failures.clone());
         registry.register("accounts", "Accounts by stage", accounts.clone());
         registry.register("transition_lateness_seconds", "How long after it was due a stage was enforced", lateness.clone());
-        registry.register("accounts_overdue", "Accounts with a deadline that something delays", overdue.clone());
+        registry.register(
+            "accounts_overdue",
+            "Accounts with a deadline that something delays, or of which nobody can tell; not those that only a hold delays",
+            overdue.clone(),
+        );
+        registry.register("accounts_held", "Accounts with a deadline that a hold delays and nothing else", held.clone());
         registry.register("accounts_lost", "Accounts with data for which no object speaks", accounts_lost.clone());
         registry.register("backups_unprovable", "Backups that are taken for unprovable", backups_unprovable.clone());
         registry.register("edge_probe_failures", "Looks at addresses from outside that found something wrong", edge_probe_failures.clone());
@@ -93,6 +101,7 @@ impl Default for Telemetry {
             accounts,
             lateness,
             overdue,
+            held,
             accounts_lost,
             backups_unprovable,
             edge_probe_failures,

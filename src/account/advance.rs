@@ -195,7 +195,7 @@ fn agreed(account: &HelpDeskAccount) -> Option<(&str, &str)> {
 }
 
 /// What comes next as people are told it: a stage that is being entered is not there yet.
-fn comes_next(record: &Record, then: Option<Next>) -> Option<Next> {
+pub(super) fn comes_next(record: &Record, then: Option<Next>) -> Option<Next> {
     match (record.enforced_at, record.stage) {
         (None, stage) if stage != Stage::Trial => Some(Next { stage, at: record.decided_at, reason: record.reason }),
         _ => then,
@@ -225,7 +225,7 @@ fn created_at(object: Moment, record: &Record) -> Moment {
     [Some(object), record.created_at, accepted].into_iter().flatten().min().unwrap_or(object)
 }
 
-fn what_is_said<'a>(
+pub(super) fn what_is_said<'a>(
     account: &'a HelpDeskAccount,
     seen: &'a Observation,
     record: &Record,

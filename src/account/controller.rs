@@ -3,6 +3,7 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
+    time::Duration,
 };
 
 use futures::StreamExt;
@@ -27,8 +28,9 @@ use super::{
     web,
 };
 use crate::{
-    api::{ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, conditions},
+    api::{ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
     context::Shared,
+    database,
     edge::{
         lookouts::Lookouts,
         objects::{self, Kind},
@@ -36,6 +38,7 @@ use crate::{
     },
     lanes::Lanes,
     retry::Backoff,
+    store,
 };
 
 /// Runs the controller until `shutdown` resolves; reconciles that run are finished first.
@@ -65,12 +68,12 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         .modify(|server| server.managed_fields_mut().clear())
         .reflect(server_writer)
         .touched_objects()
-        .predicate_filter(server_turns, PredicateConfig::default());
+        .predicate_filter(database::turns, PredicateConfig::default());
 
     let store_stream = watcher(Api::<BackupStore>::all(client.clone()), config())
         .default_backoff()
         .touched_objects()
-        .predicate_filter(store_turns, PredicateConfig::default());
+        .predicate_filter(store::reconcile::turns, PredicateConfig::default());
 
     let (backups, backup_writer) = reflector::store();
     let backup_stream = watcher(Api::<ColdBackup>::all(client.clone()), config())
@@ -147,6 +150,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         web: web::Memory::default(),
         lookouts,
         lanes: Lanes::new(ctx.settings.concurrency.into()),
+        slow_lanes: Lanes::new((ctx.settings.concurrency / 2).into()),
         proofs: Proofs::new(&ctx.settings.resolvers, ctx.settings.prove_again),
         led_since: (ctx.now)(),
         placed: home::Placed::default(),
@@ -212,24 +216,6 @@ fn what_matters(account: &HelpDeskAccount) -> Option<u64> {
     Some(hasher.finish())
 }
 
-/// A store wakes whom it may have kept waiting when it was edited, or when it became ready or unready.
-fn store_turns(store: &BackupStore) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
-    store.metadata.generation.hash(&mut hasher);
-    store.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, conditions::Type::Ready)).hash(&mut hasher);
-    Some(hasher.finish())
-}
-
-/// A server wakes its accounts when it was edited or annotated, or when it became ready or unready.
-fn server_turns(server: &DatabaseServer) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
-    server.metadata.generation.hash(&mut hasher);
-    server.metadata.annotations.hash(&mut hasher);
-    let ready = server.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, conditions::Type::Ready));
-    ready.hash(&mut hasher);
-    Some(hasher.finish())
-}
-
 /// What of an object of the edge wakes an account: that it was edited or deleted, and what the gateway says of it. Of a
 /// Gateway not how many routes it has, which changes with every tenant.
 fn what_of_the_edge(kind: Kind, object: &DynamicObject) -> u64 {
@@ -251,8 +237,15 @@ fn what_of_the_edge(kind: Kind, object: &DynamicObject) -> u64 {
     hasher.finish()
 }
 
+/// How often an owner's Secret is looked for that is not there.
+const OWNER_AGAIN: Duration = Duration::from_secs(10);
+
 fn failed(account: Arc<HelpDeskAccount>, error: &Error, desk: Arc<Desk>) -> Action {
-    let wait = desk.backoff.failed(&account.uid().unwrap_or_default());
+    let mut wait = desk.backoff.failed(&account.uid().unwrap_or_default());
+    if matches!(error, Error::Owner(_)) {
+        // Secrets of owners may be anywhere, so nobody announces that one was made.
+        wait = wait.min(OWNER_AGAIN);
+    }
     let server = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|database| &database.server);
     if let Some(server) = server.filter(|_| error.is_silence()) {
         desk.servers.doubt(server);

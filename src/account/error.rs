@@ -158,6 +158,11 @@ impl Error {
         }
     }
 
+    /// Whether it keeps anybody from knowing how it is with the account's database.
+    pub const fn is_of_server(&self) -> bool {
+        matches!(self, Self::Database(_) | Self::Ledger(_))
+    }
+
     /// Whether a database server did not answer, so that it has to be asked whether it is there before others wait for it.
     pub fn is_silence(&self) -> bool {
         match self {

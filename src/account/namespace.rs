@@ -104,7 +104,9 @@ pub(super) async fn hold_on(desk: &Desk, account: &HelpDeskAccount) -> Result<()
 
 /// Lets the account's object go. Touches no data.
 pub(super) async fn let_go(desk: &Desk, account: &HelpDeskAccount) -> Result<Action, Error> {
-    web::forget(desk, &account.uid().unwrap_or_default());
+    let uid = account.uid().unwrap_or_default();
+    web::forget(desk, &uid);
+    desk.census.forget(&desk.telemetry, &uid);
     if has_finalizer(account) {
         let finalizers: Vec<_> = account.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
         set_finalizers(desk, account, &finalizers).await?;

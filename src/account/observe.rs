@@ -102,6 +102,21 @@ async fn observe_brake(desk: &Desk, home: &Home, now: Moment) -> Result<(Option<
 }
 
 impl Observation {
+    /// What can be told of an account whose server cannot be asked.
+    pub fn blind(desk: &Desk, account: &HelpDeskAccount, why: &str) -> Self {
+        let plan = home::plan(desk, account).map_or_else(|error| Known::Unknown(error.told()), Known::Known);
+        Self {
+            plan,
+            clock: Trust::Trusted,
+            database: Err(database::Error::Unreachable { address: String::new(), reason: why.to_owned() }),
+            backups: vec![],
+            allowance: None,
+            brake: Known::Unknown(why.to_owned()),
+            heartbeat: Known::Unknown(why.to_owned()),
+            confirmed_deletion: deletion_is_confirmed(account),
+        }
+    }
+
     /// The Frozen backup that the record names.
     pub fn frozen_backup(&self, entry: &Entry) -> Option<&Arc<ColdBackup>> {
         let name = backup::backup_name(&entry.account, entry.record.frozen?.due);

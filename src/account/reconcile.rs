@@ -9,6 +9,7 @@ use super::{FINALIZER, advance, desk::Desk, domains, error::Error, home, namespa
 use crate::{
     api::{CONFIRM_DELETE, HelpDeskAccount},
     clock,
+    lanes::Turn,
     lifecycle::Stage,
 };
 
@@ -26,7 +27,7 @@ pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, desk: Arc<Desk>) ->
     async {
         // A server that hangs keeps those waiting that are on it, and nobody else. On the heap, because very many may
         // wait for a turn.
-        let _turn = desk.lanes.turn(&lane(&account)).await;
+        let _turn = turn(&desk, &account).await;
         let result = Box::pin(look(&account, &desk)).await;
         if let Err(error) = &result {
             report::failure(&desk, &account, error).await;
@@ -37,6 +38,18 @@ pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, desk: Arc<Desk>) ->
     }
     .instrument(span)
     .await
+}
+
+/// Waits for a turn. Making a database and dropping one take seconds, and only a few are made or dropped at once: who
+/// waits for that must not keep others from being blocked or opened on time.
+async fn turn(desk: &Desk, account: &HelpDeskAccount) -> Turn {
+    let name = lane(account);
+    let stage = account.status.as_ref().and_then(|s| s.stage);
+    match stage {
+        None => desk.slow_lanes.turn(&format!("{name} beginning")).await,
+        Some(stage) if stage >= Stage::Terminated => desk.slow_lanes.turn(&format!("{name} ending")).await,
+        Some(_) => desk.lanes.turn(&name).await,
+    }
 }
 
 /// What an account's reconcile waits for: its server; while it has none, all of its region.
@@ -50,7 +63,7 @@ fn lane(account: &HelpDeskAccount) -> String {
 async fn look(account: &HelpDeskAccount, desk: &Desk) -> Result<Action, Error> {
     if account.meta().deletion_timestamp.is_some() && !deletion_is_confirmed(account) {
         // The definition was deleted, or admission was gone around: no authority over data.
-        desk.census.count(desk, &account.uid().unwrap_or_default(), None);
+        desk.census.forget(&desk.telemetry, &account.uid().unwrap_or_default());
         return namespace::let_go(desk, account).await;
     }
     namespace::hold_on(desk, account).await?;

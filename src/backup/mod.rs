@@ -27,6 +27,7 @@ pub mod keys;
 mod look;
 pub mod manifest;
 pub mod mover;
+mod places;
 pub mod proof;
 pub mod recheck;
 pub mod reconcile;

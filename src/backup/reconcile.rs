@@ -33,17 +33,20 @@ use super::{
     home::{self, Home},
     jobs::{BACKUP, COMPONENT},
     look,
+    places::Places,
     recheck::{self, Unproven},
     sweep, take,
 };
 use crate::{
     api::{
-        BackupPhase, ColdBackup, ColdBackupStatus,
+        BackupPhase, BackupStore, ColdBackup, ColdBackupStatus, DatabaseServer,
         conditions::{self, Finding, Type},
     },
     clock::{self, Moment},
     context::{Context, Shared},
-    database, ledger,
+    database,
+    lanes::Lanes,
+    ledger,
     retry::{Backoff, spread},
     store,
 };
@@ -56,6 +59,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 const SOON: SignedDuration = SignedDuration::from_secs(30);
 /// For a mover to end.
 const ENDING: Duration = Duration::from_secs(2);
+/// So many backups of one server and one store are looked after at once.
+const LANE: usize = 16;
 /// Between two looks at the objects, key and escrow of a proven backup.
 const CHECKUP: Duration = Duration::from_secs(6 * 3600);
 
@@ -161,8 +166,12 @@ pub(super) struct Desk {
     backoff: Backoff,
     /// The newest status that was written: the watch may still show an older one.
     written: Mutex<HashMap<String, ColdBackupStatus>>,
-    /// Held while movers are counted and one is started: two reconciles must not both take the last free place.
-    pub(super) starting: tokio::sync::Mutex<()>,
+    /// Those that are starting a mover.
+    pub(super) places: Places,
+    /// How many backups of one server and one store are looked after at once.
+    lanes: Lanes,
+    /// The servers on which accounts were found last, by their uids.
+    servers_of: Mutex<HashMap<String, String>>,
     /// When the last attempt failed, by the backup's uid. A Job that goes wakes its backup, so that the backoff alone
     /// would not make it wait.
     pub(super) failed: Mutex<HashMap<String, Moment>>,
@@ -215,14 +224,36 @@ pub async fn run(ctx: Shared) {
         ctx,
         backoff: Backoff::default(),
         written: Mutex::default(),
-        starting: tokio::sync::Mutex::default(),
+        places: Places::default(),
+        lanes: Lanes::new(LANE),
+        servers_of: Mutex::default(),
         failed: Mutex::default(),
         checkups: Checkups::default(),
         unprovable: Mutex::default(),
     });
+    let stores = watcher(Api::<BackupStore>::all(desk.client.clone()), config())
+        .default_backoff()
+        .touched_objects()
+        .predicate_filter(store::reconcile::turns, PredicateConfig::default());
+    let servers = watcher(Api::<DatabaseServer>::all(desk.client.clone()), config())
+        .default_backoff()
+        .touched_objects()
+        .predicate_filter(database::turns, PredicateConfig::default());
+    // Whom a store or a server kept waiting is known by that it failed.
+    let failing = {
+        let (known, desk) = (backups.clone(), Arc::clone(&desk));
+        move || {
+            let fails = |backup: &ColdBackup| desk.backoff.is_failing(&backup.name_any());
+            known.state().into_iter().filter(|b| fails(b)).map(|b| ObjectRef::from_obj(&*b)).collect::<Vec<_>>()
+        }
+    };
+    let failing_too = failing.clone();
     let known = backups.clone();
+    // As many as are woken begin; how many work at once is up to the lanes.
     let controller = Controller::for_stream(stream, backups)
-        .with_config(Config::default().concurrency(16))
+        .with_config(Config::default().concurrency(0))
+        .watches_stream(stores, move |_: BackupStore| failing())
+        .watches_stream(servers, move |_: DatabaseServer| failing_too())
         .watches_stream(jobs, move |job: Job| {
             let of = job.annotations().get(BACKUP).map(|name| ObjectRef::<ColdBackup>::new(name));
             of.filter(|backup| known.get(backup).is_some())
@@ -245,9 +276,11 @@ fn what_matters(backup: &ColdBackup) -> Option<u64> {
 async fn reconcile(backup: Arc<ColdBackup>, desk: Arc<Desk>) -> Result<Action, Error> {
     let span = tracing::info_span!("backup", backup = backup.name_any(), account = backup.spec.account);
     async {
+        // On the heap, because very many may wait for a turn.
+        let _turn = desk.lanes.turn(&desk.lane(&backup)).await;
         let before = desk.newest(&backup);
         let mut work = Work { desk: &desk, backup: &backup, status: before.clone(), now: (desk.now)() };
-        let result = work.look().await;
+        let result = Box::pin(work.look()).await;
         match &result {
             Ok(_) => desk.backoff.succeeded(&backup.name_any()),
             Err(error) => work.told(error),
@@ -276,6 +309,9 @@ impl Work<'_> {
             BackupPhase::Erased => None,
             _ => Some(home::find(self.desk, self.backup).await),
         };
+        if let Some(Ok(home)) = &home {
+            self.desk.found(self.backup, &home.server.name);
+        }
         let facts = look::facts(self, home.as_ref()).await?;
         let step = course::decide(&facts, self.now, self.now + SOON);
         if !matches!(step, Step::LetGo | Step::Forget) {
@@ -451,6 +487,18 @@ impl Work<'_> {
 }
 
 impl Desk {
+    /// What a backup's reconcile waits for: its server, as far as that is known, and its store.
+    fn lane(&self, backup: &ColdBackup) -> String {
+        let servers = self.servers_of.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = servers.get(&backup.spec.account_uid).map_or("", String::as_str);
+        format!("server {server} store {}", backup.spec.store)
+    }
+
+    fn found(&self, backup: &ColdBackup, server: &str) {
+        let mut servers = self.servers_of.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.insert(backup.spec.account_uid.clone(), server.to_owned());
+    }
+
     /// The backup's status, or what was written of it after the watch last told.
     fn newest(&self, backup: &ColdBackup) -> ColdBackupStatus {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);

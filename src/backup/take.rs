@@ -18,10 +18,11 @@ use kube::{
 use super::{
     failure,
     home::Home,
-    jobs::{self, COMPONENT, Files, Order, SERVER, State},
+    jobs::{self, BACKUP, COMPONENT, Files, Order, SERVER, State},
     keys::{self, KeyRing, Keys},
     manifest::{self, Verification},
     mover::{Task, plan::Plan},
+    places::{Claim, Place},
     recheck::{Unproven, folder_of, read_manifest},
     reconcile::{During, Error, Work, gone_is_fine},
 };
@@ -55,17 +56,17 @@ pub(super) async fn step(work: &mut Work<'_>, home: &Home) -> Result<Duration, E
     if let Some(left) = rest(work) {
         return Ok(left);
     }
-    // Counted and started under one lock, or two reconciles would both take the last free place.
-    let counted = match work.status.phase {
-        BackupPhase::Running => None,
-        _ => Some(work.desk.starting.lock().await),
-    };
-    if work.status.phase != BackupPhase::Running {
+    // Kept until the mover is started, or two reconciles would both take the last free place.
+    let claim =
+        || Claim { backup: work.backup.name_any(), account_uid: work.backup.spec.account_uid.clone(), server: home.server.name.clone() };
+    let desk = work.desk;
+    let place = (work.status.phase != BackupPhase::Running).then(|| desk.places.take(claim()));
+    if let Some(place) = &place {
         if let Some(refusal) = work.desk.settings.clients.refusal(home.server.identity.major) {
             work.find(Finding::no(Type::Ready, "NoClient", refusal));
             return Ok(PATIENCE);
         }
-        if let Some(why) = not_now(work, home, &jobs).await? {
+        if let Some(why) = not_now(work, home, &jobs, place).await? {
             work.find(Finding::no(Type::Ready, "Waiting", why));
             return Ok(TURN);
         }
@@ -80,7 +81,7 @@ pub(super) async fn step(work: &mut Work<'_>, home: &Home) -> Result<Duration, E
         // Not yet started, or a crash came between the Job and its Secret.
         Some(State::Running) | None => {
             start(work, home, job, &name).await?;
-            drop(counted);
+            drop(place);
             Ok(PATIENCE)
         }
     }
@@ -98,7 +99,7 @@ fn rest(work: &Work<'_>) -> Option<Duration> {
 }
 
 /// Why a mover cannot be started now: one at a time for a tenant, and so many at a server as it allows.
-async fn not_now(work: &Work<'_>, home: &Home, jobs: &Api<Job>) -> Result<Option<String>, Error> {
+async fn not_now(work: &Work<'_>, home: &Home, jobs: &Api<Job>, place: &Place<'_>) -> Result<Option<String>, Error> {
     if home.entry.database.as_ref().is_none_or(|d| d.oid.is_none()) {
         return Err(Error::Mover("the account has no database".into()));
     }
@@ -106,14 +107,12 @@ async fn not_now(work: &Work<'_>, home: &Home, jobs: &Api<Job>) -> Result<Option
         return Err(Error::Mover("the account is open again, so there is nothing frozen to back up".into()));
     }
     let movers = ListParams::default().labels(&format!("{}={},{SERVER}={}", COMPONENT.0, COMPONENT.1, home.server.name));
-    let at_work: Vec<Job> =
-        jobs.list(&movers).await.during("count the movers")?.items.into_iter().filter(|j| jobs::state(j) == State::Running).collect();
-    let of_tenant = at_work.iter().any(|j| j.annotations().get(ACCOUNT_UID) == Some(&work.backup.spec.account_uid));
-    if of_tenant {
-        return Ok(Some("another mover works for this account".into()));
-    }
+    let listed = jobs.list(&movers).await.during("count the movers")?;
+    let noted = |job: &Job, key: &str| job.annotations().get(key).cloned().unwrap_or_default();
+    let claim = |job: &Job| Claim { backup: noted(job, BACKUP), account_uid: noted(job, ACCOUNT_UID), server: home.server.name.clone() };
+    let at_work: Vec<Claim> = listed.iter().filter(|job| jobs::state(job) == State::Running).map(claim).collect();
     let most = usize::try_from(home.server.spec.movers).unwrap_or(1);
-    Ok((at_work.len() >= most).then(|| format!("{most} movers work at server {}, as many as spec.movers allows", home.server.name)))
+    Ok(place.refusal(&at_work, &work.backup.spec.account_uid, &home.server.name, most))
 }
 
 /// Records the intent: the attempt's number names its Job.

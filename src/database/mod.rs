@@ -26,7 +26,7 @@ mod tenant;
 
 pub use error::Error;
 pub use password::{Password, Verifier};
-pub use reconcile::run;
+pub use reconcile::{run, turns};
 pub use servers::{Connected, Holds, Servers};
 pub use tenant::{
     DatabaseFacts, Ensured, Identity, Lacking, Letter, LoginSecret, MoverLogin, Observed, Offer, Probe, RotationStep, Suspended, Tenant,

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -97,6 +98,15 @@ pub async fn run(ctx: Shared) {
         .run(reconcile, failed, desk)
         .for_each(|_| std::future::ready(()));
     futures::future::join(all, looks).await;
+}
+
+/// A server wakes whom it may have kept waiting when it was edited or annotated, or when it became ready or unready.
+pub fn turns(server: &DatabaseServer) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    server.metadata.generation.hash(&mut hasher);
+    server.metadata.annotations.hash(&mut hasher);
+    server.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, Type::Ready)).hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Action, Error> {

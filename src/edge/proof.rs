@@ -9,6 +9,7 @@ use hickory_resolver::{
     proto::{op::ResponseCode, rr::RData},
 };
 use k8s_openapi::jiff::SignedDuration;
+use tokio::sync::Semaphore;
 
 use crate::{api::account::Challenge, clock::Moment, installation::Installation};
 
@@ -34,7 +35,12 @@ pub struct Proofs {
     resolver: Result<TokioResolver, String>,
     again_after: SignedDuration,
     seen: Mutex<HashMap<Challenge, (Moment, Proof)>>,
+    /// So many are asked for at once: servers that are silent must not keep everybody waiting.
+    turns: Semaphore,
 }
+
+/// Names that are asked for at once.
+const AT_ONCE: usize = 8;
 
 /// The record that proves that a host name belongs to this account of this installation.
 pub fn challenge(installation: &Installation, uid: &str, host: &str) -> Challenge {
@@ -45,7 +51,7 @@ pub fn challenge(installation: &Installation, uid: &str, host: &str) -> Challeng
 impl Proofs {
     /// Asks these servers, or those that the machine is set up with; a proof is asked for again after a time.
     pub fn new(servers: &[SocketAddr], again_after: SignedDuration) -> Self {
-        Self { resolver: resolver(servers).map_err(|e| e.to_string()), again_after, seen: Mutex::default() }
+        Self { resolver: resolver(servers).map_err(|e| e.to_string()), again_after, seen: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
     }
 
     /// After this time a proof is asked for again.
@@ -61,6 +67,9 @@ impl Proofs {
                 return proof;
             }
         }
+        let Ok(_turn) = self.turns.try_acquire() else {
+            return Proof::Unknown(format!("DNS is being asked for other names; {} follows", challenge.record));
+        };
         let proof = self.ask(challenge).await;
         self.lock().insert(challenge.clone(), (now, proof.clone()));
         proof

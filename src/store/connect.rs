@@ -1,14 +1,17 @@
 //! Which bucket, with which credentials: from a `BackupStore` and its Secrets to a connected [`Store`].
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
-use super::{Error, MARKER, Store};
+use super::{Error, MARKER, Silence, Store};
 use crate::{
     api::{BackupStore, backup_store::KeyEscrow},
     clock::Moment,
@@ -77,6 +80,8 @@ pub struct Connected {
     pub key_escrow: Option<KeyEscrow>,
     /// The identity that the `BackupStore`'s status remembers; `None`: the bucket was not taken into use yet.
     pub identity: Option<String>,
+    /// Whether it answered last; `None`: it is waited for, as movers do.
+    pub silence: Option<Silence>,
 }
 
 /// The largest marker that is read, in bytes.
@@ -88,6 +93,13 @@ impl Connected {
     /// # Errors
     /// Why the store could not be asked, or that the marker is no marker.
     pub async fn marker(&self) -> Result<Option<Marker>, Error> {
+        match &self.silence {
+            Some(silence) => silence.find_out(&self.location.endpoint, self.read_marker()).await,
+            None => self.read_marker().await,
+        }
+    }
+
+    async fn read_marker(&self) -> Result<Option<Marker>, Error> {
         match self.store.read(MARKER, LARGEST_MARKER).await {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
@@ -97,13 +109,18 @@ impl Connected {
         }
     }
 
-    /// Asks the bucket who it is. Only after this does "there is nothing" mean that there is nothing.
+    /// Asks the bucket who it is. Only after this does "there is nothing" mean that there is nothing. A store that was
+    /// silent a moment ago is not waited for by everybody.
     ///
     /// # Errors
     /// [`Error::Unclaimed`], [`Error::ForeignBucket`], or why the store could not be asked.
     pub async fn prove(&self) -> Result<(), Error> {
         let expected = self.identity.as_deref().ok_or(Error::Unclaimed)?;
-        match self.marker().await? {
+        let marker = match &self.silence {
+            Some(silence) => silence.ask(&self.location.endpoint, self.read_marker()).await?,
+            None => self.read_marker().await?,
+        };
+        match marker {
             Some(marker) if marker.identity == expected => Ok(()),
             Some(marker) => Err(Error::ForeignBucket(format!("its {MARKER} says {}, and it used to be {expected}", marker.identity))),
             None => Err(Error::ForeignBucket(format!("its {MARKER} is gone; it used to be {expected}"))),
@@ -157,7 +174,7 @@ impl Stores {
         let versions: Vec<_> =
             [Some(&rw), eraser.as_ref(), ca.as_ref()].into_iter().flatten().map(|s| &s.metadata.resource_version).collect();
         let state = format!("{spec:?} {identity:?} {versions:?}");
-        let mut connected = self.connected.lock().await;
+        let mut connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((known, store)) = connected.get(&name)
             && *known == state
         {
@@ -174,7 +191,7 @@ impl Stores {
             prefix: spec.prefix.clone(),
             expected_bucket_owner: spec.expected_bucket_owner.clone(),
         };
-        let s3 = super::s3::S3::new(location.clone(), &credentials, &erase_credentials, ca_pem.as_deref())?;
+        let s3 = super::s3::S3::hasty(location.clone(), &credentials, &erase_credentials, ca_pem.as_deref())?;
         let store = Arc::new(Connected {
             location,
             region: spec.region.clone(),
@@ -183,6 +200,7 @@ impl Stores {
             ca_pem,
             key_escrow: spec.key_escrow.clone(),
             identity,
+            silence: Some(Silence::default()),
         });
         connected.insert(name, (state, Arc::clone(&store)));
         Ok(store)

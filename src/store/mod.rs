@@ -13,8 +13,10 @@ use crate::clock::Moment;
 mod connect;
 pub mod reconcile;
 pub mod s3;
+mod silence;
 
 pub use connect::{Connected, Credentials, Location, Marker, Stores};
+pub use silence::Silence;
 
 /// The object that says whose bucket this is; below the store's prefix.
 pub const MARKER: &str = "helpdesk-operator.json";

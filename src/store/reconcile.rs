@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -88,6 +89,14 @@ pub async fn run(ctx: Shared) {
         .await;
 }
 
+/// A store wakes whom it may have kept waiting when it was edited, or when it became ready or unready.
+pub fn turns(store: &BackupStore) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    store.metadata.generation.hash(&mut hasher);
+    store.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, Type::Ready)).hash(&mut hasher);
+    Some(hasher.finish())
+}
+
 async fn reconcile(store: Arc<BackupStore>, desk: Arc<Desk>) -> Result<Action, Error> {
     let name = store.name_any();
     let api: Api<BackupStore> = Api::all(desk.ctx.client.clone());
@@ -115,6 +124,8 @@ async fn reconcile(store: Arc<BackupStore>, desk: Arc<Desk>) -> Result<Action, E
 /// Looks at the bucket, from who it is to what lies in it.
 async fn look(desk: &Desk, store: &BackupStore, status: &mut BackupStoreStatus, now: Moment) -> Result<Finding, Error> {
     let connected = desk.ctx.telemetry.measure("store", "connect", desk.ctx.stores.connect(store)).await?;
+    // The first question: one that never answers is known to be silent soon, and nobody else waits for it.
+    connected.marker().await?;
     let backups = backups(desk, store).await?;
     let here = |b: &&ColdBackup| b.spec.store == store.name_any() && b.status.as_ref().is_none_or(|s| s.phase != BackupPhase::Erased);
     let alive = backups.iter().filter(here).count();

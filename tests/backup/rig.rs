@@ -117,6 +117,7 @@ fn make(endpoint: &str, bucket: &str, prefix: &str, identity: Option<&str>, id: 
         ca_pem,
         key_escrow: None,
         identity: identity.map(str::to_owned),
+        silence: None,
     }
 }
 

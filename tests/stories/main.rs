@@ -17,6 +17,7 @@ mod faults;
 mod guards;
 mod life;
 mod operator;
+mod silence;
 mod tenant;
 mod unprovable;
 mod versions;

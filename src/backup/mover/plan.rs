@@ -146,6 +146,7 @@ impl Mover {
             ca_pem,
             key_escrow: None,
             identity: Some(plan.store_identity.clone()),
+            silence: None,
         };
         let identity = Zeroizing::new(text(folder, IDENTITY)?);
         let identity = x25519::Identity::from_str(&identity).map_err(|why| Error::Plan { file: IDENTITY, why: why.to_owned() })?;

@@ -38,14 +38,23 @@ pub struct S3 {
     clock: Arc<skew::Skew>,
 }
 
-/// How long one attempt of an ordinary request may take.
-const ATTEMPT: Duration = Duration::from_secs(30);
-/// How long an ordinary request may take with all attempts.
-const OPERATION: Duration = Duration::from_secs(120);
+/// How long ordinary requests may take.
+#[derive(Clone, Copy)]
+struct Pace {
+    /// One attempt.
+    attempt: Duration,
+    /// With all attempts.
+    operation: Duration,
+    /// So many at most.
+    attempts: u32,
+}
+
+/// A mover has time, and nobody waits for it.
+const PATIENT: Pace = Pace { attempt: Duration::from_secs(30), operation: Duration::from_secs(120), attempts: 4 };
+/// The operator asks for what is small, and tries again by itself.
+const HASTY: Pace = Pace { attempt: Duration::from_secs(10), operation: Duration::from_secs(30), attempts: 3 };
 /// How long one attempt to send a part may take: 16 MiB at 256 KiB/s.
 const PART_ATTEMPT: Duration = Duration::from_secs(64);
-/// Attempts at most.
-const ATTEMPTS: u32 = 4;
 /// How long a transfer may stand still.
 const STALL: Duration = Duration::from_secs(30);
 
@@ -55,8 +64,20 @@ impl S3 {
     /// # Errors
     /// Certificates that do not parse.
     pub fn new(location: Location, rw: &Credentials, eraser: &Credentials, ca_pem: Option<&str>) -> Result<Self, Error> {
+        Self::at(PATIENT, location, rw, eraser, ca_pem)
+    }
+
+    /// The same, for whoever must not be kept waiting.
+    ///
+    /// # Errors
+    /// Certificates that do not parse.
+    pub fn hasty(location: Location, rw: &Credentials, eraser: &Credentials, ca_pem: Option<&str>) -> Result<Self, Error> {
+        Self::at(HASTY, location, rw, eraser, ca_pem)
+    }
+
+    fn at(pace: Pace, location: Location, rw: &Credentials, eraser: &Credentials, ca_pem: Option<&str>) -> Result<Self, Error> {
         let clock = Arc::new(skew::Skew::default());
-        let (rw, eraser) = (client(&location, rw, ca_pem, &clock)?, client(&location, eraser, ca_pem, &clock)?);
+        let (rw, eraser) = (client(pace, &location, rw, ca_pem, &clock)?, client(pace, &location, eraser, ca_pem, &clock)?);
         Ok(Self { location, rw, eraser, clock })
     }
 
@@ -78,7 +99,13 @@ impl S3 {
     }
 }
 
-fn client(location: &Location, credentials: &Credentials, ca_pem: Option<&str>, clock: &Arc<skew::Skew>) -> Result<Client, Error> {
+fn client(
+    pace: Pace,
+    location: &Location,
+    credentials: &Credentials,
+    ca_pem: Option<&str>,
+    clock: &Arc<skew::Skew>,
+) -> Result<Client, Error> {
     let trust = match ca_pem {
         Some(pem) => TrustStore::empty().with_pem_certificate(pem.as_bytes()),
         None => TrustStore::default(),
@@ -104,12 +131,12 @@ fn client(location: &Location, credentials: &Credentials, ca_pem: Option<&str>, 
         .force_path_style(true)
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-        .retry_config(RetryConfig::standard().with_max_attempts(ATTEMPTS))
+        .retry_config(RetryConfig::standard().with_max_attempts(pace.attempts))
         .timeout_config(
             TimeoutConfig::builder()
                 .connect_timeout(Duration::from_secs(5))
-                .operation_attempt_timeout(ATTEMPT)
-                .operation_timeout(OPERATION)
+                .operation_attempt_timeout(pace.attempt)
+                .operation_timeout(pace.operation)
                 .build(),
         )
         .stalled_stream_protection(StalledStreamProtectionConfig::enabled().grace_period(STALL).build())

@@ -1,0 +1,225 @@
+//! Servers and stores that accept connections and never answer, beside others that do.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use helpdesk_operator::{
+    api::{BackupPhase, BackupReason, DatabaseServer, SHARD_LABEL},
+    lifecycle::Stage,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        TcpListener, TcpStream,
+        tcp::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+use super::{
+    cluster::{Account, OPERATOR, condition, eventually, find, setting},
+    operator::{Servers, Shard},
+};
+
+/// A way to a server that can fall silent: connections are taken and kept, and nothing comes through any more.
+struct Way {
+    port: u16,
+    silent: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Way {
+    async fn to(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let silent = Arc::new(AtomicBool::new(false));
+        let falls = Arc::clone(&silent);
+        let task = tokio::spawn(async move {
+            while let Ok((near, _)) = listener.accept().await {
+                let (falls, server) = (Arc::clone(&falls), server.clone());
+                tokio::spawn(async move {
+                    while falls.load(Ordering::SeqCst) {
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                    let Ok(far) = TcpStream::connect(&server).await else { return };
+                    let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
+                    tokio::join!(carry(near_in, far_out, &falls), carry(far_in, near_out, &falls));
+                });
+            }
+        });
+        Self { port, silent, task }
+    }
+
+    fn falls_silent(&self) {
+        self.silent.store(true, Ordering::SeqCst);
+    }
+
+    fn speaks_again(&self) {
+        self.silent.store(false, Ordering::SeqCst);
+    }
+}
+
+async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, silent: &AtomicBool) {
+    let mut part = vec![0; 64 * 1024];
+    while let Ok(read @ 1..) = from.read(&mut part).await {
+        while silent.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        if to.write_all(&part[..read]).await.is_err() {
+            return;
+        }
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn drain(shard: &Shard, server: &str, draining: bool) {
+    let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
+    let patch = json!({"spec": {"draining": draining}});
+    servers.patch(server, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    // The operator places by what its watch told it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+async fn account(shard: &Shard, name: &str, plan: &str) -> Account {
+    let account = Account { cluster: shard.cluster.clone(), name: name.to_owned(), plan: plan.to_owned(), region: shard.name.clone() };
+    account.apply(json!({})).await;
+    account
+}
+
+fn plan(shard: &Shard, name: &str, store: &str) -> Value {
+    json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": {
+        "lifecycle": {"trial": "1h", "paymentGrace": "3s", "blocked": "1h", "terminated": "1h", "coldBackup": "1h", "eraseDelay": "1h",
+            "nameQuarantine": "1h", "holdNotice": "3s"},
+        "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
+        "placements": [{"region": shard.name, "store": store, "domainBase": "helpdesk.example"}]}})
+}
+
+#[tokio::test]
+async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_what_is_due_on_it_is_told() {
+    let shard = Shard::new("silence", Servers::First).await;
+    let way = Way::to(format!("{}:5432", setting("HELPDESK_TEST_PG_EU_1_HOST"))).await;
+    let secrets: Api<Secret> = Api::namespaced(shard.cluster.client.clone(), OPERATOR);
+    let admin = shard.cluster.secret(OPERATOR, "silence-admin").await.unwrap();
+    let copy = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "silence-away-admin"},
+        "stringData": {"username": admin["username"], "password": admin["password"], "host": "127.0.0.1"}});
+    secrets.patch("silence-away-admin", &PatchParams::apply("stories").force(), &Patch::Apply(copy)).await.unwrap();
+    shard
+        .cluster
+        .apply(json!({"kind": "DatabaseServer", "metadata": {"name": "silence-away", "labels": {SHARD_LABEL: shard.name}}, "spec": {
+            "engine": "postgresql", "region": shard.name, "host": "127.0.0.1", "port": way.port, "adminSecret": "silence-away-admin",
+            "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 1000, "movers": 4,
+            "brake": {"percent": 100, "atLeast": 10000}}}))
+        .await;
+    shard.cluster.apply(plan(&shard, "silence", "silence-cold")).await;
+    let _operator = shard.operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2")]);
+
+    drain(&shard, "silence", true).await;
+    let mut away = vec![];
+    for i in 0..6 {
+        away.push(account(&shard, &format!("silence-away-{i}"), "silence").await);
+    }
+    for account in &away {
+        let found = account.until("Ready", |a| condition(a, "Ready", "True")).await;
+        assert_eq!(found.status.unwrap().database.unwrap().server, "silence-away");
+        account.bill("Active").await;
+        account.stage(Stage::Active).await;
+    }
+    drain(&shard, "silence", false).await;
+    drain(&shard, "silence-away", true).await;
+    let well = account(&shard, "silence-well", "silence").await;
+    well.stage(Stage::Trial).await;
+    well.bill("Active").await;
+    well.stage(Stage::Active).await;
+
+    way.falls_silent();
+    for account in &away {
+        account.bill("PastDue").await;
+    }
+    for account in &away {
+        let told = account.until("Overdue", |a| condition(a, "Overdue", "True")).await;
+        assert!(condition(&told, "DatabaseReady", "Unknown"), "{:?}", find(&told, "DatabaseReady"));
+        assert_eq!(told.status.unwrap().next_stage, Some(Stage::Blocked));
+    }
+    for _ in 0..3 {
+        let begun = Instant::now();
+        well.bill("PastDue").await;
+        well.stage(Stage::Blocked).await;
+        assert!(begun.elapsed() < Duration::from_secs(12), "a block waited {:?} for a server that hangs", begun.elapsed());
+        well.bill("Active").await;
+        well.stage(Stage::Active).await;
+    }
+
+    way.speaks_again();
+    let begun = Instant::now();
+    for account in &away {
+        account.stage(Stage::Blocked).await;
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "what waited for the server went on after {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_store_that_never_answers_keeps_no_backup_of_another_waiting() {
+    let shard = Shard::new("hole", Servers::First).await;
+    let endpoint = setting("HELPDESK_TEST_S3_EU_1_ENDPOINT");
+    let server = endpoint.trim_start_matches("https://");
+    let server = if server.contains(':') { server.to_owned() } else { format!("{server}:443") };
+    let way = Way::to(server).await;
+    let owner = setting("HELPDESK_TEST_S3_EU_1_ACCESS_KEY_ID");
+    shard
+        .cluster
+        .apply(json!({"kind": "BackupStore", "metadata": {"name": "hole-away", "labels": {SHARD_LABEL: shard.name}}, "spec": {
+            "region": shard.name, "signingRegion": "eu-1", "endpoint": format!("https://127.0.0.1:{}", way.port), "bucket": "helpdesk-cold",
+            "prefix": "hole-away/", "credentialsSecret": "s3-eu-1", "eraseCredentialsSecret": "s3-eu-1-erase", "caSecret": "s3-ca",
+            "expectedBucketOwner": owner}}))
+        .await;
+    shard.cluster.apply(plan(&shard, "hole", "hole-cold")).await;
+    shard.cluster.apply(plan(&shard, "hole-away", "hole-away")).await;
+    let _operator = shard.operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2")]);
+    let stores: Api<helpdesk_operator::api::BackupStore> = Api::all(shard.cluster.client.clone());
+    eventually("the store that will be silent is ready", || async {
+        let found = stores.get("hole-away").await.unwrap().status?;
+        found.identity.map(drop)
+    })
+    .await;
+    let well = account(&shard, "hole-well", "hole").await;
+    well.open(Stage::Trial).await;
+    let mut away = vec![];
+    for i in 0..6 {
+        away.push(account(&shard, &format!("hole-away-{i}"), "hole-away").await);
+    }
+    for account in &away {
+        account.open(Stage::Trial).await;
+    }
+
+    way.falls_silent();
+    for account in &away {
+        account.bill("PastDue").await;
+    }
+    for account in &away {
+        account.stage(Stage::Blocked).await;
+        account.backup("its backup is wanted", |b| b.spec.reason == BackupReason::Frozen).await;
+    }
+    let begun = Instant::now();
+    well.bill("PastDue").await;
+    well.stage(Stage::Blocked).await;
+    assert!(begun.elapsed() < Duration::from_secs(12), "a block waited {:?} for a store that hangs", begun.elapsed());
+    let proven = |b: &helpdesk_operator::api::ColdBackup| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified);
+    well.backup("its backup is proven", proven).await;
+    assert!(begun.elapsed() < Duration::from_secs(120), "a backup waited {:?} for another's store", begun.elapsed());
+    way.speaks_again();
+}
