@@ -48,12 +48,14 @@ impl Work<'_> {
                 return Ok(());
             }
         }
+        let gone = std::collections::BTreeSet::from([uid.clone()]);
+        let shells = self.home.server.server.remove_shells(&gone).await?.len();
         self.scrub().await?;
         if let Some(unprovable) = &mut self.home.entry.record.unprovable {
             // It may quote what the tenant wrote.
             unprovable.why.clear();
         }
-        let certificate = certificate(self.desk, &uid, self.record(), destroyed, self.now);
+        let certificate = certificate(self.desk, &uid, self.record(), (destroyed, shells), self.now);
         self.home.entry.certificate = Some(certificate);
         self.home.entry.owner_hash = None;
         self.home.entry.tombstone = Some(json!({"expiredAt": self.now.to_string()}));
@@ -85,8 +87,8 @@ impl Work<'_> {
     }
 }
 
-fn certificate(desk: &Desk, uid: &str, record: &Record, destroyed: BTreeMap<String, i64>, now: Moment) -> Certificate {
-    let unsigned = unsigned(record, destroyed, now);
+fn certificate(desk: &Desk, uid: &str, record: &Record, counted: (BTreeMap<String, i64>, usize), now: Moment) -> Certificate {
+    let unsigned = unsigned(record, counted, now);
     let facts = facts(&unsigned, &desk.installation.id, uid);
     let digest = ring::digest::digest(&ring::digest::SHA256, facts.as_bytes());
     Certificate {
@@ -98,10 +100,11 @@ fn certificate(desk: &Desk, uid: &str, record: &Record, destroyed: BTreeMap<Stri
 }
 
 /// What the certificate says, by the record.
-fn unsigned(record: &Record, destroyed: BTreeMap<String, i64>, now: Moment) -> Certificate {
+fn unsigned(record: &Record, (destroyed, roles_left): (BTreeMap<String, i64>, usize), now: Moment) -> Certificate {
     Certificate {
         issued_at: Time(now),
         destroyed,
+        roles_left: i64::try_from(roles_left).ok().filter(|left| *left > 0),
         authority: record.dropped_under.clone(),
         promised_by: record.promised.or(record.data_gone_by).map(Time),
         delayed_by: record.delayed_by.clone(),
@@ -147,12 +150,12 @@ mod tests {
         record.dropped_under = Some(DroppedUnder { backup: Some("acme-1".into()), ..DroppedUnder::by(DropGround::PromiseElapsed) });
         let destroyed = BTreeMap::from([("databases".to_owned(), 1)]);
         assert_eq!(
-            facts(&unsigned(&record, destroyed.clone(), at("2026-06-01T00:00:09Z")), "inst", "u-1"),
-            r#"{"accountUID":"u-1","authority":{"backup":"acme-1","ground":"PromiseElapsed"},"delayedBy":["Brake"],"destroyed":{"databases":1},"installation":"inst","issuedAt":"2026-06-01T00:00:09Z","promisedBy":"2026-05-01T00:00:00Z"}"#
+            facts(&unsigned(&record, (destroyed.clone(), 2), at("2026-06-01T00:00:09Z")), "inst", "u-1"),
+            r#"{"accountUID":"u-1","authority":{"backup":"acme-1","ground":"PromiseElapsed"},"delayedBy":["Brake"],"destroyed":{"databases":1},"installation":"inst","issuedAt":"2026-06-01T00:00:09Z","promisedBy":"2026-05-01T00:00:00Z","rolesLeft":2}"#
         );
         let nothing = Record::created(at("2026-01-01T00:00:00Z"));
         assert_eq!(
-            facts(&unsigned(&nothing, destroyed, at("2026-06-01T00:00:09Z")), "inst", "u-1"),
+            facts(&unsigned(&nothing, (destroyed, 0), at("2026-06-01T00:00:09Z")), "inst", "u-1"),
             r#"{"accountUID":"u-1","destroyed":{"databases":1},"installation":"inst","issuedAt":"2026-06-01T00:00:09Z"}"#
         );
     }

@@ -231,7 +231,7 @@ impl Work<'_> {
             "Open",
             open_to_tenant(&self.home.tenant.name, &self.home.server.name, &self.record().restored_without),
         ));
-        self.check_quota();
+        self.check_quota().await;
         Ok(())
     }
 
@@ -277,17 +277,20 @@ impl Work<'_> {
         }
     }
 
-    fn check_quota(&mut self) {
-        let (Ok(seen), Ok(plan)) = (self.database(), self.plan()) else { return };
-        if let Some(most) = plan.spec.database.max_bytes()
-            && seen.bytes > most
-        {
-            let message = format!(
-                "the database takes {} bytes, the plan allows {most}; writes are not refused: move the tenant to a larger plan",
-                seen.bytes
-            );
-            self.findings.push(Finding::yes(Type::QuotaExceeded, "TooLarge", message));
-        }
+    /// Only informs: what it cannot measure holds nothing up.
+    async fn check_quota(&mut self) {
+        let Some(most) = self.plan().ok().and_then(|plan| plan.spec.database.max_bytes()) else { return };
+        let finding = match self.desk.telemetry.measure("database", "size", self.home.server.server.size(&self.home.tenant)).await {
+            Ok(bytes) if bytes > most => {
+                let message = format!(
+                    "the database takes {bytes} bytes, the plan allows {most}; writes are not refused: move the tenant to a larger plan"
+                );
+                Finding::yes(Type::QuotaExceeded, "TooLarge", message)
+            }
+            Ok(_) => return,
+            Err(error) => Finding { kind: Type::QuotaExceeded, holds: None, reason: "NotMeasured".into(), message: error.to_string() },
+        };
+        self.findings.push(finding);
     }
 
     /// The database exists and nobody of the tenant gets in.

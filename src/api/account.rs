@@ -467,6 +467,10 @@ pub struct Certificate {
     pub issued_at: Time,
     /// What was destroyed and seen to be gone, by kind.
     pub destroyed: BTreeMap<String, i64>,
+    /// Empty roles that stay on the database server for now, because others named them in databases of their own. Nobody
+    /// can log in as one of them; they are removed once they can be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub roles_left: Option<i64>,
     /// Under which authority the database was dropped; absent where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<DroppedUnder>,

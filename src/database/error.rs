@@ -71,6 +71,11 @@ pub enum Error {
     /// The server does not speak TLS.
     #[error("failed to use the server: its connections are not encrypted; set ssl = on and give it a certificate")]
     NoTls,
+    /// The server lets tenants prepare transactions.
+    #[error(
+        "failed to use the server: its tenants can prepare transactions (max_prepared_transactions is {0}), whose locks no session holds and nobody can end; set max_prepared_transactions = 0 and restart it"
+    )]
+    PreparedTransactions(i32),
     /// The server lets the operator in without proof, or sees its password.
     #[error(
         "failed to trust the server: it let the operator in by {0}; write scram-sha-256 into its pg_hba.conf, and change the password if it was asked for"
@@ -166,6 +171,7 @@ impl Error {
             Self::ForeignLedger(_) => "ForeignLedger",
             Self::MissingPrivileges { .. } => "MissingPrivileges",
             Self::NoTls => "NoTls",
+            Self::PreparedTransactions(_) => "PreparedTransactions",
             Self::WeakAuthentication(_) => "WeakAuthentication",
             Self::VersionTooOld(_) => "VersionTooOld",
             Self::ReadOnly => "ReadOnly",

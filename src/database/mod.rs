@@ -90,6 +90,15 @@ impl Server {
         engine!(self, driver => driver.observe(tenant).await)
     }
 
+    /// What the tenant's database takes on disk, in bytes. The server asks its file system about every file of it, which
+    /// may take long: nothing that is enforced may wait for it.
+    ///
+    /// # Errors
+    /// That the server cannot be read.
+    pub async fn size(&self, tenant: &Tenant) -> Result<i64, Error> {
+        engine!(self, driver => driver.size(tenant).await)
+    }
+
     /// Shuts every login of the tenant and ends every session in its database except this operator's and its
     /// movers'. Bounded to about 10 s; call again while sessions are left.
     ///
@@ -235,5 +244,14 @@ impl Server {
     /// That the server cannot be read or refuses.
     pub async fn drop_own_leftovers(&self, busy: &BTreeSet<String>) -> Result<Vec<String>, Error> {
         engine!(self, driver => driver.drop_own_leftovers(busy).await)
+    }
+
+    /// Removes roles of tenants whose databases are `gone`, by their uids, that could not be dropped with them because
+    /// somebody named them. Returns the names of those that are still there.
+    ///
+    /// # Errors
+    /// [`Error::Foreign`]; that the server cannot be read or refuses.
+    pub async fn remove_shells(&self, gone: &BTreeSet<String>) -> Result<Vec<String>, Error> {
+        engine!(self, driver => driver.remove_shells(gone).await)
     }
 }

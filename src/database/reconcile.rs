@@ -280,6 +280,7 @@ async fn sweep(ctx: &Context, connected: &Connected) -> Result<Vec<String>, Erro
     if !gone.is_empty() {
         tracing::info!(server = connected.name, removed = gone.join(", "), "removed what movers left behind");
     }
+    connected.server.remove_shells(&connected.ledger.gone().await?.into_iter().collect()).await?;
     let suspects = connected.server.orphans(&spoken_for(ctx, connected).await?).await?;
     if suspects.is_empty() {
         return Ok(suspects);

@@ -174,8 +174,6 @@ pub struct Observed {
     pub makes_schemas: bool,
     /// Sessions in the database, without this operator's and its movers'.
     pub sessions: i64,
-    /// What the database takes on disk, in bytes.
-    pub bytes: i64,
     /// The server's clock.
     pub now: Moment,
 }

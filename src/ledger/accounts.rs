@@ -210,6 +210,15 @@ impl Ledger {
         within("read the ledger", query.fetch_all(&self.pool)).await
     }
 
+    /// The uid of every account whose database is no more.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn gone(&self) -> Result<Vec<String>, Error> {
+        let query = sqlx::query_scalar("SELECT uid FROM accounts WHERE stage IN ('Deleted', 'Expired') ORDER BY uid");
+        within("read the ledger", query.fetch_all(&self.pool)).await
+    }
+
     /// Adds an entry and returns it with its first revision.
     ///
     /// # Errors

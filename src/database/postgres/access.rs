@@ -10,7 +10,7 @@ use super::{
     connect::{code, explain, options},
     names::{Roles, quote_ident, quote_literal},
     settings::carry,
-    state::State,
+    state::{Role, State},
     tenant::{let_in, make_login, set_up_login},
 };
 use crate::database::{Error, Letter, LoginSecret, Password, Probe, RotationStep, Suspended, Tenant, Terms, settings::carried};
@@ -20,42 +20,57 @@ const ENDING: Duration = Duration::from_secs(10);
 /// A session that passed the check of its login just before it was shut is not listed yet; so long it may take to be.
 const SETTLE: Duration = Duration::from_millis(150);
 
-/// Ends every session in a database except this operator's and its movers'. A superuser's session only a superuser
-/// may end; it is left, counted and named.
+/// Ends every session in a database, and wherever else one of `$3` has one, except this operator's and its movers'. A
+/// superuser's session only a superuser may end; it is left, counted and named.
 const TERMINATE: &str = "SELECT pg_terminate_backend(s.pid) FROM pg_stat_activity s JOIN pg_roles r ON r.oid = s.usesysid \
-    WHERE s.datid::bigint = $1 AND s.pid <> pg_backend_pid() AND r.rolname <> ALL($2) AND r.rolname <> current_user \
+    WHERE (s.datid::bigint = $1 OR r.rolname = ANY($3)) AND s.pid <> pg_backend_pid() AND r.rolname <> ALL($2) AND r.rolname <> current_user \
     AND (NOT r.rolsuper OR (SELECT rolsuper FROM pg_roles WHERE rolname = current_user))";
 
 const SESSIONS: &str = "SELECT count(*) AS sessions, coalesce(array_agg(DISTINCT s.usename::text), '{}') AS holders \
-    FROM pg_stat_activity s WHERE s.datid::bigint = $1 AND s.usesysid IS NOT NULL AND s.pid <> pg_backend_pid() \
+    FROM pg_stat_activity s WHERE (s.datid::bigint = $1 OR s.usename = ANY($3)) AND s.usesysid IS NOT NULL AND s.pid <> pg_backend_pid() \
     AND s.usename <> ALL($2) AND s.usename <> current_user";
 
 impl Driver {
-    /// See [`crate::database::Server::suspend`]. Two walls: the logins are shut and the right to connect is taken.
+    /// See [`crate::database::Server::suspend`]. Three walls, the one first that no tenant can hold up: a login that is no
+    /// member of the owner role has no right to connect. Once its sessions are gone, nobody of the tenant holds what the
+    /// other two need: the logins are shut, and the owner role loses the right to connect.
     pub(in crate::database) async fn suspend(&self, tenant: &Tenant) -> Result<Suspended, Error> {
         let (roles, state) = self.look(tenant).await?;
-        let facts = state.facts()?;
+        let oid = i64::from(state.facts()?.oid);
+        let logins = [roles.login(Letter::A), roles.login(Letter::B)];
+        if logins.iter().any(|login| state.role(login).is_some_and(|role| role.belongs)) {
+            let revocations = self.revocations(&logins, Some(&[&roles.own])).await?;
+            if let Err(error) = self.change("take the tenant's logins out of its role", revocations).await {
+                // The other walls are as good, if only nobody holds them up.
+                tracing::warn!(%error, "one of three ways to shut a tenant's logins failed");
+            }
+        }
+        let before = self.end_sessions(oid, &roles).await?;
         let mut sql = String::new();
-        for letter in [Letter::A, Letter::B] {
-            if state.login(&roles, letter).is_some_and(|role| role.can_login) {
-                sql += &format!("ALTER ROLE {} NOLOGIN;", quote_ident(roles.login(letter)));
+        for login in logins {
+            if state.role(login).is_some_and(|role| role.can_login) {
+                sql += &format!("ALTER ROLE {} NOLOGIN;", quote_ident(login));
             }
         }
         if state.role(&roles.own).is_some_and(|role| role.connects) {
             sql += &format!("REVOKE CONNECT, TEMPORARY ON DATABASE {} FROM {};", quote_ident(&tenant.name), quote_ident(&roles.own));
         }
+        if sql.is_empty() {
+            return Ok(before);
+        }
         self.change("shut the tenant's logins", sql).await?;
-        self.end_sessions(i64::from(facts.oid), &roles).await
+        self.end_sessions(oid, &roles).await
     }
 
     async fn end_sessions(&self, oid: i64, roles: &Roles) -> Result<Suspended, Error> {
         let movers = [roles.dump.as_str(), roles.restore.as_str()];
+        let logins = [roles.login(Letter::A), roles.login(Letter::B)];
         let until = Instant::now() + ENDING;
         let mut seen_empty = false;
         loop {
-            let query = sqlx::query(TERMINATE).bind(oid).bind(movers.as_slice());
+            let query = sqlx::query(TERMINATE).bind(oid).bind(movers.as_slice()).bind(logins.as_slice());
             self.within(ASK, "end the tenant's sessions", query.execute(&self.pool)).await?;
-            let left = self.sessions(oid, &movers).await?;
+            let left = self.sessions(oid, &movers, &logins).await?;
             if (left.sessions_left == 0 && seen_empty) || Instant::now() >= until {
                 return Ok(left);
             }
@@ -64,9 +79,9 @@ impl Driver {
         }
     }
 
-    async fn sessions(&self, oid: i64, movers: &[&str]) -> Result<Suspended, Error> {
+    async fn sessions(&self, oid: i64, movers: &[&str], logins: &[&str]) -> Result<Suspended, Error> {
         let step = "count the tenant's sessions";
-        let query = sqlx::query(SESSIONS).bind(oid).bind(movers);
+        let query = sqlx::query(SESSIONS).bind(oid).bind(movers).bind(logins);
         let row = self.within(ASK, step, query.fetch_one(&self.pool)).await?;
         let read = || Ok(Suspended { sessions_left: row.try_get("sessions")?, holders: row.try_get("holders")? });
         read().map_err(|error| explain(&self.address, step, error))
@@ -76,7 +91,7 @@ impl Driver {
     pub(in crate::database) async fn resume(&self, tenant: &Tenant) -> Result<(), Error> {
         let (roles, state) = self.look(tenant).await?;
         state.facts()?;
-        if state.role(&roles.restore).is_some() {
+        if state.is_restoring(&roles) {
             return Err(Error::Restoring(tenant.name.clone()));
         }
         let mut sql = String::new();
@@ -84,8 +99,8 @@ impl Driver {
             sql += &let_in(tenant, &roles);
         }
         for letter in [Letter::A, Letter::B] {
-            if state.login(&roles, letter).is_some_and(|role| !role.can_login) {
-                sql += &format!("ALTER ROLE {} LOGIN;", quote_ident(roles.login(letter)));
+            if let Some(role) = state.login(&roles, letter) {
+                sql += &open_login(&roles, roles.login(letter), role);
             }
         }
         self.change("open the tenant's logins", sql).await
@@ -117,7 +132,7 @@ impl Driver {
         // Refused, but perhaps for another reason than that the login is shut: the catalog decides.
         let (roles, state) = self.look(tenant).await?;
         let shut = !state.role(&roles.own).is_some_and(|role| role.connects)
-            || !state.login(&roles, letter).is_some_and(|role| role.can_login)
+            || !state.login(&roles, letter).is_some_and(|role| role.can_login && role.belongs)
             || !state.database.as_ref().is_some_and(|found| found.open);
         Ok(if shut { Probe::Refused } else { Probe::WrongPassword })
     }
@@ -137,12 +152,12 @@ impl Driver {
         let (roles, state) = self.look(tenant).await?;
         state.facts()?;
         let name = roles.login(new.letter);
+        let open = state.login(&roles, new.letter.other()).is_none_or(|old| old.can_login);
         let mut sql = match state.role(name) {
+            // Somebody names it, so that it could not be dropped after the rotation before.
+            Some(shell) if open && !shell.can_login => set_password(name, new) + &open_login(&roles, name, shell),
             Some(_) => set_password(name, new),
-            None => {
-                let open = state.login(&roles, new.letter.other()).is_none_or(|old| old.can_login);
-                make_login(tenant, &roles, terms, new, open)
-            }
+            None => make_login(tenant, &roles, terms, new, open),
         };
         sql += &set_up_login(tenant, &roles, new.letter);
         let old = state.login(&roles, new.letter.other()).map(|old| old.settings.as_slice()).unwrap_or_default();
@@ -174,12 +189,13 @@ impl Driver {
             }
         }
         let (own, quoted, database) = (quote_ident(&roles.own), quote_ident(name), quote_ident(&tenant.name));
-        let mut sql = format!("REASSIGN OWNED BY {quoted} TO {own}; DROP OWNED BY {quoted}; DROP ROLE {quoted};");
+        let mut sql = format!("REASSIGN OWNED BY {quoted} TO {own}; DROP OWNED BY {quoted};");
         if !state.role(&roles.own).is_some_and(|own| own.creates) {
             // Who gets a publication needs this right, if only within this transaction.
             sql = format!("GRANT CREATE ON DATABASE {database} TO {own}; {sql} REVOKE CREATE ON DATABASE {database} FROM {own};");
         }
         self.visit(&tenant.name, "hand over what the tenant's old login owns", sql).await?;
+        self.remove_roles("drop the tenant's old login", &[name.to_owned()], &[&tenant.name]).await?;
         Ok(RotationStep::Done)
     }
 
@@ -187,6 +203,19 @@ impl Driver {
         let query = sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE usesysid::bigint = $1").bind(role);
         self.within(ASK, "count the sessions of the tenant's old login", query.fetch_one(&self.pool)).await
     }
+}
+
+/// Lets a login in again: makes it a member of the owner role, and able to log in.
+fn open_login(roles: &Roles, name: &str, role: &Role) -> String {
+    let (own, name) = (quote_ident(&roles.own), quote_ident(name));
+    let mut sql = String::new();
+    if !role.belongs {
+        sql += &format!("GRANT {own} TO {name} WITH INHERIT TRUE, SET TRUE;");
+    }
+    if !role.can_login {
+        sql += &format!("ALTER ROLE {name} LOGIN;");
+    }
+    sql
 }
 
 fn set_password(name: &str, login: &LoginSecret) -> String {

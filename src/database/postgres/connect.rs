@@ -73,6 +73,7 @@ impl Driver {
         let driver = Self {
             pool: pool(12, pinned(30)),
             drops: pool(3, pinned(170)),
+            watch: pool(1, pinned(5)),
             options: inside(pinned(30)),
             making: Semaphore::new(4),
             dropping: Semaphore::new(3),
@@ -95,6 +96,9 @@ impl Driver {
         }
         if rights.read_only {
             return Err(Error::ReadOnly);
+        }
+        if rights.prepared > 0 {
+            return Err(Error::PreparedTransactions(rights.prepared));
         }
         // The client cannot refuse a server that asks for the password itself, but it can tell that it was asked.
         let query = sqlx::query_scalar::<_, String>("SELECT coalesce(split_part(system_user, ':', 1), 'trust')");
@@ -258,8 +262,7 @@ const IDENTIFY: &str = "SELECT current_setting('server_version') AS version, cur
     current_setting('ssl') = 'on' AS tls, r.rolname::text AS me, \
     r.rolsuper OR r.rolcreatedb AS createdb, r.rolsuper OR r.rolcreaterole AS createrole, r.rolsuper OR r.rolbypassrls AS bypassrls, \
     r.rolsuper OR pg_has_role(r.oid, 'pg_signal_backend', 'USAGE') AS signals, \
-    r.rolsuper OR EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid \
-        WHERE g.rolname = 'pg_read_all_data' AND m.member = r.oid AND m.admin_option) AS lends, \
+    current_setting('max_prepared_transactions')::int AS prepared, \
     (SELECT o.rolname::text FROM pg_database d JOIN pg_roles o ON o.oid = d.datdba WHERE d.datname = $1 \
         AND NOT pg_has_role(r.oid, o.oid, 'USAGE')) AS owner, \
     ARRAY(SELECT DISTINCT d.datname::text FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) x \
@@ -283,11 +286,12 @@ struct Rights {
     me: String,
     read_only: bool,
     tls: bool,
+    /// How many transactions can be prepared at once.
+    prepared: i32,
     createdb: bool,
     createrole: bool,
     bypassrls: bool,
     signals: bool,
-    lends: bool,
     /// Who owns what an earlier admin role made, if this one may not act as it.
     owner: Option<String>,
     /// Maintenance databases that everybody may connect to.
@@ -300,11 +304,11 @@ impl Rights {
             me: row.try_get("me")?,
             read_only: row.try_get("read_only")?,
             tls: row.try_get("tls")?,
+            prepared: row.try_get("prepared")?,
             createdb: row.try_get("createdb")?,
             createrole: row.try_get("createrole")?,
             bypassrls: row.try_get("bypassrls")?,
             signals: row.try_get("signals")?,
-            lends: row.try_get("lends")?,
             owner: row.try_get("owner")?,
             public: row.try_get("public")?,
         })
@@ -329,9 +333,6 @@ impl Rights {
         if !self.signals {
             sql.push(format!("GRANT pg_signal_backend TO {me};"));
         }
-        if !self.lends {
-            sql.push(format!("GRANT pg_read_all_data TO {me} WITH ADMIN OPTION;"));
-        }
         if let Some(owner) = &self.owner {
             sql.push(format!("GRANT {} TO {me} WITH INHERIT TRUE, SET TRUE;", quote_ident(owner)));
         }
@@ -352,19 +353,18 @@ mod tests {
             me: "ops".into(),
             read_only: false,
             tls: true,
+            prepared: 0,
             createdb: true,
             createrole: false,
             bypassrls: false,
             signals: true,
-            lends: false,
             owner: Some("earlier".into()),
             public: vec!["postgres".into(), "template1".into()],
         };
         assert_eq!(
             rights.missing().as_deref(),
             Some(
-                "ALTER ROLE \"ops\" CREATEROLE BYPASSRLS; GRANT pg_read_all_data TO \"ops\" WITH ADMIN OPTION; \
-                 GRANT \"earlier\" TO \"ops\" WITH INHERIT TRUE, SET TRUE; REVOKE CONNECT ON DATABASE \"postgres\", \"template1\" FROM PUBLIC;"
+                "ALTER ROLE \"ops\" CREATEROLE BYPASSRLS; GRANT \"earlier\" TO \"ops\" WITH INHERIT TRUE, SET TRUE; REVOKE CONNECT ON DATABASE \"postgres\", \"template1\" FROM PUBLIC;"
             )
         );
     }

@@ -13,7 +13,8 @@ use crate::{
 };
 
 impl Driver {
-    /// See [`crate::database::Server::drop`]. What is dropped is looked at once more, in the session that drops it.
+    /// See [`crate::database::Server::drop`]. What is dropped is looked at once more, in the session that drops it. The
+    /// roles own nothing outside of the database; one that another tenant names stays as a shell.
     pub(in crate::database) async fn drop(&self, tenant: &Tenant, facts: &DatabaseFacts, authority: &DropAuthority) -> Result<(), Error> {
         let refuse = || Error::NotAuthorized(tenant.name.clone());
         if !authority.covers(&tenant.uid, facts.oid, &facts.system_identifier) {
@@ -33,13 +34,10 @@ impl Driver {
                 return Err(refuse());
             }
             let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_ident(&tenant.name));
-            self.within(DROP, "drop the tenant's database", send(&mut *session, sql)).await?;
+            self.past_locks(DROP, "drop the tenant's database", send(&mut *session, sql)).await?;
         }
-        let sql = drop_roles(&state);
-        if !sql.is_empty() {
-            self.within(ASK, "drop the tenant's roles", send(&mut *session, sql)).await?;
-        }
-        Ok(())
+        drop(session);
+        self.remove_roles("drop the tenant's roles", &those_there(&state), &[]).await.map(drop)
     }
 
     /// Drops a database that never was a tenant's: a scratch database, or one that a restore did not finish.
@@ -54,12 +52,11 @@ impl Driver {
             return Err(explain(&self.address, step, sqlx::Error::RowNotFound));
         }
         let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_ident(&state.name));
-        self.within(DROP, step, send(&mut *session, sql)).await
+        self.past_locks(DROP, step, send(&mut *session, sql)).await
     }
 }
 
-/// Drops every role that is there. None of them owns anything outside of the database, which is gone.
-pub(super) fn drop_roles(state: &State) -> String {
-    let there: Vec<String> = state.roles.iter().rev().filter(|(_, role)| role.is_some()).map(|(name, _)| quote_ident(name)).collect();
-    if there.is_empty() { String::new() } else { format!("DROP ROLE IF EXISTS {};", there.join(", ")) }
+/// The roles that are there, those first that are members of others.
+pub(super) fn those_there(state: &State) -> Vec<String> {
+    state.roles.iter().rev().filter(|(_, role)| role.is_some()).map(|(name, _)| name.clone()).collect()
 }

@@ -161,7 +161,7 @@ impl Driver {
             session.close().await.ok();
             lacking
         };
-        self.within(CHANGE, step, work).await
+        self.past_locks(CHANGE, step, work).await
     }
 
     /// As [`Self::equip`], for a restore by `user`: of no use without every one of them.

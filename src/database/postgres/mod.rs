@@ -17,10 +17,12 @@ mod access;
 mod connect;
 mod drop;
 mod extensions;
+mod locks;
 mod movers;
 mod names;
 mod orphans;
 mod restore;
+mod roles;
 mod settings;
 mod state;
 mod tenant;
@@ -54,6 +56,8 @@ pub struct Driver {
     pool: PgPool,
     /// `DROP DATABASE` takes seconds: in a pool of its own it keeps nobody waiting.
     drops: PgPool,
+    /// Looks for whoever keeps the others waiting, when all of them wait.
+    watch: PgPool,
     /// Databases that are made at once: more would not be faster, and would hold every connection.
     making: Semaphore,
     /// Databases that are dropped at once; whoever waits holds no connection.
@@ -94,25 +98,17 @@ impl Driver {
         Ok((roles, state))
     }
 
-    /// Sends statements that are one transaction.
-    async fn change(&self, step: &'static str, sql: String) -> Result<(), Error> {
-        if sql.is_empty() {
-            return Ok(());
-        }
-        self.within(CHANGE, step, send(&self.pool, sql)).await
-    }
-
     /// Sends statements that are one transaction to a session inside a database.
     async fn visit(&self, database: &str, step: &'static str, sql: String) -> Result<(), Error> {
         let _turn = self.turn(&self.visits, step).await?;
         let options = self.options.clone().database(database);
-        let work = async {
+        let work = async || {
             let mut session = PgConnection::connect_with(&options).await?;
-            let sent = send(&mut session, sql).await;
+            let sent = send(&mut session, sql.clone()).await;
             session.close().await.ok();
             sent
         };
-        self.within(CHANGE, step, work).await
+        locks::in_spite_of_races(step, || self.past_locks(CHANGE, step, work())).await
     }
 
     /// Ends the sessions of roles that were just dropped or shut, by their oids.

@@ -2,7 +2,7 @@
 
 use super::{
     ASK, Driver,
-    drop::drop_roles,
+    drop::those_there,
     extensions::Wish,
     names::{Roles, quote_ident, quote_literal, scratch},
     state::State,
@@ -13,21 +13,41 @@ use crate::database::{Error, Letter, MoverLogin, Password, Tenant};
 /// Sessions that a mover may have at once.
 const SESSIONS: u8 = 4;
 
-/// A hostile tenant can take the right to read a large object from its owner, and `pg_read_all_data` does not cover
-/// large objects. Their owner gets it back, and whoever dumps has it through the owner.
-const READABLE_LARGE_OBJECTS: &str = "DO $$ DECLARE found record; BEGIN \
-    FOR found IN SELECT m.oid, pg_get_userbyid(m.lomowner) AS owner FROM pg_largeobject_metadata m WHERE m.lomacl IS NOT NULL \
+/// Makes everything readable to `%s`, the login for dumps, through the roles that it is a member of. A tenant can take the
+/// right to read what is its own from itself: its owners get it back. What belongs to somebody else is given to the login
+/// itself, where the operator may; where it may not, the owner is named.
+const READABLE: &str = "DO $$ DECLARE one record; reader name := %s; BEGIN \
+    FOR one IN SELECT m.oid, pg_get_userbyid(m.lomowner) AS owner FROM pg_largeobject_metadata m WHERE m.lomacl IS NOT NULL \
         AND NOT EXISTS (SELECT FROM aclexplode(m.lomacl) x WHERE x.grantee = m.lomowner AND x.privilege_type = 'SELECT') \
-    LOOP EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO %I', found.oid, found.owner); END LOOP; END $$;";
+    LOOP EXECUTE format('GRANT SELECT ON LARGE OBJECT %s TO %I', one.oid, one.owner); END LOOP; \
+    FOR one IN SELECT n.nspname, pg_get_userbyid(n.nspowner) AS owner FROM pg_namespace n \
+        WHERE n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND pg_has_role(reader, n.nspowner, 'USAGE') \
+        AND NOT has_schema_privilege(n.nspowner, n.oid, 'USAGE') \
+    LOOP EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', one.nspname, one.owner); END LOOP; \
+    FOR one IN SELECT c.oid::regclass::text AS relation, pg_get_userbyid(c.relowner) AS owner, \
+            pg_has_role(reader, c.relowner, 'USAGE') AS tenants FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+        WHERE c.relkind IN ('r', 'p', 'm', 'S') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' \
+        AND NOT CASE WHEN pg_has_role(reader, c.relowner, 'USAGE') THEN has_table_privilege(c.relowner, c.oid, 'SELECT') \
+            ELSE has_table_privilege(reader, c.oid, 'SELECT') END \
+        AND (NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
+            OR EXISTS (SELECT FROM pg_extension e WHERE c.oid = ANY(e.extconfig))) \
+    LOOP \
+        BEGIN EXECUTE format('GRANT SELECT ON TABLE %s TO %I', one.relation, CASE WHEN one.tenants THEN one.owner ELSE reader END); \
+        EXCEPTION WHEN insufficient_privilege THEN \
+            RAISE EXCEPTION '% belongs to % and cannot be read for a backup: give it to the tenant with ALTER TABLE … OWNER TO, \
+or let % read it', one.relation, one.owner, reader; END; \
+    END LOOP; END $$;";
 
 impl Driver {
     /// See [`crate::database::Server::dump_login`]. A tenant that takes rights from its owner role, or makes things
-    /// that are not the owner role's, is dumped all the same: the login reads everything and is held by no row
-    /// security. Its right to connect is to this database only.
+    /// that are not the owner role's, is dumped all the same: the login is a member of the tenant's roles, which are
+    /// given back what they need, and is held by no row security. Its right to connect is to this database only. It
+    /// reads nothing that is not the tenant's, so a mover that was taken over learns of no other; it could write what
+    /// the tenant could write, if it undid that its sessions are read-only.
     pub(in crate::database) async fn dump_login(&self, tenant: &Tenant) -> Result<MoverLogin, Error> {
         let (roles, state) = self.look(tenant).await?;
         state.facts()?;
-        if state.role(&roles.restore).is_some() {
+        if state.is_restoring(&roles) {
             return Err(Error::Restoring(tenant.name.clone()));
         }
         let password = Password::generate()?;
@@ -40,7 +60,7 @@ impl Driver {
             }
         }
         sql += &format!(
-            "GRANT pg_read_all_data TO {name} WITH INHERIT TRUE; GRANT {} TO {name} WITH INHERIT TRUE, SET FALSE; \
+            "GRANT {} TO {name} WITH INHERIT TRUE, SET FALSE; \
              GRANT CONNECT ON DATABASE {database} TO {name}; \
              ALTER ROLE {name} IN DATABASE {database} SET default_transaction_read_only = on; \
              ALTER ROLE {name} IN DATABASE {database} SET search_path = pg_catalog; \
@@ -48,22 +68,28 @@ impl Driver {
             owners.join(", ")
         );
         self.change("make the login for a dump", sql).await?;
-        self.visit(&tenant.name, "make large objects readable to their owner", READABLE_LARGE_OBJECTS.into()).await?;
+        let readable = READABLE.replacen("%s", &quote_literal(&roles.dump), 1);
+        self.visit(&tenant.name, "make everything readable for a dump", readable).await?;
         Ok(self.mover(&tenant.name, &roles.dump, password))
     }
 
     /// See [`crate::database::Server::revoke_dump_login`].
     pub(in crate::database) async fn revoke_dump_login(&self, tenant: &Tenant) -> Result<(), Error> {
+        self.remove_dump_login(tenant).await.map(drop)
+    }
+
+    /// Shuts the login for dumps and drops it. `false` if its role stays as a shell, because somebody names it.
+    pub(super) async fn remove_dump_login(&self, tenant: &Tenant) -> Result<bool, Error> {
         let (roles, state) = self.look(tenant).await?;
-        let Some(role) = state.role(&roles.dump) else { return Ok(()) };
+        let Some(role) = state.role(&roles.dump) else { return Ok(true) };
         let (name, database) = (quote_ident(&roles.dump), quote_ident(&tenant.name));
-        let mut sql = String::new();
+        let mut sql = format!("ALTER ROLE {name} NOLOGIN;");
         if state.database.is_some() {
             sql += &format!("REVOKE ALL ON DATABASE {database} FROM {name};");
         }
-        sql += &format!("DROP ROLE {name};");
-        self.change("remove the login for a dump", sql).await?;
-        self.end_sessions_of(&[role.oid]).await
+        self.change("shut the login for a dump", sql).await?;
+        self.end_sessions_of(&[role.oid]).await?;
+        Ok(self.remove_roles("remove the login for a dump", &[roles.dump], &[]).await?.is_empty())
     }
 
     /// See [`crate::database::Server::scratch`].
@@ -87,16 +113,16 @@ impl Driver {
 
     /// See [`crate::database::Server::drop_scratch`].
     pub(in crate::database) async fn drop_scratch(&self, tenant: &Tenant, label: &str) -> Result<(), Error> {
-        self.drop_scratch_named(tenant, &scratch(tenant, label)).await
+        self.drop_scratch_named(tenant, &scratch(tenant, label)).await.map(drop)
     }
 
-    /// Drops a scratch database by its own name.
-    pub(super) async fn drop_scratch_named(&self, tenant: &Tenant, name: &str) -> Result<(), Error> {
+    /// Drops a scratch database by its own name. `false` if its role stays as a shell, because somebody names it.
+    pub(super) async fn drop_scratch_named(&self, tenant: &Tenant, name: &str) -> Result<bool, Error> {
         let state = self.look_at_scratch(tenant, name).await?;
         if state.database.is_some() {
             self.drop_unproven(&state, &tenant.uid).await?;
         }
-        self.change("drop the login of a scratch database", drop_roles(&state)).await
+        self.remove_roles("drop the login of a scratch database", &those_there(&state), &[]).await.map(|left| left.is_empty())
     }
 
     async fn look_at_scratch(&self, tenant: &Tenant, name: &str) -> Result<State, Error> {

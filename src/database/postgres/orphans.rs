@@ -8,9 +8,9 @@ use super::{ASK, Driver, connect::explain};
 use crate::database::{Error, Tenant};
 
 /// Something that carries the marker of an account.
-struct Marked {
-    name: String,
-    uid: String,
+pub(super) struct Marked {
+    pub name: String,
+    pub uid: String,
 }
 
 /// Names that this driver gives, with the marker that fits them. Anybody may name a role like a tenant's; without the
@@ -22,7 +22,7 @@ const MARKED: &str = "SELECT name, uid FROM (\
     AND name ~ ('^t_' || left(replace(uid, '-', ''), 16) || '(_own|_a|_b|_dump|_rst|_v_[0-9a-f]{10})?$') ORDER BY name";
 
 impl Driver {
-    async fn marked(&self) -> Result<Vec<Marked>, Error> {
+    pub(super) async fn marked(&self) -> Result<Vec<Marked>, Error> {
         let step = "list what carries a marker";
         let rows = self.within(ASK, step, sqlx::query(MARKED).fetch_all(&self.pool)).await?;
         rows.iter()
@@ -47,10 +47,10 @@ impl Driver {
                 continue;
             }
             if name == format!("{}_dump", tenant.name) {
-                self.revoke_dump_login(&tenant).await?;
-                gone.push(name);
-            } else if name.starts_with(&format!("{}_v_", tenant.name)) {
-                self.drop_scratch_named(&tenant, &name).await?;
+                if self.remove_dump_login(&tenant).await? {
+                    gone.push(name);
+                }
+            } else if name.starts_with(&format!("{}_v_", tenant.name)) && self.drop_scratch_named(&tenant, &name).await? {
                 gone.push(name);
             }
         }

@@ -1,7 +1,7 @@
 //! Restoring: a new database that its tenant enters only when everything is in it.
 //!
-//! The login for a restore is made before the database and dropped in the transaction that finishes it. So while it
-//! exists the database holds nothing but an unfinished restore, and may be begun anew.
+//! The login for a restore is made before the database and shut in the transaction that finishes it. So while it is
+//! open the database holds nothing but an unfinished restore, and may be begun anew.
 
 use super::{
     Driver,
@@ -27,7 +27,7 @@ impl Driver {
         extensions: &[Extension],
     ) -> Result<(DatabaseFacts, MoverLogin), Error> {
         let (roles, mut state) = self.look(tenant).await?;
-        let begun = state.role(&roles.restore).is_some();
+        let begun = state.is_restoring(&roles);
         if state.database.is_some() {
             if !begun || was_open(&roles, &state) {
                 return Err(Error::AlreadyExists(tenant.name.clone()));
@@ -44,7 +44,7 @@ impl Driver {
         } else {
             sql += &make_login(tenant, &roles, terms, secret, false);
         }
-        sql += &login(&roles.restore, begun, "", &tenant.uid, &password, &state)?;
+        sql += &login(&roles.restore, state.role(&roles.restore).is_some(), "", &tenant.uid, &password, &state)?;
         sql += &act_as_owner(&roles);
         self.change("make the roles for a restore", sql).await?;
 
@@ -73,6 +73,10 @@ impl Driver {
         let facts = state.facts()?;
         let Some(role) = state.role(&roles.restore) else { return Ok(facts) };
         let (restore, own, database) = (quote_ident(&roles.restore), quote_ident(&roles.own), quote_ident(&tenant.name));
+        if !role.can_login {
+            self.remove_roles("drop the login of a restore", &[roles.restore], &[&tenant.name]).await?;
+            return Ok(facts);
+        }
         let lines: Vec<String> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
         let settings = carried(lines.iter().map(String::as_str));
         let mut sql = end_config_tables(&roles);
@@ -85,13 +89,14 @@ impl Driver {
         }
         sql += &format!(
             "REASSIGN OWNED BY {restore} TO {own}; DROP OWNED BY {restore}; \
-             REVOKE ALL ON DATABASE {database} FROM {restore}; DROP ROLE {restore};"
+             REVOKE ALL ON DATABASE {database} FROM {restore}; ALTER ROLE {restore} NOLOGIN;"
         );
         if terms.schemas == Schemas::Fixed {
             sql += &format!("REVOKE CREATE ON DATABASE {database} FROM {own};");
         }
         self.visit(&tenant.name, "finish a restore", sql).await?;
         self.end_sessions_of(&[role.oid]).await?;
+        self.remove_roles("drop the login of a restore", &[roles.restore], &[&tenant.name]).await?;
         Ok(facts)
     }
 }

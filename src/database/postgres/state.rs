@@ -15,6 +15,8 @@ pub(super) struct Role {
     pub connects: bool,
     /// Whether it may make schemas in the database, by a grant of its own.
     pub creates: bool,
+    /// Whether it is a member of the first role that was asked for.
+    pub belongs: bool,
     /// Whether it has settings of its own in the database.
     pub set_up: bool,
     /// Its settings as `name=value`; what comes later, for this database, wins.
@@ -48,6 +50,7 @@ const LOOK: &str = "SELECT n.name, (SELECT system_identifier::text FROM pg_contr
     r.oid::bigint AS role, shobj_description(r.oid, 'pg_authid') AS role_marker, r.rolcanlogin, r.rolconnlimit, \
     EXISTS (SELECT FROM aclexplode(d.datacl) x WHERE x.grantee = r.oid AND x.privilege_type = 'CONNECT') AS connects, \
     EXISTS (SELECT FROM aclexplode(d.datacl) x WHERE x.grantee = r.oid AND x.privilege_type = 'CREATE') AS creates, \
+    EXISTS (SELECT FROM pg_auth_members m JOIN pg_roles g ON g.oid = m.roleid WHERE g.rolname = $2[1] AND m.member = r.oid) AS belongs, \
     EXISTS (SELECT FROM pg_db_role_setting s WHERE s.setdatabase = d.oid AND s.setrole = r.oid) AS set_up, \
     ARRAY(SELECT c.line FROM pg_db_role_setting s, unnest(s.setconfig) WITH ORDINALITY c(line, i) \
         WHERE s.setrole = r.oid AND s.setdatabase IN (0, d.oid) ORDER BY s.setdatabase, c.i) AS settings, \
@@ -82,6 +85,7 @@ impl State {
                     limit: row.try_get("rolconnlimit")?,
                     connects: row.try_get("connects")?,
                     creates: row.try_get("creates")?,
+                    belongs: row.try_get("belongs")?,
                     set_up: row.try_get("set_up")?,
                     settings: row.try_get("settings")?,
                 }),
@@ -128,6 +132,11 @@ impl State {
     /// The tenant's login of this letter, if it exists. Only for states of tenants.
     pub fn login(&self, roles: &super::names::Roles, letter: Letter) -> Option<&Role> {
         self.role(roles.login(letter))
+    }
+
+    /// Whether a restore into the database was begun and not finished: its login is open. Only for states of tenants.
+    pub fn is_restoring(&self, roles: &super::names::Roles) -> bool {
+        self.role(&roles.restore).is_some_and(|role| role.can_login)
     }
 
     /// Which database it is.

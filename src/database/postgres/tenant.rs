@@ -27,7 +27,7 @@ impl Driver {
     /// 6. the right to make schemas, once none of the operator's schema's name can be made any more.
     pub(in crate::database) async fn ensure(&self, tenant: &Tenant, terms: &Terms, login: &LoginSecret) -> Result<Ensured, Error> {
         let (roles, state) = self.look(tenant).await?;
-        if state.role(&roles.restore).is_some() {
+        if state.is_restoring(&roles) {
             return Err(Error::Restoring(tenant.name.clone()));
         }
         let (existing, other) = (state.login(&roles, login.letter), state.login(&roles, login.letter.other()));
@@ -110,6 +110,12 @@ impl Driver {
         };
         observed(&row).map_err(|error| explain(&self.address, step, error))
     }
+
+    /// See [`crate::database::Server::size`].
+    pub(in crate::database) async fn size(&self, tenant: &Tenant) -> Result<i64, Error> {
+        let query = sqlx::query_scalar("SELECT pg_database_size($1::name)").bind(&tenant.name);
+        self.within(ASK, "measure the tenant's database", query.fetch_one(&self.pool)).await
+    }
 }
 
 /// A database in the making has no marker yet and is nobody's but its maker's: neither the tenant's nor foreign.
@@ -120,13 +126,12 @@ const OBSERVE: &str = "WITH d AS (SELECT oid, shobj_description(oid, 'pg_databas
     (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier, \
     EXISTS (SELECT FROM d WHERE marker IS DISTINCT FROM $2 AND NOT (marker IS NULL AND making AND EXISTS (SELECT FROM r WHERE marker = $2))) \
         OR EXISTS (SELECT FROM r WHERE marker IS DISTINCT FROM $2) AS foreign, \
-    EXISTS (SELECT FROM r WHERE rolname = ANY($4) AND rolcanlogin AND marker = $2) AND EXISTS (SELECT FROM d, aclexplode(d.datacl) x \
-        JOIN r ON r.oid = x.grantee WHERE d.marker = $2 AND x.privilege_type = 'CONNECT' AND r.rolname <> ALL($5)) AS can_login, \
+    EXISTS (SELECT FROM r, d WHERE r.rolname = ANY($4) AND r.rolcanlogin AND r.marker = $2 AND d.marker = $2 \
+        AND has_database_privilege(r.oid, d.oid, 'CONNECT')) AS can_login, \
     EXISTS (SELECT FROM d, aclexplode(d.datacl) x JOIN r ON r.oid = x.grantee \
         WHERE d.marker = $2 AND x.privilege_type = 'CREATE' AND r.rolname = $6) AS makes_schemas, \
     (SELECT count(*) FROM pg_stat_activity s JOIN d ON s.datid = d.oid WHERE s.usesysid IS NOT NULL AND s.pid <> pg_backend_pid() \
         AND s.usename <> ALL($5) AND s.usename <> current_user) AS sessions, \
-    coalesce((SELECT pg_database_size(oid) FROM d WHERE marker = $2), 0) AS bytes, \
     extract(epoch FROM clock_timestamp())::bigint AS now";
 
 fn observed(row: &sqlx::postgres::PgRow) -> Result<Observed, sqlx::Error> {
@@ -138,7 +143,6 @@ fn observed(row: &sqlx::postgres::PgRow) -> Result<Observed, sqlx::Error> {
         can_login: row.try_get("can_login")?,
         makes_schemas: row.try_get("makes_schemas")?,
         sessions: row.try_get("sessions")?,
-        bytes: row.try_get("bytes")?,
         now: Moment::from_second(row.try_get("now")?).map_err(|e| sqlx::Error::Decode(e.into()))?,
     })
 }
