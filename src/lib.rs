@@ -2,6 +2,7 @@
 pub mod account;
 pub mod api;
 pub mod backup;
+pub mod billing;
 pub mod brake;
 pub mod clock;
 pub mod cluster;

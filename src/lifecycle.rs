@@ -17,11 +17,14 @@
 //!                                                            └─────────┘        └─────────┘
 //! ```
 //!
+//! While a closing stage is being entered, a payment and the withdrawal of what it was entered for turn it round; so does
+//! a hold as long as nothing was dropped.
+//!
 //! Four pure steps, none of which reads a clock, does I/O or can fail:
 //!
 //! 1. [`absorb`] writes into the [`Record`] what the world says: billing, the owner's closure, a hold.
-//! 2. [`decide`] says what is due: stay, carry on enforcing, enter another stage, restore.
-//! 3. [`enter`] makes the record of the intent, which is stored before any effect.
+//! 2. [`decide`] says what is due: stay, carry on enforcing, enter another stage, go back to the one before, restore.
+//! 3. [`enter`] makes the record of the intent, or [`go_back`], which is stored before any effect.
 //! 4. [`enforced`] closes the stage once its effects were seen, and pins the deadlines that follow from it.
 //!
 //! **Invariant: unknown never permits destruction.** A fact that could not be read is [`Known::Unknown`], and every
@@ -39,8 +42,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     api::{Billing, BillingState, ClockPolicy, Closure, ClosureMode, Lifecycle, VerifyMode, Window, account::DroppedUnder},
+    billing::{self, Standing, Told},
     clock::{Moment, Trust},
 };
+
+pub use crate::billing::{BillingMark, Refused};
 
 /// Where in its life an account is. In this order, except that payment leads back to Active.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -183,14 +189,6 @@ pub enum Known<T> {
     Unknown(String),
 }
 
-/// The order in which billing's events count.
-pub type BillingMark = (i64, i64);
-
-/// The mark of a billing state: its epoch, then its sequence.
-pub fn mark(billing: &Billing) -> BillingMark {
-    (billing.epoch, billing.sequence)
-}
-
 /// What the ledger remembers of an account; the truth about it. Stored before effects, shown in status after.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -211,8 +209,14 @@ pub struct Record {
     pub data_gone_by: Option<Moment>,
     /// When the one trial ends, pinned once in an account's life.
     pub trial_ends_at: Option<Moment>,
-    /// The newest billing state that was accepted.
+    /// The newest word of billing that was heard, as it was written.
     pub billing: Option<Billing>,
+    /// What the account stands at by all of billing's words; decisions rest on it.
+    #[serde(default)]
+    pub standing: Option<Standing>,
+    /// The last word of billing that did not count, or not wholly.
+    #[serde(default)]
+    pub told: Option<Told>,
     /// Payment counts only above this mark, after a closure was withdrawn.
     pub paid_above: Option<BillingMark>,
     /// The grace of the present run of failed payments: its first failure and its end.
@@ -225,6 +229,15 @@ pub struct Record {
     pub notice_until: Option<Moment>,
     /// The Frozen backup that belongs to the present block.
     pub frozen: Option<FrozenPin>,
+    /// What the account was before the stage that is being entered, while it is.
+    #[serde(default)]
+    pub before: Option<Before>,
+    /// While the stage before is taken up again: since when that had been enforced. Its windows run on from then.
+    #[serde(default)]
+    pub resumes: Option<Moment>,
+    /// Whether the closure for which a stage is being entered was withdrawn.
+    #[serde(default)]
+    pub withdrawn: bool,
     /// Since when a restore runs.
     pub restoring_since: Option<Moment>,
     /// Since when nobody of the tenant could have changed its data; `None` while the account is open.
@@ -303,6 +316,26 @@ pub struct Grace {
     pub ends_at: Moment,
 }
 
+/// A stage that was enforced, with what was pinned for it: what an account goes back to if the stage after it is not
+/// to be entered after all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// The stage.
+    pub stage: Stage,
+    /// Why the account was in it.
+    pub reason: Reason,
+    /// Since when it was enforced.
+    pub enforced_at: Moment,
+    /// When its window ends.
+    pub leaves_at: Option<Moment>,
+    /// When nothing was to be left.
+    pub data_gone_by: Option<Moment>,
+    /// The Frozen backup of its block.
+    pub frozen: Option<FrozenPin>,
+    /// That this one cannot be proven.
+    pub unprovable: Option<Unprovable>,
+}
+
 /// A closure as it was first seen.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClosureRecord {
@@ -352,12 +385,17 @@ impl Record {
             data_gone_by: None,
             trial_ends_at: None,
             billing: None,
+            standing: None,
+            told: None,
             paid_above: None,
             grace: None,
             closure: None,
             held_since: None,
             notice_until: None,
             frozen: None,
+            before: None,
+            resumes: None,
+            withdrawn: false,
             restoring_since: None,
             sealed_since: None,
             seal_broken_since: None,
@@ -373,7 +411,17 @@ impl Record {
 
     fn is_paid(&self) -> bool {
         self.closure.is_none()
-            && self.billing.as_ref().is_some_and(|b| b.state == BillingState::Active && self.paid_above.is_none_or(|floor| mark(b) > floor))
+            && self.standing.as_ref().is_some_and(|s| s.state == BillingState::Active && self.paid_above.is_none_or(|floor| s.mark > floor))
+    }
+
+    /// Since when the stage's windows run; `None` before they do.
+    fn pinned_at(&self) -> Option<Moment> {
+        self.enforced_at.or(self.resumes)
+    }
+
+    /// Whether a stage that was decided for this reason is not enforced yet, and the one before it is known.
+    fn is_being_entered_for(&self, reason: Reason) -> bool {
+        self.enforced_at.is_none() && self.before.is_some() && self.resumes.is_none() && self.reason == reason
     }
 
     /// Whether nobody of the tenant could have changed its data since the seal was set, as far as the last look saw.
@@ -412,41 +460,19 @@ pub struct Seen<'a> {
     pub clock: Trust,
 }
 
-/// What [`absorb`] had to refuse.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// The billing state is older than one that was accepted before: a restored backup of the cluster, or a replay.
-    OlderBilling {
-        /// What was offered.
-        offered: BillingMark,
-        /// What was accepted before.
-        accepted: BillingMark,
-    },
-    /// A time in it lies in the future.
-    FutureBilling(Moment),
-    /// A time in it lies before the account.
-    AncientBilling(Moment),
-}
-
-/// Writes what the world says into the record. Says what it did not believe.
+/// Writes what the world says into the record. Says why billing's present state is unknown, where it is; what did not
+/// count besides is in [`Record::told`].
 pub fn absorb(record: &Record, seen: &Seen<'_>, now: Moment) -> (Record, Option<Refused>) {
     let mut next = record.clone();
-    let mut refused = None;
-
-    if let Some(offered) = seen.billing
-        && record.billing.as_ref() != Some(offered)
-    {
-        match judge_billing(record.billing.as_ref(), offered, seen.created_at, now) {
-            Ok(()) => next.billing = Some(offered.clone()),
-            Err(why) => refused = Some(why),
-        }
-    }
-
+    let refused = absorb_billing(&mut next, seen, now);
     absorb_closure(&mut next, seen, now);
     absorb_hold(&mut next, seen, now);
 
     if let (Known::Known(windows), Trust::Trusted) = (&seen.windows, &seen.clock) {
         let recompute = seen.clock_policy == ClockPolicy::Recompute;
+        if let Some(standing) = &mut next.standing {
+            standing.settle(windows.payment_grace.duration(), recompute, now);
+        }
         pin_grace(&mut next, windows, recompute);
         if recompute {
             recompute_windows(&mut next, windows);
@@ -455,26 +481,30 @@ pub fn absorb(record: &Record, seen: &Seen<'_>, now: Moment) -> (Record, Option<
     (next, refused)
 }
 
-fn judge_billing(accepted: Option<&Billing>, offered: &Billing, created_at: Moment, now: Moment) -> Result<(), Refused> {
-    if let Some(accepted) = accepted
-        && mark(offered) <= mark(accepted)
+fn absorb_billing(next: &mut Record, seen: &Seen<'_>, now: Moment) -> Option<Refused> {
+    if next.standing.is_none()
+        && let Some(heard) = &next.billing
     {
-        return Err(Refused::OlderBilling { offered: mark(offered), accepted: mark(accepted) });
+        // Records of before say what was heard and not what it came to.
+        let (standing, _) = billing::hear(None, heard, now);
+        let failing_since = next.grace.map(|grace| grace.since);
+        next.standing = standing.map(|s| Standing { failing_since: s.failing_since.and(failing_since).or(s.failing_since), ..s });
     }
-    let latest = now + crate::clock::TOLERANCE;
-    let earliest = created_at - SignedDuration::from_hours(1);
-    for time in [Some(&offered.since), offered.delinquent_since.as_ref()].into_iter().flatten() {
-        if time.0 > latest {
-            return Err(Refused::FutureBilling(time.0));
+    let word = seen.billing.filter(|word| next.billing.as_ref() != Some(*word))?;
+    let checked = billing::check(next.billing.as_ref(), word, seen.created_at, now);
+    let refused = match checked {
+        Err(refused) => Some(refused),
+        Ok(()) => {
+            let (standing, refused) = billing::hear(next.standing.as_ref(), word, now);
+            next.standing = standing;
+            next.billing = Some(word.clone());
+            refused
         }
-        if time.0 < earliest {
-            return Err(Refused::AncientBilling(time.0));
-        }
+    };
+    if let Some(why) = &refused {
+        next.told = Some(Told { mark: billing::mark(word), why: why.clone() });
     }
-    match &offered.period_end {
-        Some(end) if end.0 < earliest => Err(Refused::AncientBilling(end.0)),
-        _ => Ok(()),
-    }
+    refused.filter(Refused::leaves_unknown)
 }
 
 fn absorb_closure(next: &mut Record, seen: &Seen<'_>, now: Moment) {
@@ -496,14 +526,21 @@ fn absorb_closure(next: &mut Record, seen: &Seen<'_>, now: Moment) {
                 };
                 next.closure = Some(ClosureRecord { mode, keeps_backup, seen_at, delete_at, by_deletion: seen.confirmed_deletion });
                 next.restoring_since = None;
+                next.withdrawn = false;
                 repin_for_closure(next, windows);
             }
         }
-        (None, Some(_)) if next.stage < Stage::Deleted => {
-            // Withdrawn: what was open before stays closed until billing speaks anew.
+        // A cancellation whose stage nobody has seen enforced leaves nothing behind.
+        (None, Some(closure)) if closure.mode == ClosureMode::Cancel && next.is_being_entered_for(Reason::OwnerCancelled) => {
             next.closure = None;
-            next.paid_above = next.billing.as_ref().map(mark).or(Some((0, -1)));
-            if let (Known::Known(windows), Some(enforced_at)) = (&seen.windows, next.enforced_at) {
+            next.withdrawn = true;
+        }
+        (None, Some(closure)) if next.stage < Stage::Deleted || (next.stage == Stage::Deleted && next.enforced_at.is_none()) => {
+            // Withdrawn: what was open before stays closed until billing speaks anew.
+            next.withdrawn = next.stage == Stage::Deleted && closure.mode == ClosureMode::Erase;
+            next.closure = None;
+            next.paid_above = next.billing.as_ref().map(billing::mark).or(Some((0, -1)));
+            if let (Known::Known(windows), Some(enforced_at)) = (&seen.windows, next.pinned_at()) {
                 pin_stage(next, windows, enforced_at);
                 next.promised = None;
                 next.frozen = frozen_pin(next, enforced_at);
@@ -511,8 +548,8 @@ fn absorb_closure(next: &mut Record, seen: &Seen<'_>, now: Moment) {
         }
         _ => {}
     }
-    if let (Some(floor), Some(billing)) = (next.paid_above, &next.billing)
-        && mark(billing) > floor
+    if let (Some(floor), Some(standing)) = (next.paid_above, &next.standing)
+        && standing.mark > floor
     {
         next.paid_above = None;
     }
@@ -524,7 +561,7 @@ fn repin_for_closure(next: &mut Record, windows: &Lifecycle) {
     let delete_at = erasure.delete_at;
     let gone_by = if erasure.keeps_backup { delete_at + windows.cold_backup.duration() } else { delete_at };
     match next.stage {
-        Stage::Blocked | Stage::Terminated if next.enforced_at.is_some() => {
+        Stage::Blocked | Stage::Terminated if next.pinned_at().is_some() => {
             next.leaves_at = Some(next.leaves_at.map_or(delete_at, |at| at.min(delete_at)));
             let gone_by = next.data_gone_by.map_or(gone_by, |at| at.min(gone_by));
             next.data_gone_by = Some(gone_by);
@@ -558,12 +595,7 @@ fn absorb_hold(next: &mut Record, seen: &Seen<'_>, now: Moment) {
 }
 
 fn pin_grace(next: &mut Record, windows: &Lifecycle, recompute: bool) {
-    let since = next
-        .billing
-        .as_ref()
-        .filter(|b| matches!(b.state, BillingState::PastDue | BillingState::Unpaid))
-        .map(|b| b.delinquent_since.as_ref().unwrap_or(&b.since).0);
-    next.grace = match (since, next.grace) {
+    next.grace = match (next.standing.as_ref().and_then(|standing| standing.failing_since), next.grace) {
         (None, _) => None,
         (Some(since), Some(grace)) if grace.since == since && !recompute => Some(grace),
         (Some(since), _) => Some(Grace { since, ends_at: since + windows.payment_grace.duration() }),
@@ -645,6 +677,8 @@ pub struct Facts {
     pub frozen: Known<Frozen>,
     /// Whether the Frozen backup has a hold of its own.
     pub backup_held: bool,
+    /// Whether the database is gone, or not the one any more that was made.
+    pub dropped: Known<bool>,
     /// Whether the database's last session ended before the Frozen backup was taken and nobody got in since.
     pub sealed: Known<bool>,
     /// Whether the brake lets one more destructive step through.
@@ -666,6 +700,8 @@ pub enum Step {
     Refreeze,
     /// Restore the cold backup into a new database; Active follows.
     Restore,
+    /// Do not enter the stage after all, and take up the one before it again.
+    GoBack,
 }
 
 /// What delays a step that is due, by falling rank.
@@ -783,10 +819,13 @@ pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Verdict {
     Verdict { step, next: Some(next), blockers, overdue_since, wake_at }
 }
 
-/// A stage that was decided is carried through; only what destroys is asked about again.
+/// A stage that was decided is carried through, unless what closes it is not to be any more; what destroys is asked
+/// about again.
 fn enforcing(record: &Record, facts: &Facts, now: Moment) -> Verdict {
-    if record.stage == Stage::Deleted && record.reason.is_unproven() && record.dropped_under.is_none() && record.is_paid() {
-        return paid_in_time(record, facts);
+    if let Some((step, next)) = turns_round(record, facts, now) {
+        let (step, blockers, overdue_since) =
+            if facts.paused { (Step::Stay, vec![Blocker::Paused], Some(next.at)) } else { (step, vec![], None) };
+        return Verdict { step, next: Some(next), blockers, overdue_since, wake_at: None };
     }
     let mut blockers = Vec::new();
     if record.stage.destroys() {
@@ -802,13 +841,44 @@ fn enforcing(record: &Record, facts: &Facts, now: Moment) -> Verdict {
     Verdict { step, next: due(record), blockers, overdue_since, wake_at }
 }
 
-/// A payment came while something delayed the drop that was decided. Nothing could bring the data back after it.
-fn paid_in_time(record: &Record, facts: &Facts) -> Verdict {
-    let next = Some(Next { stage: Stage::Active, at: record.decided_at, reason: Reason::Paid });
-    if facts.paused {
-        return Verdict { step: Step::Stay, next, blockers: vec![Blocker::Paused], overdue_since: Some(record.decided_at), wake_at: None };
+/// Whether a closing stage that is being entered is not to be entered after all, and what is done instead. A payment
+/// opens the account; a cancellation that was withdrawn leads back; a database that is to be dropped stays when it is
+/// held, when its erasure was withdrawn, and when its backup ran out. Once the authority to drop is recorded the drop
+/// may have begun, and a server may carry out later what it was told: only a backup that ran out leads back then, into
+/// a stage that is as closed. An erasure is not turned round by a payment: nothing opens what its owner has closed.
+fn turns_round(record: &Record, facts: &Facts, now: Moment) -> Option<(Step, Next)> {
+    let (may_open, may_go_back) = match record.stage {
+        Stage::Blocked | Stage::Terminated => (true, true),
+        Stage::Deleted => {
+            let is_there = facts.dropped == Known::Known(false);
+            (is_there && record.dropped_under.is_none(), is_there)
+        }
+        Stage::Trial | Stage::Active | Stage::Expired => (false, false),
+    };
+    if may_open && record.is_paid() {
+        let paid_since = record.standing.as_ref().and_then(|standing| standing.paid_since);
+        let at = paid_since.map_or(record.decided_at, |paid| paid.max(record.decided_at));
+        let next = Next { stage: Stage::Active, at, reason: Reason::Paid };
+        return Some((Step::Enter(Stage::Active, Reason::Paid), next));
     }
-    Verdict { step: Step::Enter(Stage::Active, Reason::Paid), next, blockers: vec![], overdue_since: None, wake_at: None }
+    let before = record.before.as_ref().filter(|_| may_go_back)?;
+    let back = match record.stage {
+        Stage::Deleted if has_run_out(record, facts, now) => true,
+        Stage::Deleted if record.dropped_under.is_some() => false,
+        // The windows that an erasure cut short are counted anew.
+        Stage::Deleted if record.withdrawn => matches!(facts.windows, Known::Known(_)),
+        Stage::Deleted => record.held_since.is_some(),
+        _ => record.withdrawn,
+    };
+    back.then_some((Step::GoBack, Next { stage: before.stage, at: record.decided_at, reason: before.reason }))
+}
+
+/// Whether the backup under which a database was to be dropped ran out before the drop: another one is taken, which is
+/// decided in the stage before.
+fn has_run_out(record: &Record, facts: &Facts, now: Moment) -> bool {
+    let needed = !record.reason.is_unproven() && !record.waives_backup();
+    let expired = facts.clock == Trust::Trusted && record.frozen.is_none_or(|pin| pin.expires_at <= now);
+    needed && (expired || facts.frozen == Known::Known(Frozen::Erased))
 }
 
 /// Which stage follows, when and why, if nothing delays it.
@@ -879,24 +949,43 @@ fn restorable(record: &Record, ends: Moment) -> bool {
     record.restoring_since.is_none_or(|begun| begun < ends)
 }
 
+/// The earliest of what billing's words come to. A payment comes before all of them.
 fn due_by_billing(record: &Record, since: Moment) -> Option<Next> {
-    let to = |stage, at, reason| Some(Next { stage, at, reason });
-    let trial_end = || record.trial_ends_at.and_then(|at| to(Stage::Blocked, at, Reason::TrialEnded));
-    let Some(billing) = &record.billing else {
-        return if record.stage == Stage::Trial { trial_end() } else { None };
+    let trial_end = || record.trial_ends_at.map(|at| Next { stage: Stage::Blocked, at, reason: Reason::TrialEnded });
+    let Some(standing) = &record.standing else {
+        return trial_end().filter(|_| record.stage == Stage::Trial);
     };
-    match billing.state {
+    let said = match standing.state {
         BillingState::Active if record.stage == Stage::Active => None,
         // After a withdrawn closure the account stays what it is until billing speaks anew.
         BillingState::Active if !record.is_paid() => trial_end(),
-        BillingState::Active => to(Stage::Active, since, Reason::Paid),
-        BillingState::PastDue | BillingState::Unpaid => to(Stage::Blocked, record.grace?.ends_at, Reason::PaymentFailed),
-        BillingState::Canceled => to(Stage::Blocked, billing.period_end.as_ref().unwrap_or(&billing.since).0, Reason::SubscriptionCanceled),
-        BillingState::Paused | BillingState::IncompleteExpired => to(Stage::Blocked, billing.since.0, Reason::SubscriptionLapsed),
-        BillingState::Trialing => trial_end(),
-        BillingState::Incomplete if record.stage == Stage::Trial => trial_end(),
-        BillingState::Incomplete => None,
-    }
+        BillingState::Active => return Some(Next { stage: Stage::Active, at: since, reason: Reason::Paid }),
+        state => blocks_at(record, state, standing.ends_at),
+    };
+    // Whatever was told after it, a failure that no payment followed ends its grace.
+    let unpaid = blocks_at(record, BillingState::Unpaid, None);
+    let doubted = standing.doubted.as_ref().and_then(|doubted| {
+        let counts_at = doubted.counts_at?;
+        let then = blocks_at(record, doubted.state, doubted.ends_at);
+        let then = then.unwrap_or(Next { stage: Stage::Blocked, at: counts_at, reason: Reason::PaymentFailed });
+        Some(Next { at: then.at.max(counts_at), ..then })
+    });
+    [said, unpaid, doubted].into_iter().flatten().min_by_key(|next| next.at)
+}
+
+/// When an account is blocked by a state that is not a payment, and why.
+fn blocks_at(record: &Record, state: BillingState, ends_at: Option<Moment>) -> Option<Next> {
+    let failing_since = record.standing.as_ref().and_then(|standing| standing.failing_since);
+    // The grace of another run says nothing of this one.
+    let grace = record.grace.filter(|grace| Some(grace.since) == failing_since);
+    let (at, reason) = match state {
+        BillingState::PastDue | BillingState::Unpaid => (grace.map(|grace| grace.ends_at), Reason::PaymentFailed),
+        BillingState::Canceled => (ends_at, Reason::SubscriptionCanceled),
+        BillingState::Paused | BillingState::IncompleteExpired => (ends_at, Reason::SubscriptionLapsed),
+        BillingState::Trialing => (record.trial_ends_at, Reason::TrialEnded),
+        BillingState::Active | BillingState::Incomplete => return None,
+    };
+    Some(Next { stage: Stage::Blocked, at: at?, reason })
 }
 
 /// What has to be done for the stage that is due, and what delays it.
@@ -1060,10 +1149,23 @@ fn unknowns(facts: &Facts, by_owner: bool) -> Vec<Blocker> {
 /// The record of a decided stage. To be stored before its first effect.
 pub fn enter(record: &Record, stage: Stage, reason: Reason, now: Moment) -> Record {
     let mut next = record.clone();
+    if let Some(enforced_at) = record.enforced_at {
+        next.before = Some(Before {
+            stage: record.stage,
+            reason: record.reason,
+            enforced_at,
+            leaves_at: record.leaves_at,
+            data_gone_by: record.data_gone_by,
+            frozen: record.frozen,
+            unprovable: record.unprovable.clone(),
+        });
+    }
     next.stage = stage;
     next.reason = reason;
     next.decided_at = now;
     next.enforced_at = None;
+    next.resumes = None;
+    next.withdrawn = false;
     next.restoring_since = None;
     if stage == Stage::Deleted {
         next.restored_without.clear();
@@ -1097,14 +1199,52 @@ pub fn enter(record: &Record, stage: Stage, reason: Reason, now: Moment) -> Reco
     next
 }
 
+/// The record after [`Step::GoBack`]: the stage before is taken up again, with what was pinned for it. To be stored
+/// before its first effect.
+pub fn go_back(record: &Record, windows: &Known<Lifecycle>, now: Moment) -> Record {
+    let Some(before) = &record.before else { return record.clone() };
+    let mut next = Record {
+        stage: before.stage,
+        reason: before.reason,
+        decided_at: now,
+        enforced_at: None,
+        leaves_at: before.leaves_at,
+        data_gone_by: before.data_gone_by,
+        frozen: before.frozen,
+        unprovable: before.unprovable.clone(),
+        before: None,
+        resumes: Some(before.enforced_at),
+        withdrawn: false,
+        dropped_under: None,
+        ..record.clone()
+    };
+    if let (Stage::Deleted, true, Known::Known(windows)) = (record.stage, record.withdrawn, windows) {
+        pin_stage(&mut next, windows, before.enforced_at);
+        next.promised = None;
+        next.frozen = frozen_pin(&next, now);
+    }
+    if record.stage == Stage::Deleted && !record.reason.is_unproven() && next.sealed_since.is_some() {
+        // Nobody watched the seal meanwhile.
+        next.sealed_since = Some(now);
+        next.frozen = next.frozen.map(|pin| FrozenPin { due: now.max(pin.due + SignedDuration::from_secs(1)), ..pin });
+    }
+    next
+}
+
 /// The record of a stage whose effects were all seen: its window starts now. Waits, by leaving the record as it is,
 /// where a window cannot be pinned because the plan or the clock cannot be believed.
 pub fn enforced(record: &Record, windows: &Known<Lifecycle>, clock: &Trust, now: Moment) -> Record {
     let mut next = record.clone();
+    if let Some(since) = record.resumes {
+        next.resumes = None;
+        next.enforced_at = Some(since);
+        return next;
+    }
     let pins = matches!(record.stage, Stage::Trial | Stage::Blocked | Stage::Terminated);
     match (windows, clock) {
         (Known::Known(windows), Trust::Trusted) => {
             next.enforced_at = Some(now);
+            next.before = None;
             if pins {
                 if record.stage != Stage::Trial {
                     next.sealed_since.get_or_insert(now);
@@ -1116,7 +1256,10 @@ pub fn enforced(record: &Record, windows: &Known<Lifecycle>, clock: &Trust, now:
             }
         }
         _ if pins => {}
-        _ => next.enforced_at = Some(now),
+        _ => {
+            next.enforced_at = Some(now);
+            next.before = None;
+        }
     }
     next
 }

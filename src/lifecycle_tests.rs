@@ -4,6 +4,9 @@ use super::*;
 use crate::{api::Time, backup::proof::WaitOver};
 use proptest::prelude::*;
 
+#[path = "lifecycle_tests/billing.rs"]
+mod of_billing;
+
 fn at(text: &str) -> Moment {
     text.parse().unwrap_or_else(|_| format!("{text}T00:00:00Z").parse().unwrap())
 }
@@ -36,6 +39,8 @@ struct Story {
     /// Every stage that was entered, with the time and the stage before.
     entered: Vec<(Moment, Stage, Stage)>,
     restores: u32,
+    /// Whether the effects of a stage are held up, as by a superuser's session in the database.
+    stuck: bool,
 }
 
 impl Story {
@@ -58,6 +63,7 @@ impl Story {
                 billing: Known::Known(()),
                 frozen: Known::Known(Frozen::Missing),
                 backup_held: false,
+                dropped: Known::Known(false),
                 sealed: Known::Known(true),
                 brake: Known::Known(true),
                 paused: false,
@@ -69,6 +75,7 @@ impl Story {
             refused: Vec::new(),
             entered: Vec::new(),
             restores: 0,
+            stuck: false,
         }
         .settled()
     }
@@ -84,7 +91,7 @@ impl Story {
         let before = self.billing.as_ref().filter(|b| matches!(b.state, BillingState::PastDue | BillingState::Unpaid));
         let delinquent_since = delinquent.then(|| before.and_then(|b| b.delinquent_since.clone()).unwrap_or(Time(self.now)));
         let period_end = (state == BillingState::Canceled).then(|| Time(self.now + days(10)));
-        self.billing = Some(Billing { state, since: Time(self.now), delinquent_since, period_end, sequence, epoch: 0 });
+        self.billing = Some(Billing { state, since: Time(self.now), delinquent_since, period_end, subscription: None, sequence, epoch: 0 });
         self.settle();
         self
     }
@@ -148,6 +155,7 @@ impl Story {
         self.record = note_delay(&self.record, &verdict);
         match verdict.step {
             Step::Stay => {}
+            Step::Enforce if self.stuck => {}
             Step::Enforce => {
                 if self.record.stage == Stage::Deleted {
                     self.record.dropped_under = Some(DroppedUnder::by(crate::api::account::DropGround::VerifiedBackup));
@@ -159,6 +167,10 @@ impl Story {
                 self.entered.push((self.now, self.record.stage, stage));
                 self.log.push(format!("{} {} ({})", self.now.strftime("%Y-%m-%d %H:%M"), stage.name(), reason.name()));
                 self.record = enter(&self.record, stage, reason, self.now);
+            }
+            Step::GoBack => {
+                self.record = go_back(&self.record, &self.facts.windows, self.now);
+                self.log.push(format!("{} back to {}", self.now.strftime("%Y-%m-%d %H:%M"), self.record.stage.name()));
             }
             Step::Refreeze => self.record = refreeze(&self.record, &self.windows, self.now),
             Step::Restore => {
@@ -315,8 +327,9 @@ fn billing_counted_twice_or_out_of_order_changes_nothing() {
     let late = Billing { state: BillingState::Active, sequence: 1, ..story.billing.clone().unwrap() };
     story.billing = Some(late);
     story.settle();
-    assert_eq!(story.record, before);
+    assert_eq!(Record { told: None, ..story.record.clone() }, before);
     assert!(matches!(story.refused.last(), Some(Refused::OlderBilling { .. })));
+    assert_eq!(story.record.told.as_ref().map(|told| told.why.reason()), Some("OlderSequence"));
 }
 
 #[test]
@@ -328,6 +341,7 @@ fn billing_from_the_future_or_from_before_the_account_is_refused() {
             since: Time(since),
             delinquent_since: None,
             period_end: None,
+            subscription: None,
             sequence: 1,
             epoch: 0,
         });
@@ -346,6 +360,7 @@ fn a_raised_epoch_starts_the_sequence_anew() {
         since: Time(story.now),
         delinquent_since: None,
         period_end: None,
+        subscription: None,
         sequence: 0,
         epoch: 1,
     });
@@ -638,7 +653,7 @@ fn what_the_record_pinned_says_when_the_logins_of_a_lost_account_are_shut() {
     story.pass(3);
     story.bill(BillingState::PastDue);
     assert_eq!(shuts_at(&story.record), Some(at("2026-01-11")));
-    story.bill(BillingState::Canceled);
+    story.bill(BillingState::Active).bill(BillingState::Canceled);
     assert_eq!(shuts_at(&story.record), Some(at("2026-01-14")));
     story.record = enter(&story.record, Stage::Blocked, Reason::SubscriptionCanceled, at("2026-01-14"));
     assert_eq!(shuts_at(&story.record), Some(at("2026-01-14")), "decided and not enforced");
@@ -655,6 +670,20 @@ fn a_backup_from_before_the_last_session_does_not_count() {
     story.intrude(false);
     let after = story.record.frozen.unwrap();
     assert_eq!((after.due, after.expires_at, story.record.sealed_since), (story.now, before.expires_at, Some(story.now)));
+}
+
+/// What an account stands at that is paid for since then.
+fn paid(since: Moment) -> Standing {
+    let word = Billing {
+        state: BillingState::Active,
+        since: Time(since),
+        delinquent_since: None,
+        period_end: None,
+        subscription: None,
+        sequence: 99,
+        epoch: 0,
+    };
+    billing::hear(None, &word, since).0.unwrap()
 }
 
 #[test]
@@ -711,14 +740,7 @@ fn a_restore_that_was_begun_in_time_extends_the_deadline_by_a_day_at_most() {
     story.bill(BillingState::Incomplete);
     let ends = story.record.leaves_at.unwrap();
     let mut record = Record { restoring_since: Some(ends - SignedDuration::from_secs(1)), ..story.record.clone() };
-    record.billing = Some(Billing {
-        state: BillingState::Active,
-        since: Time(story.now),
-        delinquent_since: None,
-        period_end: None,
-        sequence: 99,
-        epoch: 0,
-    });
+    record.standing = Some(paid(story.now));
     let facts = Facts { frozen: Known::Known(Frozen::Verified), ..story.facts.clone() };
     assert_eq!(decide(&record, &facts, ends + SignedDuration::from_hours(23)).step, Step::Restore);
     assert_eq!(decide(&record, &facts, ends + SignedDuration::from_hours(24)).step, Step::Enter(Stage::Expired, Reason::BackupExpired));
@@ -847,14 +869,14 @@ fn a_payment_that_comes_while_the_decided_drop_is_delayed_saves_the_database() {
     story.pass(130);
     story.now = at("2026-05-15");
     story.record = enter(&story.record, Stage::Deleted, Reason::PromiseElapsed, story.now);
-    story.held = true;
+    story.stuck = true;
     story.pass(3);
     assert_eq!((story.record.stage, story.record.enforced_at), (Stage::Deleted, None));
     let dropped = Record { dropped_under: Some(DroppedUnder::by(crate::api::account::DropGround::PromiseElapsed)), ..story.record.clone() };
     story.bill(BillingState::Active);
     assert_eq!((story.record.stage, story.restores), (Stage::Active, 0));
-    let paid = Record { billing: story.billing.clone(), ..dropped };
-    assert_eq!(decide(&paid, &story.facts, story.now).step, Step::Stay, "the drop may have begun");
+    let paid = Record { standing: story.record.standing.clone(), ..dropped };
+    assert_eq!(decide(&paid, &story.facts, story.now).step, Step::Enforce, "the drop may have begun");
 }
 
 #[test]
@@ -982,6 +1004,8 @@ enum Event {
     Unprovable(bool),
     Agree(Option<(&'static str, &'static str)>),
     HoldBackup(bool),
+    HoldUp(bool),
+    BillLate(BillingState, i64),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -997,7 +1021,9 @@ fn event() -> impl Strategy<Value = Event> {
     ]);
     prop_oneof![
         6 => (0_i64..60 * 24 * 3600).prop_map(Event::Wait),
-        4 => state.prop_map(Event::Bill),
+        4 => state.clone().prop_map(Event::Bill),
+        1 => (state, 0_i64..60).prop_map(|(state, days)| Event::BillLate(state, days)),
+        2 => any::<bool>().prop_map(Event::HoldUp),
         1 => (any::<bool>(), prop::option::of(any::<bool>())).prop_map(|(cancel, cold)| Event::Close(cancel, cold)),
         1 => Just(Event::Withdraw),
         1 => any::<bool>().prop_map(Event::Hold),
@@ -1070,6 +1096,9 @@ fn invariants(story: &Story, before: &Story) {
         let pin = before.record.leaves_at.unwrap();
         assert!(story.now >= pin, "a backup went before its deadline");
     }
+    if story.record == before.record && matches!(to, Stage::Blocked | Stage::Terminated) {
+        assert!(!story.record.is_paid() || story.facts.paused, "somebody who pays stays out");
+    }
     if matches!(to, Stage::Blocked | Stage::Terminated) && story.record.enforced_at.is_some() {
         assert!(story.record.leaves_at.is_some() && story.record.data_gone_by.is_some(), "a clock that does not run");
     }
@@ -1106,10 +1135,26 @@ fn happen(story: &mut Story, events: Vec<Event>) {
                     since: Time(story.now),
                     delinquent_since: delinquent.then_some(Time(story.now)),
                     period_end: None,
+                    subscription: None,
                     sequence,
                     epoch: 0,
                 });
             }
+            Event::BillLate(state, ago) => {
+                let sequence = story.billing.as_ref().map_or(1, |b| b.sequence + 1);
+                let before = story.billing.clone();
+                story.billing = Some(Billing {
+                    state,
+                    since: Time((story.now - days(ago)).max(story.created_at)),
+                    // What a merge patch leaves standing.
+                    delinquent_since: before.as_ref().and_then(|b| b.delinquent_since.clone()),
+                    period_end: before.and_then(|b| b.period_end),
+                    subscription: None,
+                    sequence,
+                    epoch: 0,
+                });
+            }
+            Event::HoldUp(stuck) => story.stuck = stuck,
             Event::Close(cancel, cold) => {
                 let mode = if cancel { ClosureMode::Cancel } else { ClosureMode::Erase };
                 if story.record.stage < Stage::Deleted || mode == ClosureMode::Erase {
@@ -1117,7 +1162,7 @@ fn happen(story: &mut Story, events: Vec<Event>) {
                 }
             }
             Event::Withdraw => {
-                if story.record.stage < Stage::Deleted {
+                if story.record.stage < Stage::Deleted || (story.record.stage == Stage::Deleted && story.record.enforced_at.is_none()) {
                     story.closure = None
                 }
             }

@@ -32,6 +32,13 @@ pub struct LostLabel {
     pub state: &'static str,
 }
 
+/// Why a word of billing did not count.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RefusedLabel {
+    /// The reason, such as `OlderSequence`.
+    pub reason: &'static str,
+}
+
 /// All metrics of the process.
 #[derive(Clone)]
 pub struct Telemetry {
@@ -51,6 +58,8 @@ pub struct Telemetry {
     pub held: Gauge,
     /// Accounts with data for which no object speaks.
     pub accounts_lost: Family<LostLabel, Gauge>,
+    /// Words of billing that did not count, or not wholly.
+    pub billing_refused: Family<RefusedLabel, Counter>,
     /// Backups that are taken for unprovable.
     pub backups_unprovable: Gauge,
     /// Looks at addresses from outside that found something wrong.
@@ -73,6 +82,7 @@ impl Default for Telemetry {
         let overdue = Gauge::default();
         let held = Gauge::default();
         let accounts_lost = Family::default();
+        let billing_refused = Family::default();
         let backups_unprovable = Gauge::default();
         let edge_probe_failures = Counter::default();
         let edge_first_expiry = Gauge::default();
@@ -87,6 +97,7 @@ impl Default for Telemetry {
         );
         registry.register("accounts_held", "Accounts with a deadline that a hold delays and nothing else", held.clone());
         registry.register("accounts_lost", "Accounts with data for which no object speaks", accounts_lost.clone());
+        registry.register("billing_refused", "Words of billing that did not count, or not wholly", billing_refused.clone());
         registry.register("backups_unprovable", "Backups that are taken for unprovable", backups_unprovable.clone());
         registry.register("edge_probe_failures", "Looks at addresses from outside that found something wrong", edge_probe_failures.clone());
         registry.register(
@@ -103,6 +114,7 @@ impl Default for Telemetry {
             overdue,
             held,
             accounts_lost,
+            billing_refused,
             backups_unprovable,
             edge_probe_failures,
             edge_first_expiry,
@@ -133,5 +145,18 @@ impl Telemetry {
             self.step_failures.get_or_create(&label).inc();
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_billing_wrote_in_vain_is_counted_by_reason() {
+        let telemetry = Telemetry::default();
+        telemetry.billing_refused.get_or_create(&RefusedLabel { reason: "OlderSequence" }).inc();
+        let told = telemetry.encode();
+        assert!(told.contains("helpdesk_operator_billing_refused_total{reason=\"OlderSequence\"} 1"), "{told}");
     }
 }

@@ -212,7 +212,7 @@ const SPAN: &str = "a span of time is a sum of whole days, hours, minutes and se
 const CIDR: &str = "agentAllow lists ranges in CIDR notation, such as 198.51.100.0/24 or 2001:db8::/48";
 const PREFIX: &str = "prefix is one or more names of letters, digits, _ and -, each followed by a slash, such as eu-1/";
 const ENDPOINT: &str = "endpoint is an https address without a path, such as https://s3.eu-1.example";
-const SEQUENCE: &str = "a change of billing needs a higher sequence (by 1000000 at most)";
+const SEQUENCE: &str = "which was counted last: every change, a repeat with another time too, takes a number from 43 to 1000042";
 const TEXT: &str = "must not contain control characters or characters that turn the direction of text";
 
 /// What is refused: what it is, who tries, what, and what the user is told.
@@ -295,14 +295,18 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("the status removed where billing never spoke", BILLING, Status(&ACCOUNT, "admission-staged", "null"), "the status cannot be removed: billing writes status.billing, the rest is the operator's"),
     ("an older event", BILLING, Status(&ACCOUNT, "admission-active", "billing: {state: PastDue, sequence: 41}"), SEQUENCE),
     ("another state with the same sequence", BILLING, Status(&ACCOUNT, "admission-active", "billing: {state: PastDue}"), SEQUENCE),
-    ("a jump that would use the sequence up", BILLING, Status(&ACCOUNT, "admission-active", "billing: {sequence: 9000000000000000000}"), SEQUENCE),
+    ("a repeat with another time", BILLING, Status(&ACCOUNT, "admission-active", r#"billing: {since: "2026-11-02T00:00:00Z"}"#), "sequence 42 is not above 42, which was counted last"),
+    ("a repeat that names a subscription", BILLING, Status(&ACCOUNT, "admission-active", "billing: {subscription: sub_1}"), SEQUENCE),
+    ("a subscription with a line break", BILLING, Status(&ACCOUNT, "admission-active", r#"billing: {subscription: "sub_1\nx", sequence: 43}"#), "billing.subscription in body should match"),
+    ("a jump that would use the sequence up", BILLING, Status(&ACCOUNT, "admission-active", "billing: {sequence: 9000000000000000000}"), "sequence 9000000000000000000 jumps too far: the last one was 42, and one change may go up to 1000042"),
+    ("a clock for a sequence", BILLING, Status(&ACCOUNT, "admission-active", "billing: {sequence: 1764064800}"), "jumps too far: the last one was 42, and one change may go up to 1000042"),
     ("a negative sequence", BILLING, Status(&ACCOUNT, "admission-fresh", r#"billing: {state: Active, since: "2026-11-01T00:00:00Z", sequence: -1}"#), "should be greater than or equal to 0"),
     ("a state that Stripe does not know", BILLING, Status(&ACCOUNT, "admission-active", "billing: {state: Delinquent, sequence: 43}"), "status.billing.state: Unsupported value: \"Delinquent\""),
     ("a time that is none", BILLING, Status(&ACCOUNT, "admission-active", "billing: {since: yesterday, sequence: 43}"), "billing.since in body must be of type date-time"),
     ("a state without its time", BILLING, Status(&ACCOUNT, "admission-fresh", "billing: {state: Active, sequence: 1}"), "status.billing.since: Required value"),
     ("billing counting anew by itself", BILLING, Status(&ACCOUNT, "admission-active", "billing: {sequence: 0, epoch: 1}"), "needs the verb reset-billing on helpdeskaccounts"),
     ("billing born in another epoch", BILLING, Status(&ACCOUNT, "admission-fresh", r#"billing: {state: Active, since: "2026-11-01T00:00:00Z", sequence: 1, epoch: 7}"#), "needs the verb reset-billing"),
-    ("an epoch skipped", ADMIN, Status(&ACCOUNT, "admission-active", "billing: {sequence: 0, epoch: 2}"), SEQUENCE),
+    ("an epoch skipped", ADMIN, Status(&ACCOUNT, "admission-active", "billing: {sequence: 0, epoch: 2}"), "epoch 2 does not follow 0: it goes up by one, to 1"),
     ("billing writing a stage", BILLING, Status(&ACCOUNT, "admission-active", "stage: Deleted"), "only the operator writes status.stage; patch nothing but status.billing"),
     ("billing removing a stage", BILLING, Status(&ACCOUNT, "admission-active", "stage: null"), "only the operator writes status.stage"),
     ("billing adding a deadline to its own field", BILLING, Status(&ACCOUNT, "admission-active", r#"{billing: {sequence: 43}, dataGoneBy: "2026-11-24T00:00:00Z"}"#), "only the operator writes status.dataGoneBy"),
@@ -419,6 +423,8 @@ const ACCEPTED: &[(&str, &str, Try)] = &[
     ("the operator scrubbing", OPERATOR, Edit(&ACCOUNT, "admission-closed", "spec: {closure: {requestedBy: null}, hold: null}")),
     ("the first word of billing", BILLING, Status(&ACCOUNT, "admission-fresh", r#"billing: {state: PastDue, since: "2026-11-16T10:00:00Z", delinquentSince: "2026-11-16T10:00:00Z", sequence: 42}"#)),
     ("the next word", BILLING, Status(&ACCOUNT, "admission-active", "billing: {state: PastDue, sequence: 43}")),
+    ("the next word, of a subscription", BILLING, Status(&ACCOUNT, "admission-active", "billing: {state: Canceled, delinquentSince: null, periodEnd: null, subscription: sub_1NirD82eZvKYlo2C, sequence: 43}")),
+    ("the longest jump", BILLING, Status(&ACCOUNT, "admission-active", "billing: {sequence: 1000042}")),
     ("the same word again", BILLING, Status(&ACCOUNT, "admission-active", r#"billing: {state: Active, since: "2026-11-01T00:00:00Z", sequence: 42}"#)),
     ("the count started anew", DIRECTOR, Status(&ACCOUNT, "admission-active", "billing: {sequence: 0, epoch: 1}")),
     ("the operator's status", OPERATOR, Status(&ACCOUNT, "admission-active", "{stage: Blocked, observedBillingSequence: 42}")),

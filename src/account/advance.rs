@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
-use super::{desk::Desk, error::Error, home::Home, observe::Observation, realize::Realized};
+use super::{desk::Desk, error::Error, home::Home, observe::Observation, realize::Realized, report};
 use crate::{
     api::{ClockPolicy, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount},
     clock::Moment,
@@ -20,7 +20,7 @@ pub(super) struct Decided {
     pub home: Home,
     /// The decision; its step may have been carried out by storing it.
     pub verdict: Verdict,
-    /// What was not believed.
+    /// Why billing's state is unknown.
     pub refused: Option<Refused>,
     /// Whether the brake lets one more destructive step through, as it was known when the decision was stored.
     pub brake: Known<bool>,
@@ -40,7 +40,7 @@ pub(super) struct Settled {
     pub wake_at: Option<Moment>,
     /// What is not there yet, for people.
     pub waiting_on: Vec<String>,
-    /// What was not believed of billing.
+    /// Why billing's state is unknown.
     pub refused: Option<Refused>,
     /// What was done, for the report.
     pub findings: Vec<crate::api::conditions::Finding>,
@@ -67,10 +67,14 @@ pub(super) async fn decide(
     let known = Record { plan: plan_seen(account, seen, &home.entry.record), ..home.entry.record.clone() };
     let windows = windows(seen, &known);
     let (record, refused) = lifecycle::absorb(&known, &what_is_said(account, seen, &known, &windows), now);
+    let news = record.told.clone().filter(|told| known.told.as_ref() != Some(told)).map(|told| told.why);
     let record = watch_the_seal(record, seen, now);
     let frozen = seen.frozen(&Entry { record: record.clone(), ..home.entry.clone() });
     let record = lifecycle::watch_the_proof(&record, &frozen, agreed(account), now);
     store(desk, &mut home, record, now).await?;
+    if let Some(why) = news {
+        report::tell_billing(desk, account, &why).await;
+    }
 
     let mut facts = facts(account, &home, seen, refused.as_ref(), seen.brake.clone());
     let mut verdict = lifecycle::decide(&home.entry.record, &facts, now);
@@ -79,6 +83,10 @@ pub(super) async fn decide(
         (Step::Enter(stage, reason), _) => {
             tracing::info!(to = stage.name(), reason = reason.name(), "entering a stage");
             Some(lifecycle::enter(&noted, stage, reason, now))
+        }
+        (Step::GoBack, windows) => {
+            tracing::info!("the stage before is taken up again");
+            Some(lifecycle::go_back(&noted, windows, now))
         }
         (Step::Refreeze, Known::Known(windows)) => Some(lifecycle::refreeze(&noted, windows, now)),
         (Step::Restore, _) if noted.restoring_since.is_none() => Some(Record { restoring_since: Some(now), ..noted.clone() }),
@@ -141,7 +149,9 @@ pub(super) async fn settle(
     let soon = (moves_on || entered).then_some(now);
     // What delays a step may end without anybody announcing it, as the brake's window does.
     let look_again = (!again.blockers.is_empty()).then(|| now + OVERDUE_PATIENCE);
-    let wake_at = [again.wake_at, wake_at, soon, look_again].into_iter().flatten().min();
+    // A time ahead is believed once it has come.
+    let believed = refused.as_ref().and_then(Refused::passes_at).filter(|at| *at > now);
+    let wake_at = [again.wake_at, wake_at, soon, look_again, believed].into_iter().flatten().min();
     let blockers = if again.step == Step::Stay { again.blockers } else { verdict.blockers };
     let next = comes_next(&home.entry.record, again.next);
     Ok(Settled { home, next, blockers, overdue_since: again.overdue_since, wake_at, waiting_on, refused, findings, domains })
@@ -252,16 +262,14 @@ pub(super) fn what_is_said<'a>(
 fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Option<&Refused>, brake: Known<bool>) -> Facts {
     let billing = match refused {
         None => seen.heartbeat.clone(),
-        Some(Refused::OlderBilling { offered, accepted }) => Known::Unknown(format!(
-            "status.billing has the sequence {} although {} was counted before: the cluster's state is older than the ledger; nothing is closed or destroyed until billing writes a newer state",
-            offered.1, accepted.1
-        )),
-        Some(Refused::FutureBilling(at)) => Known::Unknown(format!(
-            "status.billing speaks of {at}, which lies in the future; billing must write a state with a time that has come"
-        )),
-        Some(Refused::AncientBilling(at)) => {
-            Known::Unknown(format!("status.billing speaks of {at}, which lies before the account; billing must write a later one"))
+        Some(refused) => Known::Unknown(format!("{refused}; nothing is closed or destroyed until then")),
+    };
+    let dropped = match &seen.database {
+        Ok(observed) => {
+            let made = home.entry.database.as_ref().and_then(|made| made.oid);
+            Known::Known(made.is_none() || observed.database.as_ref().map(|there| there.oid) != made)
         }
+        Err(error) => Known::Unknown(error.to_string()),
     };
     Facts {
         windows: windows(seen, &home.entry.record),
@@ -269,6 +277,7 @@ fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Op
         billing,
         frozen: seen.frozen(&home.entry),
         backup_held: seen.frozen_backup(&home.entry).is_some_and(|b| b.spec.hold.is_some()),
+        dropped,
         sealed: seen.sealed(&home.entry.record),
         brake,
         paused: account.spec.paused,

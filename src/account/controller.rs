@@ -283,6 +283,7 @@ mod tests {
             since: Time("2026-11-23T10:00:00Z".parse().unwrap()),
             delinquent_since: None,
             period_end: None,
+            subscription: None,
             sequence: 1,
             epoch: 0,
         };

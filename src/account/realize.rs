@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use k8s_openapi::jiff::SignedDuration;
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::{Api, Resource, ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{
     advance::Decided,
     desk::Desk,
-    error::Error,
+    error::{During, Error},
     home::Home,
     login, namespace,
     observe::Observation,
@@ -105,6 +105,13 @@ impl Work<'_> {
             Database::Open => self.open().await?,
             Database::Shut => self.shut().await?,
             Database::Gone => self.gone().await?,
+        }
+        if world.database == Database::Gone && !self.waiting_on.is_empty() {
+            // Until the database is dropped the account may still go back, and then needs the rest.
+            return Ok(());
+        }
+        if world.namespace && world.database == Database::Shut && self.record().resumes.is_some() {
+            self.take_up_namespace().await?;
         }
         self.web(world.web).await;
         if !world.namespace {
@@ -204,9 +211,11 @@ impl Work<'_> {
             }
             self.home.entry.login = Some(current.clone());
         }
-        if !is_new && !self.database()?.can_login {
+        let shut = !self.database()?.can_login;
+        // An entry that was turned round may have been shut in part.
+        if !is_new && (shut || self.entering) {
             self.desk.telemetry.measure("database", "resume", self.home.server.server.resume(&self.home.tenant)).await?;
-            self.home.entry.access_epoch += 1;
+            self.home.entry.access_epoch += i64::from(shut);
         }
         login::hand_over(self.desk, self.account, &self.home, &namespace_name, current.letter, &password).await?;
 
@@ -370,6 +379,11 @@ impl Work<'_> {
             told.left_out = left_out.map(|text| text.split_once(" (").map_or(text.as_str(), |(what, _)| what).to_owned()).collect();
         }
         let told = Some(told);
+        if !self.still_says_so().await? {
+            self.waiting_on.push("the account was changed since it was read; it is looked at again before its database is dropped".into());
+            self.wake(self.now + SignedDuration::from_secs(1));
+            return Ok(());
+        }
         if self.record().dropped_under != told {
             self.home.entry.record.dropped_under = told;
             self.store().await?;
@@ -381,6 +395,14 @@ impl Work<'_> {
         self.home.entry.database = None;
         self.home.entry.login = None;
         self.store().await
+    }
+
+    /// Whether the object still says what this look decided on: asked of the API server itself, in the last moment before
+    /// something is dropped that cannot be brought back.
+    async fn still_says_so(&self) -> Result<bool, Error> {
+        let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
+        let live = api.get_opt(&self.account.name_any()).await.during("read the account afresh")?;
+        Ok(live.is_some_and(|live| says_the_same(self.account, &live)))
     }
 
     /// The permission to drop: a backup that is proven this very moment, the owner's waiver, or the end of the wait for
@@ -408,6 +430,25 @@ impl Work<'_> {
         }
     }
 
+    /// A namespace that was being removed is made anew.
+    async fn take_up_namespace(&mut self) -> Result<(), Error> {
+        if self.home.entry.database.is_none() {
+            return Ok(());
+        }
+        match namespace::ensure(self.desk, self.account, &self.home.tenant).await? {
+            namespace::Found::Ready(namespace) if self.home.entry.namespace.as_ref() != Some(&namespace) => {
+                self.home.entry.namespace = Some(namespace);
+                self.store().await
+            }
+            namespace::Found::Ready(_) => Ok(()),
+            namespace::Found::Leaving => {
+                self.waiting_on.push("the tenant's namespace of before is still being removed".into());
+                self.wake(self.now + SignedDuration::from_secs(5));
+                Ok(())
+            }
+        }
+    }
+
     async fn remove_namespace(&mut self) -> Result<(), Error> {
         let Some(recorded) = self.home.entry.namespace.clone() else { return Ok(()) };
         if self.entering {
@@ -421,6 +462,24 @@ impl Work<'_> {
     }
 }
 
+/// Whether nothing that decides about an account's data differs between two readings of its object.
+fn says_the_same(seen: &HelpDeskAccount, live: &HelpDeskAccount) -> bool {
+    let ours = |account: &HelpDeskAccount| -> Vec<(String, String)> {
+        account
+            .annotations()
+            .iter()
+            .filter(|(key, _)| key.starts_with("helpdesk-operator.io/"))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    };
+    let billing = |account: &HelpDeskAccount| account.status.as_ref().and_then(|status| status.billing.clone());
+    seen.uid() == live.uid()
+        && seen.spec == live.spec
+        && seen.meta().deletion_timestamp.is_some() == live.meta().deletion_timestamp.is_some()
+        && ours(seen) == ours(live)
+        && billing(seen) == billing(live)
+}
+
 /// That a database is open, and what of it did not come back from a backup as it was.
 fn open_to_tenant(database: &str, server: &str, without: &[String]) -> String {
     let mut text = format!("database {database} on server {server} is open to its tenant");
@@ -428,4 +487,52 @@ fn open_to_tenant(database: &str, server: &str, without: &[String]) -> String {
         text += &format!("; it came back from a cold backup with every row, but {}", without.join("; "));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_decides_about_data_is_compared_before_a_database_is_dropped() {
+        let account = |changes: serde_json::Value| -> HelpDeskAccount {
+            let mut account = serde_json::json!({
+                "apiVersion": "helpdesk-operator.io/v1alpha1", "kind": "HelpDeskAccount",
+                "metadata": {"name": "acme", "uid": "u-1", "annotations": {"helpdesk-operator.io/rotate-password": "1"}},
+                "spec": {"owner": {"name": "Ana", "email": "ana@acme.example"}, "plan": "standard", "region": "eu-1", "domain": {"slug": "acme"}},
+                "status": {"stage": "Terminated", "billing": {"state": "Unpaid", "since": "2026-11-23T10:00:00Z", "sequence": 41}}
+            });
+            json_patch(&mut account, &changes);
+            serde_json::from_value(account).unwrap()
+        };
+        let seen = account(serde_json::json!({}));
+        for same in [
+            serde_json::json!({}),
+            serde_json::json!({"metadata": {"annotations": {"example.org/x": "1"}}, "status": {"stage": "Deleted"}}),
+        ] {
+            assert!(says_the_same(&seen, &account(same.clone())), "{same}");
+        }
+        for changed in [
+            serde_json::json!({"metadata": {"uid": "u-2"}}),
+            serde_json::json!({"metadata": {"deletionTimestamp": "2026-11-23T10:00:00Z"}}),
+            serde_json::json!({"metadata": {"annotations": {"helpdesk-operator.io/confirm-delete": "acme"}}}),
+            serde_json::json!({"spec": {"hold": {"reason": "case 7"}}}),
+            serde_json::json!({"spec": {"closure": {"mode": "Cancel"}}}),
+            serde_json::json!({"spec": {"paused": true}}),
+            serde_json::json!({"status": {"billing": {"state": "Active", "sequence": 42}}}),
+        ] {
+            assert!(!says_the_same(&seen, &account(changed.clone())), "{changed}");
+        }
+    }
+
+    fn json_patch(into: &mut serde_json::Value, changes: &serde_json::Value) {
+        match (into, changes) {
+            (serde_json::Value::Object(into), serde_json::Value::Object(changes)) => {
+                for (key, change) in changes {
+                    json_patch(into.entry(key).or_insert(serde_json::Value::Null), change);
+                }
+            }
+            (into, change) => *into = change.clone(),
+        }
+    }
 }

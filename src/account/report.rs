@@ -23,6 +23,7 @@ use crate::{
     },
     clock::Moment,
     lifecycle::{self, Blocker, Frozen, Known, Next, Reason, Record, Refused, Seen, Stage},
+    telemetry::RefusedLabel,
 };
 
 /// Writes the status if it differs, and events where something turned.
@@ -54,7 +55,9 @@ pub(super) async fn report(
     for condition in turned(&before.conditions, &status.conditions) {
         const WARNINGS: [&str; 5] = ["Stalled", "Overdue", "QuotaExceeded", "ExtensionsMissing", "Unprovable"];
         let warns = WARNINGS.contains(&condition.type_.as_str()) && condition.status == "True";
-        if warns || condition.type_ == "Held" {
+        // What billing wrote is told when it is heard, each word once.
+        let told = matches!(condition.reason.as_str(), "BillingRefused" | "BillingDoubted");
+        if (warns && !told) || condition.type_ == "Held" {
             let kind = if warns { EventType::Warning } else { EventType::Normal };
             publish(desk, account, kind, &condition.reason, &condition.message, "Look").await;
         }
@@ -166,13 +169,13 @@ fn findings(desk: &Desk, account: &HelpDeskAccount, seen: &Observation, settled:
         findings.push(Finding::yes(Type::Reconciling, "Progressing", message));
     }
     if let Some(refused) = &settled.refused {
-        findings.push(Finding::yes(Type::Stalled, "BillingRefused", told(refused)));
+        findings.push(Finding::yes(Type::Stalled, "BillingRefused", refused.to_string()));
+    } else if let Some(message) = doubted(record) {
+        findings.push(Finding::yes(Type::Stalled, "BillingDoubted", message));
     }
     if let Some(message) = unprovable(record) {
         findings.push(Finding::yes(Type::Unprovable, "BackupUnprovable", message.clone()));
-        if settled.refused.is_none() {
-            findings.push(Finding::yes(Type::Stalled, "BackupUnprovable", message));
-        }
+        findings.push(Finding::yes(Type::Stalled, "BackupUnprovable", message));
     }
     if let Some(hold) = &account.spec.hold {
         findings.push(Finding::yes(Type::Held, "Hold", format!("nothing is destroyed while the hold is set: {}", hold.reason)));
@@ -217,17 +220,22 @@ fn ready(account: &HelpDeskAccount, settled: &Settled) -> Finding {
     }
 }
 
-fn told(refused: &Refused) -> String {
-    match refused {
-        Refused::OlderBilling { offered, accepted } => format!(
-            "status.billing.sequence is {} although {} was counted before; write the newest state with a higher sequence",
-            offered.1, accepted.1
-        ),
-        Refused::FutureBilling(at) => format!("status.billing speaks of {at}, which lies in the future; write a time that has come"),
-        Refused::AncientBilling(at) => {
-            format!("status.billing speaks of {at}, which lies before the account was created; write a later time")
-        }
-    }
+/// Tells and counts a word of billing that does not count, or not wholly. Called once for each.
+pub(super) async fn tell_billing(desk: &Desk, account: &HelpDeskAccount, why: &Refused) {
+    desk.telemetry.billing_refused.get_or_create(&RefusedLabel { reason: why.reason() }).inc();
+    publish(desk, account, EventType::Warning, why.reason(), &why.to_string(), "Look").await;
+}
+
+/// What billing has to settle: a word from before the payment that counts.
+fn doubted(record: &Record) -> Option<String> {
+    let standing = record.standing.as_ref()?;
+    let doubted = standing.doubted.as_ref()?;
+    let paid = standing.paid_since?;
+    let counts = doubted.counts_at.map_or_else(|| "once the plan's paymentGrace has passed".to_owned(), |at| format!("at {at}"));
+    Some(format!(
+        "billing says {:?} since {} (sequence {}), and the payment that counts is of {paid}: this may be the late end of a subscription that was replaced. It counts {counts} unless billing settles it before: Active, with a higher sequence, if the account is paid for; the same state with the time of the present subscription if it has ended",
+        doubted.state, doubted.since, doubted.mark.1
+    ))
 }
 
 fn waits_for(blocker: &Blocker) -> String {

@@ -328,19 +328,27 @@ pub struct Challenge {
 /// What billing says of the account, in Stripe's words for the state of a subscription.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self == oldSelf || (self.epoch == oldSelf.epoch && self.sequence > oldSelf.sequence && self.sequence - oldSelf.sequence <= 1000000) || self.epoch == oldSelf.epoch + 1").message("a change of billing needs a higher sequence (by 1000000 at most): an event that was already counted, or an older one, changes nothing"))]
+#[x_kube(validation = Rule::new("self == oldSelf || self.epoch != oldSelf.epoch || self.sequence > oldSelf.sequence").message(Message::Expression("'sequence %d is not above %d, which was counted last: every change, a repeat with another time too, takes a number from %d to %d; an event that was counted already need not be written again'.format([self.sequence, oldSelf.sequence, oldSelf.sequence + 1, oldSelf.sequence + 1000000])".into())))]
+#[x_kube(validation = Rule::new("self.epoch != oldSelf.epoch || self.sequence <= oldSelf.sequence || self.sequence - oldSelf.sequence <= 1000000").message(Message::Expression("'sequence %d jumps too far: the last one was %d, and one change may go up to %d; count events, and use no clock as a sequence'.format([self.sequence, oldSelf.sequence, oldSelf.sequence + 1000000])".into())))]
+#[x_kube(validation = Rule::new("self.epoch == oldSelf.epoch || self.epoch == oldSelf.epoch + 1").message(Message::Expression("'epoch %d does not follow %d: it goes up by one, to %d, and the sequence begins anew with it'.format([self.epoch, oldSelf.epoch, oldSelf.epoch + 1])".into())))]
 pub struct Billing {
     /// The subscription's state.
     pub state: BillingState,
     /// When this state began.
     pub since: Time,
-    /// The first failure of this run of failed payments.
+    /// The first failure of this run of failed payments. It counts once: what a later word of the same run says of it
+    /// changes nothing, until a payment ends the run. Without one, `since` of the first word is it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delinquent_since: Option<Time>,
-    /// Until when the account is paid for.
+    /// Until when the account is paid for: when a Canceled one is blocked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period_end: Option<Time>,
-    /// Orders the events of billing; every change needs a higher one.
+    /// Billing's own name of the subscription, such as `sub_1NirD82eZvKYlo2C`. Once a payment named one, what is said of
+    /// another changes nothing, until a payment names that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255), regex(pattern = r"^[A-Za-z0-9][-A-Za-z0-9._:/]*$"))]
+    pub subscription: Option<String>,
+    /// Orders the events of billing; every change needs a higher one, by 1000000 at most.
     #[schemars(range(min = 0))]
     pub sequence: i64,
     /// Starts the sequence anew; raised by a person when billing lost count.
@@ -368,6 +376,13 @@ pub enum BillingState {
     IncompleteExpired,
     /// The trial ended without a way to pay.
     Paused,
+}
+
+impl BillingState {
+    /// Whether a payment failed.
+    pub const fn is_failing(self) -> bool {
+        matches!(self, Self::PastDue | Self::Unpaid)
+    }
 }
 
 /// Where the tenant's data is.

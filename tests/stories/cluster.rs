@@ -6,7 +6,7 @@ use helpdesk_operator::{
     api::{ColdBackup, Condition, DomainClaim, HelpDeskAccount, HelpDeskAccountStatus, SHARD_LABEL},
     lifecycle::Stage,
 };
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{
     Api, Client, Config,
     api::{ListParams, Patch, PatchParams},
@@ -204,6 +204,23 @@ impl Account {
             .patch_status(&self.name, &PatchParams::default(), &Patch::Merge(json!({"status": {"billing": billing}})))
             .await
             .unwrap();
+    }
+
+    /// Billing writes these fields, as a merge patch: what it leaves out stays as it is.
+    pub async fn say(&self, word: Value) {
+        let patch = json!({"status": {"billing": word}});
+        self.cluster.accounts().patch_status(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+    }
+
+    /// Waits until an event of this reason is about the account, and returns what it says.
+    pub async fn event(&self, reason: &str) -> String {
+        let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), "default");
+        let about =
+            |e: &Event| e.regarding.as_ref().and_then(|r| r.name.as_ref()) == Some(&self.name) && e.reason.as_deref() == Some(reason);
+        eventually(&format!("{}: an event {reason}", self.name), || async {
+            events.list(&Default::default()).await.unwrap().items.into_iter().find(|e| about(e)).and_then(|e| e.note)
+        })
+        .await
     }
 
     /// Annotates the account.

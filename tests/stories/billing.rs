@@ -1,0 +1,194 @@
+//! Billing that repeats itself, comes late, or comes while something is under way.
+
+use axum::http::Request;
+use helpdesk_operator::{
+    api::{BackupReason, ColdBackup, HelpDeskAccount},
+    clock::{self, Moment},
+    lifecycle::{Reason, Stage},
+};
+use k8s_openapi::{api::core::v1::Pod, jiff::SignedDuration};
+use kube::{Api, ResourceExt};
+use serde_json::json;
+
+use super::{
+    cluster::{Account, Cluster, OPERATOR, condition, eventually, find},
+    operator::{Servers, Shard},
+    tenant::{Tenant, left_on_server, superuser},
+};
+
+/// As billing writes times.
+fn told(at: Moment) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn seconds(n: i64) -> SignedDuration {
+    SignedDuration::from_secs(n)
+}
+
+/// An account that is paid for.
+async fn paid(cluster: &Cluster, name: &str, plan: &str) -> (Account, Tenant) {
+    let account = cluster.account(name, plan).await;
+    account.open(Stage::Trial).await;
+    account.bill("Active").await;
+    let tenant = account.open(Stage::Active).await;
+    (account, tenant)
+}
+
+/// How many words of billing did not count for this reason, by what the replicas of the operator measured.
+async fn refused(cluster: &Cluster, reason: &str) -> f64 {
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), OPERATOR);
+    let line = format!("helpdesk_operator_billing_refused_total{{reason=\"{reason}\"}} ");
+    let mut sum = 0.0;
+    for pod in pods.list(&Default::default()).await.unwrap().items.iter().filter(|p| p.name_any().starts_with("helpdesk-operator-")) {
+        let path = format!("/api/v1/namespaces/{OPERATOR}/pods/{}:8080/proxy/metrics", pod.name_any());
+        let text = cluster.client.request_text(Request::get(path).body(vec![]).unwrap()).await.unwrap_or_default();
+        sum += text.lines().filter_map(|l| l.strip_prefix(&line)?.parse::<f64>().ok()).sum::<f64>();
+    }
+    sum
+}
+
+fn waits_for_sessions(account: &HelpDeskAccount) -> bool {
+    find(account, "Reconciling").is_some_and(|c| c.message.contains("entering Blocked") && c.message.contains("do not end"))
+}
+
+#[tokio::test]
+async fn a_payment_lets_the_tenant_in_again_although_a_session_still_holds_up_the_block() {
+    let cluster = Cluster::connect().await;
+    let (account, tenant) = paid(&cluster, "turned-round", "seconds").await;
+    tenant.fill(20).await;
+    let before = tenant.checksum().await;
+    let session = superuser(&tenant.database).await;
+    account.bill("PastDue").await;
+    account.until("a block that is held up", waits_for_sessions).await;
+    assert!(tenant.connect().await.is_err(), "the tenant gets in while the block is held up");
+
+    account.bill("Active").await;
+    eventually("the tenant gets in again", || async { tenant.connect().await.ok() }).await;
+    let open = account.until("Ready", |a| condition(a, "Ready", "True")).await.status.unwrap();
+    assert_eq!((open.stage, open.reason), (Some(Stage::Active), Some(Reason::Paid)));
+    assert_eq!(tenant.checksum().await, before);
+    assert!(account.backups().await.is_empty(), "a Frozen backup of a stage that was not entered");
+    sqlx::Connection::close(session).await.unwrap();
+    // The next failure is one like any other.
+    account.bill("PastDue").await;
+    account.stage(Stage::Blocked).await;
+    assert!(tenant.connect().await.is_err());
+}
+
+#[tokio::test]
+async fn a_cancellation_that_is_withdrawn_while_it_is_held_up_leaves_the_account_open() {
+    let cluster = Cluster::connect().await;
+    let (account, tenant) = paid(&cluster, "withdrawn", "seconds").await;
+    let session = superuser(&tenant.database).await;
+    account.apply(json!({"closure": {"mode": "Cancel"}})).await;
+    account.until("an end that is held up", |a| find(a, "Reconciling").is_some_and(|c| c.message.contains("do not end"))).await;
+    account.apply(json!({})).await;
+    eventually("the tenant gets in again", || async { tenant.connect().await.ok() }).await;
+    account.open(Stage::Active).await;
+    sqlx::Connection::close(session).await.unwrap();
+}
+
+#[tokio::test]
+async fn retries_of_a_failed_charge_do_not_move_the_block() {
+    let cluster = Cluster::connect().await;
+    cluster.plan("retries", json!({"paymentGrace": "10s"})).await;
+    let (account, tenant) = paid(&cluster, "retries", "retries").await;
+    let first = clock::now();
+    for sequence in 2_i64.. {
+        let now = told(clock::now());
+        account.say(json!({"state": "PastDue", "since": now, "delinquentSince": now, "sequence": sequence})).await;
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        if tenant.connect().await.is_err() || clock::now() > first + seconds(60) {
+            break;
+        }
+    }
+    let blocked = account.stage(Stage::Blocked).await.status.unwrap();
+    assert_eq!(blocked.reason, Some(Reason::PaymentFailed));
+    let since = blocked.stage_since.unwrap().0;
+    assert!(since >= first + seconds(10) && since <= first + seconds(40), "blocked at {since}, the first failure was at {first}");
+    assert!(account.event("StartMoved").await.contains("verb reset-billing"));
+}
+
+#[tokio::test]
+async fn the_late_end_of_a_subscription_that_was_replaced_waits_and_billings_next_word_settles_it() {
+    let cluster = Cluster::connect().await;
+    cluster.plan("late-end", json!({"paymentGrace": "12s"})).await;
+    let settled = paid(&cluster, "late-end-settled", "late-end").await;
+    let silent = paid(&cluster, "late-end-silent", "late-end").await;
+    for (account, tenant) in [&settled, &silent] {
+        let since = told(account.get().await.creation_timestamp().unwrap().0 - seconds(600));
+        account.say(json!({"state": "Canceled", "since": since, "periodEnd": since, "sequence": 2})).await;
+        let doubted = account.until("Stalled", |a| find(a, "Stalled").is_some_and(|c| c.reason == "BillingDoubted")).await;
+        let stalled = find(&doubted, "Stalled").unwrap();
+        assert!(stalled.message.contains("unless billing settles it before"), "{}", stalled.message);
+        assert_eq!(doubted.status.unwrap().next_stage, Some(Stage::Blocked));
+        assert!(account.event("BeforePayment").await.contains("says Canceled since"));
+        assert!(refused(&cluster, "BeforePayment").await >= 1.0);
+        tenant.connect().await.expect("the late end shut a tenant who pays");
+    }
+    settled.0.say(json!({"state": "Active", "since": told(clock::now()), "sequence": 3})).await;
+    let blocked = silent.0.stage(Stage::Blocked).await;
+    assert_eq!(blocked.status.unwrap().reason, Some(Reason::SubscriptionCanceled));
+    let account = settled.0.until("no doubt", |a| find(a, "Stalled").is_none()).await.status.unwrap();
+    assert_eq!((account.stage, account.next_stage), (Some(Stage::Active), None));
+    settled.1.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_word_of_another_subscription_changes_nothing_and_says_so() {
+    let cluster = Cluster::connect().await;
+    let (account, tenant) = paid(&cluster, "two-subscriptions", "seconds").await;
+    account.say(json!({"state": "Active", "since": told(clock::now()), "subscription": "sub_new", "sequence": 2})).await;
+    account.until("it was seen", |a| a.status.as_ref().is_some_and(|s| s.observed_billing_sequence == Some(2))).await;
+    account.say(json!({"state": "Canceled", "since": told(clock::now()), "subscription": "sub_old", "sequence": 3})).await;
+    let told = account.event("OtherSubscription").await;
+    assert!(refused(&cluster, "OtherSubscription").await >= 1.0);
+    assert!(told.contains("Canceled of the subscription sub_old; the one that is paid for is sub_new"), "{told}");
+    let after = account.get().await;
+    assert!(find(&after, "Stalled").is_none());
+    assert_eq!(after.status.unwrap().stage, Some(Stage::Active));
+    tenant.connect().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_payment_that_is_dated_ahead_counts_once_its_time_has_come() {
+    let cluster = Cluster::connect().await;
+    let account = cluster.account("dated-ahead", "seconds").await;
+    account.open(Stage::Trial).await;
+    let ahead = clock::now() + seconds(45);
+    account.say(json!({"state": "Active", "since": told(ahead), "sequence": 1})).await;
+    account.until("Stalled", |a| find(a, "Stalled").is_some_and(|c| c.reason == "BillingRefused")).await;
+    assert!(account.event("InTheFuture").await.contains("or wait until this one has"));
+    let paid = account.stage(Stage::Active).await;
+    assert!(clock::now() < ahead + seconds(15), "nobody looked when its time came");
+    assert!(find(&paid, "Stalled").is_none());
+}
+
+#[tokio::test]
+async fn a_payment_or_a_hold_between_the_decision_and_the_drop_keeps_the_database() {
+    let shard = Shard::new("turns", Servers::First).await;
+    shard.plan(json!({"trial": "2s", "blocked": "2s", "terminated": "2s", "coldBackup": "2m"})).await;
+    let is_frozen = |b: &&ColdBackup| b.spec.reason == BackupReason::Frozen;
+
+    let account = shard.account("turns-paid").await;
+    shard.operator("only", &[("HELPDESK_OPERATOR_CRASH_AT", "intent-recorded:Deleted")]).died().await;
+    let before = account.get().await.status.unwrap().database.unwrap();
+    account.bill("Active").await;
+    let operator = shard.operator("only", &[]);
+    account.open(Stage::Active).await.connect().await.unwrap();
+    assert_eq!(account.get().await.status.unwrap().database.unwrap().oid, before.oid, "another database than the one that was paid for");
+    operator.kill();
+
+    let account = shard.account("turns-held").await;
+    shard.operator("only", &[("HELPDESK_OPERATOR_CRASH_AT", "intent-recorded:Deleted")]).died().await;
+    let name = account.get().await.status.unwrap().database.unwrap().name;
+    account.apply(json!({"hold": {"reason": "case 8"}})).await;
+    let _operator = shard.operator("only", &[]);
+    let held = account.until("a drop that waits", |a| find(a, "Overdue").is_some_and(|c| c.reason == "Held")).await;
+    assert_eq!(held.status.unwrap().stage, Some(Stage::Terminated));
+    eventually("another Frozen backup", || async { (account.backups().await.iter().filter(is_frozen).count() == 2).then_some(()) }).await;
+    assert!(left_on_server(&name).await > 0, "dropped under a hold");
+    account.apply(json!({})).await;
+    account.stage(Stage::Deleted).await;
+    assert_eq!(left_on_server(&name).await, 0);
+}
