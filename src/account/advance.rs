@@ -301,4 +301,16 @@ mod tests {
         record.enforced_at = Some(at("2026-11-23T11:00:01Z"));
         assert_eq!(comes_next(&record, Some(later)), Some(later));
     }
+
+    #[test]
+    fn billing_from_before_the_object_that_adopted_an_account_is_not_before_the_account() {
+        let at = |text: &str| -> Moment { text.parse().unwrap() };
+        let (first, adopted) = (at("2026-01-01T00:00:00Z"), at("2026-11-23T10:00:00Z"));
+        assert_eq!(created_at(adopted, &Record::created(first)), first);
+        let from_before = Record { created_at: None, ..Record::created(first) };
+        assert_eq!(created_at(adopted, &from_before), adopted);
+        let mut billed = from_before;
+        billed.billing = serde_json::from_value(serde_json::json!({"state": "Active", "since": "2026-03-01T00:00:00Z", "sequence": 1})).unwrap();
+        assert_eq!(created_at(adopted, &billed), at("2026-03-01T00:00:00Z"));
+    }
 }

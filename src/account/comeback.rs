@@ -40,6 +40,7 @@ impl Work<'_> {
                 rotation_token: self.asked().cloned(),
                 retiring: false,
                 terms: None,
+                password_lost: false,
             });
             self.store().await?;
             crate::crash::point("restore-prepared", "Deleted");

@@ -200,6 +200,7 @@ pub(super) async fn rotate(
             rotation_token: by.asked.cloned().or(login.rotation_token),
             retiring: true,
             terms: login.terms,
+            password_lost: false,
         };
         tracing::info!(login = letter.name(), "the tenant got another password");
         return Ok((login, now + ROTATION_PATIENCE));
@@ -247,6 +248,7 @@ mod tests {
             rotation_token: token.map(Into::into),
             retiring,
             terms: None,
+            password_lost: false,
         }
     }
 

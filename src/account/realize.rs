@@ -193,7 +193,14 @@ impl Work<'_> {
             rotation_token: self.asked().cloned(),
             retiring: false,
             terms: None,
+            password_lost: false,
         });
+        if before.login.is_some() && login::password(self.desk, &self.home.tenant, current.letter).await?.is_none() {
+            // Noted before another one is stored, so that a crash in between cannot leave the server with the old one.
+            current.password_lost = true;
+            self.home.entry.login = Some(current.clone());
+            self.store().await?;
+        }
         let password = login::password_or_new(self.desk, self.account, &self.home.tenant, current.letter).await?;
         let terms = self.terms()?;
         let is_new = self.database()?.database.is_none() || before.login.is_none();
@@ -209,6 +216,16 @@ impl Work<'_> {
             } else {
                 self.lack(&lacking, current.terms.is_none());
             }
+            self.home.entry.login = Some(current.clone());
+        }
+        if current.password_lost {
+            let secret = login::verified(current.letter, &password)?;
+            self.desk
+                .telemetry
+                .measure("database", "set_password", self.home.server.server.set_password(&self.home.tenant, &secret))
+                .await?;
+            current.password_lost = false;
+            current.password_set_at = self.now;
             self.home.entry.login = Some(current.clone());
         }
         let shut = !self.database()?.can_login;

@@ -81,6 +81,9 @@ pub struct LoginEntry {
     /// The terms under which database and login were made last, as one word; `None`: not wholly made yet.
     #[serde(default)]
     pub terms: Option<String>,
+    /// Whether the server has to learn another password, because the operator's copy of the one in use was lost.
+    #[serde(default)]
+    pub password_lost: bool,
 }
 
 /// One account of the ledger in short.

@@ -58,6 +58,7 @@ async fn what_is_written_reads_back_and_an_old_revision_writes_nothing() {
         rotation_token: Some("it's".into()),
         retiring: true,
         terms: Some("20;Fixed;".into()),
+        password_lost: true,
     });
     next.access_epoch = 3;
     next.object_uid = fresh_uid();

@@ -6,11 +6,12 @@ use helpdesk_operator::{
     api::{BackupPhase, BackupReason, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
     lifecycle::Stage,
 };
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{Api, ResourceExt, api::DeleteParams};
 use serde_json::{Value, json};
 
 use super::{
-    cluster::{Account, Cluster, condition, eventually, find, gone},
+    cluster::{Account, Cluster, OPERATOR, condition, eventually, find, gone},
     operator::{STOPPING, Servers, Shard, deadline_passes, scale},
     tenant::{left_on_server, superuser},
     web,
@@ -191,12 +192,21 @@ async fn an_account_whose_object_was_lost_is_shut_on_time_kept_and_adopted() {
         assert!(left_on_server(&tenant.database).await > 0, "an account without an object was dropped");
     }
 
+    // As after the loss of the whole cluster, not even its password and its namespace are there.
+    let names = |prefix: &str| first.database.replacen("t_", prefix, 1);
+    let secrets: Api<Secret> = Api::namespaced(shard.cluster.client.clone(), OPERATOR);
+    secrets.delete(&names("login-"), &DeleteParams::default()).await.unwrap();
+    let namespaces: Api<Namespace> = Api::all(shard.cluster.client.clone());
+    namespaces.delete(&names("hd-"), &DeleteParams::default()).await.unwrap();
+    gone(namespaces, &names("hd-")).await;
+
     // Its accountID brings one back by itself, with what came due meanwhile.
     with_id.apply(json!({"accountID": ID})).await;
     let adopted = with_id.stage(Stage::Blocked).await.status.unwrap();
     assert_eq!(adopted.database.unwrap().name, first.database);
     with_id.bill("Active").await;
     let back = with_id.open(Stage::Active).await;
+    assert!(first.connect().await.is_err(), "a password that was lost still opens");
     assert_eq!((back.database.clone(), back.checksum().await), (first.database.clone(), before));
 
     // The other one waits for a person.
