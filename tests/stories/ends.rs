@@ -7,7 +7,10 @@ use helpdesk_operator::{
     lifecycle::Stage,
 };
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::{Api, ResourceExt, api::DeleteParams};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -227,6 +230,46 @@ async fn an_account_whose_object_was_lost_is_shut_on_time_kept_and_adopted() {
     gone(shard.cluster.accounts(), "lost-gone").await;
     gone_with_id.apply(json!({"accountID": GONE_ID})).await;
     gone_with_id.until("the tombstone is told", |a| is_stalled(a, "NotAdopted", "has expired at")).await;
+}
+
+#[tokio::test]
+async fn many_objects_that_are_lost_at_once_shut_nobody_until_a_person_agrees() {
+    // No other operator may look after this server's ledger: it would not know of this brake.
+    let _alone = STOPPING.lock().await;
+    let shard = Shard::new("lost-many", Servers::Second).await;
+    shard.plan(json!({"trial": "40s"})).await;
+    let change = async |server: Value| {
+        let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
+        servers.patch(&shard.name, &PatchParams::default(), &Patch::Merge(server)).await.unwrap();
+    };
+    change(json!({"spec": {"brake": {"percent": 1, "atLeast": 1, "window": "1h"}}})).await;
+    let operator = shard.operator("only", &[]);
+    let mut tenants = Vec::new();
+    let mut accounts = Vec::new();
+    for number in 0..3 {
+        accounts.push(shard.account(&format!("lost-many-{number}")).await);
+    }
+    for account in &accounts {
+        tenants.push(account.open(Stage::Trial).await);
+    }
+    let ends = accounts[2].get().await.status.unwrap().next_transition_time.unwrap();
+    operator.kill();
+    for account in &accounts {
+        shard.cluster.lose(&account.name).await;
+    }
+    let _operator = shard.operator("again", &[]);
+    let many = async || told_of_lost(&shard).await.filter(|(_, text)| text.contains("3 accounts without an object are open"));
+    eventually("too many are lost", many).await;
+    deadline_passes(&ends).await;
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    assert!(many().await.is_some());
+    for tenant in &tenants {
+        tenant.connect().await.expect("many were shut at once");
+    }
+    change(json!({"metadata": {"annotations": {"helpdesk-operator.io/release-brake": helpdesk_operator::clock::now().to_string()}}})).await;
+    for tenant in &tenants {
+        eventually("it is shut", || async { tenant.connect().await.is_err().then_some(()) }).await;
+    }
 }
 
 #[tokio::test]
