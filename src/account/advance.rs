@@ -310,7 +310,8 @@ mod tests {
         let from_before = Record { created_at: None, ..Record::created(first) };
         assert_eq!(created_at(adopted, &from_before), adopted);
         let mut billed = from_before;
-        billed.billing = serde_json::from_value(serde_json::json!({"state": "Active", "since": "2026-03-01T00:00:00Z", "sequence": 1})).unwrap();
+        billed.billing =
+            serde_json::from_value(serde_json::json!({"state": "Active", "since": "2026-03-01T00:00:00Z", "sequence": 1})).unwrap();
         assert_eq!(created_at(adopted, &billed), at("2026-03-01T00:00:00Z"));
     }
 }

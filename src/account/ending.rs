@@ -17,9 +17,10 @@ use super::{
     realize::Work,
 };
 use crate::{
-    api::{HelpDeskAccount, Time, account::Certificate},
+    api::{BackupPhase, BackupStore, HelpDeskAccount, Time, account::Certificate},
     backup,
     clock::Moment,
+    ledger::BackupEntry,
     lifecycle::Record,
 };
 
@@ -31,13 +32,19 @@ impl Work<'_> {
         }
         let uid = self.home.entry.uid.clone();
         // Objects of backups that were erased before are gone; the ledger remembers them.
-        let backups = self.home.server.ledger.backups_of(&uid).await?.len();
-        let destroyed = BTreeMap::from([("databases".to_owned(), 1), ("backups".to_owned(), i64::try_from(backups).unwrap_or(i64::MAX))]);
+        let backups = self.home.server.ledger.backups_of(&uid).await?;
+        let count = i64::try_from(backups.len()).unwrap_or(i64::MAX);
+        let destroyed = BTreeMap::from([("databases".to_owned(), 1), ("backups".to_owned(), count)]);
         let mut stores: Vec<_> = self.seen.backups.iter().map(|b| b.spec.store.clone()).collect();
         stores.extend(self.record().plan.as_ref().and_then(|plan| plan.store.clone()));
         stores.sort();
         stores.dedup();
         for store in stores {
+            // A store that is gone is asked about nothing, if every backup that was ever in it was erased before.
+            let erased = |backup: &BackupEntry| backup.store != store || backup.phase == format!("{:?}", BackupPhase::Erased);
+            if backups.iter().all(erased) && !self.is_there(&store).await? {
+                continue;
+            }
             let left = backup::remaining(self.desk, &uid, &store).await?;
             if !left.is_empty() {
                 self.waiting_on.push(format!(
@@ -60,6 +67,12 @@ impl Work<'_> {
         self.home.entry.owner_hash = None;
         self.home.entry.tombstone = Some(json!({"expiredAt": self.now.to_string()}));
         self.store().await
+    }
+
+    /// Whether there is a `BackupStore` of this name.
+    async fn is_there(&self, store: &str) -> Result<bool, Error> {
+        let api: Api<BackupStore> = Api::all(self.desk.client.clone());
+        Ok(api.get_metadata_opt(store).await.during("read the store of the account's backups")?.is_some())
     }
 
     /// Removes what is personal from the object, from its last-applied copy, and from the Secret that it names.
