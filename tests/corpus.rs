@@ -374,3 +374,27 @@ async fn a_table_of_two_gibibytes_is_proven_and_comes_back() {
         FROM generate_series(1, 10) AS part) FROM generate_series(1, 2400000) AS n";
     large("gibibytes", sql, Way::Plain).await;
 }
+
+/// Table locks that are never given back, as a tenant has them that wants never to be ended.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a store and PostgreSQL: make test"]
+async fn a_table_that_its_tenant_never_gives_back_is_backed_up_at_the_first_try() {
+    let desk = desk::Desk::open().await;
+    let bucket = rig::bucket("held", true).await;
+    rig::connected(&bucket, "eu-1/").await;
+    let tenant = desk.tenant().await;
+    let mut session = tenant.session().await.unwrap();
+    session.execute("CREATE TABLE kept (id int); INSERT INTO kept VALUES (7)").await.unwrap();
+    session.execute("BEGIN; LOCK TABLE kept IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let source = desk.server.dump_login(&tenant.tenant).await.unwrap();
+    let scratch = desk.server.scratch(&tenant.tenant, "verify").await.unwrap();
+    let identity = (tenant.facts.oid, tenant.facts.system_identifier.clone());
+    let store = rig::connect(&bucket, "eu-1/", Some("the-bucket"), None);
+    let backup = rig::Desk::of("held", store, source, identity, scratch, VerifyMode::Restore);
+    backup.run(Task::Backup).await.unwrap();
+    assert!(session.execute("SELECT 1").await.is_err(), "whoever held the table is still there");
+    assert_eq!(backup.manifest().await.fingerprint.rows, 1);
+    desk.server.revoke_dump_login(&tenant.tenant).await.unwrap();
+    desk.server.drop_scratch(&tenant.tenant, "verify").await.unwrap();
+    tenant.gone().await;
+}

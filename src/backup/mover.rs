@@ -23,6 +23,7 @@ mod compare;
 mod contents;
 mod fill;
 pub mod fingerprint;
+mod locks;
 pub mod plan;
 mod postgres;
 mod progress;

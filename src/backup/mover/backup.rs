@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use super::{
     Error, apart, carried, contents,
     fingerprint::{self, Origin, Position},
+    locks,
     plan::Mover,
     postgres::{self, Pipe, Snapshot},
     progress::Progress,
@@ -40,12 +41,12 @@ async fn take(mover: &Mover) -> Result<(), Error> {
     if aborted > 0 {
         tracing::info!(aborted, "aborted the uploads of dead attempts");
     }
-    let mut session = postgres::connect(login).await?;
-    let mut apart = apart::find(&mut session).await?;
+    let mut watch = postgres::connect(login).await?;
+    let mut apart = locks::past(&mut watch, async { apart::find(&mut postgres::connect(login).await?).await }).await?;
     loop {
-        let Err(error) = Box::pin(take_once(mover, login, &apart)).await else { return Ok(()) };
+        let Err(error) = Box::pin(locks::past(&mut watch, take_once(mover, login, &apart))).await else { return Ok(()) };
         let blamed = match &error {
-            Error::Tool { said, .. } => apart::blamed(&mut session, said).await?,
+            Error::Tool { said, .. } => apart::blamed(&mut watch, said).await?,
             _ => None,
         };
         let Some(table) = blamed.filter(|table| !apart.contains(table)) else { return Err(error) };
