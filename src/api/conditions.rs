@@ -33,6 +33,8 @@ pub enum Type {
     Unprovable,
     /// Extensions that plan or class list are not in the database, or not to be had from the server.
     ExtensionsMissing,
+    /// A server's tenants may together open more connections than it has.
+    Overcommitted,
     /// The ledger of a server knows accounts with data for which no object speaks.
     AccountsLost,
 }
@@ -54,6 +56,7 @@ impl Type {
             Self::QuotaExceeded => "QuotaExceeded",
             Self::Unprovable => "Unprovable",
             Self::ExtensionsMissing => "ExtensionsMissing",
+            Self::Overcommitted => "Overcommitted",
             Self::AccountsLost => "AccountsLost",
         }
     }

@@ -29,8 +29,8 @@ pub use password::{Password, Verifier};
 pub use reconcile::{run, turns};
 pub use servers::{Connected, Holds, Servers};
 pub use tenant::{
-    DatabaseFacts, Ensured, Identity, Lacking, Letter, LoginSecret, MoverLogin, Observed, Offer, Probe, RotationStep, Suspended, Tenant,
-    Terms,
+    Connections, DatabaseFacts, Ensured, Identity, Lacking, Letter, LoginSecret, MoverLogin, Observed, Offer, Probe, RotationStep,
+    Suspended, Tenant, Terms,
 };
 
 use std::collections::BTreeSet;

@@ -179,13 +179,14 @@ struct Facts {
     status: DatabaseServerStatus,
     braked: Option<Finding>,
     extensions: Option<Finding>,
+    connections: Option<Finding>,
     lost: Option<Look>,
 }
 
 /// Looks at the server. Returns what was seen even if something failed on the way.
 async fn look(desk: &Desk, server: &DatabaseServer, before: &DatabaseServerStatus, now: Moment) -> (Facts, Result<Identity, Error>) {
     let status = DatabaseServerStatus { conditions: Vec::new(), ..before.clone() };
-    let mut facts = Facts { status, braked: None, extensions: None, lost: None };
+    let mut facts = Facts { status, braked: None, extensions: None, connections: None, lost: None };
     let result = look_into(desk, server, &mut facts, now).await;
     (facts, result)
 }
@@ -200,6 +201,10 @@ async fn look_into(desk: &Desk, server: &DatabaseServer, facts: &mut Facts, now:
     }
     facts.status.version = Some(identity.version.clone());
     facts.status.system_identifier = Some(identity.system_identifier.clone());
+    facts.connections = Some(match identity.connections.scarcity() {
+        Some((reason, told)) => Finding::yes(Type::Overcommitted, reason, told),
+        None => Finding::no(Type::Overcommitted, "Fits", "the server has the connections that its tenants may open together"),
+    });
 
     let tenants = connected.ledger.tenants().await?;
     facts.status.tenants = Some(i32::try_from(tenants).unwrap_or(i32::MAX));
@@ -341,6 +346,10 @@ async fn report(
     match facts.extensions {
         Some(offered) => findings.push(offered),
         None => findings.extend(kept(&before.conditions, Type::ExtensionsMissing)),
+    }
+    match facts.connections {
+        Some(connections) => findings.push(connections),
+        None => findings.extend(kept(&before.conditions, Type::Overcommitted)),
     }
     match facts.lost {
         Some(look) => findings.push(look.finding),

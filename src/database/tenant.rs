@@ -218,6 +218,49 @@ pub struct Identity {
     pub system_identifier: String,
     /// The server's clock, with its fraction.
     pub now: Timestamp,
+    /// How its connections are shared out.
+    pub connections: Connections,
+}
+
+/// How the connections of a server are shared out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// How many its tenants may open together, those of closed ones not counted.
+    pub promised: i64,
+    /// How many it has for them and everybody else.
+    pub offered: i64,
+    /// How many it keeps for the operator, which nobody else gets.
+    pub kept: i64,
+}
+
+impl Connections {
+    /// How many connections the operator has at most, without its movers.
+    pub const OWN: i64 = 32;
+    /// How many it needs for itself to shut a tenant while nobody else gets in.
+    pub const NEEDED: i64 = 16;
+
+    /// Why tenants could take every connection, if they could.
+    pub fn scarcity(&self) -> Option<(&'static str, String)> {
+        let Self { promised, offered, kept } = *self;
+        if promised + Self::OWN <= offered {
+            return None;
+        }
+        let told = format!(
+            "tenants may open {promised} connections together, and the server has {offered} for them and the operator: raise \
+             max_connections, lower spec.database.connectionLimit of plans, or place accounts elsewhere"
+        );
+        if kept >= Self::NEEDED {
+            return Some(("MorePromised", format!("{told}; {kept} are kept for the operator, which gets in all the same")));
+        }
+        let needed = Self::NEEDED;
+        Some((
+            "NothingKept",
+            format!(
+                "{told}; once they are taken, nobody can be blocked: set reserved_connections = {needed} on the server, restart it, \
+                 and GRANT pg_use_reserved_connections to the admin role"
+            ),
+        ))
+    }
 }
 
 /// How a mover gets into one database.
@@ -237,4 +280,19 @@ pub struct MoverLogin {
     pub ca_pem: Option<String>,
     /// What is checked of the server's certificate.
     pub tls: TlsMode,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_tenants_may_open_together_is_measured_by_what_the_server_has() {
+        let reason = |promised, offered, kept| Connections { promised, offered, kept }.scarcity().map(|(reason, _)| reason);
+        assert_eq!(reason(0, 97, 0), None);
+        assert_eq!(reason(65, 97, 0), None);
+        assert_eq!(reason(66, 97, 0), Some("NothingKept"));
+        assert_eq!(reason(66, 97, 15), Some("NothingKept"));
+        assert_eq!(reason(66, 97, 16), Some("MorePromised"));
+    }
 }

@@ -50,7 +50,7 @@ impl Desk {
                 "SELECT pg_advisory_xact_lock(4711); \
                  DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{admin}') THEN \
                  CREATE ROLE {admin} LOGIN CREATEDB CREATEROLE BYPASSRLS PASSWORD '{ADMIN_PASSWORD}'; \
-                 GRANT pg_signal_backend TO {admin}; \
+                 GRANT pg_signal_backend, pg_use_reserved_connections TO {admin}; \
                  GRANT CONNECT ON DATABASE postgres TO {admin}; END IF; END $$; \
                  REVOKE CONNECT ON DATABASE postgres, template1 FROM PUBLIC"
             )))

@@ -300,3 +300,32 @@ async fn a_size_that_cannot_be_measured_delays_no_look() {
     root.execute(AssertSqlSafe(format!("GRANT ALL ON DATABASE {database} TO {admin}"))).await.unwrap();
     made.gone().await;
 }
+
+/// Takes every connection that the server gives, so it is run by itself.
+#[tokio::test]
+#[ignore = "needs a PostgreSQL of its own, with reserved_connections: make test"]
+async fn by_itself_tenants_who_take_every_connection_are_shut_all_the_same() {
+    let desk = Desk::open().await;
+    let mut everything = terms();
+    everything.connection_limit = 2_000;
+    let (greedy, quiet) = (desk.tenant_on(&everything).await, desk.tenant().await);
+    let told = desk.server.identify().await.unwrap().connections;
+    assert!(told.kept >= helpdesk_operator::database::Connections::NEEDED, "{told:?}");
+    assert_eq!(told.scarcity().map(|(reason, _)| reason), Some("MorePromised"));
+    let mut taken = Vec::new();
+    let refused = loop {
+        match greedy.session().await {
+            Ok(session) => taken.push(session),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(code(&refused), "53300", "{refused}");
+    // An operator that begins now gets in, and does what is due.
+    let fresh = desk.connect_as(&desk.admin, super::desk::ADMIN_PASSWORD).await;
+    assert_eq!(fresh.suspend(&quiet.tenant).await.unwrap().sessions_left, 0);
+    assert_eq!(fresh.suspend(&greedy.tenant).await.unwrap().sessions_left, 0);
+    assert!(!fresh.observe(&greedy.tenant).await.unwrap().can_login);
+    println!("{} connections were taken", taken.len());
+    greedy.gone().await;
+    quiet.gone().await;
+}

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use super::{ASK, CHANGE, Driver, names::quote_ident, send};
 use crate::{
     api::database_server::TlsMode,
-    database::{Error, Identity, Password},
+    database::{Connections, Error, Identity, Password},
     ledger,
 };
 
@@ -61,6 +61,7 @@ impl Driver {
         make_private_database(&address, &options).await?;
 
         let pinned = |seconds: u64| limits(options.clone(), PINNED, seconds);
+        // Together with what `Connections::KEPT` says.
         let pool = |size: u32, options: PgConnectOptions| {
             PgPoolOptions::new()
                 .max_connections(size)
@@ -263,6 +264,12 @@ const IDENTIFY: &str = "SELECT current_setting('server_version') AS version, cur
     r.rolsuper OR r.rolcreatedb AS createdb, r.rolsuper OR r.rolcreaterole AS createrole, r.rolsuper OR r.rolbypassrls AS bypassrls, \
     r.rolsuper OR pg_has_role(r.oid, 'pg_signal_backend', 'USAGE') AS signals, \
     current_setting('max_prepared_transactions')::int AS prepared, \
+    current_setting('max_connections')::bigint - current_setting('superuser_reserved_connections')::bigint \
+        - current_setting('reserved_connections')::bigint AS offered, \
+    CASE WHEN r.rolsuper OR pg_has_role(r.oid, 'pg_use_reserved_connections', 'USAGE') THEN current_setting('reserved_connections')::bigint \
+        ELSE 0 END AS kept, \
+    (SELECT coalesce(sum(CASE WHEN l.rolconnlimit < 0 THEN current_setting('max_connections')::bigint ELSE l.rolconnlimit END), 0)::bigint \
+        FROM pg_roles l WHERE l.rolcanlogin AND l.rolname ~ '^t_[0-9a-f]{16}_[ab]$') AS promised, \
     (SELECT o.rolname::text FROM pg_database d JOIN pg_roles o ON o.oid = d.datdba WHERE d.datname = $1 \
         AND NOT pg_has_role(r.oid, o.oid, 'USAGE')) AS owner, \
     ARRAY(SELECT DISTINCT d.datname::text FROM pg_database d, aclexplode(coalesce(d.datacl, acldefault('d', d.datdba))) x \
@@ -277,6 +284,7 @@ fn identity(row: &sqlx::postgres::PgRow) -> Result<Identity, sqlx::Error> {
         major: u32::try_from(number / 10_000).unwrap_or_default(),
         system_identifier: row.try_get("system_identifier")?,
         now,
+        connections: Connections { promised: row.try_get("promised")?, offered: row.try_get("offered")?, kept: row.try_get("kept")? },
     })
 }
 
