@@ -414,6 +414,23 @@ impl Record {
             && self.standing.as_ref().is_some_and(|s| s.state == BillingState::Active && self.paid_above.is_none_or(|floor| s.mark > floor))
     }
 
+    /// Forgets billing's name of the subscription, which leads to a person.
+    pub fn forget_subscription(&mut self) {
+        if let Some(billing) = &mut self.billing {
+            billing.subscription = None;
+        }
+        if let Some(standing) = &mut self.standing {
+            standing.subscription = None;
+        }
+        self.told = None;
+    }
+
+    /// Whether this is the newest word that was heard; its subscription may have been forgotten since.
+    fn has_heard(&self, word: &Billing) -> bool {
+        let forgotten = || Billing { subscription: None, ..word.clone() };
+        self.billing.as_ref().is_some_and(|heard| heard == word || (self.stage == Stage::Expired && *heard == forgotten()))
+    }
+
     /// Since when the stage's windows run; `None` before they do.
     fn pinned_at(&self) -> Option<Moment> {
         self.enforced_at.or(self.resumes)
@@ -490,7 +507,7 @@ fn absorb_billing(next: &mut Record, seen: &Seen<'_>, now: Moment) -> Option<Ref
         let failing_since = next.grace.map(|grace| grace.since);
         next.standing = standing.map(|s| Standing { failing_since: s.failing_since.and(failing_since).or(s.failing_since), ..s });
     }
-    let word = seen.billing.filter(|word| next.billing.as_ref() != Some(*word))?;
+    let word = seen.billing.filter(|word| !next.has_heard(word))?;
     let checked = billing::check(next.billing.as_ref(), word, seen.created_at, now);
     let refused = match checked {
         Err(refused) => Some(refused),

@@ -127,6 +127,9 @@ impl Work<'_> {
             }
             let reached = backup.spec.expires_at.0 <= self.now;
             if backup.metadata.deletion_timestamp.is_none() && !reached {
+                if !self.still_says_so().await? {
+                    return Ok(());
+                }
                 let patch = json!({"metadata": {"annotations": {CONFIRM_DELETE: name}}});
                 api.patch(&name, &PatchParams::default(), &Patch::Merge(patch))
                     .await

@@ -62,6 +62,7 @@ impl Work<'_> {
             // It may quote what the tenant wrote.
             unprovable.why.clear();
         }
+        self.home.entry.record.forget_subscription();
         let certificate = certificate(self.desk, &uid, self.record(), (destroyed, shells), self.now);
         self.home.entry.certificate = Some(certificate);
         self.home.entry.owner_hash = None;

@@ -397,8 +397,6 @@ impl Work<'_> {
         }
         let told = Some(told);
         if !self.still_says_so().await? {
-            self.waiting_on.push("the account was changed since it was read; it is looked at again before its database is dropped".into());
-            self.wake(self.now + SignedDuration::from_secs(1));
             return Ok(());
         }
         if self.record().dropped_under != told {
@@ -415,11 +413,16 @@ impl Work<'_> {
     }
 
     /// Whether the object still says what this look decided on: asked of the API server itself, in the last moment before
-    /// something is dropped that cannot be brought back.
-    async fn still_says_so(&self) -> Result<bool, Error> {
+    /// something is destroyed that cannot be brought back. `false`: another look follows, and this one has to end.
+    pub(super) async fn still_says_so(&mut self) -> Result<bool, Error> {
         let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
         let live = api.get_opt(&self.account.name_any()).await.during("read the account afresh")?;
-        Ok(live.is_some_and(|live| says_the_same(self.account, &live)))
+        let same = live.is_some_and(|live| says_the_same(self.account, &live));
+        if !same {
+            self.waiting_on.push("the account was changed since it was read; it is looked at again before anything is destroyed".into());
+            self.wake(self.now + SignedDuration::from_secs(1));
+        }
+        Ok(same)
     }
 
     /// The permission to drop: a backup that is proven this very moment, the owner's waiver, or the end of the wait for

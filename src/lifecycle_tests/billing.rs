@@ -329,6 +329,21 @@ fn nothing_is_turned_round_once_the_database_is_gone_or_may_be() {
     assert_eq!(story.record.stage, Stage::Active);
 }
 
+#[test]
+fn billings_name_of_the_subscription_is_forgotten_with_the_account_and_its_word_still_known() {
+    let mut story = Story::new();
+    let named = Billing { subscription: Some("sub_1".into()), ..word(&story, BillingState::Active, story.now) };
+    say(&mut story, named);
+    let ended = Billing { subscription: Some("sub_1".into()), ..word(&story, BillingState::Canceled, story.now) };
+    say(&mut story, ended);
+    story.pass(300);
+    assert_eq!(story.record.stage, Stage::Expired);
+    story.record.forget_subscription();
+    story.settle();
+    assert!(!serde_json::to_string(&story.record).unwrap().contains("sub_1"));
+    assert_eq!((story.record.told.as_ref(), story.refused.len()), (None, 0));
+}
+
 /// A word about a run of failures that no payment ends: its state, how long after the one before it comes, and how many
 /// hours before that it, and the first failure, are said to be.
 fn of_the_run() -> impl Strategy<Value = (BillingState, i64, i64, Option<i64>)> {

@@ -1,5 +1,7 @@
 //! Billing that repeats itself, comes late, or comes while something is under way.
 
+use std::process::Command;
+
 use axum::http::Request;
 use helpdesk_operator::{
     api::{BackupReason, ColdBackup, HelpDeskAccount},
@@ -11,7 +13,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::{
-    cluster::{Account, Cluster, OPERATOR, condition, eventually, find},
+    cluster::{Account, Cluster, OPERATOR, condition, eventually, find, setting},
     operator::{Servers, Shard},
     tenant::{Tenant, left_on_server, superuser},
 };
@@ -107,6 +109,45 @@ async fn retries_of_a_failed_charge_do_not_move_the_block() {
     let since = blocked.stage_since.unwrap().0;
     assert!(since >= first + seconds(10) && since <= first + seconds(40), "blocked at {since}, the first failure was at {first}");
     assert!(account.event("StartMoved").await.contains("verb reset-billing"));
+}
+
+#[tokio::test]
+async fn the_example_of_billing_blocks_and_reopens_as_it_is_printed() {
+    let cluster = Cluster::connect().await;
+    cluster.plan("example", json!({"paymentGrace": "10s"})).await;
+    let account = cluster.account("billing-example", "example").await;
+    let patch = |arguments: &str| {
+        let kubectl = format!("{}/kubectl --as=system:serviceaccount:{OPERATOR}:billing", setting("HELPDESK_TEST_BIN"));
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/billing-patch.sh");
+        let mut command = Command::new(script);
+        let done = command
+            .args(["billing-example"].into_iter().chain(arguments.split(' ')))
+            .env("KUBECTL", kubectl)
+            .env("KUBECONFIG", setting("HELPDESK_TEST_KUBECONFIG"))
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
+    };
+    account.open(Stage::Trial).await;
+    patch("Active 41");
+    let tenant = account.open(Stage::Active).await;
+    let first = clock::now();
+    for sequence in 42_i64..90 {
+        patch(&format!("PastDue {sequence}"));
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        if tenant.connect().await.is_err() {
+            break;
+        }
+    }
+    let blocked = account.stage(Stage::Blocked).await.status.unwrap();
+    assert!(blocked.stage_since.unwrap().0 <= first + seconds(40), "retries kept the account open");
+    patch("Active 100");
+    account.open(Stage::Active).await.connect().await.unwrap();
+    let now = clock::now();
+    patch(&format!("Canceled 101 {} {}", told(now), told(now + seconds(3))));
+    let ended = account.stage(Stage::Blocked).await.status.unwrap();
+    assert_eq!(ended.reason, Some(Reason::SubscriptionCanceled));
+    assert!(ended.stage_since.unwrap().0 >= now + seconds(3));
 }
 
 #[tokio::test]
