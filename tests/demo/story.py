@@ -97,7 +97,7 @@ class Story:
                   "-p", '{"status":{"stage":"Deleted"}}', because="only the operator writes status.stage")
         late = {"state": "Unpaid", "since": stamp(), "sequence": self.sequence["acme"]}
         c.refuses("An event of billing arrives a second time", "patch", "hda", "acme", "--subresource=status", BILLING, "--type=merge",
-                  "-p", json.dumps({"status": {"billing": late}}, separators=(",", ":")), because="needs a higher sequence")
+                  "-p", json.dumps({"status": {"billing": late}}, separators=(",", ":")), because="which was counted last")
         c.refuses("An administrator deletes the account in passing", "delete", "hda", "acme", because="so there may be data")
         c.must("create", "clusterrolebinding", "helpdesk-demo-sam", "--clusterrole=helpdesk-edit", "--user=sam")
         c.refuses("sam, who may edit accounts, closes one", "patch", "hda", "acme", "--as=sam", "--type=merge",
@@ -263,7 +263,7 @@ class Story:
     def bill(self, account, state, shown=False):
         """Billing writes a state, as billing does it."""
         self.sequence[account] += 1
-        billing = {"state": state, "since": stamp(), "sequence": self.sequence[account], "delinquentSince": None}
+        billing = {"state": state, "since": stamp(), "sequence": self.sequence[account], "delinquentSince": None, "periodEnd": None}
         if state == "PastDue":
             billing["delinquentSince"] = billing["since"]
         patch = json.dumps({"status": {"billing": billing}}, separators=(",", ":"))
