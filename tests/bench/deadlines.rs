@@ -39,7 +39,7 @@ pub async fn run() {
     operator::count_requests(&cluster.client).await;
     server(&cluster).await;
     no_movers(&cluster).await;
-    cluster.plan("bench", json!({"paymentGrace": format!("{GRACE}m"), "trial": "1d", "blocked": "1d", "terminated": "1d"})).await;
+    plan(&cluster).await;
 
     tell(&format!("making {count} accounts that paid"));
     let mut fleet = Fleet::new(&cluster, count).await;
@@ -78,6 +78,11 @@ pub async fn run() {
     }
 }
 
+/// The plan of a fleet.
+pub async fn plan(cluster: &Cluster) {
+    cluster.plan("bench", json!({"paymentGrace": format!("{GRACE}m"), "trial": "1d", "blocked": "1d", "terminated": "1d"})).await;
+}
+
 /// The server of all accounts of a part.
 pub async fn server(cluster: &Cluster) {
     cluster
@@ -90,14 +95,14 @@ pub async fn server(cluster: &Cluster) {
 
 /// No pod but the operator's may start: elsewhere movers run on other machines, here they would take the processors
 /// that are being measured.
-async fn no_movers(cluster: &Cluster) {
+pub async fn no_movers(cluster: &Cluster) {
     let api: Api<ResourceQuota> = Api::namespaced(cluster.client.clone(), OPERATOR);
     let quota = json!({"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "bench"}, "spec": {"hard": {"pods": "1"}}});
     api.patch("bench", &PatchParams::apply("bench"), &Patch::Apply(quota)).await.unwrap();
 }
 
 /// Seconds from each account's deadline to what was seen.
-struct Seen {
+pub struct Seen {
     shut: Vec<f64>,
     empty: Vec<f64>,
     reported: Vec<f64>,
@@ -106,7 +111,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn report(&self, table: &mut Table, which: &str) {
+    pub fn report(&self, table: &mut Table, which: &str) {
         table.spread(&format!("{which}: deadline to login shut"), &self.shut);
         table.spread(&format!("{which}: deadline to nobody in"), &self.empty);
         table.spread(&format!("{which}: deadline to status Blocked"), &self.reported);
@@ -123,7 +128,7 @@ struct Burst {
 }
 
 /// Accounts, each with a session in its database.
-struct Fleet<'a> {
+pub struct Fleet<'a> {
     cluster: &'a Cluster,
     accounts: Vec<Account>,
     /// The accounts' databases, by the accounts' names.
@@ -133,7 +138,7 @@ struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    async fn new(cluster: &'a Cluster, count: usize) -> Self {
+    pub async fn new(cluster: &'a Cluster, count: usize) -> Self {
         let accounts = side_by_side(8, (0..count).map(|n| async move { cluster.account(&format!("late-{n}"), "bench").await })).await;
         Self { cluster, accounts, databases: HashMap::new(), sessions: vec![], sequence: 0 }
     }
@@ -143,7 +148,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Billing writes a state for all accounts. When each was written, by name.
-    async fn bill(&mut self, state: &str, delinquent_since: impl Fn(usize) -> Option<Timestamp>) -> HashMap<String, f64> {
+    pub async fn bill(&mut self, state: &str, delinquent_since: impl Fn(usize) -> Option<Timestamp>) -> HashMap<String, f64> {
         self.sequence += 1;
         let api = self.cluster.accounts();
         let write = |(at, account): (usize, &Account)| {
@@ -161,7 +166,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Waits until every account is Active, and opens a session in each.
-    async fn until_open(&mut self) {
+    pub async fn until_open(&mut self) {
         for account in &self.accounts {
             let found = account.until("Active and ready", |a| is_at(a, Stage::Active) && condition(a, "Ready", "True")).await;
             self.databases.insert(account.name.clone(), found.status.unwrap().database.unwrap().name);
@@ -175,7 +180,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Has billing say that payments failed, so that grace ends within so many seconds, and sees what follows.
-    async fn block(&mut self, within: i64) -> Seen {
+    pub async fn block(&mut self, within: i64) -> Seen {
         let count = i64::try_from(self.accounts.len()).unwrap();
         let first = clock::now() + SignedDuration::from_secs(20 + count / 8);
         let deadline = |at: usize| first + SignedDuration::from_secs(i64::try_from(at).unwrap() * within / count);
@@ -233,7 +238,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// Everybody pays at once. Seconds from each payment to the open login.
-    async fn pay(&mut self) -> Vec<f64> {
+    pub async fn pay(&mut self) -> Vec<f64> {
         let databases: HashSet<String> = self.databases.values().cloned().collect();
         let opening = tokio::spawn(async move { seen::open(&databases).await });
         let paid = self.bill("Active", |_| None).await;

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod backup;
+mod beside;
 #[allow(unused, clippy::disallowed_methods)]
 #[path = "../stories/cluster.rs"]
 mod cluster;
@@ -25,10 +26,11 @@ async fn main() {
     report::machine("before");
     match part.as_str() {
         "deadlines" => deadlines::run().await,
+        "beside" => beside::run().await,
         "provision" => provision::run().await,
         "backup" => backup::run().await,
         "steady" => steady::run().await,
-        other => panic!("no such part: {other:?} (choose deadlines, provision, backup or steady)"),
+        other => panic!("no such part: {other:?} (choose deadlines, beside, provision, backup or steady)"),
     }
     report::machine("after");
 }
