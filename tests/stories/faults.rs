@@ -99,14 +99,15 @@ async fn a_mended_secret_is_noticed_within_seconds_whatever_else_happened_meanwh
     let account = shard.account("mended").await;
     account.until("the wrong password is told", |a| find(a, "Ready").is_some_and(|c| c.reason == "AuthenticationFailed")).await;
     // Events that have nothing to do with it wake the account, again and again.
-    for i in 0..40 {
+    for i in 0..16 {
         account.annotate("example.com/unrelated", &i.to_string()).await;
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     }
     let begun = std::time::Instant::now();
     set(&password).await;
     account.open(Stage::Trial).await;
-    assert!(begun.elapsed() < std::time::Duration::from_secs(15), "noticed after {:?}", begun.elapsed());
+    // Long before anybody would look by itself at what worked.
+    assert!(begun.elapsed() < std::time::Duration::from_secs(12), "noticed after {:?}", begun.elapsed());
 }
 
 #[tokio::test]
