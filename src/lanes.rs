@@ -11,12 +11,18 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Lanes by the name of what is waited for.
 pub struct Lanes {
     width: usize,
-    lanes: Mutex<HashMap<String, Arc<Semaphore>>>,
+    lanes: Mutex<Open>,
 }
 
-/// A turn, until it is dropped. Without one nothing was waited for.
+#[derive(Default)]
+struct Open {
+    by_name: HashMap<String, Arc<Semaphore>>,
+    closed: bool,
+}
+
+/// A turn, until it is dropped.
 pub struct Turn {
-    _permit: Option<OwnedSemaphorePermit>,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Lanes {
@@ -25,14 +31,23 @@ impl Lanes {
         Self { width: width.max(1), lanes: Mutex::default() }
     }
 
-    /// Waits for a turn in the lane of this name.
-    pub async fn turn(&self, name: &str) -> Turn {
+    /// Waits for a turn in the lane of this name; `None`: there are none any more.
+    pub async fn turn(&self, name: &str) -> Option<Turn> {
         let lane = {
             let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(lanes.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.width))))
+            if lanes.closed {
+                return None;
+            }
+            Arc::clone(lanes.by_name.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.width))))
         };
-        // A lane is never closed.
-        Turn { _permit: lane.acquire_owned().await.ok() }
+        lane.acquire_owned().await.ok().map(|permit| Turn { _permit: permit })
+    }
+
+    /// Gives no more turns: whoever waits for one, however many they are, is sent away. Those at work go on.
+    pub fn close(&self) {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        lanes.closed = true;
+        lanes.by_name.values().for_each(|lane| lane.close());
     }
 }
 
@@ -45,12 +60,23 @@ mod tests {
     #[tokio::test]
     async fn one_lane_that_is_full_keeps_no_other_waiting() {
         let lanes = Lanes::new(2);
-        let (_first, _second) = (lanes.turn("hangs").await, lanes.turn("hangs").await);
+        let (first, _second) = (lanes.turn("hangs").await, lanes.turn("hangs").await);
         let soon = Duration::from_millis(50);
         assert!(tokio::time::timeout(soon, lanes.turn("hangs")).await.is_err());
         let other = tokio::time::timeout(soon, lanes.turn("answers")).await;
         assert!(other.is_ok(), "a lane of another name was kept waiting");
-        drop(_first);
+        drop(first);
         assert!(tokio::time::timeout(soon, lanes.turn("hangs")).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_when_the_lanes_close_is_sent_away() {
+        let lanes = Lanes::new(1);
+        let at_work = lanes.turn("a").await;
+        assert!(at_work.is_some());
+        let waits = lanes.turn("a");
+        let (waited, ()) = tokio::join!(waits, async { lanes.close() });
+        assert!(waited.is_none());
+        assert!(lanes.turn("b").await.is_none(), "a new lane gave a turn");
     }
 }

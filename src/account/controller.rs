@@ -189,6 +189,13 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
             kind.resource(),
         );
     }
+    // Those that wait for a turn need not finish.
+    let closing = desk.clone();
+    let shutdown = async move {
+        shutdown.await;
+        closing.lanes.close();
+        closing.slow_lanes.close();
+    };
     controller.graceful_shutdown_on(shutdown).run(reconcile, failed, desk).for_each(|_| std::future::ready(())).await;
 }
 

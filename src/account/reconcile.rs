@@ -27,7 +27,7 @@ pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, desk: Arc<Desk>) ->
     async {
         // A server that hangs keeps those waiting that are on it, and nobody else. On the heap, because very many may
         // wait for a turn.
-        let _turn = turn(&desk, &account).await;
+        let Some(_turn) = turn(&desk, &account).await else { return Ok(Action::await_change()) };
         let result = Box::pin(look(&account, &desk)).await;
         if let Err(error) = &result {
             report::failure(&desk, &account, error).await;
@@ -40,9 +40,9 @@ pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, desk: Arc<Desk>) ->
     .await
 }
 
-/// Waits for a turn. Making a database and dropping one take seconds, and only a few are made or dropped at once: who
+/// Waits for a turn; `None`: the process is told to stop. Making a database and dropping one take seconds, and only a few are made or dropped at once: who
 /// waits for that must not keep others from being blocked or opened on time.
-async fn turn(desk: &Desk, account: &HelpDeskAccount) -> Turn {
+async fn turn(desk: &Desk, account: &HelpDeskAccount) -> Option<Turn> {
     let name = lane(account);
     let stage = account.status.as_ref().and_then(|s| s.stage);
     match stage {

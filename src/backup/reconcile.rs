@@ -277,7 +277,7 @@ async fn reconcile(backup: Arc<ColdBackup>, desk: Arc<Desk>) -> Result<Action, E
     let span = tracing::info_span!("backup", backup = backup.name_any(), account = backup.spec.account);
     async {
         // On the heap, because very many may wait for a turn.
-        let _turn = desk.lanes.turn(&desk.lane(&backup)).await;
+        let Some(_turn) = desk.lanes.turn(&desk.lane(&backup)).await else { return Ok(Action::await_change()) };
         let before = desk.newest(&backup);
         let mut work = Work { desk: &desk, backup: &backup, status: before.clone(), now: (desk.now)() };
         let result = Box::pin(work.look()).await;

@@ -162,7 +162,7 @@ impl Lookouts {
         let mut failures = 0;
         loop {
             let lanes = if urgent || failures == 0 { &self.first } else { &self.again };
-            let turn = lanes.turn(&view.gateway).await;
+            let Some(turn) = lanes.turn(&view.gateway).await else { return };
             let since = *begun.get_or_insert_with(Instant::now);
             let Some(wrong) = (self.look)(Arc::clone(&view)).await else {
                 self.saw(&account, &uid, order, Ok(Instant::now()));

@@ -153,7 +153,9 @@ impl<'a> Fleet<'a> {
         let api = self.cluster.accounts();
         let write = |(at, account): (usize, &Account)| {
             let since = delinquent_since(at);
-            let patch = json!({"status": {"billing": {"state": state, "since": since.unwrap_or_else(clock::now).to_string(),
+            // Whoever pays paid some time ago: a failure from before the payment would be doubted.
+            let paid = || clock::now() - SignedDuration::from_mins(4 * GRACE);
+            let patch = json!({"status": {"billing": {"state": state, "since": since.unwrap_or_else(paid).to_string(),
                 "delinquentSince": since.map(|s| s.to_string()), "sequence": self.sequence}}});
             let (api, name) = (api.clone(), account.name.clone());
             async move {
