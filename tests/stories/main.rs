@@ -16,6 +16,7 @@ mod ends;
 mod extensions;
 mod faults;
 mod guards;
+mod hostile;
 mod life;
 mod operator;
 mod silence;
