@@ -414,6 +414,16 @@ impl Record {
             && self.standing.as_ref().is_some_and(|s| s.state == BillingState::Active && self.paid_above.is_none_or(|floor| s.mark > floor))
     }
 
+    /// The record as it is written now: older ones say what was heard of billing, and not what it came to.
+    pub fn up_to_date(mut self) -> Self {
+        if let (None, Some(heard)) = (&self.standing, &self.billing) {
+            let (standing, _) = billing::hear(None, heard, heard.since.0);
+            let pinned = self.grace.map(|grace| grace.since);
+            self.standing = standing.map(|s| Standing { failing_since: s.failing_since.map(|since| pinned.unwrap_or(since)), ..s });
+        }
+        self
+    }
+
     /// Forgets billing's name of the subscription, which leads to a person.
     pub fn forget_subscription(&mut self) {
         if let Some(billing) = &mut self.billing {
@@ -499,14 +509,6 @@ pub fn absorb(record: &Record, seen: &Seen<'_>, now: Moment) -> (Record, Option<
 }
 
 fn absorb_billing(next: &mut Record, seen: &Seen<'_>, now: Moment) -> Option<Refused> {
-    if next.standing.is_none()
-        && let Some(heard) = &next.billing
-    {
-        // Records of before say what was heard and not what it came to.
-        let (standing, _) = billing::hear(None, heard, now);
-        let failing_since = next.grace.map(|grace| grace.since);
-        next.standing = standing.map(|s| Standing { failing_since: s.failing_since.and(failing_since).or(s.failing_since), ..s });
-    }
     let word = seen.billing.filter(|word| !next.has_heard(word))?;
     let checked = billing::check(next.billing.as_ref(), word, seen.created_at, now);
     let refused = match checked {

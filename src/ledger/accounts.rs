@@ -413,7 +413,8 @@ impl TryFrom<Columns> for Entry {
     fn try_from(columns: Columns) -> Result<Self, Error> {
         let uid = columns.uid;
         let damaged = |column, problem: String| Error::Damaged { uid: uid.clone(), column, problem };
-        let record = serde_json::from_str(&columns.record).map_err(|e| damaged("record", e.to_string()))?;
+        let record =
+            serde_json::from_str::<Record>(&columns.record).map(Record::up_to_date).map_err(|e| damaged("record", e.to_string()))?;
         let login = columns.login.map(|text| serde_json::from_str(&text)).transpose().map_err(|e| damaged("login", e.to_string()))?;
         let certificate =
             columns.certificate.map(|text| serde_json::from_str(&text)).transpose().map_err(|e| damaged("certificate", e.to_string()))?;

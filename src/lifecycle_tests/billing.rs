@@ -153,6 +153,9 @@ fn what_the_ledger_remembers_from_before_is_understood() {
     story.bill(BillingState::Active).pass(30).bill(BillingState::PastDue).pass(3);
     let (billing, grace) = (story.record.billing.clone(), story.record.grace);
     story.record = Record { standing: None, ..story.record.clone() };
+    let read: Record = serde_json::from_str(&serde_json::to_string(&story.record).unwrap()).unwrap();
+    story.record = read.up_to_date();
+    assert_eq!(shuts_at(&story.record), grace.map(|grace| grace.ends_at));
     let repeated = Billing { delinquent_since: Some(Time(story.now)), ..word(&story, BillingState::PastDue, story.now) };
     assert!(billing.is_some() && grace.is_some());
     say(&mut story, repeated);
