@@ -17,7 +17,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::json;
-use sqlx::PgConnection;
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{
     cluster::{Account, Cluster, OPERATOR, condition, setting},
@@ -58,6 +58,12 @@ pub async fn run() {
         }
         bursts.push((concurrency, fleet.burst(&mut table, concurrency).await));
     }
+
+    tell("(c) every tenant holds its own login's row, and its neighbour's database");
+    fleet.pay().await;
+    fleet.until_open().await;
+    fleet.turn_hostile().await;
+    fleet.block(60).await.report(&mut table, "(c) hostile tenants, spread over 60 s");
     drop(fleet);
 
     tell("the same without an operator: statements, then status patches");
@@ -179,6 +185,18 @@ impl<'a> Fleet<'a> {
         };
         let work: Vec<_> = self.accounts.iter().map(enter).collect();
         self.sessions = side_by_side(8, work).await;
+    }
+
+    /// Each tenant takes what would hold up its own block and the next one's end, and never gives it back.
+    async fn turn_hostile(&mut self) {
+        let names: Vec<String> = self.accounts.iter().map(|a| self.databases[&a.name].clone()).collect();
+        for (at, session) in self.sessions.iter_mut().enumerate() {
+            let next = &names[(at + 1) % names.len()];
+            let sql = format!(
+                "BEGIN; SET LOCAL ROLE NONE; ALTER ROLE CURRENT_USER PASSWORD 'x'; ALTER ROLE CURRENT_USER IN DATABASE {next} SET work_mem = '4MB'"
+            );
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(session).await.unwrap();
+        }
     }
 
     /// Has billing say that payments failed, so that grace ends within so many seconds, and sees what follows.

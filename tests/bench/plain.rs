@@ -108,8 +108,8 @@ async fn shut_one(pool: &PgPool, name: String) {
     .await
     .unwrap();
     let oid: i64 = row.get("oid");
-    let change = format!("ALTER ROLE {name}_a NOLOGIN; REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM {name}_own;");
-    sqlx::raw_sql(AssertSqlSafe(change)).execute(pool).await.unwrap();
+    let send = async |sql: String| sqlx::raw_sql(AssertSqlSafe(sql)).execute(pool).await.unwrap();
+    send(format!("REVOKE {name}_own FROM {name}_a")).await;
     loop {
         sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datid::bigint = $1 AND pid <> pg_backend_pid()")
             .bind(oid)
@@ -119,7 +119,8 @@ async fn shut_one(pool: &PgPool, name: String) {
         let left: i64 =
             sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE datid::bigint = $1").bind(oid).fetch_one(pool).await.unwrap();
         if left == 0 {
-            return;
+            break;
         }
     }
+    send(format!("ALTER ROLE {name}_a NOLOGIN; REVOKE CONNECT, TEMPORARY ON DATABASE {name} FROM {name}_own;")).await;
 }

@@ -60,7 +60,8 @@ pub async fn accounts(
     watching
 }
 
-/// What one look showed: databases whose login is shut, and databases with a session of the tenant.
+/// What one look showed: databases whose login is shut, or no member any more of the role that may connect, and
+/// databases with a session of the tenant.
 struct Look {
     at: f64,
     shut: HashSet<String>,
@@ -68,7 +69,9 @@ struct Look {
 }
 
 const LOOK_AT_ALL: &str = r"SELECT extract(epoch FROM clock_timestamp())::float8 AS at,
-    ARRAY(SELECT left(rolname::text, -2) FROM pg_authid WHERE NOT rolcanlogin AND rolname LIKE 't\_%\__') AS shut,
+    ARRAY(SELECT left(l.rolname::text, -2) FROM pg_authid l WHERE l.rolname LIKE 't\_%\__' AND NOT (l.rolcanlogin AND EXISTS (
+        SELECT FROM pg_auth_members m JOIN pg_authid o ON o.oid = m.roleid
+        WHERE m.member = l.oid AND o.rolname = left(l.rolname::text, -2) || '_own'))) AS shut,
     ARRAY(SELECT DISTINCT left(usename::text, -2) FROM pg_stat_activity WHERE usename LIKE 't\_%\__') AS inside";
 
 async fn look(superuser: &mut PgConnection) -> Look {
