@@ -29,8 +29,10 @@ mod postgres;
 mod progress;
 mod prove;
 mod repath;
+mod reports;
 mod restore;
 mod stream;
+mod transfer;
 mod views;
 
 use std::path::PathBuf;
@@ -267,7 +269,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
 /// [`Error::Differs`] or [`Error::OtherContents`] if it is not what was backed up; whatever could not be read.
 pub async fn compare_again(args: &Args) -> Result<manifest::Restored, Error> {
     let mover = plan::Mover::read(args)?;
-    let (facts, sha256) = backup::believed(&mover).await?;
+    let (facts, sha256) = reports::believed(&mover).await?;
     let login = mover.target.as_ref().ok_or(Error::Plan { file: plan::TARGET, why: "it is missing".into() })?;
     Box::pin(fill::compare_again(&mover, (&facts, &sha256), login)).await
 }

@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 
-use super::{Lacking, Offer};
 use crate::api::plan::Extension;
 
 /// The schema in every tenant's database in which the operator makes extensions. It is the operator's own, and it is
@@ -12,6 +11,34 @@ pub const SCHEMA: &str = "ext";
 /// A database that a superuser may make: with extensions in its schema [`SCHEMA`] that the operator may not make
 /// itself. Databases of tenants that need such a one are made from it.
 pub const TEMPLATE: &str = "helpdesk_template";
+
+/// An extension that a database should have and has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lacking {
+    /// Its name.
+    pub name: String,
+    /// Why, and what to do.
+    pub why: String,
+}
+
+impl std::fmt::Display for Lacking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "extension {}: {}", self.name, self.why)
+    }
+}
+
+/// How a server offers an extension.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Its name.
+    pub name: String,
+    /// The version that is installed by default; `None`: the server has no files of it.
+    pub version: Option<String>,
+    /// Whether the operator may make it.
+    pub makeable: bool,
+    /// Whether the server has a template in which a superuser may have made it.
+    pub has_template: bool,
+}
 
 /// Both lists as one, each extension once and by name; of two versions the higher is needed.
 pub fn union(one: &[Extension], other: &[Extension]) -> Vec<Extension> {

@@ -25,12 +25,12 @@ pub mod settings;
 mod tenant;
 
 pub use error::Error;
+pub use extensions::{Lacking, Offer};
 pub use password::{Password, Verifier};
 pub use reconcile::{run, turns};
 pub use servers::{Connected, Holds, Servers};
 pub use tenant::{
-    Connections, DatabaseFacts, Ensured, Identity, Lacking, Letter, LoginSecret, MoverLogin, Observed, Offer, Probe, RotationStep,
-    Suspended, Tenant, Terms,
+    Connections, DatabaseFacts, Ensured, Identity, Letter, LoginSecret, MoverLogin, Observed, Probe, RotationStep, Suspended, Tenant, Terms,
 };
 
 use std::collections::BTreeSet;

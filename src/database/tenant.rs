@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Password, Verifier, extensions};
+use super::{Error, Lacking, Password, Verifier, extensions};
 use crate::{
     api::{
         HelpDeskClassSpec,
@@ -112,34 +112,6 @@ pub struct Ensured {
     pub facts: DatabaseFacts,
     /// Extensions that are not there.
     pub lacking: Vec<Lacking>,
-}
-
-/// An extension that a database should have and has not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lacking {
-    /// Its name.
-    pub name: String,
-    /// Why, and what to do.
-    pub why: String,
-}
-
-impl std::fmt::Display for Lacking {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "extension {}: {}", self.name, self.why)
-    }
-}
-
-/// How a server offers an extension.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Offer {
-    /// Its name.
-    pub name: String,
-    /// The version that is installed by default; `None`: the server has no files of it.
-    pub version: Option<String>,
-    /// Whether the operator may make it.
-    pub makeable: bool,
-    /// Whether the server has a template in which a superuser may have made it.
-    pub has_template: bool,
 }
 
 /// One of a tenant's logins and what the server needs to check its password.

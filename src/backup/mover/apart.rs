@@ -10,12 +10,12 @@ use sqlx::{PgConnection, Row as _};
 
 use super::{
     Error,
-    backup::{self, Sealed},
     catalog::own,
     plan::Mover,
     postgres::{composed, ident},
     progress::Progress,
-    prove, stream,
+    stream::{self, Until},
+    transfer::{Sealed, download, object, upload},
 };
 use crate::backup::manifest::{Apart, Manifest};
 
@@ -134,9 +134,9 @@ pub(super) async fn dump(
         drop(sender);
         Ok(())
     };
-    let sealed = backup::upload(mover, &name, stream::reader(chunks), progress, read);
+    let sealed = upload(mover, &name, stream::reader(chunks), progress, read);
     let Sealed { stored, plain, sha256 } = progress.during("copy a table apart", sealed).await?;
-    Ok(Apart { table: table.to_owned(), columns, object: backup::object(name, sha256, stored), plain })
+    Ok(Apart { table: table.to_owned(), columns, object: object(name, sha256, stored), plain })
 }
 
 /// Copies the rows back.
@@ -150,7 +150,7 @@ pub(super) async fn restore(
         let table_failed = |source| Error::Table { name: table.clone(), source };
         let mut rows = session.copy_in_raw(&format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)")).await.map_err(table_failed)?;
         let (writer, mut chunks) = stream::writer(progress);
-        let fed = prove::download(mover, object, writer, progress, prove::Until::End);
+        let fed = download(mover, object, writer, progress, Until::End);
         let sent = async {
             while let Some(chunk) = chunks.recv().await {
                 rows.send(chunk).await.map_err(table_failed)?;

@@ -11,12 +11,13 @@ use super::{
     plan::Mover,
     postgres::{self, Pipe, Snapshot},
     progress::Progress,
-    prove, stream,
+    prove,
+    transfer::{Sealed, object, upload},
 };
 use crate::{
     backup::{
         keys,
-        manifest::{self, DUMP, MANIFEST, Manifest, Object, Plain, SECRETS},
+        manifest::{self, DUMP, MANIFEST, Manifest, Object, SECRETS},
     },
     clock,
     database::MoverLogin,
@@ -132,13 +133,6 @@ fn recognise(mover: &Mover, snapshot: &Snapshot) -> Result<(), Error> {
     )))
 }
 
-/// What lies in the bucket, and what it was before compression.
-pub(super) struct Sealed {
-    pub stored: Stored,
-    pub plain: Plain,
-    pub sha256: String,
-}
-
 /// Streams the dump into the bucket. It becomes visible only when `pg_dump` said that it is whole.
 async fn dump(
     mover: &Mover,
@@ -163,44 +157,6 @@ async fn dump(
     upload(mover, name, output, progress, ended).await
 }
 
-/// Compresses and encrypts `input` into an object, which becomes visible only if `ended` says that it was all.
-pub(super) async fn upload(
-    mover: &Mover,
-    name: &str,
-    input: impl std::io::Read + Send + 'static,
-    progress: &Arc<Progress>,
-    ended: impl Future<Output = Result<(), Error>>,
-) -> Result<Sealed, Error> {
-    let mut upload = mover.store.store.upload(&mover.key(name)).await?;
-    let (sender, mut chunks) = stream::channel();
-    let (recipient, counted) = (mover.identity.to_public(), Arc::clone(progress));
-    let sealing = tokio::task::spawn_blocking(move || stream::seal(input, &recipient, sender, &counted));
-    let mut sum = stream::Summed::default();
-    let sent = async {
-        let mut sent = Ok(());
-        while let Some(chunk) = chunks.recv().await {
-            sum.add(&chunk);
-            sent = upload.write(&chunk).await;
-            if sent.is_err() {
-                break;
-            }
-        }
-        drop(chunks);
-        sent
-    };
-    let (sent, ended) = tokio::join!(sent, ended);
-    let sealed = sealing.await.map_err(|e| Error::Stream(std::io::Error::other(e)))?;
-    match sent.map_err(Error::Store).and(ended).and(sealed) {
-        Ok(plain) => Ok(Sealed { stored: upload.complete().await?, plain, sha256: sum.finish().sha256 }),
-        Err(error) => {
-            if let Err(left) = upload.abort().await {
-                tracing::warn!(error = store::chain(&left), "failed to abort the upload; the next attempt will");
-            }
-            Err(error)
-        }
-    }
-}
-
 /// Writes the small object. One that lies there already was written by a dead attempt for the same key: it counts if
 /// it opens.
 async fn write_secrets(mover: &Mover, sealed: Vec<u8>) -> Result<Object, Error> {
@@ -217,26 +173,4 @@ async fn write_secrets(mover: &Mover, sealed: Vec<u8>) -> Result<Object, Error> 
         }
         Err(error) => Err(error.into()),
     }
-}
-
-pub(super) fn object(name: String, sha256: String, stored: Stored) -> Object {
-    Object { name, size: stored.size, sha256, etag: stored.etag, crc64nvme: stored.crc64nvme }
-}
-
-/// What [`prove`] and [`super::restore`] begin with: the manifest, believed.
-pub(super) async fn believed(mover: &Mover) -> Result<(Manifest, String), Error> {
-    let bytes = match mover.store.store.read(&mover.key(MANIFEST), manifest::LARGEST_REPORT).await {
-        Ok(bytes) => bytes,
-        Err(store::Error::Missing(_)) => return Err(Error::NoManifest),
-        Err(error) => return Err(error.into()),
-    };
-    let facts: Manifest = manifest::open(&bytes, &mover.verifying)?;
-    let plan = &mover.plan;
-    if facts.account_uid != plan.account_uid || facts.backup != plan.backup || facts.store_identity != plan.store_identity {
-        return Err(Error::Unequal(format!("its manifest speaks of {} of account {}", facts.backup, facts.account_uid)));
-    }
-    if facts.key_id != mover.identity.to_public().to_string() {
-        return Err(Error::Key("the manifest names another one"));
-    }
-    Ok((facts, manifest::sha256(&bytes)))
 }

@@ -38,7 +38,9 @@ use super::{
     plan::Mover,
     postgres::{self, EXIT_ON_ERROR, Pipe, composed},
     progress::Progress,
-    prove::{self, Until},
+    reports,
+    stream::Until,
+    transfer::feed,
     views,
 };
 use crate::{
@@ -109,7 +111,7 @@ pub(super) async fn fill(
 
 /// Compares a database with what it should hold, excusing what the proof excused.
 pub(super) async fn compare_again(mover: &Mover, (manifest, sha256): (&Manifest, &str), login: &MoverLogin) -> Result<Restored, Error> {
-    let restored = prove::known(mover, sha256).await?.and_then(|(proof, _)| proof.restored).unwrap_or_default();
+    let restored = reports::known(mover, sha256).await?.and_then(|(proof, _)| proof.restored).unwrap_or_default();
     let Some(source) = contents::read(mover, manifest).await? else { return Err(Error::NoManifest) };
     let mut session = postgres::connect(login).await?;
     clear::mark(&mut session).await?;
@@ -208,7 +210,7 @@ impl Filling<'_> {
             let mut text = Vec::new();
             output.map_or(Ok(0), |mut output| output.read_to_end(&mut text)).map(|_| text)
         });
-        prove::feed(self.mover, self.manifest, tool, self.progress, (Until::Satisfied, None)).await?;
+        feed(self.mover, self.manifest, tool, self.progress, (Until::Satisfied, None)).await?;
         let text = listed.await.map_err(|e| Error::Stream(std::io::Error::other(e)))?.map_err(Error::Stream)?;
         let text = String::from_utf8_lossy(&text);
         let kept: String = text.lines().filter(|line| is_restored(line, &closed)).flat_map(|line| [line, "\n"]).collect();
@@ -219,7 +221,7 @@ impl Filling<'_> {
         let list = format!("--use-list={}", self.list.display());
         let arguments: Vec<&str> = RESTORE.iter().copied().chain([list.as_str()]).chain(more.iter().copied()).collect();
         let tool = postgres::start_restore(&self.tools, &arguments, (self.login, &self.mover.run), self.server)?;
-        self.progress.during(step, prove::feed(self.mover, self.manifest, tool, self.progress, how)).await.map(drop)
+        self.progress.during(step, feed(self.mover, self.manifest, tool, self.progress, how)).await.map(drop)
     }
 
     /// The second way. Returns what could not be made again, and the functions that were given a search path.

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use super::{
-    Error, backup, fill,
+    Error, fill,
     plan::{Mover, PLAN, TARGET},
     postgres,
     progress::Progress,
-    prove,
+    reports,
 };
 use crate::{
     backup::{
@@ -20,7 +20,7 @@ use crate::{
 /// Restores, or finds it done. Returns the report as it is stored.
 pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
     mover.store.prove().await?;
-    let (facts, manifest_sha256) = backup::believed(mover).await?;
+    let (facts, manifest_sha256) = reports::believed(mover).await?;
     let since = mover.plan.restore_since.ok_or(Error::Plan { file: PLAN, why: "restoreSince is missing".into() })?;
     let login = mover.target.as_ref().ok_or(Error::Plan { file: TARGET, why: "it is missing".into() })?;
     let key = mover.key(&report_name(since, mover.plan.database_oid));
@@ -37,7 +37,7 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
     }
     drop(session);
     // The way that worked when the backup was proven. Without a proof both are tried.
-    let way = prove::known(mover, &manifest_sha256).await?.and_then(|(proof, _)| proof.restored).map(|restored| restored.way);
+    let way = reports::known(mover, &manifest_sha256).await?.and_then(|(proof, _)| proof.restored).map(|restored| restored.way);
     let filled = Box::pin(fill::fill(mover, &facts, login, way, &Arc::new(Progress::default()))).await?;
     let report = Report {
         account_uid: plan.account_uid.clone(),

@@ -11,8 +11,17 @@ use bytes::Bytes;
 use ring::digest::{Context, SHA256};
 use tokio::sync::mpsc;
 
-use super::{Error, progress::Progress, prove::Until};
+use super::{Error, progress::Progress};
 use crate::backup::manifest::Plain;
+
+/// How much of a dump a tool is fed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Until {
+    /// All of it, whether the tool reads on or not: both checksums are compared.
+    End,
+    /// As much as the tool reads: for one that needs only the definitions at the head.
+    Satisfied,
+}
 
 /// What one step hands to the next.
 const CHUNK: usize = 1 << 20;
