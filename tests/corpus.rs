@@ -109,7 +109,7 @@ async fn every_kind_of_database_is_proven_and_comes_back() {
     let server = desk.identity.major;
     let chosen: Vec<_> =
         cases::all().into_iter().filter(|c| c.since <= server && only.as_ref().is_none_or(|name| c.name == name)).collect();
-    let lives = chosen.iter().map(|case| async { (case.name, lives_on(&desk, store(), case).await) });
+    let lives = chosen.iter().map(|case| Box::pin(async { (case.name, lives_on(&desk, store(), case).await) }));
     let failed: Vec<_> = futures::future::join_all(lives)
         .await
         .into_iter()

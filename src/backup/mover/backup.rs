@@ -43,9 +43,9 @@ async fn take(mover: &Mover) -> Result<(), Error> {
         tracing::info!(aborted, "aborted the uploads of dead attempts");
     }
     let mut watch = postgres::connect(login).await?;
-    let mut apart = locks::past(&mut watch, async { apart::find(&mut postgres::connect(login).await?).await }).await?;
+    let mut apart = locks::past(&mut watch, Box::pin(async { apart::find(&mut postgres::connect(login).await?).await })).await?;
     loop {
-        let Err(error) = Box::pin(locks::past(&mut watch, take_once(mover, login, &apart))).await else { return Ok(()) };
+        let Err(error) = locks::past(&mut watch, Box::pin(take_once(mover, login, &apart))).await else { return Ok(()) };
         let blamed = match &error {
             Error::Tool { said, .. } => apart::blamed(&mut watch, said).await?,
             _ => None,
