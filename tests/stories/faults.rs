@@ -1,7 +1,7 @@
 //! Crashes, outages and clocks. Each story runs an operator of its own and hurts it.
 
 use helpdesk_operator::{
-    api::{BackupPhase, BackupReason},
+    api::{BackupPhase, BackupReason, HelpDeskAccount},
     lifecycle::Stage,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -97,7 +97,8 @@ async fn a_mended_secret_is_noticed_within_seconds_whatever_else_happened_meanwh
     set("mistyped").await;
     let _operator = shard.operator("only", &[]);
     let account = shard.account("mended").await;
-    account.until("the wrong password is told", |a| find(a, "Ready").is_some_and(|c| c.reason == "AuthenticationFailed")).await;
+    let told = |a: &HelpDeskAccount| find(a, "Ready").is_some_and(|c| c.message.contains("check username and password"));
+    account.until("the wrong password is told", told).await;
     // Events that have nothing to do with it wake the account, again and again.
     for i in 0..16 {
         account.annotate("example.com/unrelated", &i.to_string()).await;
