@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::lifecycle::Stage;
+use super::stage::Stage;
 
 /// One tenant of the help desk: who owns it, under which plan and in which region it lives, and how its life ends.
 /// Its stage follows from what billing writes into the status and from the plan's windows.
@@ -236,7 +236,7 @@ pub struct HelpDeskAccountStatus {
     pub stage_since: Option<Time>,
     /// Why the account is in this stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reason: Option<crate::lifecycle::Reason>,
+    pub reason: Option<super::stage::Reason>,
     /// What comes next if nothing changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_stage: Option<Stage>,

@@ -11,6 +11,7 @@ pub mod database_server;
 pub mod domain_claim;
 pub mod help_desk_class;
 pub mod plan;
+pub mod stage;
 mod window;
 
 pub use account::{Billing, BillingState, Closure, ClosureMode, HelpDeskAccount, HelpDeskAccountSpec, HelpDeskAccountStatus, Hold};

@@ -1,10 +1,17 @@
 //! Golden timelines that read like a story, and random ones that hold the promises.
 
-use super::*;
-use crate::{api::Time, backup::proof::WaitOver};
+use k8s_openapi::jiff::SignedDuration;
 use proptest::prelude::*;
 
-#[path = "lifecycle_tests/billing.rs"]
+use super::*;
+use crate::{
+    api::{Billing, BillingState, ClockPolicy, Closure, ClosureMode, Lifecycle, Time, Window, account::DroppedUnder},
+    backup::proof::WaitOver,
+    billing::{self, Standing},
+    clock::{Moment, Trust},
+};
+
+#[path = "billing.rs"]
 mod of_billing;
 
 fn at(text: &str) -> Moment {

@@ -1,0 +1,159 @@
+//! What the world says, written into the record: billing, the owner's closure, a hold.
+
+use super::{
+    Reason, Stage,
+    deadlines::{frozen_pin, pin_grace, pin_stage, recompute_windows},
+    record::{ClosureRecord, Known, Record},
+};
+use crate::{
+    api::{Billing, ClockPolicy, Closure, ClosureMode, Lifecycle},
+    billing::{self, Refused, Told},
+    clock::{Moment, Trust},
+};
+
+/// What the account's spec and billing say now.
+#[derive(Clone, Debug)]
+pub struct Seen<'a> {
+    /// `.status.billing`.
+    pub billing: Option<&'a Billing>,
+    /// `.spec.closure`.
+    pub closure: Option<&'a Closure>,
+    /// Whether the object is being deleted with a confirmation.
+    pub confirmed_deletion: bool,
+    /// Whether `.spec.hold` is set.
+    pub held: bool,
+    /// The plan's windows.
+    pub windows: Known<&'a Lifecycle>,
+    /// The plan's clock policy.
+    pub clock_policy: ClockPolicy,
+    /// When the account was created: billing from before that is refused.
+    pub created_at: Moment,
+    /// Whether the clock may pin anything.
+    pub clock: Trust,
+}
+
+/// Writes what the world says into the record. Says why billing's present state is unknown, where it is; what did not
+/// count besides is in [`Record::told`].
+pub fn absorb(record: &Record, seen: &Seen<'_>, now: Moment) -> (Record, Option<Refused>) {
+    let mut next = record.clone();
+    let refused = absorb_billing(&mut next, seen, now);
+    absorb_closure(&mut next, seen, now);
+    absorb_hold(&mut next, seen, now);
+
+    if let (Known::Known(windows), Trust::Trusted) = (&seen.windows, &seen.clock) {
+        let recompute = seen.clock_policy == ClockPolicy::Recompute;
+        if let Some(standing) = &mut next.standing {
+            standing.settle(windows.payment_grace.duration(), recompute, now);
+        }
+        pin_grace(&mut next, windows, recompute);
+        if recompute {
+            recompute_windows(&mut next, windows);
+        }
+    }
+    (next, refused)
+}
+
+pub(super) fn absorb_billing(next: &mut Record, seen: &Seen<'_>, now: Moment) -> Option<Refused> {
+    let word = seen.billing.filter(|word| !next.has_heard(word))?;
+    let checked = billing::check(next.billing.as_ref(), word, seen.created_at, now);
+    let refused = match checked {
+        Err(refused) => Some(refused),
+        Ok(()) => {
+            let (standing, refused) = billing::hear(next.standing.as_ref(), word, now);
+            next.standing = standing;
+            next.billing = Some(word.clone());
+            refused
+        }
+    };
+    if let Some(why) = &refused {
+        next.told = Some(Told { mark: billing::mark(word), why: why.clone() });
+    }
+    refused.filter(Refused::leaves_unknown)
+}
+
+pub(super) fn absorb_closure(next: &mut Record, seen: &Seen<'_>, now: Moment) {
+    let owners = seen.closure.map(|c| (c.mode, c.keeps_backup()));
+    let wish = if seen.confirmed_deletion { Some((ClosureMode::Erase, owners.is_none_or(|(_, keeps)| keeps))) } else { owners };
+    match (wish, &next.closure) {
+        (Some((mode, keeps_backup)), before) => {
+            let same = before
+                .as_ref()
+                .is_some_and(|b| b.mode == mode && b.keeps_backup == keeps_backup && b.by_deletion == seen.confirmed_deletion);
+            // A delay is pinned when the wish is seen; without windows or a clock that can be believed it waits.
+            let (Known::Known(windows), Trust::Trusted) = (&seen.windows, &seen.clock) else { return };
+            if !same {
+                let seen_at = before.as_ref().filter(|b| b.mode == mode).map_or(now, |b| b.seen_at);
+                let delete_at = match mode {
+                    ClosureMode::Cancel => seen_at,
+                    ClosureMode::Erase if seen.confirmed_deletion && keeps_backup => now,
+                    ClosureMode::Erase => seen_at + windows.erase_delay.duration(),
+                };
+                next.closure = Some(ClosureRecord { mode, keeps_backup, seen_at, delete_at, by_deletion: seen.confirmed_deletion });
+                next.restoring_since = None;
+                next.withdrawn = false;
+                repin_for_closure(next, windows);
+            }
+        }
+        // A cancellation whose stage nobody has seen enforced leaves nothing behind.
+        (None, Some(closure)) if closure.mode == ClosureMode::Cancel && next.is_being_entered_for(Reason::OwnerCancelled) => {
+            next.closure = None;
+            next.withdrawn = true;
+        }
+        (None, Some(closure)) if next.stage < Stage::Deleted || (next.stage == Stage::Deleted && next.enforced_at.is_none()) => {
+            // Withdrawn: what was open before stays closed until billing speaks anew.
+            next.withdrawn = next.stage == Stage::Deleted && closure.mode == ClosureMode::Erase;
+            next.closure = None;
+            next.paid_above = next.billing.as_ref().map(billing::mark).or(Some((0, -1)));
+            if let (Known::Known(windows), Some(enforced_at)) = (&seen.windows, next.pinned_at()) {
+                pin_stage(next, windows, enforced_at);
+                next.promised = None;
+                next.frozen = frozen_pin(next, enforced_at);
+            }
+        }
+        _ => {}
+    }
+    if let (Some(floor), Some(standing)) = (next.paid_above, &next.standing)
+        && standing.mark > floor
+    {
+        next.paid_above = None;
+    }
+}
+
+/// An erasure shortens what was promised: the end comes `eraseDelay` after the wish.
+pub(super) fn repin_for_closure(next: &mut Record, windows: &Lifecycle) {
+    let Some(erasure) = next.erasure() else { return };
+    let delete_at = erasure.delete_at;
+    let gone_by = if erasure.keeps_backup { delete_at + windows.cold_backup.duration() } else { delete_at };
+    match next.stage {
+        Stage::Blocked | Stage::Terminated if next.pinned_at().is_some() => {
+            next.leaves_at = Some(next.leaves_at.map_or(delete_at, |at| at.min(delete_at)));
+            let gone_by = next.data_gone_by.map_or(gone_by, |at| at.min(gone_by));
+            next.data_gone_by = Some(gone_by);
+            next.frozen =
+                if next.waives_backup() { None } else { frozen_pin(next, next.closure.as_ref().map_or(delete_at, |c| c.seen_at)) };
+        }
+        Stage::Deleted if next.waives_backup() => {
+            let end = next.leaves_at.map_or(delete_at, |at| at.min(delete_at));
+            next.leaves_at = Some(end);
+            next.data_gone_by = Some(end);
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn absorb_hold(next: &mut Record, seen: &Seen<'_>, now: Moment) {
+    match (seen.held, next.held_since) {
+        (true, None) => {
+            next.held_since = Some(now);
+            next.notice_until = None;
+        }
+        (false, Some(_)) => {
+            // Without windows the notice cannot be computed, and the hold stays.
+            if let Known::Known(windows) = &seen.windows {
+                next.held_since = None;
+                next.notice_until = Some(now + windows.hold_notice.duration());
+            }
+        }
+        _ => {}
+    }
+}
