@@ -7,12 +7,13 @@ use kube::{
 };
 
 use super::{
+    error::{During, Error, gone_is_fine},
     home::Home,
     jobs::{BACKUP, COMPONENT},
     keys::{self, KeyRing},
     recheck::folder_of,
-    reconcile::{During, Error, Work, gone_is_fine},
     take,
+    work::Work,
 };
 use crate::api::{ACCOUNT_LABEL, ACCOUNT_UID, Time};
 

@@ -7,9 +7,10 @@ use kube::{Api, Client, ResourceExt};
 
 use super::{
     course::{Deletion, Facts},
+    error::{During, Error},
     home::{self, Home},
-    reconcile::{During, Error, Work},
     retention,
+    work::Work,
 };
 use crate::{
     api::{BackupPhase, CONFIRM_DELETE, ColdBackup, HelpDeskAccount},

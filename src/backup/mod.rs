@@ -18,8 +18,10 @@
 //! **Invariant:** bulk data never flows through the controller, and a mover has no credentials of the cluster.
 
 mod clients;
+mod context;
 pub mod course;
 mod erase;
+mod error;
 mod failure;
 mod home;
 pub mod jobs;
@@ -36,6 +38,7 @@ pub mod retention;
 pub mod schedule;
 mod sweep;
 mod take;
+mod work;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::tz::TimeZone};
 

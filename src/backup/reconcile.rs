@@ -4,17 +4,13 @@
 //! 2. At its deadline, or when its deletion is confirmed, it is destroyed ([`erase`]): objects, then keys.
 //! 3. What is wrong stands in its conditions, with what to do; another try follows by itself.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use k8s_openapi::{api::batch::v1::Job, jiff::SignedDuration};
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, Preconditions},
     runtime::{
         Config, Controller, PredicateConfig, WatchStreamExt,
         controller::Action,
@@ -23,189 +19,31 @@ use kube::{
         watcher,
     },
 };
-use serde_json::json;
 use tracing::Instrument;
 
 use super::{
-    FINALIZER,
+    context::Desk,
     course::{self, Keeper, Step},
     erase,
+    error::{During, Error, gone_is_fine},
     home::{self, Home},
     jobs::{BACKUP, COMPONENT},
-    look,
-    places::Places,
-    recheck::{self, Unproven},
-    sweep, take,
+    look, recheck, sweep, take,
+    work::Work,
 };
 use crate::{
     api::{
-        BackupPhase, BackupStore, ColdBackup, ColdBackupStatus, DatabaseServer,
-        conditions::{self, Finding, Type},
+        BackupPhase, BackupStore, ColdBackup, DatabaseServer,
+        conditions::{Finding, Type},
     },
-    clock::{self, Moment},
-    context::{Context, Shared},
-    database,
-    lanes::Lanes,
-    ledger,
-    retry::{Backoff, spread},
-    store,
+    context::Shared,
+    database, store,
 };
 
-/// Owns the fields that this controller writes.
-const FIELD_MANAGER: &str = "helpdesk-operator-backups";
-/// Timers die with the process and clocks are set: nothing sleeps longer.
-const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 /// When what could not be read is looked at again.
 const SOON: SignedDuration = SignedDuration::from_secs(30);
 /// For a mover to end.
 const ENDING: Duration = Duration::from_secs(2);
-/// So many backups of one server and one store are looked after at once.
-const LANE: usize = 16;
-/// Between two looks at the objects, key and escrow of a proven backup.
-const CHECKUP: Duration = Duration::from_secs(6 * 3600);
-
-/// Why a backup could not be taken further. The message goes into its conditions.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The cluster's API.
-    #[error("failed to {action}")]
-    Cluster {
-        /// What was asked.
-        action: &'static str,
-        /// What the client said.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// The account's database cannot be found or asked.
-    #[error(transparent)]
-    Home(#[from] home::Error),
-    /// The database server.
-    #[error(transparent)]
-    Database(#[from] database::Error),
-    /// The ledger.
-    #[error(transparent)]
-    Ledger(#[from] ledger::Error),
-    /// The store.
-    #[error(transparent)]
-    Store(#[from] store::Error),
-    /// The keys.
-    #[error(transparent)]
-    Keys(#[from] super::keys::Error),
-    /// What the mover left does not prove the backup.
-    #[error(transparent)]
-    Unproven(#[from] Unproven),
-    /// The plan of a mover could not be written; it always can.
-    #[error("failed to write down what a mover is to do")]
-    Plan(#[from] serde_json::Error),
-    /// The mover failed.
-    #[error("failed to take the backup, another try follows: {0}")]
-    Mover(String),
-    /// The escrow does not hold the key although it took it.
-    #[error("failed to find the key in the escrow {0}; nothing is backed up without it")]
-    Escrow(String),
-    /// The deadline came and this machine's clock cannot be believed.
-    #[error("failed to destroy the backup at its deadline: {0}")]
-    Clock(String),
-}
-
-impl Error {
-    pub(super) fn reason(&self) -> &'static str {
-        match self {
-            Self::Cluster { .. } => "ClusterUnreachable",
-            Self::Home(_) => "NoDatabase",
-            Self::Database(error) => error.reason(),
-            Self::Ledger(error) => error.reason(),
-            Self::Store(error) | Self::Unproven(Unproven::Store(error)) => error.reason(),
-            Self::Keys(_) => "KeyUnusable",
-            Self::Unproven(_) => "Unproven",
-            Self::Plan(_) => "Failed",
-            Self::Mover(_) => "MoverFailed",
-            Self::Escrow(_) => "NotEscrowed",
-            Self::Clock(_) => "ClockDoubtful",
-        }
-    }
-
-    /// Whether a person has to do something first; it may pass by itself otherwise.
-    fn needs_a_person(&self) -> bool {
-        use store::Error as S;
-        match self {
-            Self::Store(error) | Self::Unproven(Unproven::Store(error)) => {
-                matches!(
-                    error,
-                    S::AccessDenied { .. }
-                        | S::NoSuchBucket(_)
-                        | S::ForeignBucket(_)
-                        | S::Locked { .. }
-                        | S::Altered { .. }
-                        | S::Configuration { .. }
-                )
-            }
-            Self::Unproven(_) | Self::Keys(_) | Self::Escrow(_) => true,
-            Self::Home(error) => error.needs_a_person(),
-            Self::Database(error) => !error.is_passing(),
-            _ => false,
-        }
-    }
-}
-
-/// Names what was asked of the cluster.
-pub(super) trait During<T> {
-    /// Names it.
-    fn during(self, action: &'static str) -> Result<T, Error>;
-}
-
-impl<T> During<T> for Result<T, kube::Error> {
-    fn during(self, action: &'static str) -> Result<T, Error> {
-        self.map_err(|source| Error::Cluster { action, source: Box::new(source) })
-    }
-}
-
-/// What a reconcile is given.
-pub(super) struct Desk {
-    pub(super) ctx: Shared,
-    backoff: Backoff,
-    /// The newest status that was written: the watch may still show an older one.
-    written: Mutex<HashMap<String, ColdBackupStatus>>,
-    /// Those that are starting a mover.
-    pub(super) places: Places,
-    /// How many backups of one server and one store are looked after at once.
-    lanes: Lanes,
-    /// The servers on which accounts were found last, by their uids.
-    servers_of: Mutex<HashMap<String, String>>,
-    /// When the last attempt failed, by the backup's uid. A Job that goes wakes its backup, so that the backoff alone
-    /// would not make it wait.
-    pub(super) failed: Mutex<HashMap<String, Moment>>,
-    checkups: Checkups,
-    /// The uids of backups that are taken for unprovable, for the metrics.
-    unprovable: Mutex<HashSet<String>>,
-}
-
-/// When proven backups are looked at next, by their uids.
-#[derive(Default)]
-struct Checkups(Mutex<HashMap<String, Instant>>);
-
-impl Checkups {
-    /// Whether it is time. The first look at each is put off by a share of the interval of its own, so that a start
-    /// does not ask the bucket for everything at once.
-    fn is_due(&self, uid: &str) -> bool {
-        let now = Instant::now();
-        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = next.entry(uid.to_owned()).or_insert_with(|| now + CHECKUP.mul_f64(spread(uid)));
-        let due = *at <= now;
-        if due {
-            *at = now + CHECKUP;
-        }
-        due
-    }
-}
-
-impl std::ops::Deref for Desk {
-    type Target = Context;
-
-    fn deref(&self) -> &Context {
-        &self.ctx
-    }
-}
 
 /// Looks after the ColdBackups of this operator's shard, for ever.
 pub async fn run(ctx: Shared) {
@@ -220,17 +58,7 @@ pub async fn run(ctx: Shared) {
         .predicate_filter(what_matters, PredicateConfig::default());
     let movers = config().labels(&format!("{}={}", COMPONENT.0, COMPONENT.1));
     let jobs = watcher(Api::<Job>::namespaced(ctx.client.clone(), &ctx.settings.namespace), movers).default_backoff().touched_objects();
-    let desk = Arc::new(Desk {
-        ctx,
-        backoff: Backoff::default(),
-        written: Mutex::default(),
-        places: Places::default(),
-        lanes: Lanes::new(LANE),
-        servers_of: Mutex::default(),
-        failed: Mutex::default(),
-        checkups: Checkups::default(),
-        unprovable: Mutex::default(),
-    });
+    let desk = Arc::new(Desk::new(ctx));
     let stores = watcher(Api::<BackupStore>::all(desk.client.clone()), config())
         .default_backoff()
         .touched_objects()
@@ -292,15 +120,6 @@ async fn reconcile(backup: Arc<ColdBackup>, desk: Arc<Desk>) -> Result<Action, E
     }
     .instrument(span)
     .await
-}
-
-/// One backup in one reconcile.
-pub(super) struct Work<'a> {
-    pub(super) desk: &'a Desk,
-    pub(super) backup: &'a ColdBackup,
-    /// As it will be written.
-    pub(super) status: ColdBackupStatus,
-    pub(super) now: Moment,
 }
 
 impl Work<'_> {
@@ -401,163 +220,6 @@ impl Work<'_> {
             .or_else(gone_is_fine)
             .during("remove the object of a destroyed backup")?;
         Ok(Action::await_change())
-    }
-
-    async fn hold_on(&self) -> Result<(), Error> {
-        if self.backup.finalizers().iter().any(|f| f == FINALIZER) || self.backup.meta().deletion_timestamp.is_some() {
-            return Ok(());
-        }
-        let finalizers: Vec<_> = self.backup.finalizers().iter().cloned().chain([FINALIZER.to_owned()]).collect();
-        self.set_finalizers(&finalizers).await
-    }
-
-    async fn let_go(&self) -> Result<Action, Error> {
-        self.desk.forget(&self.backup.uid().unwrap_or_default());
-        let finalizers: Vec<_> = self.backup.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
-        if finalizers.len() < self.backup.finalizers().len() {
-            self.set_finalizers(&finalizers).await?;
-        }
-        Ok(Action::await_change())
-    }
-
-    async fn set_finalizers(&self, finalizers: &[String]) -> Result<(), Error> {
-        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
-        let patch = json!({"metadata": {"finalizers": finalizers, "uid": self.backup.uid()}});
-        api.patch(&self.backup.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-            .await
-            .map(drop)
-            .or_else(gone_is_fine)
-            .during("set the backup's finalizer")
-    }
-
-    /// Writes the status now: an intent before its effect.
-    pub(super) async fn store(&mut self, home: Option<&Home>) -> Result<(), Error> {
-        let before = self.desk.newest(self.backup);
-        self.desk.write(self.backup, &before, &self.status).await?;
-        if let Some(home) = home {
-            home.remember(self.backup, &self.status).await?;
-        }
-        Ok(())
-    }
-
-    /// Replaces the conditions by this finding, and what has been true for longer.
-    pub(super) fn find(&mut self, finding: Finding) {
-        self.status.observed_generation = self.backup.metadata.generation;
-        let findings: Vec<_> = [Some(finding), self.unprovable()].into_iter().flatten().collect();
-        self.status.conditions = conditions::merge(&self.status.conditions, &findings, self.backup.metadata.generation, self.now);
-    }
-
-    /// That the backup is taken for unprovable, if it is.
-    pub(super) fn unprovable(&self) -> Option<Finding> {
-        let over = matches!(self.status.phase, BackupPhase::Erasing | BackupPhase::Erased);
-        let failing = self.status.failing.as_ref().filter(|f| !over && f.unprovable_since.is_some())?;
-        let message = format!(
-            "{} attempts since {} came to nothing; the first: {}; it is tried again every {} minutes",
-            failing.attempts,
-            failing.since.0,
-            failing.message,
-            self.desk.settings.patience.pause().as_mins().max(1),
-        );
-        Some(Finding::yes(Type::Unprovable, failing.reason.clone(), message))
-    }
-
-    /// Adds a finding to the conditions.
-    fn also(&mut self, finding: Finding) {
-        let more = conditions::merge(&self.status.conditions, &[finding], self.backup.metadata.generation, self.now);
-        self.status.conditions.extend(more);
-    }
-
-    fn told(&mut self, error: &Error) {
-        let message = store::chain(error);
-        self.find(Finding::no(Type::Ready, error.reason(), message.clone()));
-        if error.needs_a_person() {
-            self.also(Finding::yes(Type::Stalled, error.reason(), message));
-        }
-    }
-
-    /// Exactly until a moment, by the clock with its fraction, but not for too long.
-    fn until(&self, at: Moment) -> Duration {
-        let left = Duration::try_from(at.duration_since(clock::precise_now())).unwrap_or(Duration::ZERO);
-        (left + Duration::from_millis(1)).min(LONGEST_SLEEP)
-    }
-
-    pub(super) async fn publish(&self, kind: EventType, reason: &str, note: &str) {
-        self.desk.publish(&self.backup.object_ref(&()), kind, reason, note, "Look").await;
-    }
-}
-
-impl Desk {
-    /// What a backup's reconcile waits for: its server, as far as that is known, and its store.
-    fn lane(&self, backup: &ColdBackup) -> String {
-        let servers = self.servers_of.lock().unwrap_or_else(PoisonError::into_inner);
-        let server = servers.get(&backup.spec.account_uid).map_or("", String::as_str);
-        format!("server {server} store {}", backup.spec.store)
-    }
-
-    fn found(&self, backup: &ColdBackup, server: &str) {
-        let mut servers = self.servers_of.lock().unwrap_or_else(PoisonError::into_inner);
-        servers.insert(backup.spec.account_uid.clone(), server.to_owned());
-    }
-
-    /// The backup's status, or what was written of it after the watch last told.
-    fn newest(&self, backup: &ColdBackup) -> ColdBackupStatus {
-        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let shown = || backup.status.clone().unwrap_or_default();
-        backup.uid().and_then(|uid| written.get(&uid).cloned()).unwrap_or_else(shown)
-    }
-
-    /// Forgets what is remembered of a backup whose object goes.
-    fn forget(&self, uid: &str) {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        self.checkups.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        self.count_as(uid, false);
-    }
-
-    /// Counts the backups that are taken for unprovable anew.
-    fn count(&self, backup: &ColdBackup, unprovable: bool) {
-        self.count_as(&backup.uid().unwrap_or_default(), unprovable && backup.meta().deletion_timestamp.is_none());
-    }
-
-    fn count_as(&self, uid: &str, unprovable: bool) {
-        let mut all = self.unprovable.lock().unwrap_or_else(PoisonError::into_inner);
-        if unprovable {
-            all.insert(uid.to_owned());
-        } else {
-            all.remove(uid);
-        }
-        self.telemetry.backups_unprovable.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
-    }
-
-    async fn write(&self, backup: &ColdBackup, before: &ColdBackupStatus, status: &ColdBackupStatus) -> Result<(), Error> {
-        let uid = backup.uid().unwrap_or_default();
-        if status == before && backup.status.is_some() {
-            return Ok(());
-        }
-        let api: Api<ColdBackup> = Api::all(self.client.clone());
-        let applied = json!({
-            "apiVersion": ColdBackup::api_version(&()), "kind": ColdBackup::kind(&()),
-            "metadata": {"name": backup.name_any(), "uid": uid}, "status": status,
-        });
-        let params = PatchParams::apply(FIELD_MANAGER).force();
-        match api.patch_status(&backup.name_any(), &params, &Patch::Apply(applied)).await {
-            Ok(_) => {
-                self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, status.clone());
-                Ok(())
-            }
-            Err(error) => {
-                self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
-                gone_is_fine(error).during("write the backup's status")
-            }
-        }
-    }
-}
-
-/// What is not there any more, or was made anew in the meantime, needs no change.
-pub(super) fn gone_is_fine(error: kube::Error) -> Result<(), kube::Error> {
-    match error {
-        kube::Error::Api(status) if status.code == 404 || status.code == 409 => Ok(()),
-        other => Err(other),
     }
 }
 

@@ -9,8 +9,9 @@ use kube::{
 };
 
 use super::{
+    context::Desk,
+    error::{During, Error, gone_is_fine},
     jobs::{BACKUP, COMPONENT},
-    reconcile::{Desk, During, Error, gone_is_fine},
 };
 use crate::{
     api::{ACCOUNT_UID, ColdBackup},

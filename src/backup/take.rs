@@ -16,6 +16,7 @@ use kube::{
 };
 
 use super::{
+    error::{During, Error, gone_is_fine},
     failure,
     home::Home,
     jobs::{self, BACKUP, COMPONENT, Files, Order, SERVER, State},
@@ -24,7 +25,7 @@ use super::{
     mover::{Task, plan::Plan},
     places::{Claim, Place},
     recheck::{Unproven, folder_of, read_manifest},
-    reconcile::{During, Error, Work, gone_is_fine},
+    work::Work,
 };
 use crate::{
     api::{
