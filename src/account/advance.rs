@@ -1,18 +1,15 @@
-//! From what was seen to what is stored: the decision, persisted before its effects, and its end, persisted after.
+//! From what was seen to what is stored: the decision, persisted before its effects.
 
-use k8s_openapi::jiff::SignedDuration;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt, runtime::events::EventType};
 
-use super::{desk::Desk, error::Error, home::Home, observe::Observation, realize::Realized, report};
+use super::{desk::Desk, error::Error, home::Home, observe::Observation};
 use crate::{
     api::{ClockPolicy, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount},
     clock::Moment,
     ledger::Entry,
-    lifecycle::{self, Blocker, Facts, Known, Next, PlanSeen, Record, Refused, Seen, Stage, Step, Verdict},
+    lifecycle::{self, Facts, Known, Next, PlanSeen, Record, Refused, Seen, Stage, Step, Verdict},
+    telemetry::RefusedLabel,
 };
-
-/// How often an account is looked at while a step is overdue.
-const OVERDUE_PATIENCE: SignedDuration = SignedDuration::from_secs(30);
 
 /// A decision that is stored.
 pub(super) struct Decided {
@@ -24,36 +21,6 @@ pub(super) struct Decided {
     pub refused: Option<Refused>,
     /// Whether the brake lets one more destructive step through, as it was known when the decision was stored.
     pub brake: Known<bool>,
-}
-
-/// An account after this reconcile.
-pub(super) struct Settled {
-    /// Where it lives, with the stored entry.
-    pub home: Home,
-    /// What comes next if nothing changes.
-    pub next: Option<Next>,
-    /// What delays what is due.
-    pub blockers: Vec<Blocker>,
-    /// Since when something is overdue.
-    pub overdue_since: Option<Moment>,
-    /// When to look again.
-    pub wake_at: Option<Moment>,
-    /// What is not there yet, for people.
-    pub waiting_on: Vec<String>,
-    /// Why billing's state is unknown.
-    pub refused: Option<Refused>,
-    /// What was done, for the report.
-    pub findings: Vec<crate::api::conditions::Finding>,
-    /// The tenant's host names.
-    pub domains: Vec<crate::api::account::DomainStatus>,
-}
-
-impl Settled {
-    /// Whether nothing of the account's active data is left to look after, so that its object may go.
-    pub fn is_over(&self) -> bool {
-        let record = &self.home.entry.record;
-        record.stage >= Stage::Deleted && record.enforced_at.is_some()
-    }
 }
 
 /// Absorbs what was seen, decides, and stores the outcome.
@@ -73,7 +40,7 @@ pub(super) async fn decide(
     let record = lifecycle::watch_the_proof(&record, &frozen, agreed(account), now);
     store(desk, &mut home, record, now).await?;
     if let Some(why) = news {
-        report::tell_billing(desk, account, &why).await;
+        tell_billing(desk, account, &why).await;
     }
 
     let mut facts = facts(account, &home, seen, refused.as_ref(), seen.brake.clone());
@@ -116,48 +83,7 @@ pub(super) async fn decide(
     Ok(Decided { home, verdict, refused, brake: facts.brake })
 }
 
-/// Closes the stage if all its effects were seen, and decides what comes next.
-pub(super) async fn settle(
-    desk: &Desk,
-    account: &HelpDeskAccount,
-    seen: &Observation,
-    realized: Realized,
-    now: Moment,
-) -> Result<Settled, Error> {
-    let Realized { decided, waiting_on, complete, restored, findings, domains, wake_at } = realized;
-    let Decided { mut home, verdict, refused, brake } = decided;
-    let mut entered = false;
-    if restored {
-        let record = lifecycle::enter(&home.entry.record, Stage::Active, lifecycle::Reason::Paid, now);
-        store(desk, &mut home, record, now).await?;
-        crate::crash::point("restore-recorded", "Active");
-    } else if complete && home.entry.record.enforced_at.is_none() {
-        let record = lifecycle::enforced(&home.entry.record, &windows(seen, &home.entry.record), &seen.clock, now);
-        if record.enforced_at.is_some() {
-            let due = verdict.next.filter(|n| n.stage == record.stage).map_or(home.entry.record.decided_at, |n| n.at);
-            desk.telemetry
-                .lateness
-                .get_or_create(&crate::telemetry::StageLabel { stage: record.stage.name() })
-                .observe(now.duration_since(due).as_secs_f64());
-            entered = true;
-        }
-        store(desk, &mut home, record, now).await?;
-        crate::crash::point("enforced-recorded", home.entry.record.stage.name());
-    }
-    let again = lifecycle::decide(&home.entry.record, &facts(account, &home, seen, refused.as_ref(), brake), now);
-    let moves_on = !matches!(again.step, Step::Stay | Step::Enforce | Step::Restore) || restored;
-    let soon = (moves_on || entered).then_some(now);
-    // What delays a step may end without anybody announcing it, as the brake's window does.
-    let look_again = (!again.blockers.is_empty()).then(|| now + OVERDUE_PATIENCE);
-    // A time ahead is believed once it has come.
-    let believed = refused.as_ref().and_then(Refused::passes_at).filter(|at| *at > now);
-    let wake_at = [again.wake_at, wake_at, soon, look_again, believed].into_iter().flatten().min();
-    let blockers = if again.step == Step::Stay { again.blockers } else { verdict.blockers };
-    let next = comes_next(&home.entry.record, again.next);
-    Ok(Settled { home, next, blockers, overdue_since: again.overdue_since, wake_at, waiting_on, refused, findings, domains })
-}
-
-async fn store(desk: &Desk, home: &mut Home, record: Record, now: Moment) -> Result<(), Error> {
+pub(super) async fn store(desk: &Desk, home: &mut Home, record: Record, now: Moment) -> Result<(), Error> {
     if record == home.entry.record {
         return Ok(());
     }
@@ -182,6 +108,12 @@ async fn store_within(
     home.entry = stored;
     home.server.ledger.raise_high_water(now).await?;
     Ok(true)
+}
+
+/// Tells and counts a word of billing that does not count, or not wholly. Called once for each.
+async fn tell_billing(desk: &Desk, account: &HelpDeskAccount, why: &Refused) {
+    desk.telemetry.billing_refused.get_or_create(&RefusedLabel { reason: why.reason() }).inc();
+    desk.publish(&account.object_ref(&()), EventType::Warning, why.reason(), &why.to_string(), "Look").await;
 }
 
 /// Somebody got in although the account is closed: what was frozen is older than the data.
@@ -259,7 +191,7 @@ pub(super) fn what_is_said<'a>(
     }
 }
 
-fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Option<&Refused>, brake: Known<bool>) -> Facts {
+pub(super) fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Option<&Refused>, brake: Known<bool>) -> Facts {
     let billing = match refused {
         None => seen.heartbeat.clone(),
         Some(refused) => Known::Unknown(format!("{refused}; nothing is closed or destroyed until then")),

@@ -7,9 +7,8 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    error::{During, Error},
-    namespace,
-    realize::Work,
+    error::{During, Error, gone_is_fine},
+    work::Work,
 };
 use crate::{
     api::{
@@ -134,9 +133,9 @@ impl Work<'_> {
                 api.patch(&name, &PatchParams::default(), &Patch::Merge(patch))
                     .await
                     .map(drop)
-                    .or_else(namespace::gone_is_fine)
+                    .or_else(gone_is_fine)
                     .during("confirm the erasure of a backup")?;
-                api.delete(&name, &DeleteParams::default()).await.map(drop).or_else(namespace::gone_is_fine).during("erase a backup")?;
+                api.delete(&name, &DeleteParams::default()).await.map(drop).or_else(gone_is_fine).during("erase a backup")?;
             }
             self.waiting_on.push(format!("ColdBackup {name} is being erased"));
         }
@@ -155,7 +154,7 @@ impl Work<'_> {
         api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch))
             .await
             .map(drop)
-            .or_else(namespace::gone_is_fine)
+            .or_else(gone_is_fine)
             .during("take names off that were written for another backup")
     }
 
@@ -179,7 +178,7 @@ impl Work<'_> {
             api.patch(&backup.name_any(), &PatchParams::default(), &Patch::Merge(patch))
                 .await
                 .map(drop)
-                .or_else(namespace::gone_is_fine)
+                .or_else(gone_is_fine)
                 .during("copy the hold onto a backup")?;
         }
         if let Some(until) = self.record().notice_until.filter(|until| *until > self.now) {

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
-use super::{error::Error, login, realize::Work};
+use super::{error::Error, login, work::Work};
 use crate::{
     backup::restore,
     database::Letter,

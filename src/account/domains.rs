@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{advance, desk::Desk, observe::Observation, realize::Work, web::AGAIN};
+use super::{advance, desk::Desk, observe::Observation, work::Work};
 use crate::{
     api::{
         ACCOUNT_LABEL, ACCOUNT_UID, DomainClaim, DomainClaimSpec, DomainUse, FOR_ACCOUNT, Time,
@@ -34,6 +34,8 @@ use crate::{
     lifecycle::Known,
 };
 
+/// How soon to look again after something is not as it should be and nobody announces that it is.
+pub(super) const AGAIN: SignedDuration = SignedDuration::from_secs(5);
 /// How soon to ask DNS again for a proof that is missing.
 const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
 

@@ -12,9 +12,8 @@ use serde_json::json;
 
 use super::{
     desk::Desk,
-    error::{During, Error},
-    namespace,
-    realize::Work,
+    error::{During, Error, gone_is_fine},
+    work::Work,
 };
 use crate::{
     api::{BackupPhase, BackupStore, HelpDeskAccount, Time, account::Certificate},
@@ -92,7 +91,7 @@ impl Work<'_> {
                 api.patch(&reference.name, &PatchParams::default(), &Patch::Merge(personal))
                     .await
                     .map(drop)
-                    .or_else(namespace::gone_is_fine)
+                    .or_else(gone_is_fine)
                     .during("scrub the owner's Secret")?;
             }
         }

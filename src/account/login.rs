@@ -16,9 +16,8 @@ use serde_json::json;
 use super::{
     FIELD_MANAGER,
     desk::Desk,
-    error::{During, Error},
+    error::{During, Error, gone_is_fine},
     home::Home,
-    namespace::gone_is_fine,
 };
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount, Window},

@@ -5,9 +5,10 @@
 //! 3. [`crate::lifecycle`] absorbs what was seen into the record and decides. Pure.
 //! 4. [`advance`] stores the decision in the ledger, before any effect.
 //! 5. [`world`] says what the stage wants of database, namespace, addresses and backups. Pure.
-//! 6. [`realize`] makes it so, with [`web`], [`backups`], [`comeback`] and [`ending`]; every effect is idempotent and guarded by
+//! 6. [`realize`] makes it so, with [`database`], [`web`], [`backups`], [`comeback`] and [`ending`]; every effect is idempotent and guarded by
 //!    an ownership marker.
-//! 7. [`report`] writes the status where it differs, and events where something turned.
+//! 7. [`settle`] stores that the stage is enforced, once nothing is waited for.
+//! 8. [`report`] writes the status where it differs, and events where something turned.
 //!
 //! **Invariant:** one reconcile moves an account by one stage at most.
 //!
@@ -17,10 +18,12 @@ mod advance;
 mod backups;
 mod comeback;
 mod controller;
+mod database;
 mod desk;
 mod domains;
 mod ending;
 mod error;
+mod finalizer;
 mod home;
 mod login;
 mod namespace;
@@ -29,7 +32,9 @@ mod observe;
 mod realize;
 mod reconcile;
 mod report;
+mod settle;
 mod web;
+mod work;
 pub mod world;
 
 pub use controller::run;

@@ -1,21 +1,16 @@
-//! The tenant's namespace, and the account's own finalizer.
+//! The tenant's namespace.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
-    runtime::controller::Action,
+    api::{DeleteParams, ObjectMeta, PostParams, Preconditions},
 };
-use serde_json::json;
 
 use super::{
-    FINALIZER,
     desk::Desk,
-    error::{During, Error},
-    reconcile::has_finalizer,
-    web,
+    error::{During, Error, gone_is_fine},
 };
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount},
@@ -83,45 +78,4 @@ pub(super) async fn remove(desk: &Desk, tenant: &Tenant) -> Result<bool, Error> 
         api.delete(&name, &this_one).await.map(drop).or_else(gone_is_fine).during("delete the tenant's namespace")?;
     }
     Ok(false)
-}
-
-/// What was to be deleted and is not there, or was made anew in the meantime, needs no deletion.
-pub(super) fn gone_is_fine(error: kube::Error) -> Result<(), kube::Error> {
-    match error {
-        kube::Error::Api(status) if status.code == 404 || status.code == 409 => Ok(()),
-        other => Err(other),
-    }
-}
-
-/// Puts the finalizer on the account, so that a deletion takes the safe path.
-pub(super) async fn hold_on(desk: &Desk, account: &HelpDeskAccount) -> Result<(), Error> {
-    if has_finalizer(account) || account.meta().deletion_timestamp.is_some() {
-        return Ok(());
-    }
-    let finalizers: Vec<_> = account.finalizers().iter().cloned().chain([FINALIZER.to_owned()]).collect();
-    set_finalizers(desk, account, &finalizers).await
-}
-
-/// Lets the account's object go. Touches no data.
-pub(super) async fn let_go(desk: &Desk, account: &HelpDeskAccount) -> Result<Action, Error> {
-    let uid = account.uid().unwrap_or_default();
-    web::forget(desk, &uid);
-    desk.census.forget(&desk.telemetry, &uid);
-    if has_finalizer(account) {
-        let finalizers: Vec<_> = account.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
-        set_finalizers(desk, account, &finalizers).await?;
-        tracing::info!("let the account's object go; no data was touched by that");
-    }
-    Ok(Action::await_change())
-}
-
-async fn set_finalizers(desk: &Desk, account: &HelpDeskAccount, finalizers: &[String]) -> Result<(), Error> {
-    let api: Api<HelpDeskAccount> = Api::all(desk.client.clone());
-    // The resourceVersion keeps a finalizer that somebody else just added.
-    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": account.resource_version()}});
-    api.patch(&account.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .map(drop)
-        .or_else(gone_is_fine)
-        .during("set the account's finalizer")
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use k8s_openapi::{api::coordination::v1::Lease, jiff::SignedDuration};
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 
-use super::{desk::Desk, error::Error, home, home::Home, reconcile::deletion_is_confirmed};
+use super::{desk::Desk, error::Error, home, home::Home};
 use crate::{
-    api::{BackupPhase, ColdBackup, ColdBackupStatus, HelpDeskAccount, HelpDeskPlan, RELEASE_BRAKE, conditions},
+    api::{BackupPhase, ColdBackup, ColdBackupStatus, HelpDeskAccount, HelpDeskPlan, RELEASE_BRAKE, conditions, deletion_is_confirmed},
     backup,
     brake::Allowance,
     clock::{self, Moment, Trust},

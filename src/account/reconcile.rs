@@ -5,9 +5,9 @@ use std::{sync::Arc, time::Duration};
 use kube::{Resource, ResourceExt, runtime::controller::Action};
 use tracing::Instrument;
 
-use super::{FINALIZER, advance, desk::Desk, domains, error::Error, home, namespace, observe, realize, report};
+use super::{advance, desk::Desk, domains, error::Error, finalizer, home, observe, realize, report, settle};
 use crate::{
-    api::{CONFIRM_DELETE, HelpDeskAccount},
+    api::{HelpDeskAccount, deletion_is_confirmed},
     clock,
     lanes::Turn,
     lifecycle::Stage,
@@ -64,24 +64,24 @@ async fn look(account: &HelpDeskAccount, desk: &Desk) -> Result<Action, Error> {
     if account.meta().deletion_timestamp.is_some() && !deletion_is_confirmed(account) {
         // The definition was deleted, or admission was gone around: no authority over data.
         desk.census.forget(&desk.telemetry, &account.uid().unwrap_or_default());
-        return namespace::let_go(desk, account).await;
+        return finalizer::let_go(desk, account).await;
     }
-    namespace::hold_on(desk, account).await?;
+    finalizer::hold_on(desk, account).await?;
 
     let now = (desk.now)();
     let home = match home::find(desk, account, now).await {
-        Err(Error::NeverPlaced) => return namespace::let_go(desk, account).await,
+        Err(Error::NeverPlaced) => return finalizer::let_go(desk, account).await,
         home => home?,
     };
     let facts = observe::observe(desk, account, &home, now).await?;
     let decided = advance::decide(desk, account, home, &facts, now).await?;
     let realized = realize::realize(desk, account, &facts, decided, now).await?;
-    let settled = advance::settle(desk, account, &facts, realized, (desk.now)()).await?;
+    let settled = settle::settle(desk, account, &facts, realized, (desk.now)()).await?;
     report::report(desk, account, &facts, &settled, (desk.now)()).await?;
 
     if account.meta().deletion_timestamp.is_some() && settled.is_over() {
         domains::begin_quarantine(desk, &settled.home.entry, &facts, now).await?;
-        return namespace::let_go(desk, account).await;
+        return finalizer::let_go(desk, account).await;
     }
     Ok(Action::requeue(sleep_for(settled.wake_at)))
 }
@@ -90,14 +90,4 @@ async fn look(account: &HelpDeskAccount, desk: &Desk) -> Result<Action, Error> {
 fn sleep_for(wake_at: Option<clock::Moment>) -> Duration {
     let until = |at: clock::Moment| Duration::try_from(at.duration_since(clock::precise_now())).unwrap_or(Duration::ZERO);
     wake_at.map_or(LONGEST_SLEEP, |at| (until(at) + Duration::from_millis(1)).min(LONGEST_SLEEP))
-}
-
-/// Whether a person confirmed the deletion by naming the account.
-pub(super) fn deletion_is_confirmed(account: &HelpDeskAccount) -> bool {
-    account.meta().deletion_timestamp.is_some() && account.annotations().get(CONFIRM_DELETE).is_some_and(|name| *name == account.name_any())
-}
-
-/// Whether the account still carries the operator's finalizer.
-pub(super) fn has_finalizer(account: &HelpDeskAccount) -> bool {
-    account.finalizers().iter().any(|f| f == FINALIZER)
 }

@@ -10,10 +10,11 @@ use serde_json::json;
 
 use super::{
     FIELD_MANAGER,
-    advance::{self, Settled, what_is_said},
+    advance::{self, what_is_said},
     desk::{Deadline, Desk},
     error::{During, Error},
     observe::Observation,
+    settle::Settled,
 };
 use crate::{
     api::{
@@ -22,8 +23,7 @@ use crate::{
         conditions::{self, Finding, Type},
     },
     clock::Moment,
-    lifecycle::{self, Blocker, Frozen, Known, Next, Reason, Record, Refused, Seen, Stage},
-    telemetry::RefusedLabel,
+    lifecycle::{self, Blocker, Frozen, Known, Next, Reason, Record, Seen, Stage},
 };
 
 /// Writes the status if it differs, and events where something turned.
@@ -218,12 +218,6 @@ fn ready(account: &HelpDeskAccount, settled: &Settled) -> Finding {
         ),
         (stage, _) => Finding::yes(Type::Ready, "Closed", format!("{} is enforced", stage.name())),
     }
-}
-
-/// Tells and counts a word of billing that does not count, or not wholly. Called once for each.
-pub(super) async fn tell_billing(desk: &Desk, account: &HelpDeskAccount, why: &Refused) {
-    desk.telemetry.billing_refused.get_or_create(&RefusedLabel { reason: why.reason() }).inc();
-    publish(desk, account, EventType::Warning, why.reason(), &why.to_string(), "Look").await;
 }
 
 /// What billing has to settle: a word from before the payment that counts.

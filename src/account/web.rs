@@ -11,9 +11,9 @@ use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{
     desk::Desk,
-    domains::{self, Name},
+    domains::{self, AGAIN, Name},
     home, namespace,
-    realize::Work,
+    work::Work,
     world,
 };
 use crate::{
@@ -45,9 +45,6 @@ const PAGE_PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 
 /// And how long while something answers that is not the page.
 const WRONG_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
-
-/// How soon to look again after something is not as it should be and nobody announces that it is.
-pub(super) const AGAIN: SignedDuration = SignedDuration::from_secs(5);
 
 /// The same after something was seen from outside: whoever saw it announces what turns.
 const SEEN_AGAIN: SignedDuration = SignedDuration::from_secs(120);

@@ -8,6 +8,7 @@ pub mod backup_store;
 pub mod cold_backup;
 pub mod conditions;
 pub mod database_server;
+mod deletion;
 pub mod domain_claim;
 pub mod help_desk_class;
 pub mod plan;
@@ -18,6 +19,7 @@ pub use account::{Billing, BillingState, Closure, ClosureMode, HelpDeskAccount, 
 pub use backup_store::{BackupStore, BackupStoreSpec, BackupStoreStatus};
 pub use cold_backup::{BackupPhase, BackupReason, ColdBackup, ColdBackupSpec, ColdBackupStatus, Failing, MoverMemory};
 pub use database_server::{DatabaseServer, DatabaseServerSpec, DatabaseServerStatus, Engine};
+pub use deletion::deletion_is_confirmed;
 pub use domain_claim::{DomainClaim, DomainClaimSpec, DomainUse};
 pub use help_desk_class::{Audience, HelpDeskClass, HelpDeskClassSpec, SecondFactor};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
