@@ -301,6 +301,25 @@ async fn a_size_that_cannot_be_measured_delays_no_look() {
     made.gone().await;
 }
 
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: make test"]
+async fn a_leftover_that_another_admin_role_made_keeps_no_other_from_being_removed() {
+    let desk = Desk::open().await;
+    let made = desk.tenant().await;
+    desk.server.dump_login(&made.tenant).await.unwrap();
+    let other = Tenant::of(&super::desk::fresh_uid()).unwrap();
+    let mut root = desk.superuser().await;
+    root.execute(AssertSqlSafe(format!("CREATE ROLE {0}_dump; COMMENT ON ROLE {0}_dump IS '{1}'", other.name, other.uid))).await.unwrap();
+    let ours = [made.tenant.uid.clone(), other.uid.clone()];
+    let busy = desk.all_uids().await.into_iter().filter(|uid| !ours.contains(uid)).collect();
+    let gone = desk.server.drop_own_leftovers(&busy).await.unwrap();
+    assert_eq!(gone, [format!("{}_dump", made.tenant.name)]);
+    let left = desk.server.remove_shells(&std::collections::BTreeSet::from([other.uid.clone()])).await.unwrap();
+    assert_eq!(left, [format!("{}_dump", other.name)]);
+    root.execute(AssertSqlSafe(format!("DROP ROLE {}_dump", other.name))).await.unwrap();
+    made.gone().await;
+}
+
 /// Takes every connection that the server gives, so it is run by itself.
 #[tokio::test]
 #[ignore = "needs a PostgreSQL of its own, with reserved_connections: make test"]

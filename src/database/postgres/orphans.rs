@@ -46,15 +46,31 @@ impl Driver {
             if busy.contains(&uid) {
                 continue;
             }
-            if name == format!("{}_dump", tenant.name) {
-                if self.remove_dump_login(&tenant).await? {
-                    gone.push(name);
-                }
-            } else if name.starts_with(&format!("{}_v_", tenant.name)) && self.drop_scratch_named(&tenant, &name).await? {
+            let removed = if name == format!("{}_dump", tenant.name) {
+                self.remove_dump_login(&tenant).await
+            } else if name.starts_with(&format!("{}_v_", tenant.name)) {
+                self.drop_scratch_named(&tenant, &name).await
+            } else {
+                continue;
+            };
+            if self.unless_refused(&name, removed)? == Some(true) {
                 gone.push(name);
             }
         }
         gone.dedup();
         Ok(gone)
+    }
+
+    /// What the server refuses to remove, because another admin role made it or somebody uses it, is left, and keeps no
+    /// other from being removed.
+    pub(super) fn unless_refused<T>(&self, name: &str, result: Result<T, Error>) -> Result<Option<T>, Error> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(error @ (Error::Query { .. } | Error::Foreign { .. })) => {
+                tracing::warn!(server = %self.address, name, %error, "something that movers or tenants left cannot be removed");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 }

@@ -89,11 +89,12 @@ impl Driver {
         let mut left = Vec::new();
         let named: BTreeSet<String> = self.marked().await?.into_iter().map(|found| found.uid).filter(|uid| gone.contains(uid)).collect();
         for uid in named {
-            let (roles, state) = self.look(&Tenant::of(&uid)?).await?;
+            let Some((roles, state)) = self.unless_refused(&uid, self.look(&Tenant::of(&uid)?).await)? else { continue };
             let there = those_there(&state);
             // Roles also come before their database.
             if state.database.is_none() && !there.is_empty() && !state.is_restoring(&roles) {
-                left.extend(self.remove_roles("remove roles that were named", &there, &[]).await?);
+                let removed = self.remove_roles("remove roles that were named", &there, &[]).await;
+                left.extend(self.unless_refused(&uid, removed)?.unwrap_or(there));
             }
         }
         Ok(left)
