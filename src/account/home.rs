@@ -30,11 +30,13 @@ pub(super) struct Home {
     pub tenant: Tenant,
     /// What the ledger remembers.
     pub entry: Entry,
+    /// Whether the account took over its data a moment ago.
+    pub adopted: bool,
 }
 
 impl Home {
     fn of(server: Arc<Connected>, entry: Entry) -> Result<Self, Error> {
-        Ok(Self { tenant: Tenant::of(&entry.uid)?, server, entry })
+        Ok(Self { tenant: Tenant::of(&entry.uid)?, server, entry, adopted: false })
     }
 }
 
@@ -177,7 +179,7 @@ async fn adopt(desk: &Desk, account: &HelpDeskAccount, server: Arc<Connected>, e
     let note =
         format!("took over the data of uid {} on server {}; its stage goes on from {}", entry.uid, server.name, entry.record.stage.name());
     desk.publish(&account.object_ref(&()), EventType::Normal, "Adopted", &note, "Adopt").await;
-    Home::of(server, entry)
+    Ok(Home { adopted: true, ..Home::of(server, entry)? })
 }
 
 /// Gives a new account a place of its own.

@@ -17,6 +17,10 @@ use crate::{
 /// announces is found this way.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
+/// When an account is looked at again that took over its data: whoever shut it as a lost one at the same moment is done
+/// by then.
+const AFTER_ADOPTION: Duration = Duration::from_secs(60);
+
 /// Takes an account as far as it can go now, and says when to look again.
 ///
 /// # Errors
@@ -40,8 +44,8 @@ pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, desk: Arc<Desk>) ->
     .await
 }
 
-/// Waits for a turn; `None`: the process is told to stop. Making a database and dropping one take seconds, and only a few are made or dropped at once: who
-/// waits for that must not keep others from being blocked or opened on time.
+/// Waits for a turn; `None`: the process is told to stop. Making a database and dropping one take seconds, and only a few
+/// are made or dropped at once: who waits for that must not keep others from being blocked or opened on time.
 async fn turn(desk: &Desk, account: &HelpDeskAccount) -> Option<Turn> {
     let name = lane(account);
     let stage = account.status.as_ref().and_then(|s| s.stage);
@@ -73,6 +77,7 @@ async fn look(account: &HelpDeskAccount, desk: &Desk) -> Result<Action, Error> {
         Err(Error::NeverPlaced) => return finalizer::let_go(desk, account).await,
         home => home?,
     };
+    let adopted = home.adopted;
     let facts = observe::observe(desk, account, &home, now).await?;
     let decided = advance::decide(desk, account, home, &facts, now).await?;
     let realized = realize::realize(desk, account, &facts, decided, now).await?;
@@ -83,7 +88,8 @@ async fn look(account: &HelpDeskAccount, desk: &Desk) -> Result<Action, Error> {
         domains::begin_quarantine(desk, &settled.home.entry, &facts, now).await?;
         return finalizer::let_go(desk, account).await;
     }
-    Ok(Action::requeue(sleep_for(settled.wake_at)))
+    let sleep = sleep_for(settled.wake_at);
+    Ok(Action::requeue(if adopted { sleep.min(AFTER_ADOPTION) } else { sleep }))
 }
 
 /// Exactly until the deadline, by the clock with its fraction.
