@@ -24,6 +24,7 @@ mod contents;
 mod fill;
 pub mod fingerprint;
 mod locks;
+mod missing;
 pub mod plan;
 mod postgres;
 mod progress;

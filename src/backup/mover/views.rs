@@ -20,11 +20,12 @@ const TOGETHER: Duration = Duration::from_secs(600);
 /// The least that the last of them gets.
 const AT_LEAST: Duration = Duration::from_secs(10);
 
-/// Fills the views that were populated in the source, those first that others read. Returns those that stay empty.
+/// Fills the views that were populated in the source, those first that others read, within [`TOGETHER`] from `begun` on.
+/// Returns those that stay empty.
 ///
 /// # Errors
 /// [`Error::Database`], if the session is lost.
-pub(super) async fn fill(session: &mut PgConnection, source: &Contents) -> Result<Vec<LeftOut>, Error> {
+pub(super) async fn fill(session: &mut PgConnection, source: &Contents, begun: Instant) -> Result<Vec<LeftOut>, Error> {
     let step = "fill a materialized view";
     let mut left: Vec<_> = source.views.iter().map(|view| (view.name.as_str(), String::new())).collect();
     if left.is_empty() {
@@ -32,7 +33,6 @@ pub(super) async fn fill(session: &mut PgConnection, source: &Contents) -> Resul
     }
     // They are filled as their owner sees it, policies included.
     postgres::execute(session, step, "SET row_security = on").await?;
-    let begun = Instant::now();
     loop {
         let before = left.len();
         let mut again = Vec::new();
