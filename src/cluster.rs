@@ -121,6 +121,17 @@ impl hyper::body::Body for Bounded {
     }
 }
 
+/// Takes 404 and 409 for success: what was to be changed or deleted is not there any more, or was made anew meanwhile.
+///
+/// # Errors
+/// Every other answer.
+pub fn gone_is_fine(error: kube::Error) -> Result<(), kube::Error> {
+    match error {
+        kube::Error::Api(status) if status.code == 404 || status.code == 409 => Ok(()),
+        other => Err(other),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures::TryStreamExt;

@@ -7,7 +7,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    error::{During, Error, gone_is_fine},
+    error::{During, Error},
     work::Work,
 };
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     },
     backup::{self, schedule},
     clock::Moment,
+    cluster::gone_is_fine,
     lifecycle::Known,
 };
 

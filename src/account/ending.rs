@@ -12,13 +12,14 @@ use serde_json::json;
 
 use super::{
     desk::Desk,
-    error::{During, Error, gone_is_fine},
+    error::{During, Error},
     work::Work,
 };
 use crate::{
     api::{BackupPhase, BackupStore, HelpDeskAccount, Time, account::Certificate},
     backup,
     clock::Moment,
+    cluster::gone_is_fine,
     ledger::BackupEntry,
     lifecycle::Record,
 };

@@ -189,11 +189,3 @@ impl<T> During<T> for Result<T, kube::Error> {
         self.map_err(|source| Error::Cluster { action, source: Box::new(source) })
     }
 }
-
-/// What was to be deleted and is not there, or was made anew in the meantime, needs no deletion.
-pub(super) fn gone_is_fine(error: kube::Error) -> Result<(), kube::Error> {
-    match error {
-        kube::Error::Api(status) if status.code == 404 || status.code == 409 => Ok(()),
-        other => Err(other),
-    }
-}

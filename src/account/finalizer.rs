@@ -10,10 +10,11 @@ use serde_json::json;
 use super::{
     FINALIZER,
     desk::Desk,
-    error::{During, Error, gone_is_fine},
+    error::{During, Error},
     web,
 };
 use crate::api::HelpDeskAccount;
+use crate::cluster::gone_is_fine;
 
 /// Puts the finalizer on the account, so that a deletion takes the safe path.
 pub(super) async fn hold_on(desk: &Desk, account: &HelpDeskAccount) -> Result<(), Error> {

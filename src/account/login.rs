@@ -16,12 +16,13 @@ use serde_json::json;
 use super::{
     FIELD_MANAGER,
     desk::Desk,
-    error::{During, Error, gone_is_fine},
+    error::{During, Error},
     home::Home,
 };
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount, Window},
     clock::Moment,
+    cluster::gone_is_fine,
     database::{Letter, LoginSecret, Password, RotationStep, Tenant, Terms},
     ledger::LoginEntry,
 };

@@ -10,10 +10,11 @@ use kube::{
 
 use super::{
     desk::Desk,
-    error::{During, Error, gone_is_fine},
+    error::{During, Error},
 };
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount},
+    cluster::gone_is_fine,
     database::Tenant,
     ledger::NamespaceEntry,
 };

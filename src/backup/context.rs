@@ -13,12 +13,13 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    error::{During, Error, gone_is_fine},
+    error::{During, Error},
     places::Places,
 };
 use crate::{
     api::{ColdBackup, ColdBackupStatus},
     clock::Moment,
+    cluster::gone_is_fine,
     context::{Context, Shared},
     lanes::Lanes,
     retry::{Backoff, spread},

@@ -7,7 +7,7 @@ use kube::{
 };
 
 use super::{
-    error::{During, Error, gone_is_fine},
+    error::{During, Error},
     home::Home,
     jobs::{BACKUP, COMPONENT},
     keys::{self, KeyRing},
@@ -16,6 +16,7 @@ use super::{
     work::Work,
 };
 use crate::api::{ACCOUNT_LABEL, ACCOUNT_UID, Time};
+use crate::cluster::gone_is_fine;
 
 /// Destroys the backup. `true` once nothing of it was listed any more; `false` while its movers still end, because they
 /// would write behind the eraser's back. Safe to repeat.

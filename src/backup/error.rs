@@ -94,11 +94,3 @@ impl<T> During<T> for Result<T, kube::Error> {
         self.map_err(|source| Error::Cluster { action, source: Box::new(source) })
     }
 }
-
-/// What is not there any more, or was made anew in the meantime, needs no change.
-pub(super) fn gone_is_fine(error: kube::Error) -> Result<(), kube::Error> {
-    match error {
-        kube::Error::Api(status) if status.code == 404 || status.code == 409 => Ok(()),
-        other => Err(other),
-    }
-}

@@ -25,7 +25,7 @@ use super::{
     context::Desk,
     course::{self, Keeper, Step},
     erase,
-    error::{During, Error, gone_is_fine},
+    error::{During, Error},
     home::{self, Home},
     jobs::{BACKUP, COMPONENT},
     look, recheck, sweep, take,
@@ -36,6 +36,7 @@ use crate::{
         BackupPhase, BackupStore, ColdBackup, DatabaseServer,
         conditions::{Finding, Type},
     },
+    cluster::gone_is_fine,
     context::Shared,
     database, store,
 };

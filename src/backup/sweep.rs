@@ -10,11 +10,12 @@ use kube::{
 
 use super::{
     context::Desk,
-    error::{During, Error, gone_is_fine},
+    error::{During, Error},
     jobs::{BACKUP, COMPONENT},
 };
 use crate::{
     api::{ACCOUNT_UID, ColdBackup},
+    cluster::gone_is_fine,
     store,
 };
 

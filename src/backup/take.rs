@@ -16,7 +16,7 @@ use kube::{
 };
 
 use super::{
-    error::{During, Error, gone_is_fine},
+    error::{During, Error},
     failure,
     home::Home,
     jobs::{self, BACKUP, COMPONENT, Files, Order, SERVER, State},
@@ -32,6 +32,7 @@ use crate::{
         ACCOUNT_UID, BackupPhase, BackupReason, ColdBackup, ColdBackupStatus, SHARD_LABEL, Time, VerifyMode,
         conditions::{Finding, Type},
     },
+    cluster::gone_is_fine,
     store::{self, Connected},
 };
 

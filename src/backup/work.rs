@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     FINALIZER,
     context::Desk,
-    error::{During, Error, gone_is_fine},
+    error::{During, Error},
     home::Home,
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
         conditions::{self, Finding, Type},
     },
     clock::{self, Moment},
+    cluster::gone_is_fine,
     store,
 };
 

@@ -12,7 +12,7 @@ use super::{
     Error,
     catalog::own,
     plan::Mover,
-    postgres::{composed, ident},
+    postgres::{composed, failed, ident},
     progress::Progress,
     stream::{self, Until},
     transfer::{Sealed, download, object, upload},
@@ -45,10 +45,6 @@ const SUSPECTS: &str = concat!(
 /// The columns that are copied.
 const COLUMNS: &str = "SELECT coalesce(string_agg(quote_ident(attname), ', ' ORDER BY attnum), '') FROM pg_attribute \
     WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''";
-
-fn failed(step: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |source| Error::Database { step, source }
-}
 
 /// Finds the tables that have a row which `pg_dump` cannot write.
 ///

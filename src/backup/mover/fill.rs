@@ -37,7 +37,7 @@ use super::{
     fingerprint::{self, Contents, Origin},
     missing::{attempt, join_exclusions, make_missing, under},
     plan::Mover,
-    postgres::{self, EXIT_ON_ERROR, Pipe},
+    postgres::{self, EXIT_ON_ERROR, Pipe, failed},
     progress::Progress,
     reports,
     stream::Until,
@@ -267,10 +267,6 @@ fn is_restored(line: &str, closed: &[String]) -> bool {
         || what.strip_prefix("SCHEMA ").is_some_and(|rest| rest.starts_with(&ours))
         || what.starts_with(&format!("COMMENT - SCHEMA {} ", catalog::EXTENSIONS))
         || closed.iter().any(|entry| what.starts_with(entry.as_str())))
-}
-
-fn failed(step: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |source| Error::Database { step, source }
 }
 
 const PATHLESS: &str = concat!(

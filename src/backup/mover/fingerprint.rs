@@ -16,7 +16,7 @@ use sqlx::{PgConnection, Row as _};
 use super::{
     Error,
     catalog::{self, Definition, Kind, own},
-    postgres::{self, composed, ident},
+    postgres::{self, composed, failed, ident},
 };
 use crate::{backup::manifest::Fingerprint, database::MoverLogin};
 
@@ -130,10 +130,6 @@ const LATER_PIECE: &str = "SELECT octet_length(o.piece)::int8, hash_record_exten
 /// So many tables are read in one transaction: each stays locked until its end, and so do its indexes, while a server
 /// has room for a few thousand locks.
 const TABLES_AT_ONCE: usize = 100;
-
-fn failed(step: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |source| Error::Database { step, source }
-}
 
 /// From where contents are read.
 #[derive(Clone, Copy)]

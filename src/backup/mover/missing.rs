@@ -7,7 +7,7 @@ use super::{
     catalog::{Definition, Kind, own},
     compare::shorten,
     fingerprint::Contents,
-    postgres::{self, composed},
+    postgres::{self, composed, failed},
 };
 use crate::{
     backup::manifest::{LeftOut, Remains},
@@ -139,8 +139,4 @@ pub(super) async fn make_missing(
 fn is_of_constraint(index: &Definition, left_out: &[LeftOut]) -> bool {
     let name = index.name.rsplit('.').next().unwrap_or_default();
     left_out.iter().any(|l| l.what == format!("{} {} {name}", Kind::Constraint.words(), index.on))
-}
-
-fn failed(step: &'static str) -> impl Fn(sqlx::Error) -> Error {
-    move |source| Error::Database { step, source }
 }

@@ -75,6 +75,11 @@ pub(super) async fn connect(login: &MoverLogin) -> Result<PgConnection, Error> {
     Ok(connection)
 }
 
+/// Names the step at which the server failed.
+pub(super) fn failed(step: &'static str) -> impl Fn(sqlx::Error) -> Error {
+    move |source| Error::Database { step, source }
+}
+
 /// A snapshot that other sessions can look at as long as this session's transaction is open.
 pub(super) struct Snapshot {
     /// Its name.
