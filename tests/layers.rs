@@ -1,4 +1,5 @@
-//! The shape of the source: no two files know each other, over however many others, and no file is too long to be read.
+//! The shape of the source: no two files know each other, by an import or by a whole path, over however many others, and
+//! no file is too long to be read.
 //!
 //! Both rules have a list of places that break them. A list may only become shorter: what is mended has to be taken out of
 //! it, and nothing may be added.
@@ -10,8 +11,79 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Files that import each other, in a circle.
-const CIRCLES: &[&[&str]] = &[];
+/// Files that know each other, in a circle: none by their `use` lines, all of these by whole paths or by way of a `mod.rs`.
+const CIRCLES: &[&[&str]] = &[
+    &[
+        "src/account/advance.rs",
+        "src/account/controller.rs",
+        "src/account/desk.rs",
+        "src/account/domains.rs",
+        "src/account/finalizer.rs",
+        "src/account/home.rs",
+        "src/account/login.rs",
+        "src/account/mod.rs",
+        "src/account/namespace.rs",
+        "src/account/observe.rs",
+        "src/account/realize.rs",
+        "src/account/reconcile.rs",
+        "src/account/report.rs",
+        "src/account/settle.rs",
+        "src/account/web.rs",
+        "src/account/work.rs",
+    ],
+    &["src/api/account.rs", "src/api/cold_backup.rs", "src/api/plan.rs"],
+    &["src/api/deletion.rs", "src/api/mod.rs"],
+    &[
+        "src/backup/jobs.rs",
+        "src/backup/manifest.rs",
+        "src/backup/mover.rs",
+        "src/backup/mover/apart.rs",
+        "src/backup/mover/backup.rs",
+        "src/backup/mover/carried.rs",
+        "src/backup/mover/catalog.rs",
+        "src/backup/mover/clear.rs",
+        "src/backup/mover/compare.rs",
+        "src/backup/mover/contents.rs",
+        "src/backup/mover/fill.rs",
+        "src/backup/mover/fingerprint.rs",
+        "src/backup/mover/locks.rs",
+        "src/backup/mover/missing.rs",
+        "src/backup/mover/plan.rs",
+        "src/backup/mover/postgres.rs",
+        "src/backup/mover/prove.rs",
+        "src/backup/mover/reports.rs",
+        "src/backup/mover/restore.rs",
+        "src/backup/mover/stream.rs",
+        "src/backup/mover/transfer.rs",
+        "src/backup/mover/views.rs",
+        "src/backup/recheck.rs",
+        "src/backup/restore.rs",
+    ],
+    &["src/database/lost.rs", "src/database/reconcile.rs"],
+    &[
+        "src/database/mod.rs",
+        "src/database/password.rs",
+        "src/database/postgres/connect.rs",
+        "src/database/postgres/extensions.rs",
+        "src/database/postgres/locks.rs",
+        "src/database/postgres/mod.rs",
+        "src/database/postgres/names.rs",
+        "src/database/postgres/settings.rs",
+        "src/database/postgres/state.rs",
+        "src/database/tenant.rs",
+    ],
+    &["src/edge/envoy_gateway.rs", "src/edge/gateway.rs", "src/edge/gateway_api.rs", "src/edge/site.rs"],
+    &["src/ledger/backups.rs", "src/ledger/mod.rs"],
+    &[
+        "src/store/connect.rs",
+        "src/store/mod.rs",
+        "src/store/s3/answer.rs",
+        "src/store/s3/mod.rs",
+        "src/store/s3/objects.rs",
+        "src/store/s3/upload.rs",
+        "src/store/silence.rs",
+    ],
+];
 
 /// Files with more lines than [`LONGEST`].
 const LONG: &[&str] = &["src/account/report.rs", "src/api/account.rs", "src/backup/mover/catalog.rs"];
@@ -61,7 +133,8 @@ impl Source {
         let file = |path: &PathBuf| {
             let text = std::fs::read_to_string(path).unwrap();
             let module = module(path);
-            let imports = imports(without_tests(&text), &module, &modules);
+            let mut imports = imports(without_tests(&text), &module, &modules);
+            imports.extend(inline(without_tests(&text), &module, &modules));
             let path = format!("src/{}", path.strip_prefix(&root).unwrap().display());
             (module, File { path, lines: text.lines().count(), imports })
         };
@@ -137,6 +210,17 @@ fn imports(text: &str, module: &Module, modules: &BTreeSet<Module>) -> Vec<Impor
         rest = &rest[end..];
     }
     found
+}
+
+/// What a file names by a whole path, without importing it: `super::web::Memory`, `crate::hex`, `child::run`.
+fn inline(text: &str, module: &Module, modules: &BTreeSet<Module>) -> Vec<Import> {
+    let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+    let words = code.flat_map(|line| line.split(|letter: char| !letter.is_alphanumeric() && letter != '_' && letter != ':'));
+    let paths = words.filter(|word| word.contains("::") && !word.starts_with(':') && !word.ends_with(':'));
+    paths
+        .filter_map(|path| absolute(path.split("::").map(str::to_owned).collect(), module, modules))
+        .filter_map(|path| Some(Import { name: path.last()?.clone(), path, exported: false }))
+        .collect()
 }
 
 /// The paths of a tree such as `a::{b, c::{self, d}}`.
@@ -236,4 +320,7 @@ fn imports_are_read_as_the_compiler_reads_them() {
         ("d::Z", "Z", false),
     ];
     assert_eq!(found, expected.map(|(path, name, exported)| (path.to_owned(), name.to_owned(), exported)));
+    let text = "/// See crate::d::No.\nstruct S { one: super::x::One }\nfn f() { crate::d::go(); c::child(&std::io::stdin()); }\n";
+    let found: Vec<String> = inline(text, &module, &modules).into_iter().map(|i| i.path.join("::")).collect();
+    assert_eq!(found, ["a::x::One", "d::go", "a::b::c::child"]);
 }
