@@ -164,7 +164,7 @@ mod tests {
 
     async fn told(work: impl Future<Output = Result<Secret, kube::Error>>) -> String {
         let answer = timeout(SOON * 10, work).await.expect("it is still waited for");
-        crate::store::chain(&answer.unwrap_err())
+        crate::error_chain::chain(&answer.unwrap_err())
     }
 
     #[tokio::test]

@@ -19,10 +19,11 @@ use kube::{
 
 use crate::{
     api::{SHARD_LABEL, conditions::Finding},
-    backup::{Clients, keys::KEY_OF},
+    backup::keys::KEY_OF,
     clock::Moment,
     database::Servers,
     installation::Installation,
+    mover::Clients,
     store::Stores,
     telemetry::Telemetry,
 };

@@ -67,7 +67,7 @@ impl Installation {
         random.fill(&mut pepper).map_err(|_| Error::Random)?;
         let signing = Ed25519KeyPair::generate_pkcs8(&random).map_err(|_| Error::Random)?;
         let data = BTreeMap::from([
-            ("id".to_owned(), ByteString(crate::hex(&id).into_bytes())),
+            ("id".to_owned(), ByteString(crate::digest::hex(&id).into_bytes())),
             ("signing.pk8".to_owned(), ByteString(signing.as_ref().to_vec())),
             ("pepper".to_owned(), ByteString(pepper.to_vec())),
         ]);
@@ -96,6 +96,6 @@ impl Installation {
 
     /// A keyed hash: the same text gives the same digits here, and nobody without the key can try texts out.
     pub fn keyed_hash(&self, text: &str) -> String {
-        crate::hex(hmac::sign(&self.pepper, text.as_bytes()).as_ref())
+        crate::digest::hex(hmac::sign(&self.pepper, text.as_bytes()).as_ref())
     }
 }

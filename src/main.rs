@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use helpdesk_operator::{api, backup::mover, run};
+use helpdesk_operator::{api, mover, run};
 
 #[derive(Parser)]
 #[command(version, about = "Runs the tenants of a help desk, from the first day of a trial to proof that nothing is left")]

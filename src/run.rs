@@ -18,15 +18,15 @@ use kube::{
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
-    account,
-    backup::{self, Clients},
     clock, cluster,
     context::{Context, Patience, Settings},
-    database::{self, Servers},
+    controller,
+    database::Servers,
     http,
     installation::Installation,
     leader::Leadership,
-    store::{self, Stores},
+    mover::Clients,
+    store::Stores,
     telemetry::Telemetry,
 };
 
@@ -168,10 +168,10 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
     });
     let controllers = async {
         tokio::join!(
-            account::run(ctx.clone(), stop.clone()),
-            until(stop.clone(), backup::reconcile::run(ctx.clone())),
-            until(stop.clone(), database::run(ctx.clone())),
-            until(stop.clone(), store::reconcile::run(ctx.clone())),
+            controller::account::run(ctx.clone(), stop.clone()),
+            until(stop.clone(), controller::cold_backup::run(ctx.clone())),
+            until(stop.clone(), controller::database_server::run(ctx.clone())),
+            until(stop.clone(), controller::backup_store::run(ctx.clone())),
         );
     };
     tokio::select! {

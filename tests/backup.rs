@@ -22,10 +22,8 @@ use std::time::{Duration, Instant};
 
 use helpdesk_operator::{
     api::VerifyMode,
-    backup::{
-        manifest::{self, MANIFEST, VERIFICATION, Verification},
-        mover::{Error as MoverError, Task},
-    },
+    backup::manifest::{self, MANIFEST, VERIFICATION, Verification},
+    mover::{Error as MoverError, Task},
     store::{Error, Versioning},
 };
 use rig::{Database, Desk, bucket, connected, raw};
@@ -157,7 +155,10 @@ async fn a_backup_is_taken_and_proven_by_a_restore_and_restored_again() {
     let proof: Verification =
         manifest::open(&desk.store.store.read(&desk.key(VERIFICATION), 65_536).await.unwrap(), &desk.keys.verifying).unwrap();
     assert_eq!(proof.fingerprint.as_ref().and_then(|f| manifest.fingerprint.differs(f)), None);
-    assert_eq!(proof.manifest_sha256, manifest::sha256(&desk.store.store.read(&desk.key(MANIFEST), 65_536).await.unwrap()));
+    assert_eq!(
+        proof.manifest_sha256,
+        helpdesk_operator::digest::sha256(&desk.store.store.read(&desk.key(MANIFEST), 65_536).await.unwrap())
+    );
 
     let again = Instant::now();
     desk.run(Task::Backup).await.unwrap();

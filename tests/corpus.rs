@@ -21,11 +21,9 @@ use cases::{Case, seen_by_tenant};
 use futures::StreamExt as _;
 use helpdesk_operator::{
     api::VerifyMode,
-    backup::{
-        manifest::{self, Remains, Restored, VERIFICATION, Verification, Way},
-        mover::{self, Task},
-    },
+    backup::manifest::{self, Remains, Restored, VERIFICATION, Verification, Way},
     database::{Letter, MoverLogin, Terms},
+    mover::{self, Task},
     store::Connected,
 };
 use proptest::{
@@ -45,7 +43,7 @@ struct Proven<'d> {
 }
 
 fn told(step: &str, error: &mover::Error) -> String {
-    format!("{step}: {}", helpdesk_operator::store::chain(error))
+    format!("{step}: {}", helpdesk_operator::error_chain::chain(error))
 }
 
 async fn prove<'d>(desk: &'d desk::Desk, store: Connected, name: &str, sql: &str, terms: &Terms) -> Result<Proven<'d>, String> {

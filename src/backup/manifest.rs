@@ -11,6 +11,7 @@ use ring::signature::{ED25519, Ed25519KeyPair, UnparsedPublicKey};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 pub use crate::api::cold_backup::Way;
+use crate::digest::unhex;
 use crate::{
     api::{VerifyMode, plan::Extension},
     clock::Moment,
@@ -275,6 +276,33 @@ pub struct Verification {
     pub verified_at: Moment,
 }
 
+/// What a finished restore reports.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoreReport {
+    /// The account's uid.
+    pub account_uid: String,
+    /// SHA-256 of the manifest of the backup that was restored.
+    pub manifest_sha256: String,
+    /// The id of the database that was filled.
+    pub database_oid: u32,
+    /// The server that it is on.
+    pub system_identifier: String,
+    /// The fingerprint of what was restored; equal to the manifest's.
+    pub fingerprint: Fingerprint,
+    /// How it was restored, and what could not be made as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Restored>,
+    /// When it was complete.
+    pub completed_at: Moment,
+}
+
+/// The name of the report of the restore that is wanted since `since` into one database, in the backup's folder.
+/// Another attempt fills another database and has another report.
+pub(crate) fn report_name(since: Moment, database_oid: u32) -> String {
+    format!("restore-{}-{database_oid}.json", super::stamp(since))
+}
+
 /// A report of a kind, which its signature covers.
 pub trait Report: Serialize + DeserializeOwned {
     /// What it is.
@@ -289,7 +317,7 @@ impl Report for Verification {
     const KIND: &'static str = "helpdesk-operator.io backup verification v1";
 }
 
-impl Report for super::restore::Report {
+impl Report for RestoreReport {
     const KIND: &'static str = "helpdesk-operator.io restore report v1";
 }
 
@@ -329,7 +357,7 @@ fn message<T: Report>(facts: &T) -> Result<Vec<u8>, Error> {
 /// # Errors
 /// Never, as long as a report can be written as JSON.
 pub fn seal<T: Report>(facts: T, key: &Ed25519KeyPair) -> Result<Vec<u8>, Error> {
-    let signature = crate::hex(key.sign(&message(&facts)?).as_ref());
+    let signature = crate::digest::hex(key.sign(&message(&facts)?).as_ref());
     let mut bytes = serde_json::to_vec_pretty(&Sealed { facts, signature }).map_err(|source| Error::Parse { kind: T::KIND, source })?;
     bytes.push(b'\n');
     Ok(bytes)
@@ -347,21 +375,10 @@ pub fn open<T: Report>(bytes: &[u8], verifying_key: &[u8]) -> Result<T, Error> {
     Ok(sealed.facts)
 }
 
-/// SHA-256 in hexadecimal digits.
-pub fn sha256(bytes: &[u8]) -> String {
-    crate::hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
-}
-
-/// Reads hexadecimal digits.
-pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    (digits.len().is_multiple_of(2) && digits.iter().all(u8::is_ascii_hexdigit))
-        .then(|| (0..digits.len()).step_by(2).filter_map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect())
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::digest::sha256;
     use proptest::prelude::*;
     use ring::{rand::SystemRandom, signature::KeyPair};
 

@@ -10,44 +10,29 @@
 //! | `verification.json` | that it was read back and proven, and how; signed |
 //! | `restore-<moment>.json` | that it was restored, into which database, and that it was equal; signed |
 //!
-//! 1. The controller ([`reconcile`]) records its intent in the status, makes the keys ([`keys`]) and a Job ([`jobs`]).
-//! 2. The Job ([`mover`]) dumps, uploads, reads back, proves, and writes its report into the bucket.
+//! 1. The controller ([`reconcile`](crate::controller::cold_backup::reconcile)) records its intent in the status, makes the keys ([`keys`]) and a Job ([`job`](crate::mover::job)).
+//! 2. The Job ([`mover`](crate::mover)) dumps, uploads, reads back, proves, and writes its report into the bucket.
 //! 3. The controller believes the signed report in the bucket and nothing else: no report is unknown.
 //! 4. At the deadline everything below the folder is erased and listed empty, then the keys go ([`retention`]).
 //!
 //! **Invariant:** bulk data never flows through the controller, and a mover has no credentials of the cluster.
 
-mod clients;
-mod context;
-pub mod course;
-mod erase;
-mod error;
-mod failure;
-mod home;
-pub mod jobs;
 pub mod keys;
-mod look;
 pub mod manifest;
-pub mod mover;
-mod places;
 pub mod proof;
 pub mod recheck;
-pub mod reconcile;
-pub mod restore;
 pub mod retention;
 pub mod schedule;
-mod sweep;
-mod take;
-mod work;
 
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::ObjectMeta, jiff::tz::TimeZone};
+
+use kube::ResourceExt;
 
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, BackupReason, ColdBackup, ColdBackupSpec, Time, VerifyMode},
     clock::Moment,
 };
 
-pub use clients::Clients;
 pub use recheck::{Remaining, Unproven, recheck, remaining};
 
 /// The finalizer that keeps a `ColdBackup` until its data is gone.
@@ -66,8 +51,13 @@ pub fn folder(account: &str, account_uid: &str, name: &str) -> String {
     format!("{account_uid}/{}/", moment.as_deref().unwrap_or(name))
 }
 
+/// The backup's folder below the store's prefix.
+pub(crate) fn folder_of(backup: &ColdBackup) -> String {
+    folder(&backup.spec.account, &backup.spec.account_uid, &backup.name_any())
+}
+
 /// `20261123T100003Z`.
-fn stamp(moment: Moment) -> String {
+pub(crate) fn stamp(moment: Moment) -> String {
     moment.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ").to_string()
 }
 

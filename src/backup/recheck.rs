@@ -4,11 +4,12 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, ResourceExt, api::ListParams};
 
 use super::{
-    folder,
+    folder_of,
     keys::{self, KEY_OF, KeyRing, Keys},
     manifest::{self, Manifest, Object, Verification},
     proof::Verified,
 };
+use crate::digest;
 use crate::{
     api::ColdBackup,
     context::Context,
@@ -45,7 +46,7 @@ pub enum Unproven {
 }
 
 /// What was read of a backup that is complete: its manifest and the checksum of that.
-pub(in crate::backup) struct Believed {
+pub(crate) struct Believed {
     /// The manifest.
     pub manifest: Manifest,
     /// Its SHA-256, in hexadecimal digits.
@@ -53,10 +54,10 @@ pub(in crate::backup) struct Believed {
 }
 
 /// Reads the manifest and believes it if the backup's own key signed it for this very backup.
-pub(in crate::backup) async fn read_manifest(store: &Connected, backup: &ColdBackup, keys: &Keys) -> Result<Believed, Unproven> {
+pub(crate) async fn read_manifest(store: &Connected, backup: &ColdBackup, keys: &Keys) -> Result<Believed, Unproven> {
     let folder = folder_of(backup);
     let bytes = store.store.read(&format!("{folder}{}", manifest::MANIFEST), manifest::LARGEST_REPORT).await?;
-    let sha256 = manifest::sha256(&bytes);
+    let sha256 = digest::sha256(&bytes);
     let manifest: Manifest = manifest::open(&bytes, &keys.verifying)?;
     let name = backup.name_any();
     if manifest.backup != name || manifest.account_uid != backup.spec.account_uid {
@@ -66,11 +67,6 @@ pub(in crate::backup) async fn read_manifest(store: &Connected, backup: &ColdBac
         return Err(Unproven::Mismatch("the manifest names another key".into()));
     }
     Ok(Believed { manifest, sha256 })
-}
-
-/// The backup's folder below the store's prefix.
-pub(in crate::backup) fn folder_of(backup: &ColdBackup) -> String {
-    folder(&backup.spec.account, &backup.spec.account_uid, &backup.name_any())
 }
 
 /// Reads manifest and verification again, checks their signatures, and looks at every object, the key and its escrow.

@@ -16,10 +16,8 @@
 
 mod error;
 pub mod extensions;
-mod lost;
 mod password;
 pub mod postgres;
-mod reconcile;
 mod servers;
 pub mod settings;
 mod tenant;
@@ -27,7 +25,6 @@ mod tenant;
 pub use error::Error;
 pub use extensions::{Lacking, Offer};
 pub use password::{Password, Verifier};
-pub use reconcile::{run, turns};
 pub use servers::{Connected, Holds, Servers};
 pub use tenant::{
     Connections, DatabaseFacts, Ensured, Identity, Letter, LoginSecret, MoverLogin, Observed, Probe, RotationStep, Suspended, Tenant, Terms,

@@ -137,7 +137,7 @@ const APPLIED: &str = "helpdesk-operator.io/applied";
 
 fn digest(spec: &Value) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, spec.to_string().as_bytes());
-    crate::hex(&digest.as_ref()[..8])
+    crate::digest::hex(&digest.as_ref()[..8])
 }
 
 /// Whether an object is as it is wanted, so that it need not be written.

@@ -5,19 +5,19 @@
 
 pub mod apply;
 pub mod certificate;
+pub mod check;
+pub mod claim_rules;
 pub mod claims;
+pub mod dns_challenge;
 pub mod envoy_gateway;
 mod error;
 pub mod gateway;
 pub mod gateway_api;
-pub mod look;
-pub mod lookouts;
-pub mod names;
 pub mod objects;
 pub mod page;
 pub mod policy;
 pub mod probe;
-pub mod proof;
+pub mod prober;
 pub mod site;
 
 pub use error::Error;

@@ -2,12 +2,12 @@
 
 use super::{
     Reason, Stage,
+    billing::{self, Refused, Told},
     deadlines::{frozen_pin, pin_grace, pin_stage, recompute_windows},
     record::{ClosureRecord, Known, Record},
 };
 use crate::{
     api::{Billing, ClockPolicy, Closure, ClosureMode, Lifecycle},
-    billing::{self, Refused, Told},
     clock::{Moment, Trust},
 };
 

@@ -36,6 +36,7 @@
 //! **Invariant: one stage at a time.** A window starts when its stage was enforced, so an operator that was away for
 //! a hundred days lengthens windows and never runs through them.
 
+pub mod billing;
 mod deadlines;
 mod decide;
 mod due;
@@ -53,7 +54,5 @@ pub use inputs::{Seen, absorb};
 pub use record::{Agreed, Before, ClosureRecord, FrozenPin, Grace, Known, PlanSeen, Record, Unprovable};
 pub use transition::{enforced, enter, go_back, note_delay, refreeze, watch_the_proof, watch_the_seal};
 
-pub use crate::{
-    api::stage::{Reason, Stage},
-    billing::{BillingMark, Refused},
-};
+pub use crate::api::stage::{Reason, Stage};
+pub use billing::{BillingMark, Refused};

@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Reason, Stage};
+use super::{
+    Reason, Stage,
+    billing::{self, BillingMark, Standing, Told},
+};
 use crate::{
     api::{Billing, BillingState, ClosureMode, Lifecycle, VerifyMode, account::DroppedUnder},
-    billing::{self, BillingMark, Standing, Told},
     clock::Moment,
 };
 

@@ -9,9 +9,9 @@
 use std::fmt;
 
 use crate::clock::Moment;
+use crate::error_chain::chain;
 
 mod connect;
-pub mod reconcile;
 pub mod s3;
 mod silence;
 
@@ -413,21 +413,6 @@ impl Error {
 // A service error of the client prints its whole answer; a log line needs the sentence.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&crate::store::chain(self))
+        f.write_str(&chain(self))
     }
-}
-
-/// An error and its causes in one line.
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        let said = inner.to_string();
-        if !text.contains(&said) {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        cause = inner.source();
-    }
-    text
 }

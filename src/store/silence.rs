@@ -7,7 +7,8 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
-use super::{Error, chain};
+use super::Error;
+use crate::error_chain::chain;
 
 /// How long the answer to who a store is may take, and for how long its silence is everybody's answer.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -15,13 +15,12 @@ use helpdesk_operator::{
     api::{BackupReason, VerifyMode, database_server::TlsMode},
     backup::{
         self,
-        jobs::Files,
         keys::Keys,
         manifest::{self, MANIFEST, Manifest},
-        mover::{self, Args, Task, plan::Plan},
     },
     clock,
     database::{MoverLogin, Password},
+    mover::{self, Args, Task, config::Plan, job::Files},
     store::{Connected, Credentials, Location, MARKER, Marker, Store, s3::S3},
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -315,7 +314,7 @@ impl Desk {
             verify,
             database_oid,
             system_identifier,
-            verifying_key: helpdesk_operator::hex(&verifying),
+            verifying_key: helpdesk_operator::digest::hex(&verifying),
             restore_since: None,
         };
         Self { store, keys, plan, signing, folder, source, scratch, _scratch: None }

@@ -175,7 +175,7 @@ pub fn terms() -> Terms {
 pub fn fresh_uid() -> String {
     let mut bytes = [0_u8; 16];
     SystemRandom::new().fill(&mut bytes).unwrap();
-    let digits = helpdesk_operator::hex(&bytes);
+    let digits = helpdesk_operator::digest::hex(&bytes);
     [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }
 

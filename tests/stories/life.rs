@@ -2,7 +2,6 @@
 
 use helpdesk_operator::{
     api::{BackupPhase, BackupReason, account::DropGround},
-    backup::manifest,
     lifecycle::{Reason, Stage},
 };
 use k8s_openapi::api::core::v1::{Namespace, Secret};
@@ -59,7 +58,7 @@ async fn an_account_lives_through_every_stage_and_nothing_is_left_of_it() {
     let installation = Api::<Secret>::namespaced(cluster.client.clone(), OPERATOR).get("installation").await.unwrap();
     facts["installation"] = json!(String::from_utf8(installation.data.unwrap()["id"].0.clone()).unwrap());
     facts["accountUID"] = json!(expired.metadata.uid);
-    assert_eq!(manifest::sha256(facts.to_string().as_bytes()), certificate.sha256, "{facts}");
+    assert_eq!(helpdesk_operator::digest::sha256(facts.to_string().as_bytes()), certificate.sha256, "{facts}");
     assert_eq!(expired.spec.owner.email.as_deref(), Some("erased@erased.invalid"));
     let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), OPERATOR);
     let keys = secrets.list_metadata(&Default::default()).await.unwrap();

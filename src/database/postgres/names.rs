@@ -55,7 +55,7 @@ impl Roles {
 /// The name of a scratch database and of its only role. Labels may tell who the tenant is, so only a hash is shown.
 pub(super) fn scratch(tenant: &Tenant, label: &str) -> String {
     let hash = digest::digest(&digest::SHA256, label.as_bytes());
-    format!("{}_v_{}", tenant.name, crate::hex(&hash.as_ref()[..5]))
+    format!("{}_v_{}", tenant.name, crate::digest::hex(&hash.as_ref()[..5]))
 }
 
 #[cfg(test)]

@@ -3,11 +3,11 @@
 use k8s_openapi::jiff::SignedDuration;
 use proptest::prelude::*;
 
+use super::billing::{self, Standing};
 use super::*;
 use crate::{
     api::{Billing, BillingState, ClockPolicy, Closure, ClosureMode, Lifecycle, Time, Window, account::DroppedUnder},
     backup::proof::WaitOver,
-    billing::{self, Standing},
     clock::{Moment, Trust},
 };
 

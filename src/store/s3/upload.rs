@@ -265,7 +265,7 @@ impl Part {
         if size <= LARGEST_IN_MEMORY {
             return Ok(Self::Memory(Vec::with_capacity(size)));
         }
-        let path = std::env::temp_dir().join(format!("part-{}", crate::hex(&random()?)));
+        let path = std::env::temp_dir().join(format!("part-{}", crate::digest::hex(&random()?)));
         let file = tokio::time::timeout(FILE, tokio::fs::File::create_new(&path)).await.map_err(std::io::Error::other)??;
         let crc = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc64Nvme);
         Ok(Self::File(Box::new(Spooled { file, path, len: 0, crc })))

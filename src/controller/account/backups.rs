@@ -1,0 +1,190 @@
+//! The account's side of its backups: asked for on time, held, and erased with the stage.
+
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use super::{
+    error::{During, Error},
+    work::Work,
+};
+use crate::{
+    api::{
+        BackupPhase, BackupReason, CONFIRM_DELETE, ColdBackup, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount,
+        Hold,
+        conditions::{Finding, Type},
+        plan::Backups as BackupTerms,
+    },
+    backup::{self, schedule},
+    clock::Moment,
+    cluster::gone_is_fine,
+    lifecycle::Known,
+};
+
+impl Work<'_> {
+    /// Takes the backup that the schedule asks for.
+    pub(super) async fn schedule_backup(&mut self) -> Result<(), Error> {
+        let (Some(since), Known::Known(plan)) = (self.record().enforced_at, &self.seen.plan) else { return Ok(()) };
+        let BackupTerms { schedule: cron, keep, verify } = plan.spec.backups.clone();
+        let store = super::placement::placement(plan, self.account)?.store.clone();
+        let since = self.record().last_scheduled.map_or(since, |last| last.max(since));
+        let (due, next) = schedule::due(&cron, &self.home.entry.uid, since, self.now)
+            .map_err(|error| Error::Placement(format!("spec.backups.schedule of plan {}: {error}", plan.name_any())))?;
+        self.wake(next);
+        if let Some(due) = due {
+            self.home.entry.record.last_scheduled = Some(due);
+            self.store().await?;
+            let expires_at = due + keep.duration();
+            if expires_at > self.now {
+                self.create_backup(&store, expires_at, BackupReason::Scheduled, verify, due).await?;
+            }
+        }
+        self.report_backups(since);
+        Ok(())
+    }
+
+    fn report_backups(&mut self, since: Moment) {
+        let failed = self.seen.backups.iter().rev().find(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Failed));
+        let newest = self.seen.backups.iter().filter_map(|b| b.status.as_ref()?.verified_at.as_ref()).map(|t| t.0).max();
+        let scheduled = |b: &&std::sync::Arc<ColdBackup>| b.spec.reason == BackupReason::Scheduled;
+        let unfinished = |b: &ColdBackup| b.status.as_ref().is_none_or(|s| matches!(s.phase, BackupPhase::Pending | BackupPhase::Running));
+        let late = self.seen.backups.iter().filter(scheduled).rev().skip(1).find(|b| unfinished(b));
+        if let Some(late) = late {
+            let message = format!("ColdBackup {} is not done although the next one is due; see the movers of its server", late.name_any());
+            self.findings.push(Finding::no(Type::BackupsCurrent, "BackupLate", message));
+            return;
+        }
+        self.findings.push(match (failed, newest) {
+            (Some(failed), newest) if newest.is_none_or(|at| failed.creation_timestamp().is_some_and(|made| made.0 > at)) => {
+                Finding::no(Type::BackupsCurrent, "BackupFailed", format!("ColdBackup {} failed; see its conditions", failed.name_any()))
+            }
+            (_, Some(at)) => Finding::yes(Type::BackupsCurrent, "Verified", format!("the newest proven backup is of {at}")),
+            (_, None) => Finding::yes(Type::BackupsCurrent, "NoneDue", format!("no backup was due since {since}")),
+        });
+    }
+
+    /// Takes the Frozen backup that the record names. While somebody is in there is nothing to freeze.
+    pub(super) async fn freeze(&mut self) -> Result<(), Error> {
+        let Some(pin) = self.record().frozen.filter(|_| self.record().is_sealed()) else { return Ok(()) };
+        let Some(plan) = self.record().plan.clone() else { return Ok(()) };
+        if self.entering
+            || pin.expires_at <= self.now
+            || self.seen.frozen_backup(&self.home.entry).is_some()
+            || self.home.entry.database.is_none()
+        {
+            return Ok(());
+        }
+        let Some(store) = plan.store else {
+            let Known::Known(plan) = &self.seen.plan else { return Ok(()) };
+            return super::placement::placement(plan, self.account).map(drop);
+        };
+        self.create_backup(&store, pin.expires_at, BackupReason::Frozen, plan.verify, pin.due).await
+    }
+
+    async fn create_backup(
+        &self,
+        store: &str,
+        expires_at: Moment,
+        reason: BackupReason,
+        verify: crate::api::VerifyMode,
+        due: Moment,
+    ) -> Result<(), Error> {
+        let entry = &self.home.entry;
+        let mut backup = backup::build(&entry.account, &entry.uid, store, expires_at, reason, verify, due);
+        if let Some(shard) = &self.desk.settings.shard {
+            backup.metadata.labels.get_or_insert_default().insert(crate::api::SHARD_LABEL.into(), shard.clone());
+        }
+        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
+        match api.create(&PostParams::default(), &backup).await {
+            Ok(made) => {
+                tracing::info!(backup = made.name_any(), ?reason, "asked for a backup");
+                Ok(())
+            }
+            // It was made before a crash: the name comes from the due time.
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+            Err(error) => Err(error).during("ask for a backup"),
+        }
+    }
+
+    /// Erases the account's backups, but for the Frozen one if it is to be kept, and waits until they are gone.
+    pub(super) async fn erase_backups(&mut self, keep_frozen: bool) -> Result<(), Error> {
+        if !self.entering {
+            return Ok(());
+        }
+        let kept = self.record().frozen.filter(|_| keep_frozen).map(|pin| backup::backup_name(&self.home.entry.account, pin.due));
+        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
+        for backup in &self.seen.backups {
+            let name = backup.name_any();
+            let erased = backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Erased);
+            if kept.as_ref() == Some(&name) || erased {
+                continue;
+            }
+            if backup.spec.hold.is_some() {
+                self.waiting_on.push(format!("ColdBackup {name} is held"));
+                continue;
+            }
+            let reached = backup.spec.expires_at.0 <= self.now;
+            if backup.metadata.deletion_timestamp.is_none() && !reached {
+                if !self.still_says_so().await? {
+                    return Ok(());
+                }
+                let patch = json!({"metadata": {"annotations": {CONFIRM_DELETE: name}}});
+                api.patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+                    .await
+                    .map(drop)
+                    .or_else(gone_is_fine)
+                    .during("confirm the erasure of a backup")?;
+                api.delete(&name, &DeleteParams::default()).await.map(drop).or_else(gone_is_fine).during("erase a backup")?;
+            }
+            self.waiting_on.push(format!("ColdBackup {name} is being erased"));
+        }
+        Ok(())
+    }
+
+    /// Takes the names off that were written for a backup which was proven after all, so that they are not taken for a
+    /// decision about another one.
+    pub(super) async fn forget_agreement(&self) -> Result<(), Error> {
+        let names = [DROP_UNPROVEN_REQUESTED_BY, DROP_UNPROVEN_APPROVED_BY];
+        if self.record().unprovable.is_some() || !names.iter().any(|name| self.account.annotations().contains_key(*name)) {
+            return Ok(());
+        }
+        let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
+        let patch = json!({"metadata": {"annotations": {DROP_UNPROVEN_REQUESTED_BY: null, DROP_UNPROVEN_APPROVED_BY: null}}});
+        api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .map(drop)
+            .or_else(gone_is_fine)
+            .during("take names off that were written for another backup")
+    }
+
+    /// Copies the account's hold onto its backups, and takes it back when the notice is over.
+    pub(super) async fn copy_hold(&mut self) -> Result<(), Error> {
+        const COPIED: &str = "hold of the account: ";
+        let noticed = self.record().notice_until.is_some_and(|until| until > self.now);
+        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
+        for backup in &self.seen.backups {
+            let wanted = match (&self.account.spec.hold, &backup.spec.hold) {
+                (Some(hold), None) => {
+                    Some(Hold { reason: format!("{COPIED}{}", hold.reason).chars().take(500).collect(), by: hold.by.clone() })
+                }
+                (None, Some(copied)) if copied.reason.starts_with(COPIED) && !noticed => None,
+                _ => continue,
+            };
+            if backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Erased) {
+                continue;
+            }
+            let patch = json!({"spec": {"hold": wanted}});
+            api.patch(&backup.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+                .await
+                .map(drop)
+                .or_else(gone_is_fine)
+                .during("copy the hold onto a backup")?;
+        }
+        if let Some(until) = self.record().notice_until.filter(|until| *until > self.now) {
+            self.wake(until);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,266 @@
+//! The tenant's credentials: made once, kept in the operator's namespace, handed to the tenant, renewed.
+//!
+//! The operator's own copy is the Secret `login-<tenant>`; from it the tenant's Secret `database` is restored when it
+//! is deleted or edited. A password is stored before the server learns its verifier, so a crash between the two loses
+//! no login.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::SignedDuration};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use super::{
+    FIELD_MANAGER,
+    context::Desk,
+    error::{During, Error},
+    placement::Home,
+};
+use crate::{
+    api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount, Window},
+    clock::Moment,
+    cluster::gone_is_fine,
+    database::{Letter, LoginSecret, Password, RotationStep, Tenant, Terms},
+    ledger::LoginEntry,
+};
+
+/// The Secret in the tenant's namespace.
+pub(super) const SECRET: &str = "database";
+
+/// How long the old login lives at least, and how often its end is looked for while it still has sessions.
+const ROTATION_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
+
+fn own_secret(tenant: &Tenant) -> String {
+    tenant.name.replacen("t_", "login-", 1)
+}
+
+/// The password of one of the tenant's logins, from the operator's own copy.
+pub(super) async fn password(desk: &Desk, tenant: &Tenant, letter: Letter) -> Result<Option<Password>, Error> {
+    let api: Api<Secret> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+    let Some(secret) = api.get_opt(&own_secret(tenant)).await.during("read the tenant's password")? else { return Ok(None) };
+    if secret.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
+        return Err(Error::Foreign { what: format!("Secret {}/{}", desk.settings.namespace, own_secret(tenant)) });
+    }
+    let value = secret.data.as_ref().and_then(|d| d.get(letter.name())).and_then(|v| String::from_utf8(v.0.clone()).ok());
+    Ok(value.map(Password::from_text))
+}
+
+/// The password of one of the tenant's logins; made and stored if there is none.
+pub(super) async fn password_or_new(desk: &Desk, account: &HelpDeskAccount, tenant: &Tenant, letter: Letter) -> Result<Password, Error> {
+    if let Some(password) = password(desk, tenant, letter).await? {
+        return Ok(password);
+    }
+    let fresh = Password::generate()?;
+    let api: Api<Secret> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+    let data = BTreeMap::from([(letter.name().to_owned(), ByteString(fresh.expose().as_bytes().to_vec()))]);
+    let secret = Secret { metadata: own_meta(account, tenant, own_secret(tenant)), data: Some(data.clone()), ..Secret::default() };
+    match api.create(&PostParams::default(), &secret).await {
+        Ok(_) => Ok(fresh),
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let patch = Secret { data: Some(data), ..Secret::default() };
+            api.patch(&own_secret(tenant), &PatchParams::default(), &Patch::Merge(patch)).await.during("store the tenant's password")?;
+            Ok(fresh)
+        }
+        Err(error) => Err(error).during("store the tenant's password"),
+    }
+}
+
+fn own_meta(account: &HelpDeskAccount, tenant: &Tenant, name: String) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(name),
+        labels: Some(BTreeMap::from([(ACCOUNT_LABEL.to_owned(), account.name_any())])),
+        annotations: Some(BTreeMap::from([(ACCOUNT_UID.to_owned(), tenant.uid.clone())])),
+        ..ObjectMeta::default()
+    }
+}
+
+/// Removes the operator's own copy: there is no login any more.
+pub(super) async fn forget(desk: &Desk, tenant: &Tenant) -> Result<(), Error> {
+    if password(desk, tenant, Letter::A).await?.is_none() && password(desk, tenant, Letter::B).await?.is_none() {
+        return Ok(());
+    }
+    let api: Api<Secret> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+    api.delete(&own_secret(tenant), &DeleteParams::default()).await.map(drop).or_else(gone_is_fine).during("remove the tenant's password")
+}
+
+/// The verifier of a password, for the server.
+pub(super) fn verified(letter: Letter, password: &Password) -> Result<LoginSecret, Error> {
+    Ok(LoginSecret { letter, verifier: password.verifier()? })
+}
+
+/// Hands the credentials to the tenant, in the keys of the Service Binding specification; puts back what was edited.
+pub(super) async fn hand_over(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    home: &Home,
+    namespace: &str,
+    letter: Letter,
+    password: &Password,
+) -> Result<(), Error> {
+    let api: Api<Secret> = Api::namespaced(desk.client.clone(), namespace);
+    let data = binding(desk, home, letter, password).await?;
+    let found = api.get_opt(SECRET).await.during("read the tenant's Secret")?;
+    if let Some(found) = &found {
+        if found.annotations().get(ACCOUNT_UID) != Some(&home.tenant.uid) {
+            return Err(Error::Foreign { what: format!("Secret {namespace}/{SECRET}") });
+        }
+        if data.iter().all(|(key, value)| found.data.as_ref().and_then(|d| d.get(key)) == Some(value)) {
+            return Ok(());
+        }
+    }
+    let secret = Secret {
+        metadata: own_meta(account, &home.tenant, SECRET.to_owned()),
+        type_: found.and_then(|f| f.type_).or_else(|| Some("servicebinding.io/postgresql".to_owned())),
+        data: Some(data),
+        ..Secret::default()
+    };
+    api.patch(SECRET, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(secret))
+        .await
+        .during("hand the credentials to the tenant")?;
+    Ok(())
+}
+
+async fn binding(desk: &Desk, home: &Home, letter: Letter, password: &Password) -> Result<BTreeMap<String, ByteString>, Error> {
+    let spec = &home.server.spec;
+    let (user, database) = (home.tenant.login(letter), &home.tenant.name);
+    let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
+    let uri = format!("postgresql://{user}:{}@{host}:{}/{database}?sslmode=verify-full", password.expose(), spec.port);
+    let mut keys = vec![
+        ("type", "postgresql".to_owned()),
+        ("provider", "helpdesk-operator".to_owned()),
+        ("host", spec.host.clone()),
+        ("port", spec.port.to_string()),
+        ("database", database.clone()),
+        ("username", user),
+        ("password", password.expose().to_owned()),
+        ("uri", uri),
+    ];
+    if let Some(name) = &spec.tls.ca_secret {
+        let api: Api<Secret> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+        let ca = api.get_opt(name).await.during("read the server's certificate authority")?;
+        if let Some(pem) = ca.and_then(|s| s.data).and_then(|mut d| d.remove("ca.crt")) {
+            keys.push(("ca.crt", String::from_utf8_lossy(&pem.0).into_owned()));
+        }
+    }
+    Ok(keys.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect())
+}
+
+/// Why the tenant's Secret is gone from Terminated on: removed with its namespace, and by name before that, so that
+/// no moment remains in which the namespace is on its way out and the credentials still lie there.
+pub(super) async fn take_back(desk: &Desk, tenant: &Tenant, namespace: &str) -> Result<(), Error> {
+    let api: Api<Secret> = Api::namespaced(desk.client.clone(), namespace);
+    let Some(found) = api.get_opt(SECRET).await.during("read the tenant's Secret")? else { return Ok(()) };
+    if found.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
+        return Ok(());
+    }
+    api.delete(SECRET, &DeleteParams::default()).await.map(drop).or_else(gone_is_fine).during("take back the tenant's Secret")
+}
+
+/// Whether another password is due: asked for by an annotation that was not seen before, or by the plan's interval.
+pub(super) fn rotation_is_due(login: &LoginEntry, asked: Option<&String>, interval: Window, now: Moment) -> bool {
+    let asked = asked.is_some() && asked != login.rotation_token.as_ref();
+    !login.retiring && (asked || login.password_set_at + interval.duration() <= now)
+}
+
+/// What a rotation goes by.
+pub(super) struct Rotation<'a> {
+    /// What the tenant may use.
+    pub terms: Terms,
+    /// The value of the annotation that asks for another password.
+    pub asked: Option<&'a String>,
+    /// How often the plan renews the password.
+    pub interval: Window,
+}
+
+/// Takes a rotation one step further. Both logins work until the old one has no sessions left, so no login fails in
+/// between. Returns when to look again.
+pub(super) async fn rotate(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    home: &Home,
+    mut login: LoginEntry,
+    by: &Rotation<'_>,
+    now: Moment,
+) -> Result<(LoginEntry, Moment), Error> {
+    let (server, tenant) = (&home.server.server, &home.tenant);
+    if rotation_is_due(&login, by.asked, by.interval, now) {
+        let letter = login.letter.other();
+        // A fresh one: the other letter's may be left from an earlier rotation.
+        discard(desk, tenant, letter).await?;
+        let password = password_or_new(desk, account, tenant, letter).await?;
+        let secret = verified(letter, &password)?;
+        let work = server.begin_rotation(tenant, &by.terms, &secret);
+        desk.telemetry.measure("database", "begin_rotation", work).await?;
+        login = LoginEntry {
+            letter,
+            password_set_at: now,
+            rotation_token: by.asked.cloned().or(login.rotation_token),
+            retiring: true,
+            terms: login.terms,
+            password_lost: false,
+        };
+        tracing::info!(login = letter.name(), "the tenant got another password");
+        return Ok((login, now + ROTATION_PATIENCE));
+    }
+    let next = login.password_set_at + by.interval.duration();
+    if !login.retiring {
+        return Ok((login, next));
+    }
+    // Whoever read the Secret a moment ago still logs in with the old one.
+    let earliest = login.password_set_at + ROTATION_PATIENCE;
+    if now < earliest {
+        return Ok((login, earliest));
+    }
+    let old = login.letter.other();
+    match desk.telemetry.measure("database", "finish_rotation", server.finish_rotation(tenant, old)).await? {
+        RotationStep::Waiting(_) => Ok((login, now + ROTATION_PATIENCE)),
+        RotationStep::Done => {
+            discard(desk, tenant, old).await?;
+            Ok((LoginEntry { retiring: false, ..login }, next))
+        }
+    }
+}
+
+async fn discard(desk: &Desk, tenant: &Tenant, letter: Letter) -> Result<(), Error> {
+    if password(desk, tenant, letter).await?.is_none() {
+        return Ok(());
+    }
+    let api: Api<Secret> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+    let patch = json!({"data": {letter.name(): null}});
+    api.patch(&own_secret(tenant), &PatchParams::default(), &Patch::Merge(patch))
+        .await
+        .map(drop)
+        .or_else(gone_is_fine)
+        .during("discard an old password")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn login(token: Option<&str>, retiring: bool) -> LoginEntry {
+        LoginEntry {
+            letter: Letter::A,
+            password_set_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            rotation_token: token.map(Into::into),
+            retiring,
+            terms: None,
+            password_lost: false,
+        }
+    }
+
+    #[test]
+    fn an_annotation_asks_once_and_the_interval_asks_by_itself() {
+        let (day, month) = ("2026-01-02T00:00:00Z".parse().unwrap(), "2026-04-02T00:00:00Z".parse().unwrap());
+        let asked = Some("now".to_owned());
+        let interval = Window::days(90);
+        assert!(rotation_is_due(&login(None, false), asked.as_ref(), interval, day));
+        assert!(!rotation_is_due(&login(Some("now"), false), asked.as_ref(), interval, day));
+        assert!(!rotation_is_due(&login(None, false), None, interval, day));
+        assert!(rotation_is_due(&login(None, false), None, interval, month));
+        assert!(!rotation_is_due(&login(None, true), asked.as_ref(), interval, month));
+    }
+}

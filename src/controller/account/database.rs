@@ -1,0 +1,382 @@
+//! The tenant's database, open, shut or gone, as the stage wants it.
+
+use k8s_openapi::jiff::SignedDuration;
+use kube::{Api, Resource, ResourceExt};
+
+use super::{
+    credentials,
+    error::{During, Error},
+    namespace,
+    work::Work,
+};
+use crate::{
+    api::{
+        HelpDeskAccount,
+        conditions::{Finding, Type},
+        plan::Schemas,
+    },
+    backup::{
+        self,
+        proof::{DropAuthority, OwnerWaiver, WaitOver},
+    },
+    database::{DatabaseFacts, Ensured, Lacking, Letter, Probe, Terms},
+    ledger::{DatabaseEntry, LoginEntry},
+};
+
+impl Work<'_> {
+    /// Whether database and login were made under these terms. As long as the class is not known, what was made
+    /// before is left as it is.
+    fn is_as_agreed(&self, login: &LoginEntry, terms: &Terms) -> Result<bool, Error> {
+        let class_is_unknown = self.plan()?.spec.class.is_some() && self.class()?.is_none();
+        let agreed = login.terms.as_ref().is_some_and(|made| class_is_unknown || *made == terms.mark());
+        Ok(agreed && self.database()?.makes_schemas == (terms.schemas == Schemas::Own))
+    }
+
+    /// The database exists and its tenant logs in.
+    pub(super) async fn open(&mut self) -> Result<(), Error> {
+        self.check_identity()?;
+        let namespace = match namespace::ensure(self.desk, self.account, &self.home.tenant).await? {
+            namespace::Found::Ready(namespace) => namespace,
+            namespace::Found::Leaving => {
+                self.waiting_on.push("the tenant's namespace of before is still being removed".into());
+                self.wake(self.now + SignedDuration::from_secs(5));
+                return Ok(());
+            }
+        };
+        let namespace_name = namespace.name.clone();
+        let before = self.home.entry.clone();
+        self.home.entry.namespace = Some(namespace);
+        let mut current = before.login.clone().unwrap_or(LoginEntry {
+            letter: Letter::A,
+            password_set_at: self.now,
+            rotation_token: self.asked().cloned(),
+            retiring: false,
+            terms: None,
+            password_lost: false,
+        });
+        if before.login.is_some() && credentials::password(self.desk, &self.home.tenant, current.letter).await?.is_none() {
+            // Noted before another one is stored, so that a crash in between cannot leave the server with the old one.
+            current.password_lost = true;
+            self.home.entry.login = Some(current.clone());
+            self.store().await?;
+        }
+        let password = credentials::password_or_new(self.desk, self.account, &self.home.tenant, current.letter).await?;
+        let terms = self.terms()?;
+        let is_new = self.database()?.database.is_none() || before.login.is_none();
+        if is_new || !self.is_as_agreed(&current, &terms)? {
+            let Ensured { facts, lacking } = self.ensure(&terms, current.letter, &password).await?;
+            self.home.entry.database = Some(DatabaseEntry {
+                name: self.home.tenant.name.clone(),
+                oid: Some(facts.oid),
+                system_identifier: facts.system_identifier,
+            });
+            if lacking.is_empty() {
+                current.terms = Some(terms.mark());
+            } else {
+                self.lack(&lacking, current.terms.is_none());
+            }
+            self.home.entry.login = Some(current.clone());
+        }
+        if current.password_lost {
+            let secret = credentials::verified(current.letter, &password)?;
+            self.desk
+                .telemetry
+                .measure("database", "set_password", self.home.server.server.set_password(&self.home.tenant, &secret))
+                .await?;
+            current.password_lost = false;
+            current.password_set_at = self.now;
+            self.home.entry.login = Some(current.clone());
+        }
+        let shut = !self.database()?.can_login;
+        // An entry that was turned round may have been shut in part.
+        if !is_new && (shut || self.entering) {
+            self.desk.telemetry.measure("database", "resume", self.home.server.server.resume(&self.home.tenant)).await?;
+            self.home.entry.access_epoch += i64::from(shut);
+        }
+        credentials::hand_over(self.desk, self.account, &self.home, &namespace_name, current.letter, &password).await?;
+
+        if !self.entering {
+            let by = credentials::Rotation { terms, asked: self.asked(), interval: self.plan()?.spec.database.rotate_password };
+            let letter = current.letter;
+            let (rotated, look_again) = credentials::rotate(self.desk, self.account, &self.home, current, &by, self.now).await?;
+            current = rotated;
+            self.wake(look_again);
+            if current.letter != letter {
+                let password = credentials::password_or_new(self.desk, self.account, &self.home.tenant, current.letter).await?;
+                credentials::hand_over(self.desk, self.account, &self.home, &namespace_name, current.letter, &password).await?;
+            }
+            self.home.entry.login = Some(current);
+        }
+        if self.home.entry != before {
+            self.store().await?;
+            crate::crash::point("home-recorded", self.record().stage.name());
+        }
+        self.findings.push(Finding::yes(
+            Type::DatabaseReady,
+            "Open",
+            open_to_tenant(&self.home.tenant.name, &self.home.server.name, &self.record().restored_without),
+        ));
+        self.check_quota().await;
+        Ok(())
+    }
+
+    /// Says which extensions are not there. A new tenant waits for them: its app could not begin. One that runs goes
+    /// on without.
+    fn lack(&mut self, lacking: &[Lacking], is_new: bool) {
+        let text = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if is_new && self.entering {
+            self.waiting_on.push(text.clone());
+        }
+        self.findings.push(Finding::yes(Type::ExtensionsMissing, "NotMade", text));
+        self.wake(self.now + SignedDuration::from_secs(60));
+    }
+
+    async fn ensure(&self, terms: &Terms, letter: Letter, password: &crate::database::Password) -> Result<Ensured, Error> {
+        let secret = credentials::verified(letter, password)?;
+        let work = self.home.server.server.ensure(&self.home.tenant, terms, &secret);
+        Ok(self.desk.telemetry.measure("database", "ensure", work).await?)
+    }
+
+    /// The database on the server is the one that the ledger speaks of.
+    fn check_identity(&self) -> Result<(), Error> {
+        let seen = self.database()?;
+        let name = &self.home.tenant.name;
+        if seen.foreign {
+            return Err(Error::Foreign { what: format!("database or role {name} on server {}", self.home.server.name) });
+        }
+        let recorded = self.home.entry.database.as_ref().and_then(|d| d.oid);
+        match (recorded, &seen.database) {
+            (Some(oid), None) => Err(Error::LostDatabase {
+                name: name.clone(),
+                why: format!("the database with oid {oid} is gone, and it was not dropped here"),
+            }),
+            (Some(oid), Some(facts)) if facts.oid != oid => Err(Error::LostDatabase {
+                name: name.clone(),
+                why: format!("it has oid {} and the one that was made here had {oid}", facts.oid),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Only informs: what it cannot measure holds nothing up.
+    async fn check_quota(&mut self) {
+        let Some(most) = self.plan().ok().and_then(|plan| plan.spec.database.max_bytes()) else { return };
+        let finding = match self.desk.telemetry.measure("database", "size", self.home.server.server.size(&self.home.tenant)).await {
+            Ok(bytes) if bytes > most => {
+                let message = format!(
+                    "the database takes {bytes} bytes, the plan allows {most}; writes are not refused: move the tenant to a larger plan"
+                );
+                Finding::yes(Type::QuotaExceeded, "TooLarge", message)
+            }
+            Ok(_) => return,
+            Err(error) => Finding { kind: Type::QuotaExceeded, holds: None, reason: "NotMeasured".into(), message: error.to_string() },
+        };
+        self.findings.push(finding);
+    }
+
+    /// The database exists and nobody of the tenant gets in.
+    pub(super) async fn shut(&mut self) -> Result<(), Error> {
+        if self.home.entry.database.is_none() && self.database()?.database.is_none() {
+            // Blocked before it was ever provisioned: there is nothing to shut and nothing to freeze.
+            return Ok(());
+        }
+        self.check_identity()?;
+        let seen = self.database()?;
+        if self.entering || seen.can_login || seen.sessions > 0 {
+            if !self.end_sessions().await? {
+                if let Some(since) = self.record().seal_broken_since {
+                    let told = format!("somebody is in the database since {since}; once nobody is, its Frozen backup is taken anew");
+                    self.findings.push(Finding::no(Type::BlockEnforced, "SealBroken", told));
+                }
+                return Ok(());
+            }
+            if let Some(refusal) = self.probe().await? {
+                self.waiting_on.push(refusal);
+                self.wake(self.now + SignedDuration::from_secs(1));
+                return Ok(());
+            }
+        }
+        if self.record().seal_broken_since.is_some() {
+            // Nobody is in any more. The next look sees that from its beginning, and sets the seal anew.
+            self.wake(self.now + SignedDuration::from_secs(1));
+        }
+        self.findings.push(Finding::no(Type::DatabaseReady, "Shut", "the database is closed to its tenant and its data is kept"));
+        self.findings.push(Finding::yes(
+            Type::BlockEnforced,
+            "Refused",
+            "the database refuses the tenant's own credentials and has no session",
+        ));
+        Ok(())
+    }
+
+    /// Shuts every login and ends every session. `false` while some are left.
+    async fn end_sessions(&mut self) -> Result<bool, Error> {
+        let work = self.home.server.server.suspend(&self.home.tenant);
+        let left = self.desk.telemetry.measure("database", "suspend", work).await?;
+        if left.sessions_left > 0 {
+            self.waiting_on.push(format!("{} sessions in the database do not end (of {})", left.sessions_left, left.holders.join(", ")));
+            self.wake(self.now + SignedDuration::from_secs(1));
+        }
+        Ok(left.sessions_left == 0)
+    }
+
+    /// Tries the tenant's own credentials; says what is wrong if they are let in.
+    async fn probe(&self) -> Result<Option<String>, Error> {
+        let Some(current) = &self.home.entry.login else { return Ok(None) };
+        let Some(password) = credentials::password(self.desk, &self.home.tenant, current.letter).await? else { return Ok(None) };
+        let work = self.home.server.server.probe(&self.home.tenant, current.letter, &password);
+        let outcome = self.desk.telemetry.measure("database", "probe", work).await?;
+        Ok((outcome == Probe::LetIn).then(|| "the database still let the tenant's credentials in".to_owned()))
+    }
+
+    /// The database is dropped, under an authority that is made here and now.
+    pub(super) async fn gone(&mut self) -> Result<(), Error> {
+        let Some(recorded) = self.home.entry.database.clone() else { return Ok(()) };
+        if self.database()?.foreign {
+            return Err(Error::Foreign { what: format!("database or role {} on server {}", self.home.tenant.name, self.home.server.name) });
+        }
+        let (Some(oid), true) = (recorded.oid, self.entering) else { return Ok(()) };
+        let facts = DatabaseFacts { oid, system_identifier: recorded.system_identifier.clone() };
+        if self.database()?.database.is_some() {
+            self.check_identity()?;
+            if !self.end_sessions().await? {
+                return Ok(());
+            }
+        }
+        let authority = self.authority().await?;
+        let mut told = authority.told();
+        if let Some(backup) = self.seen.frozen_backup(&self.home.entry).filter(|b| told.backup.as_ref() == Some(&b.name_any())) {
+            // The reasons may quote what the tenant wrote; a certificate names only what is left out.
+            let left_out = backup.status.iter().flat_map(|status| &status.left_out);
+            told.left_out = left_out.map(|text| text.split_once(" (").map_or(text.as_str(), |(what, _)| what).to_owned()).collect();
+        }
+        let told = Some(told);
+        if !self.still_says_so().await? {
+            return Ok(());
+        }
+        if self.record().dropped_under != told {
+            self.home.entry.record.dropped_under = told;
+            self.store().await?;
+            crate::crash::point("authority-recorded", self.record().stage.name());
+        }
+        self.desk.telemetry.measure("database", "drop", self.home.server.server.drop(&self.home.tenant, &facts, &authority)).await?;
+        crate::crash::point("database-dropped", self.record().stage.name());
+        credentials::forget(self.desk, &self.home.tenant).await?;
+        self.home.entry.database = None;
+        self.home.entry.login = None;
+        self.store().await
+    }
+
+    /// Whether the object still says what this look decided on: asked of the API server itself, in the last moment before
+    /// something is destroyed that cannot be brought back. `false`: another look follows, and this one has to end.
+    pub(super) async fn still_says_so(&mut self) -> Result<bool, Error> {
+        let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
+        let live = api.get_opt(&self.account.name_any()).await.during("read the account afresh")?;
+        let same = live.is_some_and(|live| says_the_same(self.account, &live));
+        if !same {
+            self.waiting_on.push("the account was changed since it was read; it is looked at again before anything is destroyed".into());
+            self.wake(self.now + SignedDuration::from_secs(1));
+        }
+        Ok(same)
+    }
+
+    /// The permission to drop: a backup that is proven this very moment, the owner's waiver, or the end of the wait for
+    /// a backup that cannot be proven.
+    async fn authority(&self) -> Result<DropAuthority, Error> {
+        let record = self.record();
+        let uid = &self.home.entry.uid;
+        if record.reason.is_unproven() {
+            return WaitOver::of(record, &self.home.entry.account, uid, &self.seen.clock, self.now)
+                .map(DropAuthority::Unprovable)
+                .ok_or_else(|| Error::NoAuthority("the wait for a backup that cannot be proven is not over".into()));
+        }
+        if record.waives_backup() {
+            let generation = self.account.metadata.generation.unwrap_or_default();
+            return OwnerWaiver::of(record, uid, generation, &self.seen.clock, self.now)
+                .map(DropAuthority::Waived)
+                .ok_or_else(|| Error::NoAuthority("the delay after the owner's wish has not passed".into()));
+        }
+        let backup =
+            self.seen.frozen_backup(&self.home.entry).ok_or_else(|| Error::NoAuthority("its Frozen backup is not there".into()))?;
+        let proof = backup::recheck(self.desk, backup, uid).await?;
+        match record.sealed_since {
+            Some(sealed) if proof.snapshot_at >= sealed => Ok(DropAuthority::Verified(proof)),
+            _ => Err(Error::NoAuthority(format!("the backup {} was taken before the last session ended", proof.backup))),
+        }
+    }
+}
+
+/// Whether nothing that decides about an account's data differs between two readings of its object.
+fn says_the_same(seen: &HelpDeskAccount, live: &HelpDeskAccount) -> bool {
+    let ours = |account: &HelpDeskAccount| -> Vec<(String, String)> {
+        account
+            .annotations()
+            .iter()
+            .filter(|(key, _)| key.starts_with("helpdesk-operator.io/"))
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect()
+    };
+    let billing = |account: &HelpDeskAccount| account.status.as_ref().and_then(|status| status.billing.clone());
+    seen.uid() == live.uid()
+        && seen.spec == live.spec
+        && seen.meta().deletion_timestamp.is_some() == live.meta().deletion_timestamp.is_some()
+        && ours(seen) == ours(live)
+        && billing(seen) == billing(live)
+}
+
+/// That a database is open, and what of it did not come back from a backup as it was.
+fn open_to_tenant(database: &str, server: &str, without: &[String]) -> String {
+    let mut text = format!("database {database} on server {server} is open to its tenant");
+    if !without.is_empty() {
+        text += &format!("; it came back from a cold backup with every row, but {}", without.join("; "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_decides_about_data_is_compared_before_a_database_is_dropped() {
+        let account = |changes: serde_json::Value| -> HelpDeskAccount {
+            let mut account = serde_json::json!({
+                "apiVersion": "helpdesk-operator.io/v1alpha1", "kind": "HelpDeskAccount",
+                "metadata": {"name": "acme", "uid": "u-1", "annotations": {"helpdesk-operator.io/rotate-password": "1"}},
+                "spec": {"owner": {"name": "Ana", "email": "ana@acme.example"}, "plan": "standard", "region": "eu-1", "domain": {"slug": "acme"}},
+                "status": {"stage": "Terminated", "billing": {"state": "Unpaid", "since": "2026-11-23T10:00:00Z", "sequence": 41}}
+            });
+            json_patch(&mut account, &changes);
+            serde_json::from_value(account).unwrap()
+        };
+        let seen = account(serde_json::json!({}));
+        for same in [
+            serde_json::json!({}),
+            serde_json::json!({"metadata": {"annotations": {"example.org/x": "1"}}, "status": {"stage": "Deleted"}}),
+        ] {
+            assert!(says_the_same(&seen, &account(same.clone())), "{same}");
+        }
+        for changed in [
+            serde_json::json!({"metadata": {"uid": "u-2"}}),
+            serde_json::json!({"metadata": {"deletionTimestamp": "2026-11-23T10:00:00Z"}}),
+            serde_json::json!({"metadata": {"annotations": {"helpdesk-operator.io/confirm-delete": "acme"}}}),
+            serde_json::json!({"spec": {"hold": {"reason": "case 7"}}}),
+            serde_json::json!({"spec": {"closure": {"mode": "Cancel"}}}),
+            serde_json::json!({"spec": {"paused": true}}),
+            serde_json::json!({"status": {"billing": {"state": "Active", "sequence": 42}}}),
+        ] {
+            assert!(!says_the_same(&seen, &account(changed.clone())), "{changed}");
+        }
+    }
+
+    fn json_patch(into: &mut serde_json::Value, changes: &serde_json::Value) {
+        match (into, changes) {
+            (serde_json::Value::Object(into), serde_json::Value::Object(changes)) => {
+                for (key, change) in changes {
+                    json_patch(into.entry(key).or_insert(serde_json::Value::Null), change);
+                }
+            }
+            (into, change) => *into = change.clone(),
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! From what was seen to what is stored: the decision, persisted before its effects.
+
+use kube::{Resource, ResourceExt, runtime::events::EventType};
+
+use super::{context::Desk, error::Error, observe::Observation, placement::Home};
+use crate::{
+    api::{ClockPolicy, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount},
+    clock::Moment,
+    ledger::Entry,
+    lifecycle::{self, Facts, Known, Next, PlanSeen, Record, Refused, Seen, Stage, Step, Verdict},
+    telemetry::RefusedLabel,
+};
+
+/// A decision that is stored.
+pub(super) struct Decided {
+    /// Where the account lives, with the stored entry.
+    pub home: Home,
+    /// The decision; its step may have been carried out by storing it.
+    pub verdict: Verdict,
+    /// Why billing's state is unknown.
+    pub refused: Option<Refused>,
+    /// Whether the brake lets one more destructive step through, as it was known when the decision was stored.
+    pub brake: Known<bool>,
+}
+
+/// Absorbs what was seen, decides, and stores the outcome.
+pub(super) async fn decide(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    mut home: Home,
+    seen: &Observation,
+    now: Moment,
+) -> Result<Decided, Error> {
+    let known = Record { plan: plan_seen(account, seen, &home.entry.record), ..home.entry.record.clone() };
+    let windows = windows(seen, &known);
+    let (record, refused) = lifecycle::absorb(&known, &what_is_said(account, seen, &known, &windows), now);
+    let news = record.told.clone().filter(|told| known.told.as_ref() != Some(told)).map(|told| told.why);
+    let record = watch_the_seal(record, seen, now);
+    let frozen = seen.frozen(&Entry { record: record.clone(), ..home.entry.clone() });
+    let record = lifecycle::watch_the_proof(&record, &frozen, agreed(account), now);
+    store(desk, &mut home, record, now).await?;
+    if let Some(why) = news {
+        tell_billing(desk, account, &why).await;
+    }
+
+    let mut facts = facts(account, &home, seen, refused.as_ref(), seen.brake.clone());
+    let mut verdict = lifecycle::decide(&home.entry.record, &facts, now);
+    let noted = lifecycle::note_delay(&home.entry.record, &verdict);
+    let intent = match (verdict.step.clone(), &facts.windows) {
+        (Step::Enter(stage, reason), _) => {
+            tracing::info!(to = stage.name(), reason = reason.name(), "entering a stage");
+            Some(lifecycle::enter(&noted, stage, reason, now))
+        }
+        (Step::GoBack, windows) => {
+            tracing::info!("the stage before is taken up again");
+            Some(lifecycle::go_back(&noted, windows, now))
+        }
+        (Step::Refreeze, Known::Known(windows)) => Some(lifecycle::refreeze(&noted, windows, now)),
+        (Step::Restore, _) if noted.restoring_since.is_none() => Some(Record { restoring_since: Some(now), ..noted.clone() }),
+        _ => None,
+    };
+    let destroys = matches!(verdict.step, Step::Enter(stage, _) if stage.destroys());
+    let stored = match intent {
+        Some(intent) if destroys => store_within(desk, &mut home, intent, seen.allowance.as_ref(), now).await?,
+        Some(intent) => {
+            store(desk, &mut home, intent, now).await?;
+            true
+        }
+        None => {
+            store(desk, &mut home, noted, now).await?;
+            false
+        }
+    };
+    if stored {
+        crate::crash::point("intent-recorded", home.entry.record.stage.name());
+    } else if destroys {
+        // Others were due in the same moment and came first: this one waits like those that came later.
+        facts.brake = Known::Known(false);
+        verdict = lifecycle::decide(&home.entry.record, &facts, now);
+        let noted = lifecycle::note_delay(&home.entry.record, &verdict);
+        store(desk, &mut home, noted, now).await?;
+    }
+    Ok(Decided { home, verdict, refused, brake: facts.brake })
+}
+
+pub(super) async fn store(desk: &Desk, home: &mut Home, record: Record, now: Moment) -> Result<(), Error> {
+    if record == home.entry.record {
+        return Ok(());
+    }
+    let changed = crate::ledger::Entry { record, ..home.entry.clone() };
+    home.entry = desk.telemetry.measure("ledger", "update", home.server.ledger.update(&changed, changed.revision)).await?;
+    home.server.ledger.raise_high_water(now).await?;
+    Ok(())
+}
+
+/// Stores a decision to destroy something, if the brake lets it through. `false`: it holds, and nothing was stored.
+async fn store_within(
+    desk: &Desk,
+    home: &mut Home,
+    record: Record,
+    allowance: Option<&crate::brake::Allowance>,
+    now: Moment,
+) -> Result<bool, Error> {
+    let Some(allowance) = allowance else { return Ok(false) };
+    let changed = crate::ledger::Entry { record, ..home.entry.clone() };
+    let work = home.server.ledger.update_within(&changed, changed.revision, allowance);
+    let Some(stored) = desk.telemetry.measure("ledger", "update_within", work).await? else { return Ok(false) };
+    home.entry = stored;
+    home.server.ledger.raise_high_water(now).await?;
+    Ok(true)
+}
+
+/// Tells and counts a word of billing that does not count, or not wholly. Called once for each.
+async fn tell_billing(desk: &Desk, account: &HelpDeskAccount, why: &Refused) {
+    desk.telemetry.billing_refused.get_or_create(&RefusedLabel { reason: why.reason() }).inc();
+    desk.publish(&account.object_ref(&()), EventType::Warning, why.reason(), &why.to_string(), "Look").await;
+}
+
+/// Somebody got in although the account is closed: what was frozen is older than the data.
+fn watch_the_seal(record: Record, seen: &Observation, now: Moment) -> Record {
+    // A database that could not be looked at says nothing either way.
+    let Ok(database) = &seen.database else { return record };
+    let next = lifecycle::watch_the_seal(&record, database.can_login || database.sessions > 0, now);
+    match (record.seal_broken_since, next.seal_broken_since) {
+        (None, Some(_)) => tracing::warn!("somebody got into the database of a closed account; once nobody is in, it is frozen anew"),
+        (Some(_), None) => tracing::info!("nobody is in the database of a closed account any more; the Frozen backup is taken anew"),
+        _ => {}
+    }
+    next
+}
+
+/// Who asked, and who approved, that the database goes although no backup of it can be proven. That each wrote its own
+/// name, and may, is held by a policy.
+fn agreed(account: &HelpDeskAccount) -> Option<(&str, &str)> {
+    let named = |key: &str| account.annotations().get(key).map(String::as_str);
+    Some((named(DROP_UNPROVEN_REQUESTED_BY)?, named(DROP_UNPROVEN_APPROVED_BY)?))
+}
+
+/// What comes next as people are told it: a stage that is being entered is not there yet.
+pub(super) fn comes_next(record: &Record, then: Option<Next>) -> Option<Next> {
+    match (record.enforced_at, record.stage) {
+        (None, stage) if stage != Stage::Trial => Some(Next { stage, at: record.decided_at, reason: record.reason }),
+        _ => then,
+    }
+}
+
+/// The plan's windows; of a plan that is gone those that were seen last.
+pub(super) fn windows(seen: &Observation, record: &Record) -> Known<crate::api::Lifecycle> {
+    match (&seen.plan, &record.plan) {
+        (Known::Known(plan), _) => Known::Known(plan.spec.lifecycle),
+        (Known::Unknown(_), Some(seen)) => Known::Known(seen.windows),
+        (Known::Unknown(why), None) => Known::Unknown(why.clone()),
+    }
+}
+
+/// What the plan says, or said when it was seen last. A placement that is gone had its store all the same.
+fn plan_seen(account: &HelpDeskAccount, seen: &Observation, record: &Record) -> Option<PlanSeen> {
+    let Known::Known(plan) = &seen.plan else { return record.plan.clone() };
+    let placement = super::placement::placement(plan, account).ok();
+    let store = placement.map(|p| p.store.clone()).or_else(|| record.plan.as_ref()?.store.clone());
+    Some(PlanSeen { windows: plan.spec.lifecycle, store, verify: plan.spec.backups.verify })
+}
+
+/// When the account was created: an object that took it over is younger than what billing says of it.
+fn created_at(object: Moment, record: &Record) -> Moment {
+    let accepted = record.billing.as_ref().map(|billing| billing.since.0);
+    [Some(object), record.created_at, accepted].into_iter().flatten().min().unwrap_or(object)
+}
+
+pub(super) fn what_is_said<'a>(
+    account: &'a HelpDeskAccount,
+    seen: &'a Observation,
+    record: &Record,
+    windows: &'a Known<crate::api::Lifecycle>,
+) -> Seen<'a> {
+    Seen {
+        billing: account.status.as_ref().and_then(|s| s.billing.as_ref()),
+        closure: account.spec.closure.as_ref(),
+        confirmed_deletion: seen.confirmed_deletion,
+        held: account.spec.hold.is_some(),
+        windows: match windows {
+            Known::Known(windows) => Known::Known(windows),
+            Known::Unknown(why) => Known::Unknown(why.clone()),
+        },
+        clock_policy: match &seen.plan {
+            Known::Known(plan) => plan.spec.clock_policy,
+            Known::Unknown(_) => ClockPolicy::Keep,
+        },
+        created_at: created_at(account.creation_timestamp().map_or(Moment::UNIX_EPOCH, |t| t.0), record),
+        clock: seen.clock.clone(),
+    }
+}
+
+pub(super) fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Option<&Refused>, brake: Known<bool>) -> Facts {
+    let billing = match refused {
+        None => seen.heartbeat.clone(),
+        Some(refused) => Known::Unknown(format!("{refused}; nothing is closed or destroyed until then")),
+    };
+    let dropped = match &seen.database {
+        Ok(observed) => {
+            let made = home.entry.database.as_ref().and_then(|made| made.oid);
+            Known::Known(made.is_none() || observed.database.as_ref().map(|there| there.oid) != made)
+        }
+        Err(error) => Known::Unknown(error.to_string()),
+    };
+    Facts {
+        windows: windows(seen, &home.entry.record),
+        clock: seen.clock.clone(),
+        billing,
+        frozen: seen.frozen(&home.entry),
+        backup_held: seen.frozen_backup(&home.entry).is_some_and(|b| b.spec.hold.is_some()),
+        dropped,
+        sealed: seen.sealed(&home.entry.record),
+        brake,
+        paused: account.spec.paused,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lifecycle::Reason;
+
+    #[test]
+    fn while_a_stage_is_being_entered_it_is_what_comes_next() {
+        let at = |text: &str| text.parse().unwrap();
+        let mut record = Record::created(at("2026-11-23T10:00:00Z"));
+        let later = Next { stage: Stage::Terminated, at: at("2027-01-22T10:00:00Z"), reason: Reason::WindowEnded };
+        assert_eq!(comes_next(&record, Some(later)), Some(later), "nothing comes before the first stage");
+        record = lifecycle::enter(&record, Stage::Blocked, Reason::TrialEnded, at("2026-11-23T11:00:00Z"));
+        let entered = Next { stage: Stage::Blocked, at: at("2026-11-23T11:00:00Z"), reason: Reason::TrialEnded };
+        assert_eq!(comes_next(&record, Some(later)), Some(entered));
+        record.enforced_at = Some(at("2026-11-23T11:00:01Z"));
+        assert_eq!(comes_next(&record, Some(later)), Some(later));
+    }
+
+    #[test]
+    fn billing_from_before_the_object_that_adopted_an_account_is_not_before_the_account() {
+        let at = |text: &str| -> Moment { text.parse().unwrap() };
+        let (first, adopted) = (at("2026-01-01T00:00:00Z"), at("2026-11-23T10:00:00Z"));
+        assert_eq!(created_at(adopted, &Record::created(first)), first);
+        let from_before = Record { created_at: None, ..Record::created(first) };
+        assert_eq!(created_at(adopted, &from_before), adopted);
+        let mut billed = from_before;
+        billed.billing =
+            serde_json::from_value(serde_json::json!({"state": "Active", "since": "2026-03-01T00:00:00Z", "sequence": 1})).unwrap();
+        assert_eq!(created_at(adopted, &billed), at("2026-03-01T00:00:00Z"));
+    }
+}

@@ -1,0 +1,176 @@
+//! The end: everything was seen to be gone, what is personal is scrubbed, and the proof is signed.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use k8s_openapi::jiff::SignedDuration;
+use kube::{
+    Api, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{
+    context::Desk,
+    error::{During, Error},
+    work::Work,
+};
+use crate::{
+    api::{BackupPhase, BackupStore, HelpDeskAccount, Time, account::Certificate},
+    backup,
+    clock::Moment,
+    cluster::gone_is_fine,
+    ledger::BackupEntry,
+    lifecycle::Record,
+};
+
+impl Work<'_> {
+    /// Everything is gone: asks the store one last time, scrubs what is personal, and signs the proof.
+    pub(super) async fn certify(&mut self) -> Result<(), Error> {
+        if !self.entering {
+            return Ok(());
+        }
+        let uid = self.home.entry.uid.clone();
+        // Objects of backups that were erased before are gone; the ledger remembers them.
+        let backups = self.home.server.ledger.backups_of(&uid).await?;
+        let count = i64::try_from(backups.len()).unwrap_or(i64::MAX);
+        let destroyed = BTreeMap::from([("databases".to_owned(), 1), ("backups".to_owned(), count)]);
+        let mut stores: Vec<_> = self.seen.backups.iter().map(|b| b.spec.store.clone()).collect();
+        stores.extend(self.record().plan.as_ref().and_then(|plan| plan.store.clone()));
+        stores.sort();
+        stores.dedup();
+        for store in stores {
+            // A store that is gone is asked about nothing, if every backup that was ever in it was erased before.
+            let erased = |backup: &BackupEntry| backup.store != store || backup.phase == format!("{:?}", BackupPhase::Erased);
+            if backups.iter().all(erased) && !self.is_there(&store).await? {
+                continue;
+            }
+            let left = backup::remaining(self.desk, &uid, &store).await?;
+            if !left.is_empty() {
+                self.waiting_on.push(format!(
+                    "store {store} still lists {} objects, {} versions, {} uploads and {} keys",
+                    left.objects, left.versions, left.uploads, left.keys
+                ));
+                self.wake(self.now + SignedDuration::from_secs(5));
+                return Ok(());
+            }
+        }
+        let gone = std::collections::BTreeSet::from([uid.clone()]);
+        let shells = self.home.server.server.remove_shells(&gone).await?.len();
+        self.scrub().await?;
+        if let Some(unprovable) = &mut self.home.entry.record.unprovable {
+            // It may quote what the tenant wrote.
+            unprovable.why.clear();
+        }
+        self.home.entry.record.forget_subscription();
+        let certificate = certificate(self.desk, &uid, self.record(), (destroyed, shells), self.now);
+        self.home.entry.certificate = Some(certificate);
+        self.home.entry.owner_hash = None;
+        self.home.entry.tombstone = Some(json!({"expiredAt": self.now.to_string()}));
+        self.store().await
+    }
+
+    /// Whether there is a `BackupStore` of this name.
+    async fn is_there(&self, store: &str) -> Result<bool, Error> {
+        let api: Api<BackupStore> = Api::all(self.desk.client.clone());
+        Ok(api.get_metadata_opt(store).await.during("read the store of the account's backups")?.is_some())
+    }
+
+    /// Removes what is personal from the object, from its last-applied copy, and from the Secret that it names.
+    async fn scrub(&self) -> Result<(), Error> {
+        const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+        let spec = &self.account.spec;
+        let mut patch = json!({"spec": {"displayName": null}, "metadata": {"annotations": {LAST_APPLIED: null}}});
+        if spec.closure.is_some() {
+            patch["spec"]["closure"] = json!({"requestedBy": null});
+        }
+        match &spec.owner.secret_ref {
+            None => patch["spec"]["owner"] = json!({"name": "erased", "email": "erased@erased.invalid"}),
+            Some(reference) => {
+                let api: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.desk.client.clone(), &reference.namespace);
+                let personal = json!({"data": {"name": null, "email": null}, "metadata": {"annotations": {LAST_APPLIED: null}}});
+                api.patch(&reference.name, &PatchParams::default(), &Patch::Merge(personal))
+                    .await
+                    .map(drop)
+                    .or_else(gone_is_fine)
+                    .during("scrub the owner's Secret")?;
+            }
+        }
+        let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
+        api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).during("scrub the owner")
+    }
+}
+
+fn certificate(desk: &Desk, uid: &str, record: &Record, counted: (BTreeMap<String, i64>, usize), now: Moment) -> Certificate {
+    let unsigned = unsigned(record, counted, now);
+    let facts = facts(&unsigned, &desk.installation.id, uid);
+    let digest = ring::digest::digest(&ring::digest::SHA256, facts.as_bytes());
+    Certificate {
+        sha256: crate::digest::hex(digest.as_ref()),
+        signature: BASE64_STANDARD.encode(desk.installation.sign(facts.as_bytes())),
+        note: "Snapshots of etcd and of the database server's disks may hold copies until they run out; those of the backup cannot be read without their destroyed keys.".into(),
+        ..unsigned
+    }
+}
+
+/// What the certificate says, by the record.
+fn unsigned(record: &Record, (destroyed, roles_left): (BTreeMap<String, i64>, usize), now: Moment) -> Certificate {
+    Certificate {
+        issued_at: Time(now),
+        destroyed,
+        roles_left: i64::try_from(roles_left).ok().filter(|left| *left > 0),
+        authority: record.dropped_under.clone(),
+        promised_by: record.promised.or(record.data_gone_by).map(Time),
+        delayed_by: record.delayed_by.clone(),
+        sha256: String::new(),
+        signature: String::new(),
+        note: String::new(),
+    }
+}
+
+/// What is signed: everything that the certificate says but its signature, and of whom it says it. As JSON without
+/// spaces, with its keys in order.
+fn facts(certificate: &Certificate, installation: &str, uid: &str) -> String {
+    let mut facts = json!(certificate);
+    if let Some(fields) = facts.as_object_mut() {
+        for unsigned in ["sha256", "signature", "note"] {
+            fields.remove(unsigned);
+        }
+        fields.insert("installation".into(), installation.into());
+        fields.insert("accountUID".into(), uid.into());
+    }
+    facts.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::account::{DropGround, DroppedUnder},
+        lifecycle::Stage,
+    };
+
+    fn at(text: &str) -> Moment {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_signed_says_under_which_authority_the_database_went_and_what_delayed_it() {
+        let mut record = Record::created(at("2026-01-01T00:00:00Z"));
+        record.stage = Stage::Expired;
+        record.data_gone_by = Some(at("2026-06-01T00:00:00Z"));
+        record.promised = Some(at("2026-05-01T00:00:00Z"));
+        record.delayed_by = vec!["Brake".into()];
+        record.dropped_under = Some(DroppedUnder { backup: Some("acme-1".into()), ..DroppedUnder::by(DropGround::PromiseElapsed) });
+        let destroyed = BTreeMap::from([("databases".to_owned(), 1)]);
+        assert_eq!(
+            facts(&unsigned(&record, (destroyed.clone(), 2), at("2026-06-01T00:00:09Z")), "inst", "u-1"),
+            r#"{"accountUID":"u-1","authority":{"backup":"acme-1","ground":"PromiseElapsed"},"delayedBy":["Brake"],"destroyed":{"databases":1},"installation":"inst","issuedAt":"2026-06-01T00:00:09Z","promisedBy":"2026-05-01T00:00:00Z","rolesLeft":2}"#
+        );
+        let nothing = Record::created(at("2026-01-01T00:00:00Z"));
+        assert_eq!(
+            facts(&unsigned(&nothing, (destroyed, 0), at("2026-06-01T00:00:09Z")), "inst", "u-1"),
+            r#"{"accountUID":"u-1","destroyed":{"databases":1},"installation":"inst","issuedAt":"2026-06-01T00:00:09Z"}"#
+        );
+    }
+}

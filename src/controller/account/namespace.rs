@@ -1,0 +1,82 @@
+//! The tenant's namespace.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{DeleteParams, ObjectMeta, PostParams, Preconditions},
+};
+
+use super::{
+    context::Desk,
+    error::{During, Error},
+};
+use crate::{
+    api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount},
+    cluster::gone_is_fine,
+    database::Tenant,
+    ledger::NamespaceEntry,
+};
+
+/// The name of a tenant's namespace, made from the uid as its database's name is.
+pub(super) fn name(tenant: &Tenant) -> String {
+    tenant.name.replacen("t_", "hd-", 1)
+}
+
+/// What is true of the tenant's namespace.
+pub(super) enum Found {
+    /// It is there and can be used.
+    Ready(NamespaceEntry),
+    /// One that was deleted is still on its way out.
+    Leaving,
+}
+
+/// Makes the tenant's namespace, or takes up the one that carries the account's marker.
+pub(super) async fn ensure(desk: &Desk, account: &HelpDeskAccount, tenant: &Tenant) -> Result<Found, Error> {
+    let api: Api<Namespace> = Api::all(desk.client.clone());
+    let name = name(tenant);
+    let found = match api.get_opt(&name).await.during("read the tenant's namespace")? {
+        Some(found) => found,
+        None => match api.create(&PostParams::default(), &build(account, tenant)).await {
+            Ok(made) => made,
+            Err(kube::Error::Api(status)) if status.code == 409 => api.get(&name).await.during("read the tenant's namespace")?,
+            Err(error) => return Err(error).during("create the tenant's namespace"),
+        },
+    };
+    if found.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
+        return Err(Error::Foreign { what: format!("Namespace {name}") });
+    }
+    if found.meta().deletion_timestamp.is_some() {
+        return Ok(Found::Leaving);
+    }
+    Ok(Found::Ready(NamespaceEntry { name, uid: found.uid() }))
+}
+
+fn build(account: &HelpDeskAccount, tenant: &Tenant) -> Namespace {
+    let labels = BTreeMap::from([
+        (ACCOUNT_LABEL.to_owned(), account.name_any()),
+        ("app.kubernetes.io/managed-by".to_owned(), "helpdesk-operator".to_owned()),
+        ("pod-security.kubernetes.io/enforce".to_owned(), "restricted".to_owned()),
+    ]);
+    let annotations = BTreeMap::from([(ACCOUNT_UID.to_owned(), tenant.uid.clone())]);
+    let metadata = ObjectMeta { name: Some(name(tenant)), labels: Some(labels), annotations: Some(annotations), ..ObjectMeta::default() };
+    Namespace { metadata, ..Namespace::default() }
+}
+
+/// Deletes the tenant's namespace with everything in it. `true` once it is gone.
+pub(super) async fn remove(desk: &Desk, tenant: &Tenant) -> Result<bool, Error> {
+    let api: Api<Namespace> = Api::all(desk.client.clone());
+    let name = name(tenant);
+    let Some(found) = api.get_opt(&name).await.during("read the tenant's namespace")? else { return Ok(true) };
+    if found.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
+        // Not made for this account: nothing of it is ours to remove.
+        return Ok(true);
+    }
+    if found.meta().deletion_timestamp.is_none() {
+        let this_one =
+            DeleteParams { preconditions: Some(Preconditions { uid: found.uid(), resource_version: None }), ..DeleteParams::default() };
+        api.delete(&name, &this_one).await.map(drop).or_else(gone_is_fine).during("delete the tenant's namespace")?;
+    }
+    Ok(false)
+}

@@ -1,0 +1,174 @@
+//! All reads before the decision. What cannot be read is unknown, and says why.
+
+use std::sync::Arc;
+
+use k8s_openapi::{api::coordination::v1::Lease, jiff::SignedDuration};
+use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
+
+use super::{
+    context::Desk,
+    error::Error,
+    placement::{self, Home},
+};
+use crate::{
+    api::{BackupPhase, ColdBackup, ColdBackupStatus, HelpDeskAccount, HelpDeskPlan, RELEASE_BRAKE, conditions, deletion_is_confirmed},
+    backup,
+    brake::Allowance,
+    clock::{self, Moment, Trust},
+    database::{self, Observed},
+    ledger::Entry,
+    lifecycle::{Frozen, Known, Record, Stage},
+};
+
+/// What was read, besides the ledger.
+pub(super) struct Observation {
+    /// The plan.
+    pub plan: Known<Arc<HelpDeskPlan>>,
+    /// Whether the clock may be believed.
+    pub clock: Trust,
+    /// The tenant's database.
+    pub database: Result<Observed, database::Error>,
+    /// The account's backups, by uid.
+    pub backups: Vec<Arc<ColdBackup>>,
+    /// What the brake allows, where a destructive step may be due.
+    pub allowance: Option<Allowance>,
+    /// Whether the brake let one more destructive step through when it was asked.
+    pub brake: Known<bool>,
+    /// Whether billing still speaks, where it promised a heartbeat.
+    pub heartbeat: Known<()>,
+    /// Whether the object is being deleted with a confirmation.
+    pub confirmed_deletion: bool,
+}
+
+/// Reads everything.
+pub(super) async fn observe(desk: &Desk, account: &HelpDeskAccount, home: &Home, now: Moment) -> Result<Observation, Error> {
+    let uid = &home.entry.uid;
+    let plan = match placement::plan(desk, account) {
+        Ok(plan) => Known::Known(plan),
+        Err(error) => Known::Unknown(error.told()),
+    };
+    let database = desk.telemetry.measure("database", "observe", home.server.server.observe(&home.tenant)).await;
+    let clock = match &database {
+        Ok(observed) => {
+            clock::judge(now, home.server.ledger.high_water().await?, &[(&format!("server {}", home.server.name), observed.now)])
+        }
+        Err(_) => Trust::Doubtful("no other clock could be asked".into()),
+    };
+    let mut backups: Vec<_> = desk.caches.backups.state().into_iter().filter(|b| b.spec.account_uid == *uid).collect();
+    backups.sort_by_key(|b| b.name_any());
+    let (allowance, brake) = observe_brake(desk, home, now).await?;
+    Ok(Observation {
+        plan,
+        clock,
+        database,
+        backups,
+        allowance,
+        brake,
+        heartbeat: heartbeat(desk, now).await,
+        confirmed_deletion: deletion_is_confirmed(account),
+    })
+}
+
+/// Billing that promised to renew a Lease and does not is silent: nothing that only its silence would justify is done.
+async fn heartbeat(desk: &Desk, now: Moment) -> Known<()> {
+    let Some((namespace, name)) = &desk.settings.billing_lease else { return Known::Known(()) };
+    let leases: Api<Lease> = Api::namespaced(desk.client.clone(), namespace);
+    let why = match leases.get_opt(name).await {
+        Ok(Some(lease)) => {
+            let spec = lease.spec.unwrap_or_default();
+            let lasts = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or(0).into());
+            match spec.renew_time {
+                Some(renewed) if renewed.0 + lasts >= now => return Known::Known(()),
+                Some(renewed) => format!("was renewed last at {}", clock::whole_seconds(renewed.0)),
+                None => "was never renewed".to_owned(),
+            }
+        }
+        Ok(None) => "does not exist".to_owned(),
+        Err(_) => "cannot be read".to_owned(),
+    };
+    Known::Unknown(format!("billing is silent: its Lease {namespace}/{name} {why}"))
+}
+
+/// The brake is asked about only where a destructive step may be due. What counts is asked once more by the ledger, when
+/// the decision is stored.
+async fn observe_brake(desk: &Desk, home: &Home, now: Moment) -> Result<(Option<Allowance>, Known<bool>), Error> {
+    let may_destroy = matches!(home.entry.record.stage, Stage::Blocked | Stage::Terminated | Stage::Deleted);
+    if !may_destroy {
+        return Ok((None, Known::Known(true)));
+    }
+    let Some(server) = desk.caches.servers.get(&ObjectRef::new(&home.server.name)) else {
+        return Ok((None, Known::Unknown(format!("the DatabaseServer {} is not there", home.server.name))));
+    };
+    let released_at = server.annotations().get(RELEASE_BRAKE).and_then(|at| at.parse().ok());
+    let allowance = Allowance::at(&server.spec.brake, released_at, now);
+    let (steps, tenants) = (home.server.ledger.destructive_steps_since(allowance.since()).await?, home.server.ledger.tenants().await?);
+    Ok((Some(allowance), Known::Known(allowance.lets_through(tenants, steps))))
+}
+
+impl Observation {
+    /// What can be told of an account whose server cannot be asked.
+    pub fn blind(desk: &Desk, account: &HelpDeskAccount, why: &str) -> Self {
+        let plan = placement::plan(desk, account).map_or_else(|error| Known::Unknown(error.told()), Known::Known);
+        Self {
+            plan,
+            clock: Trust::Trusted,
+            database: Err(database::Error::Unreachable { address: String::new(), reason: why.to_owned() }),
+            backups: vec![],
+            allowance: None,
+            brake: Known::Unknown(why.to_owned()),
+            heartbeat: Known::Unknown(why.to_owned()),
+            confirmed_deletion: deletion_is_confirmed(account),
+        }
+    }
+
+    /// The Frozen backup that the record names.
+    pub fn frozen_backup(&self, entry: &Entry) -> Option<&Arc<ColdBackup>> {
+        let name = backup::backup_name(&entry.account, entry.record.frozen?.due);
+        self.backups.iter().find(|b| b.name_any() == name)
+    }
+
+    /// How it is with the Frozen backup that the record names.
+    pub fn frozen(&self, entry: &Entry) -> Known<Frozen> {
+        let Some(backup) = self.frozen_backup(entry) else {
+            return match entry.record.stage {
+                // The database is gone, so its backup can not simply be missing: its object was lost.
+                Stage::Deleted if entry.record.frozen.is_some() => Known::Unknown(
+                    "the ColdBackup that outlived the database is not there; restore the object from a backup of the cluster".into(),
+                ),
+                _ => Known::Known(Frozen::Missing),
+            };
+        };
+        let status = backup.status.clone().unwrap_or_default();
+        Known::Known(match status.phase {
+            BackupPhase::Verified => Frozen::Verified,
+            BackupPhase::Pending | BackupPhase::Running => {
+                match status.conditions.iter().find(|c| c.type_ == conditions::Type::Stalled.name() && c.status == "True") {
+                    Some(stalled) => Frozen::Failed(format!("ColdBackup {}: {}", backup.name_any(), stalled.message)),
+                    None => Frozen::Running,
+                }
+            }
+            BackupPhase::Failed => failed(backup, &status),
+            BackupPhase::Erasing | BackupPhase::Erased => Frozen::Erased,
+        })
+    }
+
+    /// Whether nobody of the tenant is or can get in.
+    pub fn sealed(&self, record: &Record) -> Known<bool> {
+        match &self.database {
+            Ok(seen) => Known::Known(record.is_sealed() && !seen.can_login && seen.sessions == 0),
+            Err(error) => Known::Unknown(error.to_string()),
+        }
+    }
+}
+
+fn failed(backup: &ColdBackup, status: &ColdBackupStatus) -> Frozen {
+    let name = backup.name_any();
+    if let Some(failing) = &status.failing
+        && let Some(since) = &failing.unprovable_since
+    {
+        let (reason, why) = (failing.reason.clone(), format!("ColdBackup {name}: {}", failing.message));
+        return Frozen::Unprovable { since: since.0, reason, why };
+    }
+    let told = status.conditions.iter().find(|c| c.status == "False" || c.type_ == "Stalled");
+    Frozen::Failed(format!("ColdBackup {name}: {}", told.map_or("failed", |c| c.message.as_str())))
+}

@@ -1,0 +1,297 @@
+//! Where an account lives: the server and the entry in its ledger.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Resource, ResourceExt, runtime::events::EventType};
+
+use super::{
+    context::Desk,
+    error::{During, Error},
+    placement_rules::{self, Claim, Newcomer, Silent},
+};
+use crate::{
+    api::{ADOPT, DatabaseServer, HelpDeskAccount, HelpDeskPlan, plan::Placement},
+    clock::Moment,
+    database::{self, Connected, Tenant},
+    ledger::Entry,
+    lifecycle::Record,
+};
+
+/// Where an account lives.
+pub(super) struct Home {
+    /// Its server.
+    pub server: Arc<Connected>,
+    /// Its names there.
+    pub tenant: Tenant,
+    /// What the ledger remembers.
+    pub entry: Entry,
+    /// Whether the account took over its data a moment ago.
+    pub adopted: bool,
+}
+
+impl Home {
+    fn of(server: Arc<Connected>, entry: Entry) -> Result<Self, Error> {
+        Ok(Self { tenant: Tenant::of(&entry.uid)?, server, entry, adopted: false })
+    }
+}
+
+/// Finds the account's home, or gives a new account one: what another object left behind, or a place of its own.
+pub(super) async fn find(desk: &Desk, account: &HelpDeskAccount, now: Moment) -> Result<Home, Error> {
+    let uid = account.uid().ok_or(Error::Incomplete("uid"))?;
+    let told = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|d| d.server.clone());
+    if let Some(name) = &told {
+        let server = desk.servers.get(name).await?;
+        if let Some(entry) = server.ledger.load_by_object(&uid).await? {
+            return Home::of(server, entry);
+        }
+    }
+    // Without a status, every server of the region is asked before a new database may be made anywhere.
+    let asked = match ask(desk, account, &uid).await {
+        Asked::Home(server, entry) => return Home::of(server, *entry),
+        Asked::Nowhere(asked) => asked,
+    };
+    let name = account.name_any();
+    let newcomer = Newcomer {
+        name: &name,
+        account_id: account.spec.account_id.as_deref(),
+        adopts: account.annotations().get(ADOPT).map(String::as_str).filter(|value| !value.is_empty()),
+        created_at: account.creation_timestamp().map_or(Moment::UNIX_EPOCH, |at| at.0),
+        has_forerunner: has_forerunner(desk, &name, &uid),
+    };
+    for (server, error) in &asked.silent {
+        let holds = desk.servers.holds(server);
+        let silent = Silent { holds: holds.as_deref(), tried: desk.placed.tried(server, &marks(account, &uid)) };
+        if let Some(why) = placement_rules::may_hold(&newcomer, &silent, desk.led_since) {
+            return Err(Error::ServerAway { server: server.clone(), why, source: Box::new(error.clone()) });
+        }
+    }
+    if account.meta().deletion_timestamp.is_some() {
+        return Err(Error::NeverPlaced);
+    }
+    let entries: Vec<Entry> = asked.left.iter().map(|(_, entry)| entry.clone()).collect();
+    let keeper = |entry: &Entry| asked.left.iter().find(|(_, left)| left.uid == entry.uid).map(|(server, _)| server.clone());
+    match (placement_rules::claim(&newcomer, &entries), told) {
+        (Claim::Data(entry), _) => match keeper(entry) {
+            Some(server) => adopt(desk, account, server, entry).await,
+            None => Err(Error::Incomplete("server")),
+        },
+        // What the status speaks of is never begun anew.
+        (_, Some(server)) => Err(Error::LostEntry { server }),
+        (Claim::Undecided(entry), None) => {
+            let server = keeper(entry).map(|server| server.name.clone()).unwrap_or_default();
+            Err(Error::NeedsAdoption { server, uid: entry.uid.clone() })
+        }
+        (Claim::Refused(why), None) => Err(Error::NotAdopted(why)),
+        (Claim::Nothing, None) => place(desk, account, &uid, &asked, now).await,
+    }
+}
+
+/// Who was asked for an account, and what they said.
+enum Asked {
+    /// An entry speaks for it.
+    Home(Arc<Connected>, Box<Entry>),
+    /// None of those that answered has one.
+    Nowhere(Nowhere),
+}
+
+/// What the servers of a region said of an account without an entry.
+#[derive(Default)]
+struct Nowhere {
+    /// Those that answered.
+    answered: Vec<(Arc<DatabaseServer>, Arc<Connected>)>,
+    /// Those that did not, and why.
+    silent: Vec<(String, database::Error)>,
+    /// Entries of other objects under the same name, the same accountID, or the uid that a person names.
+    left: Vec<(Arc<Connected>, Entry)>,
+}
+
+/// Asks every server of the region, all at once: one that does not answer makes nobody wait for longer than itself.
+async fn ask(desk: &Desk, account: &HelpDeskAccount, uid: &str) -> Asked {
+    let candidates = in_region(desk, &account.spec.region);
+    let answers = join_all(candidates.iter().map(async |candidate| ask_one(desk, account, uid, &candidate.name_any()).await)).await;
+    let mut nowhere = Nowhere::default();
+    for (candidate, answer) in candidates.into_iter().zip(answers) {
+        match answer {
+            Ok((server, Some(entry), _)) => return Asked::Home(server, Box::new(entry)),
+            Ok((server, None, left)) => {
+                nowhere.left.extend(left.into_iter().map(|entry| (server.clone(), entry)));
+                nowhere.answered.push((candidate, server));
+            }
+            Err(error) => nowhere.silent.push((candidate.name_any(), error)),
+        }
+    }
+    Asked::Nowhere(nowhere)
+}
+
+/// One server's entry for which the object speaks, and what others left behind there.
+async fn ask_one(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    uid: &str,
+    server: &str,
+) -> Result<(Arc<Connected>, Option<Entry>, Vec<Entry>), database::Error> {
+    let server = desk.servers.get(server).await?;
+    if let Some(entry) = server.ledger.load_by_object(uid).await? {
+        return Ok((server, Some(entry), vec![]));
+    }
+    let mut left = server.ledger.load_by_name(&account.name_any()).await?;
+    if let Some(account_id) = &account.spec.account_id {
+        left.extend(server.ledger.load_by_account_id(account_id).await?);
+    }
+    if let Some(named) = account.annotations().get(ADOPT) {
+        left.extend(server.ledger.load(named).await?);
+    }
+    left.sort_by(|a, b| a.uid.cmp(&b.uid));
+    left.dedup_by(|a, b| a.uid == b.uid);
+    Ok((server, None, left))
+}
+
+/// Whether the cluster has a host name or a backup of an account of this name with another uid.
+fn has_forerunner(desk: &Desk, name: &str, uid: &str) -> bool {
+    let others = |account: &str, of: &str| account == name && of != uid;
+    desk.caches.claims.state().iter().any(|c| c.spec.reserved_until.is_none() && others(&c.spec.account, &c.spec.account_uid))
+        || desk.caches.backups.state().iter().any(|b| others(&b.spec.account, &b.spec.account_uid))
+}
+
+/// Points what another object left behind to this one, which speaks for it from now on. Everything that was pinned
+/// stays; what came due meanwhile is decided at the next look, one stage after the other.
+async fn adopt(desk: &Desk, account: &HelpDeskAccount, server: Arc<Connected>, entry: &Entry) -> Result<Home, Error> {
+    let uid = account.uid().ok_or(Error::Incomplete("uid"))?;
+    // The API server has one object of a name. That it is this one means that the other is gone, whatever a cache says.
+    let api: Api<HelpDeskAccount> = Api::all(desk.client.clone());
+    let there = api.get_metadata_opt(&account.name_any()).await.during("read the account")?;
+    if there.and_then(|object| object.uid()).as_ref() != Some(&uid) {
+        return Err(Error::Replaced);
+    }
+    let adopted = Entry {
+        object_uid: uid,
+        account_id: account.spec.account_id.clone().or_else(|| entry.account_id.clone()),
+        shard: desk.settings.shard.clone(),
+        ..entry.clone()
+    };
+    let entry = server.ledger.update(&adopted, entry.revision).await?;
+    tracing::warn!(server = server.name, uid = entry.uid, before = adopted.uid, "an account took over the data that another object left");
+    let note =
+        format!("took over the data of uid {} on server {}; its stage goes on from {}", entry.uid, server.name, entry.record.stage.name());
+    desk.publish(&account.object_ref(&()), EventType::Normal, "Adopted", &note, "Adopt").await;
+    Ok(Home { adopted: true, ..Home::of(server, entry)? })
+}
+
+/// Gives a new account a place of its own.
+async fn place(desk: &Desk, account: &HelpDeskAccount, uid: &str, asked: &Nowhere, now: Moment) -> Result<Home, Error> {
+    let server = choose(desk, account, asked).await?;
+    let fresh = Entry::new(uid, &account.name_any(), Record::created(now));
+    let fresh = Entry {
+        account_id: account.spec.account_id.clone(),
+        shard: desk.settings.shard.clone(),
+        owner_hash: Some(desk.installation.keyed_hash(&owner(desk, account).await?)),
+        ..fresh
+    };
+    desk.placed.try_at(&server.name, marks(account, uid));
+    let entry = server.ledger.insert(&fresh).await?;
+    tracing::info!(server = server.name, "a new account was given a home");
+    Home::of(server, entry)
+}
+
+/// By what an entry is found again: the object's uid, the account's name, its accountID.
+fn marks(account: &HelpDeskAccount, uid: &str) -> Vec<String> {
+    [Some(uid.to_owned()), Some(account.name_any()), account.spec.account_id.clone()].into_iter().flatten().collect()
+}
+
+/// Where this operator began to write entries of new accounts, and their marks. Whether a write that was cut off
+/// arrived is not known.
+#[derive(Default)]
+pub(super) struct Placed(Mutex<HashSet<(String, String)>>);
+
+impl Placed {
+    fn try_at(&self, server: &str, marks: Vec<String>) {
+        self.lock().extend(marks.into_iter().map(|mark| (server.to_owned(), mark)));
+    }
+
+    fn tried(&self, server: &str, marks: &[String]) -> bool {
+        let all = self.lock();
+        marks.iter().any(|mark| all.contains(&(server.to_owned(), mark.clone())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<(String, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn in_region(desk: &Desk, region: &str) -> Vec<Arc<DatabaseServer>> {
+    let mut servers: Vec<_> = desk.caches.servers.state().into_iter().filter(|s| s.spec.region == region).collect();
+    servers.sort_by_key(|s| s.name_any());
+    servers
+}
+
+/// The emptiest server of the region that takes tenants and has room.
+async fn choose(desk: &Desk, account: &HelpDeskAccount, asked: &Nowhere) -> Result<Arc<Connected>, Error> {
+    let plan = plan(desk, account)?;
+    placement(&plan, account)?;
+    let region = &account.spec.region;
+    if asked.answered.is_empty() && asked.silent.is_empty() {
+        return Err(Error::Placement(format!("spec.region: no DatabaseServer is in region {region}; create one, or correct the region")));
+    }
+    let mut best: Option<(i64, Arc<Connected>)> = None;
+    let mut refused = String::new();
+    for (server, error) in &asked.silent {
+        refused = format!("{refused}; {server}: {error}");
+    }
+    for (candidate, server) in &asked.answered {
+        // What could never be backed up could never end.
+        if let Some(refusal) = desk.settings.clients.refusal(server.identity.major) {
+            refused = format!("{refused}; {}: {refusal}", server.name);
+            continue;
+        }
+        let tenants = server.ledger.tenants().await?;
+        let has_room =
+            tenants < i64::from(candidate.spec.capacity) && !candidate.spec.draining && candidate.spec.engine == plan.spec.database.engine;
+        if has_room && best.as_ref().is_none_or(|(fewest, _)| tenants < *fewest) {
+            best = Some((tenants, server.clone()));
+        }
+    }
+    best.map(|(_, server)| server).ok_or_else(|| {
+        Error::Placement(format!(
+            "no DatabaseServer of region {region} has room for another tenant: raise spec.capacity, end draining, or add a server{refused}"
+        ))
+    })
+}
+
+/// The account's plan.
+pub(super) fn plan(desk: &Desk, account: &HelpDeskAccount) -> Result<Arc<HelpDeskPlan>, Error> {
+    let name = &account.spec.plan;
+    desk.caches
+        .plans
+        .get(&kube::runtime::reflector::ObjectRef::new(name))
+        .ok_or_else(|| Error::Placement(format!("spec.plan: there is no HelpDeskPlan {name}; create it, or correct the name")))
+}
+
+/// The plan's placement in the account's region.
+pub(super) fn placement<'a>(plan: &'a HelpDeskPlan, account: &HelpDeskAccount) -> Result<&'a Placement, Error> {
+    let region = &account.spec.region;
+    plan.spec.placements.iter().find(|p| p.region == *region).ok_or_else(|| {
+        Error::Placement(format!(
+            "spec.region: the plan {} has no placement in region {region}; add one to the plan, or correct the region",
+            account.spec.plan
+        ))
+    })
+}
+
+/// The owner's mail address, wherever it is written.
+async fn owner(desk: &Desk, account: &HelpDeskAccount) -> Result<String, Error> {
+    let owner = &account.spec.owner;
+    let Some(reference) = &owner.secret_ref else {
+        return owner.email.clone().ok_or_else(|| Error::Owner("spec.owner: name the owner by secretRef or by name and email".into()));
+    };
+    let at = format!("spec.owner.secretRef: Secret {}/{}", reference.namespace, reference.name);
+    let secrets: Api<Secret> = Api::namespaced(desk.client.clone(), &reference.namespace);
+    let secret = secrets.get_opt(&reference.name).await.during("read the owner's Secret")?;
+    let secret = secret.ok_or_else(|| Error::Owner(format!("{at} does not exist; create it with the keys name and email")))?;
+    let value = secret.data.as_ref().and_then(|d| d.get("email")).and_then(|v| String::from_utf8(v.0.clone()).ok());
+    value.filter(|v| v.contains('@')).ok_or_else(|| Error::Owner(format!("{at} has no key email with a mail address")))
+}

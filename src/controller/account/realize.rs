@@ -1,0 +1,138 @@
+//! Making the world as the stage wants it. Every effect is idempotent and guarded by an ownership marker.
+
+use k8s_openapi::jiff::SignedDuration;
+
+use super::{
+    context::Desk,
+    credentials,
+    decide::Decided,
+    desired::{self, Backups, Database},
+    error::Error,
+    namespace,
+    observe::Observation,
+    work::Work,
+};
+use crate::{
+    api::{
+        HelpDeskAccount,
+        account::DomainStatus,
+        conditions::{Finding, Type},
+    },
+    clock::Moment,
+    lifecycle::{Known, Step},
+};
+
+/// What was made of the world.
+pub(super) struct Realized {
+    /// The decision that was carried out.
+    pub decided: Decided,
+    /// What is not there yet, for people.
+    pub waiting_on: Vec<String>,
+    /// Whether all effects of the stage were seen.
+    pub complete: bool,
+    /// Whether a restore was completed and proven equal.
+    pub restored: bool,
+    /// What is true of the parts.
+    pub findings: Vec<Finding>,
+    /// The tenant's host names.
+    pub domains: Vec<DomainStatus>,
+    /// When a part wants to be looked at again.
+    pub wake_at: Option<Moment>,
+}
+
+/// Makes the world as the decision wants it, as far as it goes now.
+pub(super) async fn realize(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    seen: &Observation,
+    decided: Decided,
+    now: Moment,
+) -> Result<Realized, Error> {
+    let Decided { home, verdict, refused, brake } = decided;
+    let entering = home.entry.record.enforced_at.is_none();
+    let may_act = !account.spec.paused && (!entering || verdict.step != Step::Stay);
+    // What is published stays so while nothing is done.
+    let shown = || account.status.as_ref().map(|s| s.domains.clone()).unwrap_or_default();
+    let domains = if may_act { vec![] } else { shown() };
+    let mut work = Work { desk, account, seen, home, now, entering, waiting_on: vec![], findings: vec![], domains, wake_at: None };
+    let mut restored = false;
+    if may_act {
+        work.copy_hold().await?;
+        work.forget_agreement().await?;
+        if verdict.step == Step::Restore {
+            restored = work.restore().await?;
+        } else {
+            work.stage().await?;
+        }
+    }
+    let Work { home, waiting_on, findings, domains, wake_at, .. } = work;
+    let complete = may_act && waiting_on.is_empty() && verdict.step != Step::Restore;
+    Ok(Realized { decided: Decided { home, verdict, refused, brake }, waiting_on, complete, restored, findings, domains, wake_at })
+}
+
+impl Work<'_> {
+    async fn stage(&mut self) -> Result<(), Error> {
+        let world = desired::wanted(self.home.entry.record.stage);
+        if let (Known::Unknown(why), true) = (&self.seen.plan, world.database != Database::Open) {
+            let told = format!("{why}; until then the windows hold that were seen last");
+            self.findings.push(Finding::yes(Type::Stalled, "NoPlacement", told));
+        }
+        match world.database {
+            Database::Open => self.open().await?,
+            Database::Shut => self.shut().await?,
+            Database::Gone => self.gone().await?,
+        }
+        if world.database == Database::Gone && !self.waiting_on.is_empty() {
+            // Until the database is dropped the account may still go back, and then needs the rest.
+            return Ok(());
+        }
+        if world.namespace && world.database == Database::Shut && self.record().resumes.is_some() {
+            self.take_up_namespace().await?;
+        }
+        self.web(world.web).await;
+        if !world.namespace {
+            self.remove_namespace().await?;
+        }
+        match world.backups {
+            Backups::Scheduled => self.schedule_backup().await?,
+            Backups::Frozen => self.freeze().await?,
+            Backups::FrozenOnly => self.erase_backups(self.home.entry.record.frozen.is_some()).await?,
+            Backups::Gone => self.erase_backups(false).await?,
+        }
+        if !world.personal_data && self.waiting_on.is_empty() {
+            self.certify().await?;
+        }
+        Ok(())
+    }
+
+    /// A namespace that was being removed is made anew.
+    async fn take_up_namespace(&mut self) -> Result<(), Error> {
+        if self.home.entry.database.is_none() {
+            return Ok(());
+        }
+        match namespace::ensure(self.desk, self.account, &self.home.tenant).await? {
+            namespace::Found::Ready(namespace) if self.home.entry.namespace.as_ref() != Some(&namespace) => {
+                self.home.entry.namespace = Some(namespace);
+                self.store().await
+            }
+            namespace::Found::Ready(_) => Ok(()),
+            namespace::Found::Leaving => {
+                self.waiting_on.push("the tenant's namespace of before is still being removed".into());
+                self.wake(self.now + SignedDuration::from_secs(5));
+                Ok(())
+            }
+        }
+    }
+
+    async fn remove_namespace(&mut self) -> Result<(), Error> {
+        let Some(recorded) = self.home.entry.namespace.clone() else { return Ok(()) };
+        if self.entering {
+            credentials::take_back(self.desk, &self.home.tenant, &recorded.name).await?;
+        }
+        if namespace::remove(self.desk, &self.home.tenant).await? {
+            self.home.entry.namespace = None;
+            self.store().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,622 @@
+//! What people and programs get to see: status, conditions, events, metrics.
+
+use k8s_openapi::jiff::SignedDuration;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::events::EventType,
+};
+use serde_json::json;
+
+use super::{
+    FIELD_MANAGER,
+    context::{Deadline, Desk},
+    decide::{self, what_is_said},
+    error::{During, Error},
+    observe::Observation,
+    outcome::Settled,
+};
+use crate::{
+    api::{
+        BackupPhase, ColdBackup, Condition, DomainUse, HelpDeskAccount, HelpDeskAccountStatus, Time,
+        account::{DatabaseRef, DomainState, DomainStatus, LastBackup, NamespaceRef},
+        conditions::{self, Finding, Type},
+    },
+    clock::Moment,
+    lifecycle::{self, Blocker, Frozen, Known, Next, Reason, Record, Seen, Stage},
+};
+
+/// Writes the status if it differs, and events where something turned.
+pub(super) async fn report(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    seen: &Observation,
+    settled: &Settled,
+    now: Moment,
+) -> Result<(), Error> {
+    let before = account.status.clone().unwrap_or_default();
+    let status = build(desk, account, seen, settled, &before, now);
+    let uid = account.uid().unwrap_or_default();
+    let record = &settled.home.entry.record;
+    let late = settled.overdue_since.is_some() || entering_since(record, now).is_some();
+    desk.census.count(&desk.telemetry, &uid, status.stage.unwrap_or(record.stage), record, deadline(late, &settled.blockers));
+    give_back_billing(desk, account, settled).await?;
+    write(desk, account, &before, &status).await?;
+    if before.stage != status.stage
+        && let Some(stage) = status.stage
+    {
+        let reason = settled.home.entry.record.reason.name();
+        let note = match (&status.next_stage, &status.next_transition_time) {
+            (Some(next), Some(at)) => format!("{} ({reason}); {} follows at {}", stage.name(), next.name(), at.0),
+            _ => format!("{} ({reason})", stage.name()),
+        };
+        publish(desk, account, EventType::Normal, stage.name(), &note, "Enter").await;
+    }
+    for condition in turned(&before.conditions, &status.conditions) {
+        const WARNINGS: [&str; 5] = ["Stalled", "Overdue", "QuotaExceeded", "ExtensionsMissing", "Unprovable"];
+        let warns = WARNINGS.contains(&condition.type_.as_str()) && condition.status == "True";
+        // What billing wrote is told when it is heard, each word once.
+        let told = matches!(condition.reason.as_str(), "BillingRefused" | "BillingDoubted");
+        if (warns && !told) || condition.type_ == "Held" {
+            let kind = if warns { EventType::Warning } else { EventType::Normal };
+            publish(desk, account, kind, &condition.reason, &condition.message, "Look").await;
+        }
+    }
+    Ok(())
+}
+
+/// A hold that delays a deadline is as somebody wanted it. Anything else that delays it, or delays it too, is not.
+fn deadline(has_passed: bool, blockers: &[Blocker]) -> Deadline {
+    let is_hold = |blocker: &Blocker| matches!(blocker, Blocker::Hold { .. });
+    match has_passed {
+        false => Deadline::Kept,
+        true if !blockers.is_empty() && blockers.iter().all(is_hold) => Deadline::Held,
+        true => Deadline::Missed,
+    }
+}
+
+/// How long it may take until a stage that closes is enforced, before that counts as late.
+const ENTERING: SignedDuration = SignedDuration::from_mins(5);
+
+/// Since when a stage that closes is being entered, if that takes too long.
+fn entering_since(record: &Record, now: Moment) -> Option<Moment> {
+    let late = record.enforced_at.is_none() && !record.stage.is_open() && now > record.decided_at + ENTERING;
+    late.then_some(record.decided_at)
+}
+
+/// Conditions whose status is another than before, or that are new and hold.
+fn turned<'a>(before: &[Condition], after: &'a [Condition]) -> Vec<&'a Condition> {
+    let was = |c: &Condition| before.iter().find(|b| b.type_ == c.type_).map_or("False", |b| b.status.as_str()).to_owned();
+    after.iter().filter(|c| was(c) != c.status).collect()
+}
+
+fn build(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    seen: &Observation,
+    settled: &Settled,
+    before: &HelpDeskAccountStatus,
+    now: Moment,
+) -> HelpDeskAccountStatus {
+    let entry = &settled.home.entry;
+    let record = &entry.record;
+    // A stage is shown once it is enforced; until then the one before is, with what is being waited for.
+    let shown = match (record.enforced_at, before.stage) {
+        (None, Some(stage)) if stage != record.stage => (Some(stage), before.stage_since.clone(), before.reason),
+        (since, _) => (Some(record.stage), since.map(Time), Some(record.reason)),
+    };
+    HelpDeskAccountStatus {
+        observed_generation: account.metadata.generation,
+        observed_billing_sequence: record.billing.as_ref().map(|b| b.sequence),
+        stage: shown.0,
+        stage_since: shown.1,
+        reason: shown.2,
+        next_stage: settled.next.map(|n| n.stage),
+        next_transition_time: settled.next.map(|n| Time(n.at)),
+        // A time that has passed while there is something left would be no promise any more.
+        data_gone_by: record.data_gone_by.filter(|at| record.stage != Stage::Expired && *at > now).map(Time),
+        url: url(settled, before.url.as_deref()),
+        domains: settled.domains.clone(),
+        billing: None,
+        database: Some(DatabaseRef {
+            server: settled.home.server.name.clone(),
+            name: settled.home.tenant.name.clone(),
+            secret: (record.stage < Stage::Terminated).then(|| super::credentials::SECRET.to_owned()),
+            oid: entry.database.as_ref().and_then(|d| d.oid),
+        }),
+        namespace: entry.namespace.as_ref().and_then(|n| Some(NamespaceRef { name: n.name.clone(), uid: n.uid.clone()? })),
+        last_backup: seen.backups.iter().filter_map(|b| last_backup(b)).max_by_key(|b| b.verified_at.0),
+        certificate: entry.certificate.clone(),
+        conditions: conditions::merge(&before.conditions, &findings(desk, account, seen, settled), account.metadata.generation, now),
+    }
+}
+
+fn url(settled: &Settled, before: Option<&str>) -> Option<String> {
+    let seen_right = settled.findings.iter().any(|f| f.kind == Type::EdgeReady && f.holds == Some(true));
+    published(&settled.domains, seen_right, before)
+}
+
+/// The tenant's main address, once it was published and seen to answer, for as long as it stays published.
+fn published(domains: &[DomainStatus], seen_right: bool, before: Option<&str>) -> Option<String> {
+    let answers = |d: &&DomainStatus| matches!(d.state, DomainState::Live | DomainState::Suspended);
+    let slug = domains.iter().filter(|d| d.used_as == DomainUse::Slug).find(answers)?;
+    let url = format!("https://{}", slug.host);
+    (seen_right || before == Some(&url)).then_some(url)
+}
+
+fn last_backup(backup: &ColdBackup) -> Option<LastBackup> {
+    let status = backup.status.as_ref().filter(|s| s.phase == BackupPhase::Verified)?;
+    Some(LastBackup {
+        name: backup.name_any(),
+        reason: backup.spec.reason,
+        completed_at: status.completed_at.clone()?,
+        verified_at: status.verified_at.clone()?,
+        bytes: status.bytes?,
+    })
+}
+
+fn findings(desk: &Desk, account: &HelpDeskAccount, seen: &Observation, settled: &Settled) -> Vec<Finding> {
+    let record = &settled.home.entry.record;
+    let mut findings = vec![ready(account, settled)];
+    findings.extend(settled.findings.iter().cloned());
+    let entering = record.enforced_at.is_none();
+    if entering || !settled.waiting_on.is_empty() {
+        let message = if settled.waiting_on.is_empty() {
+            format!("entering {}", record.stage.name())
+        } else {
+            format!("entering {}: {}", record.stage.name(), settled.waiting_on.join("; "))
+        };
+        findings.push(Finding::yes(Type::Reconciling, "Progressing", message));
+    }
+    if let Some(refused) = &settled.refused {
+        findings.push(Finding::yes(Type::Stalled, "BillingRefused", refused.to_string()));
+    } else if let Some(message) = doubted(record) {
+        findings.push(Finding::yes(Type::Stalled, "BillingDoubted", message));
+    }
+    if let Some(message) = unprovable(record) {
+        findings.push(Finding::yes(Type::Unprovable, "BackupUnprovable", message.clone()));
+        findings.push(Finding::yes(Type::Stalled, "BackupUnprovable", message));
+    }
+    if let Some(hold) = &account.spec.hold {
+        findings.push(Finding::yes(Type::Held, "Hold", format!("nothing is destroyed while the hold is set: {}", hold.reason)));
+    } else if let Some(until) = record.notice_until.filter(|until| *until > (desk.now)()) {
+        findings.push(Finding::yes(Type::Held, "Notice", format!("the hold was released; nothing is destroyed before {until}")));
+    }
+    if let (Some(since), Some(first)) = (settled.overdue_since, settled.blockers.iter().min()) {
+        let next = settled.next.map_or("the next step", |n| n.stage.name());
+        let mut message = format!("{next} was due at {since} and waits: {}", waits_for(first));
+        let erased = seen.frozen(&settled.home.entry) == Known::Known(Frozen::Erased);
+        if let Some(broken) = broken_promise(record, erased, (desk.now)()) {
+            message.push_str("; ");
+            message.push_str(&broken);
+        }
+        findings.push(Finding::yes(Type::Overdue, first.name(), message));
+    } else if let Some(since) = entering_since(record, (desk.now)()) {
+        let waits = if settled.waiting_on.is_empty() { "it is not enforced yet".to_owned() } else { settled.waiting_on.join("; ") };
+        let message = format!("{} was due at {since} and waits: {waits}", record.stage.name());
+        findings.push(Finding::yes(Type::Overdue, "Entering", message));
+    }
+    findings
+}
+
+fn ready(account: &HelpDeskAccount, settled: &Settled) -> Finding {
+    let record = &settled.home.entry.record;
+    if account.spec.paused {
+        return Finding::no(Type::Ready, "Paused", "the operator looks at this account and changes nothing until spec.paused is false");
+    }
+    if record.enforced_at.is_none() {
+        return Finding::no(Type::Ready, "Progressing", format!("entering {}", record.stage.name()));
+    }
+    let web = settled.findings.iter().find(|f| f.kind == Type::EdgeReady && f.holds != Some(true));
+    match (record.stage, web) {
+        (stage, Some(web)) if stage.is_open() => Finding::no(Type::Ready, web.reason.clone(), web.message.clone()),
+        (stage, None) if stage.is_open() => Finding::yes(Type::Ready, "Open", "everything that the stage demands is in place"),
+        (Stage::Expired, _) => Finding::yes(
+            Type::Ready,
+            "Expired",
+            "nothing of this account is left; status.certificate is the proof. A payment brings nothing back: create a new account",
+        ),
+        (stage, _) => Finding::yes(Type::Ready, "Closed", format!("{} is enforced", stage.name())),
+    }
+}
+
+/// What billing has to settle: a word from before the payment that counts.
+fn doubted(record: &Record) -> Option<String> {
+    let standing = record.standing.as_ref()?;
+    let doubted = standing.doubted.as_ref()?;
+    let paid = standing.paid_since?;
+    let counts = doubted.counts_at.map_or_else(|| "once the plan's paymentGrace has passed".to_owned(), |at| format!("at {at}"));
+    Some(format!(
+        "billing says {:?} since {} (sequence {}), and the payment that counts is of {paid}: this may be the late end of a subscription that was replaced. It counts {counts} unless billing settles it before: Active, with a higher sequence, if the account is paid for; the same state with the time of the present subscription if it has ended",
+        doubted.state, doubted.since, doubted.mark.1
+    ))
+}
+
+fn waits_for(blocker: &Blocker) -> String {
+    match blocker {
+        Blocker::Hold { until: None } => "a hold is set".into(),
+        Blocker::Hold { until: Some(until) } => format!("after a hold there is notice until {until}"),
+        Blocker::Unknown(why) | Blocker::Backup(why) => why.clone(),
+        Blocker::Brake => "too many accounts are being destroyed at once; if that is right, annotate the DatabaseServer with helpdesk-operator.io/release-brake and the present time".into(),
+        Blocker::Paused => "spec.paused is set".into(),
+        Blocker::Unprovable { until, why } => format!("no backup can be proven, and until {until} one is waited for: {why}"),
+        Blocker::Sessions => "the database is not sealed".into(),
+    }
+}
+
+/// What will happen to an account whose Frozen backup cannot be proven, while its database is there.
+fn unprovable(record: &Record) -> Option<String> {
+    let unprovable = record.unprovable.as_ref().filter(|_| record.stage.has_database())?;
+    let until = record.data_gone_by?;
+    let how = match &unprovable.agreed {
+        None => format!(
+            "the database stays, shut, until dataGoneBy {until} and is dropped then without a proven backup, because the promise to delete it by then has elapsed"
+        ),
+        Some(agreed) => format!(
+            "{} asked and {} approved that the database is dropped, as soon as Deleted is due, without a proven backup and without waiting for dataGoneBy {until}",
+            agreed.requested_by, agreed.approved_by
+        ),
+    };
+    Some(format!("no backup of this account can be proven: {how}. An attempt that succeeds before that ends this. {}", unprovable.why))
+}
+
+/// What is true of a promise that was not kept, while the database is there.
+fn broken_promise(record: &Record, backup_erased: bool, now: Moment) -> Option<String> {
+    let promised = record.data_gone_by.filter(|at| *at <= now && record.stage.has_database())?;
+    let gone = if backup_erased { "the Frozen backup reached its deadline and was erased, and the database is all there is; " } else { "" };
+    let then = if record.waives_backup() || record.unprovable.is_some() {
+        "as soon as nothing delays it the database goes"
+    } else {
+        "as soon as nothing delays it another backup is taken and proven, the database goes, and that backup is kept for its full window"
+    };
+    Some(format!("nothing was to be left by {promised}, and that was not kept: {gone}{then}"))
+}
+
+/// Billing's part of a status that was wiped is given back from the ledger; afterwards it is billing's again.
+async fn give_back_billing(desk: &Desk, account: &HelpDeskAccount, settled: &Settled) -> Result<(), Error> {
+    let there = account.status.as_ref().is_some_and(|s| s.billing.is_some());
+    let Some(billing) = settled.home.entry.record.billing.as_ref().filter(|_| !there) else { return Ok(()) };
+    let api: Api<HelpDeskAccount> = Api::all(desk.client.clone());
+    let patch = json!({"metadata": {"resourceVersion": account.resource_version()}, "status": {"billing": billing}});
+    match api.patch_status(&account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+        // Billing was faster.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        other => other.map(drop).during("give billing's state back to the status"),
+    }
+}
+
+async fn write(
+    desk: &Desk,
+    account: &HelpDeskAccount,
+    before: &HelpDeskAccountStatus,
+    status: &HelpDeskAccountStatus,
+) -> Result<(), Error> {
+    if *status == (HelpDeskAccountStatus { billing: None, ..before.clone() }) {
+        return Ok(());
+    }
+    let api: Api<HelpDeskAccount> = Api::all(desk.client.clone());
+    let applied = json!({
+        "apiVersion": HelpDeskAccount::api_version(&()), "kind": HelpDeskAccount::kind(&()),
+        "metadata": {"name": account.name_any(), "uid": account.uid()}, "status": status,
+    });
+    let params = PatchParams::apply(FIELD_MANAGER).force();
+    match api.patch_status(&account.name_any(), &params, &Patch::Apply(applied)).await {
+        // The object is gone, or another one has its name.
+        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(()),
+        other => other.map(drop).during("write the account's status"),
+    }
+}
+
+/// Tells in the conditions why the account could not be taken further, and what is due all the same. What nobody could
+/// look at is unknown; everything else stays as it was shown last.
+pub(super) async fn failure(desk: &Desk, account: &HelpDeskAccount, error: &Error) {
+    let before = account.status.clone().unwrap_or_default();
+    let now = (desk.now)();
+    let uid = account.uid().unwrap_or_default();
+    let blind = Observation::blind(desk, account, &error.told());
+    let remembered = desk.census.record(&uid);
+    let believed = remembered.clone().or_else(|| record_of(&before)).unwrap_or_else(|| Record::created(now));
+    let windows = decide::windows(&blind, &believed);
+    let presumed = presume(remembered, &before, &what_is_said(account, &blind, &believed, &windows), now);
+    let due = presumed.due(now);
+    let deadline = presumed.deadline(now);
+    desk.census.presume(&desk.telemetry, &uid, before.stage.or(presumed.record.as_ref().map(|r| r.stage)), presumed.record, deadline);
+
+    let conditions = conditions_of_failure(&before, error, due, account.metadata.generation, now);
+    let status = HelpDeskAccountStatus {
+        billing: None,
+        conditions,
+        next_stage: presumed.next.map(|next| next.stage),
+        next_transition_time: presumed.next.map(|next| Time(next.at)),
+        ..before.clone()
+    };
+    if let Err(error) = write(desk, account, &before, &status).await {
+        tracing::warn!(error = error.told(), "failed to report a failure");
+        return;
+    }
+    for condition in turned(&before.conditions, &status.conditions) {
+        if matches!(condition.type_.as_str(), "Stalled" | "Overdue") && condition.status == "True" {
+            publish(desk, account, EventType::Warning, &condition.reason, &condition.message, "Look").await;
+        }
+    }
+}
+
+fn conditions_of_failure(
+    before: &HelpDeskAccountStatus,
+    error: &Error,
+    due: Option<Next>,
+    generation: Option<i64>,
+    now: Moment,
+) -> Vec<Condition> {
+    let message = error.told();
+    let mut findings = vec![Finding::unknown(Type::Ready, error.reason(), message.clone())];
+    if error.needs_a_person() {
+        findings =
+            vec![Finding::no(Type::Ready, error.reason(), message.clone()), Finding::yes(Type::Stalled, error.reason(), message.clone())];
+    }
+    if error.is_of_server() {
+        let was_shown = |kind: &Type| before.conditions.iter().any(|c| c.type_ == kind.name());
+        for kind in [Type::DatabaseReady, Type::BlockEnforced].into_iter().filter(was_shown) {
+            findings.push(Finding::unknown(kind, error.reason(), message.clone()));
+        }
+    }
+    if let Some(due) = due {
+        let message = format!("{} was due at {} and waits: {message}", due.stage.name(), due.at);
+        findings.push(Finding::yes(Type::Overdue, "Unknown", message));
+    }
+    let mut conditions = conditions::merge(&before.conditions, &findings, generation, now);
+    let told: Vec<_> = conditions.iter().map(|c| c.type_.clone()).collect();
+    let stays = |c: &&Condition| !told.contains(&c.type_) && !matches!(c.type_.as_str(), "Stalled" | "Overdue" | "Reconciling");
+    conditions.extend(before.conditions.iter().filter(stays).cloned());
+    conditions
+}
+
+/// What is believed of an account whose ledger cannot be asked.
+struct Presumed {
+    record: Option<Record>,
+    next: Option<Next>,
+    is_held: bool,
+}
+
+impl Presumed {
+    /// What is due already.
+    fn due(&self, now: Moment) -> Option<Next> {
+        self.next.filter(|next| next.at <= now)
+    }
+
+    /// What is due and unknown is overdue; only what a hold delays as far as can be told is not.
+    fn deadline(&self, now: Moment) -> Deadline {
+        match self.due(now) {
+            None => Deadline::Kept,
+            Some(next) if next.stage.destroys() && self.is_held => Deadline::Held,
+            Some(_) => Deadline::Missed,
+        }
+    }
+}
+
+/// What billing, owner and plan say, written into what the ledger said last, or into what the status shows. Nothing is
+/// decided by that: it tells people what is due.
+fn presume(remembered: Option<Record>, shown: &HelpDeskAccountStatus, said: &Seen<'_>, now: Moment) -> Presumed {
+    let as_shown = shown.next_stage.zip(shown.next_transition_time.as_ref());
+    let as_shown = as_shown.map(|(stage, at)| Next { stage, at: at.0, reason: shown.reason.unwrap_or(Reason::Created) });
+    let is_from_status = remembered.is_none();
+    let Some(record) = remembered.or_else(|| record_of(shown)) else {
+        return Presumed { record: None, next: as_shown, is_held: said.held };
+    };
+    let (record, _) = lifecycle::absorb(&record, said, now);
+    // A status has less than a ledger; as long as billing and owner say nothing new, what it shows is the better answer.
+    let is_old = said.billing.map(|b| b.sequence) == shown.observed_billing_sequence && said.closure.is_none() && !said.confirmed_deletion;
+    let next = if is_from_status && is_old { as_shown } else { decide::comes_next(&record, lifecycle::due(&record)) };
+    let is_held = record.held_since.is_some() || record.notice_until.is_some_and(|until| until > now);
+    Presumed { next, is_held, record: (!is_from_status).then_some(record) }
+}
+
+/// As much of a record as a status shows.
+fn record_of(shown: &HelpDeskAccountStatus) -> Option<Record> {
+    let (stage, since) = (shown.stage?, shown.stage_since.as_ref()?.0);
+    let ends = shown.next_transition_time.as_ref().map(|at| at.0).filter(|_| stage != Stage::Active);
+    Some(Record {
+        stage,
+        reason: shown.reason.unwrap_or(Reason::Created),
+        enforced_at: Some(since),
+        leaves_at: ends,
+        trial_ends_at: ends.filter(|_| stage == Stage::Trial),
+        data_gone_by: shown.data_gone_by.as_ref().map(|at| at.0),
+        ..Record::created(since)
+    })
+}
+
+async fn publish(desk: &Desk, account: &HelpDeskAccount, kind: EventType, reason: &str, note: &str, action: &str) {
+    desk.publish(&account.object_ref(&()), kind, reason, note, action).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::{Billing, BillingState, ClockPolicy, Lifecycle},
+        clock::Trust,
+        lifecycle::{Agreed, Unprovable},
+    };
+
+    fn domain(host: &str, used_as: DomainUse, state: DomainState) -> DomainStatus {
+        DomainStatus { host: host.into(), used_as, state, message: None, challenge: None, certificate_expires_at: None }
+    }
+
+    #[test]
+    fn an_address_is_shown_once_it_was_published_and_seen_to_answer() {
+        let names = |state| {
+            [domain("help.acme.example", DomainUse::Custom, DomainState::Live), domain("acme.desk.example", DomainUse::Slug, state)]
+        };
+        let url = "https://acme.desk.example";
+        assert_eq!(published(&[], true, Some(url)), None, "a plan without a Gateway publishes nothing");
+        assert_eq!(published(&names(DomainState::Live), false, None), None, "nobody saw it answer yet");
+        assert_eq!(published(&names(DomainState::Live), true, None).as_deref(), Some(url));
+        assert_eq!(published(&names(DomainState::Suspended), true, None).as_deref(), Some(url));
+        for state in [DomainState::Withheld, DomainState::Refused] {
+            assert_eq!(published(&names(state), true, Some(url)), None, "{state:?}");
+        }
+    }
+
+    fn at(text: &str) -> Moment {
+        text.parse().unwrap()
+    }
+
+    fn said<'a>(billing: Option<&'a Billing>, windows: &'static Lifecycle) -> Seen<'a> {
+        Seen {
+            billing,
+            closure: None,
+            confirmed_deletion: false,
+            held: false,
+            windows: Known::Known(windows),
+            clock_policy: ClockPolicy::Keep,
+            created_at: at("2026-01-01T00:00:00Z"),
+            clock: Trust::Trusted,
+        }
+    }
+
+    fn windows() -> &'static Lifecycle {
+        Box::leak(Box::new(Lifecycle::default()))
+    }
+
+    fn billing(state: BillingState, since: &str, sequence: i64) -> Billing {
+        let failed = matches!(state, BillingState::PastDue).then(|| Time(at(since)));
+        serde_json::from_value(json!({"state": state, "since": since, "delinquentSince": failed, "sequence": sequence})).unwrap()
+    }
+
+    /// What is shown of an account that pays.
+    fn active() -> HelpDeskAccountStatus {
+        HelpDeskAccountStatus {
+            stage: Some(Stage::Active),
+            stage_since: Some(Time(at("2026-02-01T00:00:00Z"))),
+            observed_billing_sequence: Some(1),
+            conditions: vec![Condition {
+                type_: "DatabaseReady".into(),
+                status: "True".into(),
+                reason: "Open".into(),
+                message: "database t_a on server pg is open to its tenant".into(),
+                observed_generation: Some(1),
+                last_transition_time: Time(at("2026-02-01T00:00:00Z")),
+            }],
+            ..HelpDeskAccountStatus::default()
+        }
+    }
+
+    #[test]
+    fn a_payment_that_failed_while_the_server_is_away_is_due_when_its_grace_ends() {
+        let windows = windows();
+        let failed = billing(BillingState::PastDue, "2026-03-01T00:00:00Z", 2);
+        let ends = at("2026-03-01T00:00:00Z") + windows.payment_grace.duration();
+        let mut remembered = Record::created(at("2026-01-01T00:00:00Z"));
+        remembered.stage = Stage::Active;
+        remembered.enforced_at = Some(at("2026-02-01T00:00:00Z"));
+        remembered.billing = Some(billing(BillingState::Active, "2026-02-01T00:00:00Z", 1));
+        // After a restart there is only what the status shows.
+        for known in [Some(remembered), None] {
+            let presumed = presume(known, &active(), &said(Some(&failed), windows), at("2026-03-02T00:00:00Z"));
+            let next = presumed.next.expect("nothing is due");
+            assert_eq!((next.stage, next.at), (Stage::Blocked, ends));
+            assert_eq!(presumed.deadline(ends - SignedDuration::from_secs(1)), Deadline::Kept);
+            assert_eq!(presumed.deadline(ends), Deadline::Missed, "what is due and unknown is overdue");
+        }
+    }
+
+    #[test]
+    fn what_was_due_next_stays_shown_while_nobody_can_be_asked() {
+        let paid = billing(BillingState::Active, "2026-02-01T00:00:00Z", 1);
+        let shown = HelpDeskAccountStatus {
+            stage: Some(Stage::Blocked),
+            next_stage: Some(Stage::Terminated),
+            next_transition_time: Some(Time(at("2026-04-01T00:00:00Z"))),
+            ..active()
+        };
+        let failed = billing(BillingState::PastDue, "2026-01-20T00:00:00Z", 1);
+        let presumed = presume(None, &shown, &said(Some(&failed), windows()), at("2026-05-01T00:00:00Z"));
+        assert_eq!(presumed.next.map(|n| (n.stage, n.at)), Some((Stage::Terminated, at("2026-04-01T00:00:00Z"))));
+        let presumed = presume(None, &active(), &said(Some(&paid), windows()), at("2026-05-01T00:00:00Z"));
+        assert_eq!(presumed.next, None, "who pays is due for nothing");
+
+        let mut terminated = Record::created(at("2026-01-01T00:00:00Z"));
+        terminated.stage = Stage::Terminated;
+        terminated.enforced_at = Some(at("2026-03-01T00:00:00Z"));
+        terminated.leaves_at = Some(at("2026-04-01T00:00:00Z"));
+        let now = at("2026-05-01T00:00:00Z");
+        assert_eq!(presume(Some(terminated.clone()), &shown, &said(None, windows()), now).deadline(now), Deadline::Missed);
+        let held = Seen { held: true, ..said(None, windows()) };
+        assert_eq!(presume(Some(terminated), &shown, &held, now).deadline(now), Deadline::Held);
+    }
+
+    #[test]
+    fn a_database_that_cannot_be_asked_is_not_called_open_and_what_is_due_is_overdue() {
+        let error = Error::Database(crate::database::Error::Unreachable { address: "pg:5432".into(), reason: "silence".into() });
+        let due = Next { stage: Stage::Blocked, at: at("2026-03-08T00:00:00Z"), reason: Reason::PaymentFailed };
+        let told = conditions_of_failure(&active(), &error, Some(due), Some(1), at("2026-03-09T00:00:00Z"));
+        let status = |kind: &str| told.iter().find(|c| c.type_ == kind).map(|c| c.status.as_str());
+        assert_eq!((status("DatabaseReady"), status("Ready"), status("Overdue")), (Some("Unknown"), Some("Unknown"), Some("True")));
+        assert_eq!(status("BlockEnforced"), None, "an open account was never blocked");
+        // What another part of the cluster does not tell says nothing of the database.
+        let error = Error::Placement("spec.plan: there is no HelpDeskPlan".into());
+        let told = conditions_of_failure(&active(), &error, None, Some(1), at("2026-03-09T00:00:00Z"));
+        assert!(conditions::holds(&told, Type::DatabaseReady));
+    }
+
+    #[test]
+    fn a_hold_is_counted_apart_unless_something_else_delays_too() {
+        let hold = Blocker::Hold { until: None };
+        assert_eq!(deadline(false, &[]), Deadline::Kept);
+        assert_eq!(deadline(true, std::slice::from_ref(&hold)), Deadline::Held);
+        assert_eq!(deadline(true, &[hold, Blocker::Unknown("the clock".into())]), Deadline::Missed);
+        assert_eq!(deadline(true, &[]), Deadline::Missed);
+    }
+
+    #[test]
+    fn a_block_that_is_not_enforced_for_minutes_is_late() {
+        let mut record = Record::created(at("2026-03-01T00:00:00Z"));
+        record.stage = Stage::Blocked;
+        assert_eq!(entering_since(&record, at("2026-03-01T00:04:00Z")), None);
+        assert_eq!(entering_since(&record, at("2026-03-01T00:06:00Z")), Some(record.decided_at));
+        record.enforced_at = Some(at("2026-03-01T00:05:30Z"));
+        assert_eq!(entering_since(&record, at("2026-03-01T00:06:00Z")), None);
+    }
+
+    #[test]
+    fn an_unprovable_account_says_what_will_happen_and_who_wanted_it_sooner() {
+        let mut record = Record::created(at("2026-01-01T00:00:00Z"));
+        record.stage = Stage::Terminated;
+        record.data_gone_by = Some(at("2026-05-01T00:00:00Z"));
+        assert_eq!(unprovable(&record), None);
+        let due = at("2026-02-01T00:00:00Z");
+        record.unprovable =
+            Some(Unprovable { due, since: due, reason: "MoverFailed".into(), why: "ColdBackup b: 7 rows and not 8".into(), agreed: None });
+        let told = unprovable(&record).unwrap();
+        assert!(told.contains("stays, shut, until dataGoneBy 2026-05-01T00:00:00Z and is dropped then without a proven backup"), "{told}");
+        assert!(told.ends_with("ColdBackup b: 7 rows and not 8"), "{told}");
+        let agreed = Agreed { requested_by: "ana".into(), approved_by: "bob".into(), seen_at: due };
+        record.unprovable.as_mut().unwrap().agreed = Some(agreed);
+        assert!(unprovable(&record).unwrap().contains("ana asked and bob approved"));
+        record.stage = Stage::Deleted;
+        assert_eq!(unprovable(&record), None);
+    }
+
+    #[test]
+    fn a_promise_that_was_not_kept_is_told_with_what_follows() {
+        let mut record = Record::created(at("2026-01-01T00:00:00Z"));
+        record.stage = Stage::Blocked;
+        record.data_gone_by = Some(at("2026-05-01T00:00:00Z"));
+        assert_eq!(broken_promise(&record, true, at("2026-04-30T23:59:59Z")), None);
+        let told = broken_promise(&record, true, at("2026-05-01T00:00:00Z")).unwrap();
+        assert!(
+            told.starts_with("nothing was to be left by 2026-05-01T00:00:00Z, and that was not kept: the Frozen backup reached"),
+            "{told}"
+        );
+        assert!(told.contains("another backup is taken and proven"), "{told}");
+        assert!(!broken_promise(&record, false, at("2026-05-01T00:00:00Z")).unwrap().contains("erased"));
+    }
+
+    #[test]
+    fn an_address_that_fails_to_answer_for_a_while_stays_shown() {
+        let live = [domain("acme.desk.example", DomainUse::Slug, DomainState::Live)];
+        assert_eq!(published(&live, false, Some("https://acme.desk.example")).as_deref(), Some("https://acme.desk.example"));
+        assert_eq!(published(&live, false, Some("https://former.desk.example")), None, "another slug is another address");
+    }
+}

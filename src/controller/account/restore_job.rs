@@ -1,0 +1,206 @@
+//! Bringing a cold backup back into a new, empty database.
+
+use k8s_openapi::api::{batch::v1::Job, core::v1::Secret};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, PostParams},
+};
+use ring::{
+    rand::SystemRandom,
+    signature::{Ed25519KeyPair, KeyPair},
+};
+
+use crate::digest;
+use crate::{
+    api::{ACCOUNT_UID, ColdBackup, SHARD_LABEL, plan::Extension},
+    backup::{
+        folder_of,
+        keys::{self, KeyRing, Keys},
+        manifest::{self, RestoreReport},
+        recheck::{Unproven, read_manifest},
+        stamp,
+    },
+    clock::Moment,
+    context::Context,
+    database::{DatabaseFacts, MoverLogin},
+    mover::{
+        Task,
+        config::Plan,
+        job::{self, Files, Order, State},
+    },
+    store,
+};
+
+/// Annotation on a restore's Job with the key that checks its report, in hexadecimal digits.
+const VERIFYING_KEY: &str = "helpdesk-operator.io/verifying-key";
+/// Annotation on a restore's Job with the oid of the database that it fills.
+const DATABASE_OID: &str = "helpdesk-operator.io/database-oid";
+
+/// How far a restore is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// No attempt is known for this `since`: prepare an empty database and [`start`] one.
+    NotStarted,
+    /// Under way.
+    Running,
+    /// Complete and equal to the backup, by the mover's signed report.
+    Done(Box<RestoreReport>),
+    /// The attempt failed; the text says why. [`discard`] it before another one.
+    Failed(String),
+}
+
+/// Looks how far the restore is that is wanted since `since`. Reads only.
+///
+/// # Errors
+/// Whatever could not be read; nothing is known then.
+pub async fn progress(ctx: &Context, backup: &ColdBackup, since: Moment) -> Result<Progress, Unproven> {
+    let name = attempt(backup, since);
+    let Some(job) = jobs_of(ctx).get_opt(&name).await.map_err(cluster)? else { return Ok(Progress::NotStarted) };
+    if job.annotations().get(ACCOUNT_UID) != Some(&backup.spec.account_uid) {
+        return Err(Unproven::Mismatch(format!("the Job {name} belongs to another account")));
+    }
+    match job::state(&job) {
+        State::Failed(why) => Ok(Progress::Failed(why)),
+        State::Complete => read_report(ctx, backup, &job, since).await,
+        // A crash between the Job and its Secret leaves a pod that waits for ever.
+        State::Running if secrets_of(ctx).get_opt(&name).await.map_err(cluster)?.is_none() => {
+            Ok(Progress::Failed("its Secret was not made".into()))
+        }
+        State::Running => Ok(Progress::Running),
+    }
+}
+
+/// Believes the report if this attempt's own key signed it for this very backup.
+async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Moment) -> Result<Progress, Unproven> {
+    let failed = |why: &str| Ok(Progress::Failed(why.to_owned()));
+    let annotation = |key| job.annotations().get(key);
+    let Some(verifying) = annotation(VERIFYING_KEY).and_then(|text| digest::unhex(text)) else {
+        return failed("its Job names no key that checks its report");
+    };
+    let Some(oid) = annotation(DATABASE_OID).and_then(|oid| oid.parse().ok()) else {
+        return failed("its Job does not name the database");
+    };
+    let store = ctx.stores.get(&backup.spec.store).await?;
+    store.prove().await?;
+    let keys = load_keys(ctx, backup).await?;
+    let believed = read_manifest(&store, backup, &keys).await?;
+    let key = format!("{}{}", folder_of(backup), manifest::report_name(since, oid));
+    let report: RestoreReport = match store.store.read(&key, manifest::LARGEST_REPORT).await {
+        Ok(bytes) => manifest::open(&bytes, &verifying)?,
+        Err(store::Error::Missing(_)) => return failed("it left no report"),
+        Err(error) => return Err(error.into()),
+    };
+    if report.account_uid != backup.spec.account_uid || report.manifest_sha256 != believed.sha256 || report.database_oid != oid {
+        return Err(Unproven::Mismatch("the restore's report is of another restore".into()));
+    }
+    // Definitions were compared by the mover, which knows whether both servers write them alike.
+    match believed.manifest.fingerprint.differs(&report.fingerprint) {
+        None => Ok(Progress::Done(Box::new(report))),
+        Some(difference) => Ok(Progress::Failed(format!("what was restored is not what was backed up: {difference}"))),
+    }
+}
+
+/// What the database needed besides what is in its dump: the extensions that were made for its tenant, which
+/// [`prepare_restore`](crate::database::Server::prepare_restore) makes, and the settings, which
+/// [`finish_restore`](crate::database::Server::finish_restore) sets.
+///
+/// # Errors
+/// Whatever could not be read.
+pub async fn needs(ctx: &Context, backup: &ColdBackup) -> Result<(Vec<Extension>, Vec<(String, String)>), Unproven> {
+    let store = ctx.stores.get(&backup.spec.store).await?;
+    store.prove().await?;
+    let manifest = read_manifest(&store, backup, &load_keys(ctx, backup).await?).await?.manifest;
+    Ok((manifest.extensions, manifest.settings))
+}
+
+/// Starts a mover that fills the empty database; starts nothing twice. While it runs the backup is kept for at most
+/// 24 hours past its deadline, if it began before the deadline.
+///
+/// # Errors
+/// Whatever could not be read or made.
+pub async fn start(
+    ctx: &Context,
+    backup: &ColdBackup,
+    server: &str,
+    login: &MoverLogin,
+    database: &DatabaseFacts,
+    since: Moment,
+) -> Result<(), Unproven> {
+    let store = ctx.stores.get(&backup.spec.store).await?;
+    store.prove().await?;
+    let keys = load_keys(ctx, backup).await?;
+    let random = |_| keys::Error::Random;
+    let signing = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(random)?;
+    let pair = Ed25519KeyPair::from_pkcs8(signing.as_ref()).map_err(|_| keys::Error::Random)?;
+    let plan = Plan {
+        backup: backup.name_any(),
+        account: backup.spec.account.clone(),
+        account_uid: backup.spec.account_uid.clone(),
+        folder: folder_of(backup),
+        store: store.location.clone(),
+        store_identity: store.identity.clone().unwrap_or_default(),
+        verify: backup.spec.verify,
+        database_oid: database.oid,
+        system_identifier: database.system_identifier.clone(),
+        verifying_key: crate::digest::hex(&keys.verifying),
+        restore_since: Some(since),
+    };
+    let order = Order {
+        name: attempt(backup, since),
+        task: Task::Restore,
+        backup,
+        server,
+        scratch: None,
+        namespace: &ctx.settings.namespace,
+        image: &ctx.settings.image,
+        // What its backup needed to be proven, its restore needs again.
+        memory: backup.status.as_ref().and_then(|s| s.mover_memory).unwrap_or_default(),
+    };
+    let files = Files { plan: &plan, store: &store, keys: &keys, signing: signing.as_ref(), source: None, target: Some(login) }.render()?;
+    let mut job = order.job();
+    job.annotations_mut().insert(VERIFYING_KEY.into(), crate::digest::hex(pair.public_key().as_ref()));
+    job.annotations_mut().insert(DATABASE_OID.into(), database.oid.to_string());
+    if let Some(shard) = &ctx.settings.shard {
+        job.labels_mut().insert(SHARD_LABEL.into(), shard.clone());
+    }
+    let made = match jobs_of(ctx).create(&PostParams::default(), &job).await {
+        Ok(made) => made,
+        // It was started before: what it fills and signs with is known to it alone.
+        Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
+        Err(error) => return Err(cluster(error)),
+    };
+    secrets_of(ctx).create(&PostParams::default(), &order.secret(&made, files)).await.map(drop).map_err(cluster)
+}
+
+/// Removes what is left of a finished or failed attempt: its Job, and with it its Secret.
+///
+/// # Errors
+/// Whatever could not be removed.
+pub async fn discard(ctx: &Context, backup: &ColdBackup, since: Moment) -> Result<(), Unproven> {
+    match jobs_of(ctx).delete(&attempt(backup, since), &DeleteParams::background()).await {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(error) => Err(cluster(error)),
+    }
+}
+
+async fn load_keys(ctx: &Context, backup: &ColdBackup) -> Result<Keys, Unproven> {
+    let ring = KeyRing::new(ctx.client.clone(), &ctx.settings.namespace);
+    ring.load(backup).await?.ok_or_else(|| Unproven::Incomplete("its key is not in the operator's namespace".into()))
+}
+
+fn attempt(backup: &ColdBackup, since: Moment) -> String {
+    job::job_name(Task::Restore, &backup.name_any(), &backup.spec.account_uid, &stamp(since).to_ascii_lowercase())
+}
+
+fn jobs_of(ctx: &Context) -> Api<Job> {
+    Api::namespaced(ctx.client.clone(), &ctx.settings.namespace)
+}
+
+fn secrets_of(ctx: &Context) -> Api<Secret> {
+    Api::namespaced(ctx.client.clone(), &ctx.settings.namespace)
+}
+
+fn cluster(error: kube::Error) -> Unproven {
+    Unproven::Cluster(Box::new(error))
+}

@@ -1,0 +1,425 @@
+//! The tenant's addresses on the web: which names it has, what they answer, and whether that was seen from outside.
+
+use std::{
+    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
+    sync::Mutex,
+};
+
+use k8s_openapi::jiff::SignedDuration;
+use kube::{ResourceExt, runtime::reflector::ObjectRef};
+
+use super::{
+    context::Desk,
+    desired,
+    hostnames::{self, AGAIN, Name},
+    namespace, placement,
+    work::Work,
+};
+use crate::error_chain::chain;
+use crate::{
+    api::{
+        DomainUse, HelpDeskAccount, HelpDeskClass,
+        account::{DomainState, TlsVersion},
+        conditions::{Finding, Type},
+        plan::Placement,
+    },
+    clock::Moment,
+    edge::{
+        self, Error,
+        apply::{self, Owner, Word},
+        certificate::Leaf,
+        check::{View, Wrong},
+        envoy_gateway,
+        gateway::{self, Driver, Gateway},
+        objects::Kind,
+        page,
+        policy::{self, Policy},
+        prober::{Sight, Whose},
+        site::{Answer, Site, Wanted},
+    },
+    lifecycle::Known,
+};
+
+/// How long a closed account waits for its page to be seen before its addresses are taken away instead.
+const PAGE_PATIENCE: SignedDuration = SignedDuration::from_secs(60);
+
+/// And how long while something answers that is not the page.
+const WRONG_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+
+/// The same after something was seen from outside: whoever saw it announces what turns.
+const SEEN_AGAIN: SignedDuration = SignedDuration::from_secs(120);
+
+/// When the first certificate of a custom name runs out, by account.
+#[derive(Default)]
+pub(super) struct Memory(Mutex<HashMap<String, Moment>>);
+
+impl Memory {
+    /// Remembers, or forgets; returns when the first certificate of all runs out.
+    fn put(&self, uid: &str, first_expiry: Option<Moment>) -> Option<Moment> {
+        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match first_expiry {
+            Some(at) => all.insert(uid.to_owned(), at),
+            None => all.remove(uid),
+        };
+        all.values().min().copied()
+    }
+}
+
+/// Nothing of this account's addresses is looked at or remembered any more.
+pub(super) fn forget(desk: &Desk, uid: &str) {
+    desk.lookouts.forget(uid);
+    remember(desk, uid, None);
+}
+
+fn remember(desk: &Desk, uid: &str, first_expiry: Option<Moment>) {
+    let first = desk.web.put(uid, first_expiry);
+    desk.telemetry.edge_first_expiry.set(first.map_or(0, Moment::as_second));
+}
+
+/// Why addresses are not as they are wanted: one word for programs and a sentence.
+struct Withheld(&'static str, String);
+
+/// Whether a closed account does without the page that says so, for what is in the page's way. Nothing of it is published
+/// then, which refuses everybody too.
+fn does_without_a_page(reason: &str, closing_since: Moment, now: Moment) -> bool {
+    match reason {
+        // Something answers, and not that the account is suspended: that should be seen to stop.
+        "AnswersWrong" => now >= closing_since + WRONG_PATIENCE,
+        // It may be a moment's business.
+        "Progressing" | "NotAccepted" | "Unreachable" | "GatewayTooOld" => now >= closing_since + PAGE_PATIENCE,
+        // There is no Gateway that could show it, or no name to show it under.
+        _ => true,
+    }
+}
+
+impl Work<'_> {
+    /// Makes the tenant's addresses as the stage wants them. What goes wrong is told and tried again; it keeps nothing
+    /// else of the account from being done.
+    pub(super) async fn web(&mut self, wanted: desired::Web) {
+        let placement = match self.plan() {
+            Ok(plan) => placement::placement(plan, self.account).ok().cloned(),
+            Err(_) => None,
+        };
+        let gateway = placement.as_ref().and_then(|p| p.gateway.clone().map(|g| (p.clone(), g)));
+        let done = match (wanted, gateway) {
+            (desired::Web::Live | desired::Web::Suspended, Some((placement, reference))) => {
+                match gateway::look(&self.desk.caches.edge, &reference, &placement.domain_base).await {
+                    Ok(gateway) => self.publish(&placement, &gateway, wanted).await,
+                    Err(why) => self.unseen(&placement).await.map(|()| Err(Withheld("GatewayUnusable", why))),
+                }
+            }
+            (desired::Web::Live | desired::Web::Suspended, None) => self.unpublished(placement.as_ref(), wanted).await,
+            (desired::Web::Gone { .. }, _) => self.unpublish(wanted).await.map(|()| Ok(())),
+        };
+        let done = match done {
+            // What is not ours is not published by us, and keeps nobody waiting.
+            Err(Error::Foreign(what)) => Ok(Err(Withheld("Foreign", Error::Foreign(what).to_string()))),
+            done => done,
+        };
+        let done = match done {
+            Ok(Err(why)) if wanted == desired::Web::Suspended => self.without_a_page(why).await,
+            done => done,
+        };
+        match done {
+            Ok(Ok(())) => {}
+            Ok(Err(Withheld(reason, why))) => self.not_ready(wanted, Finding::no(Type::EdgeReady, reason, why)),
+            Err(error) => {
+                let told = chain(&error);
+                tracing::warn!(error = told, "the edge could not be made as it is wanted");
+                self.not_ready(wanted, Finding::unknown(Type::EdgeReady, "GatewayUnreachable", told));
+            }
+        }
+    }
+
+    /// Open stages go on without their address; a closed one is not enforced before its addresses are seen to refuse.
+    fn not_ready(&mut self, wanted: desired::Web, finding: Finding) {
+        let closed = wanted != desired::Web::Live;
+        if closed && self.entering {
+            self.waiting_on.push(finding.message.clone());
+        }
+        let seen_from_outside = matches!(finding.reason.as_str(), "AnswersWrong" | "Unreachable");
+        self.wake(
+            self.now
+                + match (closed, seen_from_outside) {
+                    // Nobody waits for the page of an account that is closed already.
+                    (true, _) if !self.entering => PAGE_PATIENCE,
+                    (true, true) => PAGE_PATIENCE,
+                    (false, true) => SEEN_AGAIN,
+                    (_, false) => AGAIN,
+                },
+        );
+        self.findings.push(finding);
+    }
+
+    /// A closed account whose page cannot be shown: everything of its addresses is taken away, and once nothing is left
+    /// that is what refuses. What was never published holds up no end.
+    async fn without_a_page(&mut self, why: Withheld) -> Result<Result<(), Withheld>, Error> {
+        let Withheld(reason, text) = why;
+        if !does_without_a_page(reason, self.record().decided_at, self.now) || !self.entering {
+            return Ok(Err(Withheld(reason, text)));
+        }
+        self.take_down().await?;
+        let left = self.left().await?;
+        if !left.is_empty() {
+            return Ok(Err(Withheld(reason, format!("{text}; {} is being taken down", left.join(", ")))));
+        }
+        self.findings.push(Finding::no(Type::EdgeReady, reason, format!("nothing is published: {text}")));
+        Ok(Ok(()))
+    }
+
+    /// What of the account is still published, asked of the cluster itself.
+    async fn left(&self) -> Result<Vec<String>, Error> {
+        let Some(namespace) = &self.home.entry.namespace else { return Ok(vec![]) };
+        let account = self.account.name_any();
+        apply::left(&self.desk.client, Owner { account: &account, uid: &self.home.entry.uid }, &namespace.name).await
+    }
+
+    /// A plan without a Gateway publishes nothing. The name is the account's all the same: a Gateway may come later.
+    async fn unpublished(&mut self, placement: Option<&Placement>, wanted: desired::Web) -> Result<Result<(), Withheld>, Error> {
+        self.take_down().await?;
+        let left = if self.entering && wanted == desired::Web::Suspended { self.left().await? } else { vec![] };
+        if !left.is_empty() {
+            return Ok(Err(Withheld("Progressing", format!("{} is being taken down", left.join(", ")))));
+        }
+        if let Some(placement) = placement {
+            let slug = self.slug(placement, wanted == desired::Web::Live).await?;
+            self.stall(&slug);
+            self.domains = slug.into_iter().filter(Name::is_refused).map(|name| name.status).collect();
+        }
+        Ok(Ok(()))
+    }
+
+    /// Names are looked at although there is no Gateway to show anything under them.
+    async fn unseen(&mut self, placement: &Placement) -> Result<(), Error> {
+        let slug = self.slug(placement, false).await?;
+        self.stall(&slug);
+        self.domains = slug.into_iter().map(|name| name.status).collect();
+        Ok(())
+    }
+
+    async fn publish(&mut self, placement: &Placement, gateway: &Gateway, wanted: desired::Web) -> Result<Result<(), Withheld>, Error> {
+        let live = wanted == desired::Web::Live;
+        let Some(namespace) = self.home.entry.namespace.as_ref().map(|n| n.name.clone()) else { return Ok(Ok(())) };
+        let plan = match &self.seen.plan {
+            Known::Known(plan) => plan.clone(),
+            Known::Unknown(why) => return Ok(Err(Withheld("NoPlan", why.clone()))),
+        };
+        let mut names = self.names(placement, live).await?;
+        self.stall(&names);
+        let class = plan.spec.class.as_ref().and_then(|name| self.desk.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name)));
+        let security = self.account.spec.security.as_ref();
+        let outcome = class.as_ref().map(|class| policy::of(&plan.spec.security, security, &class.spec, &gateway.driver.can()));
+        let withheld = if live { self.withheld(&plan.spec.class, outcome.as_ref(), gateway) } else { None };
+
+        let min_tls = security.and_then(|s| s.min_tls).unwrap_or_default().max(plan.spec.security.min_tls);
+        let asks_certificates = security.is_some_and(|s| s.agent_client_ca.is_some());
+        let slug_on_its_own = gateway.driver.can().tls_versions && (min_tls > TlsVersion::V12 || asks_certificates);
+        let (mut extra, leaves) = self.certificates(placement, gateway, &namespace, &mut names).await?;
+        let (own, shared) = hostnames::listeners(&names, gateway, slug_on_its_own);
+        let former: Vec<_> =
+            names.iter().filter(|n| n.status.used_as == DomainUse::FormerSlug && n.served).map(|n| n.status.host.clone()).collect();
+        let slug_is_served = names.iter().any(|n| n.status.used_as == DomainUse::Slug && n.served);
+        let primary = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
+        let account = self.account.name_any();
+        let uid = self.home.entry.uid.clone();
+        let owner = Owner { account: &account, uid: &uid };
+        let pages = page::suspended(&plan.spec.suspended_page);
+
+        let policy = outcome.as_ref().map(|o| o.policy.clone());
+        let guarded = match (&class, &policy) {
+            (Some(class), Some(policy)) => gateway.driver == Driver::EnvoyGateway && envoy_gateway::needs_guards(&class.spec, policy),
+            _ => false,
+        };
+        let agents_open = !guarded
+            || envoy_gateway::GUARDS
+                .iter()
+                .all(|name| apply::in_force(&self.desk.caches.edge, Kind::SecurityPolicy, &namespace, name, owner));
+        let answer = match (&class, &policy) {
+            (Some(class), Some(policy)) if live => Some(Answer::App { class: &class.spec, policy, agents_open }),
+            _ if live => None,
+            _ => Some(Answer::Suspended(&pages)),
+        };
+        if let Some(policy) = policy.as_ref().filter(|_| live && withheld.is_none())
+            && let Some(missing) = self.secrets(policy, &namespace).await?
+        {
+            return self.withhold(names, extra, Withheld("SecretMissing", missing)).await;
+        }
+        let Some(answer) = answer.filter(|_| withheld.is_none() && slug_is_served) else {
+            let why = withheld.unwrap_or_else(|| {
+                let told = names.iter().find(|n| n.status.used_as == DomainUse::Slug).and_then(|n| n.status.message.clone());
+                Withheld("NameTaken", format!("spec.domain.slug: {}", told.unwrap_or_else(|| "the name is being claimed".into())))
+            });
+            // A certificate is of use again when the account is open again.
+            let kept = if live { extra } else { vec![] };
+            return self.withhold(names, kept, why).await;
+        };
+        let site =
+            Site { account: &account, uid: &uid, namespace: &namespace, gateway, primary: &primary, shared, own, former, min_tls, answer };
+        extra.extend(edge::wanted(&site));
+        let made = apply::make(&self.desk.client, &self.desk.caches.edge, owner, &extra).await?;
+        self.release_unwanted(&names).await?;
+        for name in names.iter_mut().filter(|n| n.served) {
+            name.status.state = match (live, name.status.used_as) {
+                (false, _) => DomainState::Suspended,
+                (true, DomainUse::FormerSlug) => DomainState::Redirecting,
+                (true, _) => DomainState::Live,
+            };
+        }
+        self.domains = names.into_iter().map(|n| n.status).collect();
+        if let Some(refused) = made.refused.into_iter().next() {
+            return Ok(Err(Withheld(
+                "GatewayTooOld",
+                format!("the cluster's Gateway API or gateway does not know what is needed: {refused}"),
+            )));
+        }
+        match apply::word(&self.desk.caches.edge, &extra) {
+            Word::Accepted if agents_open => {}
+            Word::Accepted => return Ok(Err(Withheld("Progressing", "agents' paths open once their policy is in force".into()))),
+            Word::Waiting(why) => return Ok(Err(Withheld("Progressing", why))),
+            Word::Refused(why) => return Ok(Err(Withheld("NotAccepted", why))),
+        }
+        let notes = outcome.map(|o| o.notes).unwrap_or_default();
+        Ok(self.look_from_outside(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner))
+    }
+
+    /// Why nothing may be published, although it was asked for.
+    fn withheld(&self, class: &Option<String>, outcome: Option<&policy::Outcome>, gateway: &Gateway) -> Option<Withheld> {
+        let Some(outcome) = outcome else {
+            return Some(match class {
+                None => Withheld(
+                    "NoClass",
+                    "the plan names no class, so it is not known whom which path is for; set spec.class in the plan".into(),
+                ),
+                Some(name) => {
+                    Withheld("NoClass", format!("there is no HelpDeskClass {name}; create it, or correct spec.class in the plan"))
+                }
+            });
+        };
+        if !outcome.unkeepable.is_empty() {
+            return Some(Withheld("PolicyUnkeepable", format!("not published: {}", outcome.unkeepable.join("; "))));
+        }
+        gateway
+            .loose_paths()
+            .filter(|_| outcome.policy.guards_agents())
+            .map(|why| Withheld("PolicyUnkeepable", format!("not published: {why}")))
+    }
+
+    /// Nothing is published; certificates that are being made are kept.
+    async fn withhold(&mut self, mut names: Vec<Name>, keep: Vec<Wanted>, why: Withheld) -> Result<Result<(), Withheld>, Error> {
+        let account = self.account.name_any();
+        let uid = self.home.entry.uid.clone();
+        self.desk.lookouts.forget(&uid);
+        apply::make(&self.desk.client, &self.desk.caches.edge, Owner { account: &account, uid: &uid }, &keep).await?;
+        for name in names.iter_mut().filter(|n| n.served) {
+            name.status.state = DomainState::Withheld;
+            name.status.message = Some(why.1.clone());
+        }
+        self.domains = names.into_iter().map(|n| n.status).collect();
+        Ok(Err(why))
+    }
+
+    /// Every object of the tenant's addresses is deleted.
+    async fn take_down(&mut self) -> Result<(), Error> {
+        let account = self.account.name_any();
+        let owner = Owner { account: &account, uid: &self.home.entry.uid };
+        forget(self.desk, owner.uid);
+        apply::make(&self.desk.client, &self.desk.caches.edge, owner, &[]).await.map(drop)
+    }
+
+    /// No route, no listener, no certificate; the names stay reserved, after the end for as long as the plan says.
+    async fn unpublish(&mut self, wanted: desired::Web) -> Result<(), Error> {
+        self.take_down().await?;
+        let left = if self.entering { self.left().await? } else { vec![] };
+        if self.home.entry.namespace.is_none() {
+            self.desk.caches.edge.forget(&namespace::name(&self.home.tenant));
+        }
+        if !left.is_empty() {
+            self.waiting_on.push(format!("{} is being taken down", left.join(", ")));
+            self.wake(self.now + SignedDuration::from_secs(1));
+        }
+        if wanted == (desired::Web::Gone { reserved: false }) && self.entering {
+            hostnames::begin_quarantine(self.desk, &self.home.entry, self.seen, self.now).await?;
+        }
+        Ok(())
+    }
+
+    /// Says what was seen of the addresses from outside, as they are now, and has somebody look if that is nothing or old.
+    fn look_from_outside(
+        &mut self,
+        site: &Site<'_>,
+        leaves: &BTreeMap<String, Leaf>,
+        policy: Option<&Policy>,
+        notes: &[String],
+        owner: Owner<'_>,
+    ) -> Result<(), Withheld> {
+        let lookouts = &self.desk.lookouts;
+        let is_known = lookouts.know(owner.uid);
+        let view = View::of(site, leaves, policy);
+        let mark = mark(&self.desk.caches.edge, owner, &view);
+        let urgent = self.entering && policy.is_none();
+        let sight = lookouts.order(Whose { account: owner.account, uid: owner.uid }, mark, view, urgent);
+        remember(self.desk, owner.uid, leaves.values().map(|leaf| leaf.not_after).min());
+        match sight {
+            Sight::Right => {}
+            Sight::Wrong(Wrong { reason, why }) => return Err(Withheld(reason, why)),
+            Sight::Unseen => {
+                let shown = if is_known || self.entering { None } else { shown_before(self.account) };
+                let unseen = || Withheld("Progressing", "the addresses are being looked at from outside".into());
+                self.findings.push(shown.ok_or_else(unseen)?);
+                return Ok(());
+            }
+        }
+        let what = if policy.is_some() {
+            ("Published", "every address answers under its policy")
+        } else {
+            ("Suspended", "every address answers that the account is suspended")
+        };
+        let mut message = what.1.to_owned();
+        for note in notes {
+            message.push_str("; ");
+            message.push_str(note);
+        }
+        self.findings.push(Finding::yes(Type::EdgeReady, what.0, message));
+        Ok(())
+    }
+}
+
+/// What an operator that ran before saw of the addresses of an account that was not edited since: it is shown until
+/// this one has looked. What is being entered is not built on it.
+fn shown_before(account: &HelpDeskAccount) -> Option<Finding> {
+    let conditions = &account.status.as_ref()?.conditions;
+    let shown = conditions.iter().find(|c| c.type_ == Type::EdgeReady.name())?;
+    (shown.status == "True" && shown.observed_generation == account.metadata.generation)
+        .then(|| Finding::yes(Type::EdgeReady, shown.reason.clone(), shown.message.clone()))
+}
+
+/// What a look from outside is about: the objects as they are, and what is to be seen of them.
+fn mark(objects: &edge::objects::Objects, owner: Owner<'_>, view: &View) -> u64 {
+    let mut all: Vec<_> =
+        apply::of(objects, owner).into_iter().map(|(kind, o)| (kind, o.namespace(), o.name_any(), o.metadata.generation)).collect();
+    all.sort();
+    let mut hasher = DefaultHasher::new();
+    all.hash(&mut hasher);
+    format!("{view:?}").hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_account_does_without_its_page_at_once_or_after_a_while_and_waits_longer_while_something_answers_wrong() {
+        let at = |text: &str| text.parse().unwrap();
+        let (since, soon, late) = (at("2026-11-23T10:00:00Z"), at("2026-11-23T10:00:59Z"), at("2026-11-23T10:01:00Z"));
+        for never_published in ["NameTaken", "GatewayUnusable", "NoPlan", "Foreign"] {
+            assert!(does_without_a_page(never_published, since, since), "{never_published}");
+        }
+        for passing in ["Progressing", "NotAccepted", "Unreachable", "GatewayTooOld"] {
+            assert!(!does_without_a_page(passing, since, soon) && does_without_a_page(passing, since, late), "{passing}");
+        }
+        assert!(!does_without_a_page("AnswersWrong", since, at("2026-11-23T10:09:59Z")));
+        assert!(does_without_a_page("AnswersWrong", since, at("2026-11-23T10:10:00Z")));
+    }
+}

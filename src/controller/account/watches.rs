@@ -1,0 +1,308 @@
+//! What wakes an account, and how many are looked after at once.
+
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::{
+    Api, Resource, ResourceExt,
+    core::{DynamicObject, PartialObjectMeta},
+    runtime::{
+        Config, Controller, PredicateConfig, WatchStreamExt,
+        controller::Action,
+        predicates,
+        reflector::{self, ObjectRef},
+        watcher,
+    },
+};
+
+use super::{
+    context::{Caches, Census, Desk},
+    error::Error,
+    placement,
+    reconcile::reconcile,
+    routes,
+};
+use crate::{
+    api::{ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
+    context::Shared,
+    controller::{backup_store, database_server},
+    edge::{
+        dns_challenge::Proofs,
+        objects::{self, Kind},
+        prober::Lookouts,
+    },
+    keyed_semaphore::Lanes,
+    retry::Backoff,
+};
+
+/// Runs the controller until `shutdown` resolves; reconciles that run are finished first.
+pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
+    let client = ctx.client.clone();
+    let config = || watcher::Config::default().streaming_lists();
+    let selector = ctx.settings.selector();
+
+    let (accounts, account_writer) = reflector::store();
+    let account_stream = watcher(Api::<HelpDeskAccount>::all(client.clone()), config().labels(&selector))
+        .default_backoff()
+        .modify(|account| account.managed_fields_mut().clear())
+        .reflect(account_writer)
+        .applied_objects()
+        .predicate_filter(what_matters, PredicateConfig::default());
+
+    let (plans, plan_writer) = reflector::store();
+    let plan_stream = watcher(Api::<HelpDeskPlan>::all(client.clone()), config())
+        .default_backoff()
+        .reflect(plan_writer)
+        .touched_objects()
+        .predicate_filter(predicates::generation, PredicateConfig::default());
+
+    let (servers, server_writer) = reflector::store();
+    let server_stream = watcher(Api::<DatabaseServer>::all(client.clone()), config())
+        .default_backoff()
+        .modify(|server| server.managed_fields_mut().clear())
+        .reflect(server_writer)
+        .touched_objects()
+        .predicate_filter(database_server::turns, PredicateConfig::default());
+
+    let store_stream = watcher(Api::<BackupStore>::all(client.clone()), config())
+        .default_backoff()
+        .touched_objects()
+        .predicate_filter(backup_store::turns, PredicateConfig::default());
+
+    let (backups, backup_writer) = reflector::store();
+    let backup_stream = watcher(Api::<ColdBackup>::all(client.clone()), config())
+        .default_backoff()
+        .modify(|backup| backup.managed_fields_mut().clear())
+        .reflect(backup_writer)
+        .touched_objects();
+
+    let labelled = || config().labels(ACCOUNT_LABEL);
+    let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), labelled()).default_backoff().touched_objects();
+    let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled()).default_backoff().touched_objects();
+
+    let (classes, class_writer) = reflector::store();
+    let class_stream = watcher(Api::<HelpDeskClass>::all(client.clone()), config())
+        .default_backoff()
+        .reflect(class_writer)
+        .touched_objects()
+        .predicate_filter(predicates::generation, PredicateConfig::default());
+
+    let (claims, claim_writer) = reflector::store();
+    let claim_stream = watcher(Api::<DomainClaim>::all(client.clone()), config())
+        .default_backoff()
+        .modify(|claim| claim.managed_fields_mut().clear())
+        .reflect(claim_writer)
+        .touched_objects();
+
+    let (edge, edge_streams) = objects::watch(&client);
+
+    let of_plan = {
+        let accounts = accounts.clone();
+        move |plan: HelpDeskPlan| {
+            let name = plan.name_any();
+            accounts.state().into_iter().filter(move |a| a.spec.plan == name).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
+        }
+    };
+    let of_server = {
+        let accounts = accounts.clone();
+        move |server: DatabaseServer| {
+            let name = server.name_any();
+            let on = |a: &HelpDeskAccount| a.status.as_ref().and_then(|s| s.database.as_ref()).map(|d| d.server.clone());
+            accounts
+                .state()
+                .into_iter()
+                .filter(move |a| on(a).is_none_or(|s| s == name))
+                .map(|a| ObjectRef::from_obj(&*a))
+                .collect::<Vec<_>>()
+        }
+    };
+    // Whatever is shared by tenants, a class or a Gateway, wakes those whose plan has a Gateway at all.
+    let published = {
+        let (accounts, plans) = (accounts.clone(), plans.clone());
+        move || {
+            let plans: Vec<_> = plans.state().into_iter().filter(|p| p.spec.placements.iter().any(|p| p.gateway.is_some())).collect();
+            let has = move |account: &HelpDeskAccount| plans.iter().any(|p| p.name_any() == account.spec.plan);
+            accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
+        }
+    };
+    // A class also says which extensions the app needs.
+    let of_class = {
+        let (accounts, plans) = (accounts.clone(), plans.clone());
+        move |class: HelpDeskClass| {
+            let name = class.name_any();
+            let plans: Vec<_> = plans.state().into_iter().filter(|p| p.spec.class.as_ref() == Some(&name)).collect();
+            let has = move |account: &HelpDeskAccount| plans.iter().any(|p| p.name_any() == account.spec.plan);
+            accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
+        }
+    };
+    let (lookouts, news) = Lookouts::new(ctx.telemetry.edge_probe_failures.clone());
+    let desk = Arc::new(Desk {
+        ctx: ctx.clone(),
+        caches: Caches { plans, servers, backups, classes, claims, edge },
+        backoff: Backoff::default(),
+        census: Census::default(),
+        web: routes::Memory::default(),
+        lookouts,
+        lanes: Lanes::new(ctx.settings.concurrency.into()),
+        slow_lanes: Lanes::new((ctx.settings.concurrency / 2).into()),
+        proofs: Proofs::new(&ctx.settings.resolvers, ctx.settings.prove_again),
+        led_since: (ctx.now)(),
+        placed: placement::Placed::default(),
+    });
+
+    // What waits for a store is not known before it fails: a store that turns wakes those that failed last.
+    let of_store = {
+        let (accounts, desk) = (accounts.clone(), desk.clone());
+        move |_: BackupStore| {
+            let fails = |account: &HelpDeskAccount| account.uid().is_some_and(|uid| desk.backoff.is_failing(&uid));
+            accounts.state().into_iter().filter(|a| fails(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
+        }
+    };
+    // As many as are woken begin; how many work at once is up to the lanes.
+    let mut controller = Controller::for_stream(account_stream, accounts)
+        .with_config(Config::default().concurrency(0))
+        .reconcile_on(news.map(|account| ObjectRef::new(&account)))
+        .watches_stream(store_stream, of_store)
+        .watches_stream(plan_stream, of_plan)
+        .watches_stream(server_stream, of_server)
+        .watches_stream(backup_stream, |backup: ColdBackup| [ObjectRef::new(&backup.spec.account)])
+        .watches_stream(namespaces, |o| owner(&o))
+        .watches_stream(secrets, |o| owner(&o))
+        .watches_stream(class_stream, of_class)
+        .watches_stream(claim_stream, |claim: DomainClaim| [ObjectRef::new(&claim.spec.account)]);
+    for (kind, stream) in edge_streams {
+        let published = published.clone();
+        let stream =
+            stream.predicate_filter(move |object: &DynamicObject| Some(what_of_the_edge(kind, object)), PredicateConfig::default());
+        controller = controller.watches_stream_with(
+            stream,
+            move |object: DynamicObject| match object.labels().get(ACCOUNT_LABEL) {
+                Some(name) => vec![ObjectRef::new(name)],
+                None => published(),
+            },
+            kind.resource(),
+        );
+    }
+    // Those that wait for a turn need not finish.
+    let closing = desk.clone();
+    let shutdown = async move {
+        shutdown.await;
+        closing.lanes.close();
+        closing.slow_lanes.close();
+    };
+    controller.graceful_shutdown_on(shutdown).run(reconcile, failed, desk).for_each(|_| std::future::ready(())).await;
+}
+
+fn owner<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<HelpDeskAccount>>
+where
+    PartialObjectMeta<K>: ResourceExt,
+{
+    object.labels().get(ACCOUNT_LABEL).map(|name| ObjectRef::new(name))
+}
+
+/// What of an account wakes its reconcile: everything but the status, of which only billing counts, and whether the
+/// rest is there at all. A status patch leaves `generation` as it is, so that alone would filter out every payment.
+fn what_matters(account: &HelpDeskAccount) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    let meta = account.meta();
+    meta.uid.hash(&mut hasher);
+    meta.generation.hash(&mut hasher);
+    meta.deletion_timestamp.is_some().hash(&mut hasher);
+    meta.finalizers.hash(&mut hasher);
+    meta.annotations.hash(&mut hasher);
+    meta.labels.hash(&mut hasher);
+    let status = account.status.as_ref();
+    status.and_then(|s| s.stage).hash(&mut hasher);
+    format!("{:?}", status.and_then(|s| s.billing.as_ref())).hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+/// What of an object of the edge wakes an account: that it was edited or deleted, and what the gateway says of it. Of a
+/// Gateway not how many routes it has, which changes with every tenant.
+fn what_of_the_edge(kind: Kind, object: &DynamicObject) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    object.metadata.uid.hash(&mut hasher);
+    object.metadata.generation.hash(&mut hasher);
+    object.metadata.deletion_timestamp.is_some().hash(&mut hasher);
+    object.metadata.labels.hash(&mut hasher);
+    object.metadata.annotations.hash(&mut hasher);
+    let status = &object.data["status"];
+    match kind {
+        Kind::Gateway | Kind::GatewayClass => {
+            for part in [&status["conditions"], &status["addresses"]] {
+                part.to_string().hash(&mut hasher);
+            }
+        }
+        _ => status.to_string().hash(&mut hasher),
+    }
+    hasher.finish()
+}
+
+/// How often an owner's Secret is looked for that is not there.
+const OWNER_AGAIN: Duration = Duration::from_secs(10);
+
+fn failed(account: Arc<HelpDeskAccount>, error: &Error, desk: Arc<Desk>) -> Action {
+    let mut wait = desk.backoff.failed(&account.uid().unwrap_or_default());
+    if matches!(error, Error::Owner(_)) {
+        // Secrets of owners may be anywhere, so nobody announces that one was made.
+        wait = wait.min(OWNER_AGAIN);
+    }
+    let server = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|database| &database.server);
+    if let Some(server) = server.filter(|_| error.is_silence()) {
+        desk.servers.doubt(server);
+    }
+    tracing::warn!(
+        account = account.name_any(),
+        reason = error.reason(),
+        error = error.told(),
+        retry_in = wait.as_secs(),
+        "an account could not be taken further"
+    );
+    Action::requeue(wait)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Billing, BillingState, HelpDeskAccountStatus, Time};
+
+    fn account() -> HelpDeskAccount {
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "helpdesk-operator.io/v1alpha1", "kind": "HelpDeskAccount",
+            "metadata": {"name": "acme", "generation": 1},
+            "spec": {"owner": {"name": "Ana", "email": "ana@acme.example"}, "plan": "standard", "region": "eu-1", "domain": {"slug": "acme"}}
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_payment_wakes_the_account_although_its_generation_stays() {
+        let before = account();
+        let mut after = account();
+        let billing = Billing {
+            state: BillingState::Active,
+            since: Time("2026-11-23T10:00:00Z".parse().unwrap()),
+            delinquent_since: None,
+            period_end: None,
+            subscription: None,
+            sequence: 1,
+            epoch: 0,
+        };
+        after.status = Some(HelpDeskAccountStatus { billing: Some(billing), ..HelpDeskAccountStatus::default() });
+        assert_ne!(what_matters(&before), what_matters(&after));
+    }
+
+    #[test]
+    fn what_the_operator_reports_does_not_wake_it() {
+        let mut before = account();
+        before.status = Some(HelpDeskAccountStatus { url: None, ..HelpDeskAccountStatus::default() });
+        let mut after = account();
+        after.status = Some(HelpDeskAccountStatus { url: Some("https://acme.example".into()), ..HelpDeskAccountStatus::default() });
+        assert_eq!(what_matters(&before), what_matters(&after));
+    }
+}

@@ -1,0 +1,161 @@
+//! The context of the backup reconciler: clients, and its state between reconciles.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::{
+    error::{During, Error},
+    mover_slots::Places,
+};
+use crate::{
+    api::{ColdBackup, ColdBackupStatus},
+    clock::Moment,
+    cluster::gone_is_fine,
+    context::{Context, Shared},
+    keyed_semaphore::Lanes,
+    retry::{Backoff, spread},
+};
+
+/// Owns the fields that this controller writes.
+const FIELD_MANAGER: &str = "helpdesk-operator-backups";
+/// So many backups of one server and one store are looked after at once.
+const LANE: usize = 16;
+/// Between two looks at the objects, key and escrow of a proven backup.
+const CHECKUP: Duration = Duration::from_secs(6 * 3600);
+
+/// What a reconcile is given.
+pub(super) struct Desk {
+    pub(super) ctx: Shared,
+    pub(super) backoff: Backoff,
+    /// The newest status that was written: the watch may still show an older one.
+    written: Mutex<HashMap<String, ColdBackupStatus>>,
+    /// Those that are starting a mover.
+    pub(super) places: Places,
+    /// How many backups of one server and one store are looked after at once.
+    pub(super) lanes: Lanes,
+    /// The servers on which accounts were found last, by their uids.
+    servers_of: Mutex<HashMap<String, String>>,
+    /// When the last attempt failed, by the backup's uid. A Job that goes wakes its backup, so that the backoff alone
+    /// would not make it wait.
+    pub(super) failed: Mutex<HashMap<String, Moment>>,
+    pub(super) checkups: Checkups,
+    /// The uids of backups that are taken for unprovable, for the metrics.
+    unprovable: Mutex<HashSet<String>>,
+}
+
+/// When proven backups are looked at next, by their uids.
+#[derive(Default)]
+pub(super) struct Checkups(Mutex<HashMap<String, Instant>>);
+
+impl Checkups {
+    /// Whether it is time. The first look at each is put off by a share of the interval of its own, so that a start
+    /// does not ask the bucket for everything at once.
+    pub(super) fn is_due(&self, uid: &str) -> bool {
+        let now = Instant::now();
+        let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let at = next.entry(uid.to_owned()).or_insert_with(|| now + CHECKUP.mul_f64(spread(uid)));
+        let due = *at <= now;
+        if due {
+            *at = now + CHECKUP;
+        }
+        due
+    }
+}
+
+impl std::ops::Deref for Desk {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.ctx
+    }
+}
+
+impl Desk {
+    pub(super) fn new(ctx: Shared) -> Self {
+        Self {
+            ctx,
+            backoff: Backoff::default(),
+            written: Mutex::default(),
+            places: Places::default(),
+            lanes: Lanes::new(LANE),
+            servers_of: Mutex::default(),
+            failed: Mutex::default(),
+            checkups: Checkups::default(),
+            unprovable: Mutex::default(),
+        }
+    }
+
+    /// What a backup's reconcile waits for: its server, as far as that is known, and its store.
+    pub(super) fn lane(&self, backup: &ColdBackup) -> String {
+        let servers = self.servers_of.lock().unwrap_or_else(PoisonError::into_inner);
+        let server = servers.get(&backup.spec.account_uid).map_or("", String::as_str);
+        format!("server {server} store {}", backup.spec.store)
+    }
+
+    pub(super) fn found(&self, backup: &ColdBackup, server: &str) {
+        let mut servers = self.servers_of.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.insert(backup.spec.account_uid.clone(), server.to_owned());
+    }
+
+    /// The backup's status, or what was written of it after the watch last told.
+    pub(super) fn newest(&self, backup: &ColdBackup) -> ColdBackupStatus {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let shown = || backup.status.clone().unwrap_or_default();
+        backup.uid().and_then(|uid| written.get(&uid).cloned()).unwrap_or_else(shown)
+    }
+
+    /// Forgets what is remembered of a backup whose object goes.
+    pub(super) fn forget(&self, uid: &str) {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.checkups.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.count_as(uid, false);
+    }
+
+    /// Counts the backups that are taken for unprovable anew.
+    pub(super) fn count(&self, backup: &ColdBackup, unprovable: bool) {
+        self.count_as(&backup.uid().unwrap_or_default(), unprovable && backup.meta().deletion_timestamp.is_none());
+    }
+
+    pub(super) fn count_as(&self, uid: &str, unprovable: bool) {
+        let mut all = self.unprovable.lock().unwrap_or_else(PoisonError::into_inner);
+        if unprovable {
+            all.insert(uid.to_owned());
+        } else {
+            all.remove(uid);
+        }
+        self.telemetry.backups_unprovable.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
+    }
+
+    pub(super) async fn write(&self, backup: &ColdBackup, before: &ColdBackupStatus, status: &ColdBackupStatus) -> Result<(), Error> {
+        let uid = backup.uid().unwrap_or_default();
+        if status == before && backup.status.is_some() {
+            return Ok(());
+        }
+        let api: Api<ColdBackup> = Api::all(self.client.clone());
+        let applied = json!({
+            "apiVersion": ColdBackup::api_version(&()), "kind": ColdBackup::kind(&()),
+            "metadata": {"name": backup.name_any(), "uid": uid}, "status": status,
+        });
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        match api.patch_status(&backup.name_any(), &params, &Patch::Apply(applied)).await {
+            Ok(_) => {
+                self.written.lock().unwrap_or_else(PoisonError::into_inner).insert(uid, status.clone());
+                Ok(())
+            }
+            Err(error) => {
+                self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
+                gone_is_fine(error).during("write the backup's status")
+            }
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The life of a backup: what is to be done with it now. Pure.
+//!
+//! ```text
+//! Pending ──► Running ──► Verified ──┐
+//!    ▲           │                   │ deadline, or a confirmed deletion
+//!    │           ▼                   ▼
+//!    └──────── Failed ──────────► Erasing ──► Erased
+//! ```
+//!
+//! What delays an erasure, by rank: a hold, something unknown, a restore that was begun in time.
+
+use crate::{
+    api::{BackupPhase, BackupReason},
+    backup::retention,
+    clock::{Moment, Trust},
+    lifecycle::{Known, RESTORE_EXTENSION},
+};
+
+/// What is known of a backup.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The phase in status.
+    pub phase: BackupPhase,
+    /// Why it is taken.
+    pub reason: BackupReason,
+    /// When it has to go.
+    pub deadline: Moment,
+    /// Whether the object is being deleted.
+    pub deletion: Deletion,
+    /// Who holds it: its own hold, or its account's.
+    pub held: Option<String>,
+    /// Since when a restore of it is wanted or runs; asked for only when something is to be erased.
+    pub restoring_since: Known<Option<Moment>>,
+    /// Whether the clock may end anything.
+    pub clock: Trust,
+    /// Whether its account is gone for good.
+    pub account_gone: bool,
+    /// When the last attempt failed, and how many there were.
+    pub failed: Option<(Moment, i32)>,
+}
+
+/// Whether the object is being deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deletion {
+    /// It is not.
+    No,
+    /// It is, with the confirmation that its data is to go too.
+    Confirmed,
+    /// It is, without: the definition was deleted, or the policy was gone around.
+    Unconfirmed,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Release the object and touch no data.
+    LetGo,
+    /// Delete the object: nothing is left that it speaks of.
+    Forget,
+    /// Start a mover as soon as there is room.
+    Begin,
+    /// See how the mover does.
+    Watch,
+    /// Destroy it.
+    Erase,
+    /// Nothing before this moment.
+    Rest(Moment),
+    /// It should go, and something of higher rank keeps it; look again at this moment.
+    Kept(Keeper, Moment),
+}
+
+/// What keeps a backup that should go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Keeper {
+    /// A hold.
+    Hold(String),
+    /// Something that could not be read.
+    Unknown(String),
+    /// A restore that was begun in time.
+    Restore,
+}
+
+/// Decides. `soon` is when unknown things are looked at again.
+pub fn decide(facts: &Facts, now: Moment, soon: Moment) -> Step {
+    if facts.deletion == Deletion::Unconfirmed || (facts.deletion == Deletion::Confirmed && facts.phase == BackupPhase::Erased) {
+        return Step::LetGo;
+    }
+    if facts.phase == BackupPhase::Erased {
+        let evidence = facts.reason != BackupReason::Scheduled && !facts.account_gone;
+        return if evidence { Step::Rest(soon) } else { Step::Forget };
+    }
+    let confirmed = facts.deletion == Deletion::Confirmed;
+    if confirmed || facts.deadline <= now || facts.phase == BackupPhase::Erasing {
+        return end(facts, confirmed, now, soon);
+    }
+    match facts.phase {
+        BackupPhase::Pending => Step::Begin,
+        BackupPhase::Running => Step::Watch,
+        BackupPhase::Failed => match facts.failed {
+            Some((at, attempts)) if at + retention::pause(attempts) > now => {
+                Step::Rest((at + retention::pause(attempts)).min(facts.deadline))
+            }
+            _ => Step::Begin,
+        },
+        BackupPhase::Verified | BackupPhase::Erasing | BackupPhase::Erased => Step::Rest(facts.deadline),
+    }
+}
+
+fn end(facts: &Facts, confirmed: bool, now: Moment, soon: Moment) -> Step {
+    if let Some(who) = &facts.held {
+        return Step::Kept(Keeper::Hold(who.clone()), soon);
+    }
+    // A confirmed deletion rests on no clock.
+    if let (Trust::Doubtful(why), false) = (&facts.clock, confirmed) {
+        return Step::Kept(Keeper::Unknown(why.clone()), soon);
+    }
+    // After this nobody asks for a restore any more, so that a server that is gone for good keeps nothing.
+    let latest = facts.deadline + RESTORE_EXTENSION;
+    match &facts.restoring_since {
+        Known::Known(since) => match retention::kept_by_restore(facts.deadline, *since, now) {
+            Some(until) => Step::Kept(Keeper::Restore, until.min(soon)),
+            None => Step::Erase,
+        },
+        Known::Unknown(why) if now < latest => Step::Kept(Keeper::Unknown(why.clone()), soon.min(latest)),
+        Known::Unknown(_) => Step::Erase,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use k8s_openapi::jiff::SignedDuration;
+    use proptest::prelude::*;
+
+    fn at(text: &str) -> Moment {
+        text.parse().unwrap()
+    }
+
+    const DEADLINE: &str = "2026-12-23T10:00:00Z";
+
+    fn facts(phase: BackupPhase) -> Facts {
+        Facts {
+            phase,
+            reason: BackupReason::Frozen,
+            deadline: at(DEADLINE),
+            deletion: Deletion::No,
+            held: None,
+            restoring_since: Known::Known(None),
+            clock: Trust::Trusted,
+            account_gone: false,
+            failed: None,
+        }
+    }
+
+    fn step(facts: &Facts, now: &str) -> Step {
+        decide(facts, at(now), at(now) + SignedDuration::from_secs(60))
+    }
+
+    #[test]
+    fn a_backup_goes_at_its_deadline_to_the_second() {
+        assert_eq!(step(&facts(BackupPhase::Verified), "2026-12-23T09:59:59Z"), Step::Rest(at(DEADLINE)));
+        assert_eq!(step(&facts(BackupPhase::Verified), DEADLINE), Step::Erase);
+        for phase in [BackupPhase::Pending, BackupPhase::Running, BackupPhase::Failed] {
+            assert_eq!(step(&facts(phase), DEADLINE), Step::Erase, "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn a_hold_keeps_it_even_when_its_end_was_begun() {
+        let held = Facts { held: Some("legal".into()), deletion: Deletion::Confirmed, ..facts(BackupPhase::Erasing) };
+        assert!(matches!(step(&held, "2027-12-23T10:00:00Z"), Step::Kept(Keeper::Hold(_), _)));
+    }
+
+    #[test]
+    fn a_doubtful_clock_ends_nothing_but_what_a_person_confirmed() {
+        let doubtful = Facts { clock: Trust::Doubtful("x".into()), ..facts(BackupPhase::Verified) };
+        assert!(matches!(step(&doubtful, DEADLINE), Step::Kept(Keeper::Unknown(_), _)));
+        assert_eq!(step(&Facts { deletion: Deletion::Confirmed, ..doubtful }, "2026-12-01T00:00:00Z"), Step::Erase);
+    }
+
+    #[test]
+    fn a_restore_keeps_it_for_a_day_and_an_unreadable_ledger_no_longer() {
+        let restoring = Facts { restoring_since: Known::Known(Some(at("2026-12-23T09:00:00Z"))), ..facts(BackupPhase::Verified) };
+        assert!(matches!(step(&restoring, "2026-12-24T09:59:59Z"), Step::Kept(Keeper::Restore, _)));
+        assert_eq!(step(&restoring, "2026-12-24T10:00:00Z"), Step::Erase);
+        let unknown = Facts { restoring_since: Known::Unknown("x".into()), ..facts(BackupPhase::Verified) };
+        assert!(matches!(step(&unknown, DEADLINE), Step::Kept(Keeper::Unknown(_), _)));
+        assert_eq!(step(&unknown, "2026-12-24T10:00:00Z"), Step::Erase);
+    }
+
+    #[test]
+    fn an_unconfirmed_deletion_touches_no_data() {
+        for phase in [BackupPhase::Pending, BackupPhase::Verified, BackupPhase::Erasing, BackupPhase::Erased] {
+            let deleted = Facts { deletion: Deletion::Unconfirmed, ..facts(phase) };
+            assert_eq!(step(&deleted, "2027-12-23T10:00:00Z"), Step::LetGo, "{phase:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_erased_is_forgotten_unless_it_is_evidence() {
+        let erased = facts(BackupPhase::Erased);
+        assert!(matches!(step(&erased, DEADLINE), Step::Rest(_)));
+        assert_eq!(step(&Facts { account_gone: true, ..erased.clone() }, DEADLINE), Step::Forget);
+        assert_eq!(step(&Facts { reason: BackupReason::Scheduled, ..erased }, DEADLINE), Step::Forget);
+    }
+
+    #[test]
+    fn a_failed_one_is_tried_again_after_a_pause() {
+        let failed = Facts { failed: Some((at("2026-12-01T00:00:00Z"), 1)), ..facts(BackupPhase::Failed) };
+        assert_eq!(step(&failed, "2026-12-01T00:00:10Z"), Step::Rest(at("2026-12-01T00:00:30Z")));
+        assert_eq!(step(&failed, "2026-12-01T00:00:30Z"), Step::Begin);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_erased_before_its_deadline_or_under_a_hold(
+            phase in prop::sample::select(vec![BackupPhase::Pending, BackupPhase::Running, BackupPhase::Verified, BackupPhase::Failed]),
+            early in 1_i64..10_000_000, held: bool, deleted: bool,
+        ) {
+            let facts = Facts {
+                held: held.then(|| "x".into()),
+                deletion: if deleted { Deletion::Unconfirmed } else { Deletion::No },
+                ..facts(phase)
+            };
+            let now = at(DEADLINE) - SignedDuration::from_secs(early);
+            prop_assert_ne!(decide(&facts, now, now), Step::Erase);
+            if held {
+                let late = at(DEADLINE) + SignedDuration::from_secs(early);
+                prop_assert_ne!(decide(&facts, late, late), Step::Erase);
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The end of a backup: every version of its objects, then its keys, in the cluster and in escrow.
+
+use k8s_openapi::api::batch::v1::Job;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+
+use super::{
+    error::{During, Error},
+    placement::Home,
+    take,
+    work::Work,
+};
+use crate::{
+    api::{ACCOUNT_LABEL, ACCOUNT_UID, Time},
+    backup::{
+        folder_of,
+        keys::{self, KeyRing},
+    },
+    cluster::gone_is_fine,
+    mover::job::{BACKUP, COMPONENT},
+};
+
+/// Destroys the backup. `true` once nothing of it was listed any more; `false` while its movers still end, because they
+/// would write behind the eraser's back. Safe to repeat.
+///
+/// A bucket that cannot be reached does not keep the keys alive: without them nobody can read what lies there.
+pub(super) async fn erase(work: &mut Work<'_>, home: Option<&Home>) -> Result<bool, Error> {
+    let (desk, backup) = (work.desk, work.backup);
+    if !end_movers(work, home).await? {
+        return Ok(false);
+    }
+    let folder = folder_of(backup);
+    let store = desk.stores.get(&backup.spec.store).await;
+    let objects = async {
+        let store = store.as_ref().map_err(|error| {
+            Error::Store(crate::store::Error::Configuration { store: backup.spec.store.clone(), why: error.to_string() })
+        })?;
+        store.prove().await?;
+        Ok::<_, Error>(desk.telemetry.measure("store", "erase", store.store.erase_prefix(&folder)).await?)
+    }
+    .await;
+
+    KeyRing::new(desk.client.clone(), &desk.settings.namespace).destroy(backup).await?;
+    if let Some(escrow) = store.as_ref().ok().and_then(|s| s.key_escrow.clone()) {
+        let second = desk.stores.get(&escrow.store).await?;
+        keys::destroy_escrow(&second, &folder).await?;
+    }
+    if work.status.shredded_at.is_none() {
+        work.status.shredded_at = Some(Time(work.now));
+        work.store(home).await?;
+        crate::crash::point("shredded-recorded", &backup.spec.account);
+    }
+    let erased = objects?;
+    tracing::info!(versions = erased.versions, markers = erased.markers, uploads = erased.uploads, "erased the backup's objects");
+    work.status.erased_at = Some(Time((desk.now)()));
+    Ok(true)
+}
+
+/// Ends every mover of the backup, a restore that ran past every grace included. `true` once their pods are gone too:
+/// a Job that is deleted in the foreground goes last.
+async fn end_movers(work: &Work<'_>, home: Option<&Home>) -> Result<bool, Error> {
+    let (desk, backup) = (work.desk, work.backup);
+    let jobs: Api<Job> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+    let of_account = ListParams::default().labels(&format!("{}={},{ACCOUNT_LABEL}={}", COMPONENT.0, COMPONENT.1, backup.spec.account));
+    let (name, uid) = (backup.name_any(), &backup.spec.account_uid);
+    let movers = jobs.list(&of_account).await.during("list the movers")?.items;
+    let own: Vec<_> =
+        movers.iter().filter(|j| j.annotations().get(BACKUP) == Some(&name) && j.annotations().get(ACCOUNT_UID) == Some(uid)).collect();
+    for job in &own {
+        if job.metadata.deletion_timestamp.is_none() {
+            jobs.delete(&job.name_any(), &DeleteParams::foreground()).await.map(drop).or_else(gone_is_fine).during("end the mover")?;
+        }
+    }
+    // Of a proven one the logins went when it was proven.
+    if let Some(home) = home.filter(|_| own.is_empty() && work.status.attempts > 0 && work.status.verified_at.is_none()) {
+        take::clean_up(work, home).await?;
+    }
+    Ok(own.is_empty())
+}

@@ -1,0 +1,96 @@
+//! Why a backup could not be taken further.
+
+use super::placement;
+use crate::{backup::recheck::Unproven, database, ledger, store};
+
+/// Why a backup could not be taken further. The message goes into its conditions.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The cluster's API.
+    #[error("failed to {action}")]
+    Cluster {
+        /// What was asked.
+        action: &'static str,
+        /// What the client said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The account's database cannot be found or asked.
+    #[error(transparent)]
+    Home(#[from] placement::Error),
+    /// The database server.
+    #[error(transparent)]
+    Database(#[from] database::Error),
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] ledger::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] crate::backup::keys::Error),
+    /// What the mover left does not prove the backup.
+    #[error(transparent)]
+    Unproven(#[from] Unproven),
+    /// The plan of a mover could not be written; it always can.
+    #[error("failed to write down what a mover is to do")]
+    Plan(#[from] serde_json::Error),
+    /// The mover failed.
+    #[error("failed to take the backup, another try follows: {0}")]
+    Mover(String),
+    /// The escrow does not hold the key although it took it.
+    #[error("failed to find the key in the escrow {0}; nothing is backed up without it")]
+    Escrow(String),
+}
+
+impl Error {
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Cluster { .. } => "ClusterUnreachable",
+            Self::Home(_) => "NoDatabase",
+            Self::Database(error) => error.reason(),
+            Self::Ledger(error) => error.reason(),
+            Self::Store(error) | Self::Unproven(Unproven::Store(error)) => error.reason(),
+            Self::Keys(_) => "KeyUnusable",
+            Self::Unproven(_) => "Unproven",
+            Self::Plan(_) => "Failed",
+            Self::Mover(_) => "MoverFailed",
+            Self::Escrow(_) => "NotEscrowed",
+        }
+    }
+
+    /// Whether a person has to do something first; it may pass by itself otherwise.
+    pub(super) fn needs_a_person(&self) -> bool {
+        use store::Error as S;
+        match self {
+            Self::Store(error) | Self::Unproven(Unproven::Store(error)) => {
+                matches!(
+                    error,
+                    S::AccessDenied { .. }
+                        | S::NoSuchBucket(_)
+                        | S::ForeignBucket(_)
+                        | S::Locked { .. }
+                        | S::Altered { .. }
+                        | S::Configuration { .. }
+                )
+            }
+            Self::Unproven(_) | Self::Keys(_) | Self::Escrow(_) => true,
+            Self::Home(error) => error.needs_a_person(),
+            Self::Database(error) => !error.is_passing(),
+            _ => false,
+        }
+    }
+}
+
+/// Names what was asked of the cluster.
+pub(super) trait During<T> {
+    /// Names it.
+    fn during(self, action: &'static str) -> Result<T, Error>;
+}
+
+impl<T> During<T> for Result<T, kube::Error> {
+    fn during(self, action: &'static str) -> Result<T, Error> {
+        self.map_err(|source| Error::Cluster { action, source: Box::new(source) })
+    }
+}

@@ -1,0 +1,122 @@
+//! Reading what a backup's course is decided from. What cannot be read is unknown, and unknown ends nothing.
+
+use std::sync::PoisonError;
+
+use k8s_openapi::jiff::{Timestamp, fmt::rfc2822::DateTimeParser};
+use kube::{Api, Client, ResourceExt};
+
+use super::{
+    decide::{Deletion, Facts},
+    error::{During, Error},
+    placement::{self, Home},
+    work::Work,
+};
+use crate::error_chain::chain;
+use crate::{
+    api::{BackupPhase, CONFIRM_DELETE, ColdBackup, HelpDeskAccount},
+    backup::retention,
+    clock::{self, Moment, Trust},
+    lifecycle::{Known, Record},
+};
+
+/// Reads the facts. Clocks are compared only when something is to end.
+pub(super) async fn facts(work: &Work<'_>, home: Option<&Result<Home, placement::Error>>) -> Result<Facts, Error> {
+    let (desk, backup, status) = (work.desk, work.backup, &work.status);
+    let accounts: Api<HelpDeskAccount> = Api::all(desk.client.clone());
+    let account = accounts.get_opt(&backup.spec.account).await.during("read the account")?;
+    let known = home.and_then(|home| home.as_ref().ok());
+    // Of an account that was adopted another object speaks.
+    let speaker = known.map_or(&backup.spec.account_uid, |home| &home.entry.object_uid);
+    let own = account.as_ref().filter(|a| a.uid().as_ref() == Some(speaker));
+    let record = known.map(|home| &home.entry.record);
+
+    let told = own.and_then(|a| a.status.as_ref()?.data_gone_by.as_ref()).map(|at| at.0);
+    let deadline = retention::deadline(&backup.spec, record.map_or(told, |r| r.data_gone_by));
+    let deletion = deletion(backup);
+    let ends = deadline <= work.now || deletion == Deletion::Confirmed || status.phase == BackupPhase::Erasing;
+    let failed_at = desk.failed.lock().unwrap_or_else(PoisonError::into_inner).get(&backup.uid().unwrap_or_default()).copied();
+    Ok(Facts {
+        phase: status.phase,
+        reason: backup.spec.reason,
+        deadline,
+        deletion,
+        held: held(backup, own, record, work.now),
+        restoring_since: match home {
+            None | Some(Err(placement::Error::Unknown { .. })) => Known::Known(None),
+            Some(Ok(home)) => Known::Known(home.entry.record.restoring_since),
+            Some(Err(error)) => Known::Unknown(chain(error)),
+        },
+        clock: if ends && status.phase != BackupPhase::Erased { trust(work, known).await } else { Trust::Trusted },
+        // An account that was adopted speaks through another object of the same name.
+        account_gone: account.is_none(),
+        failed: failed_at.map(|at| (at, status.attempts)),
+    })
+}
+
+fn deletion(backup: &ColdBackup) -> Deletion {
+    match (&backup.metadata.deletion_timestamp, backup.annotations().get(CONFIRM_DELETE)) {
+        (None, _) => Deletion::No,
+        (Some(_), Some(name)) if *name == backup.name_any() => Deletion::Confirmed,
+        (Some(_), _) => Deletion::Unconfirmed,
+    }
+}
+
+/// Who holds the backup: it has a hold of its own, or its account has one that was not copied yet, or the notice
+/// after one still runs.
+fn held(backup: &ColdBackup, account: Option<&HelpDeskAccount>, record: Option<&Record>, now: Moment) -> Option<String> {
+    if let Some(hold) = &backup.spec.hold {
+        return Some(hold.reason.clone());
+    }
+    if let Some(hold) = account.and_then(|a| a.spec.hold.as_ref()) {
+        return Some(format!("hold of the account: {}", hold.reason));
+    }
+    let record = record?;
+    if record.held_since.is_some() {
+        return Some("the account is held".into());
+    }
+    let until = record.notice_until.filter(|until| *until > now)?;
+    Some(format!("the account was held; the notice runs until {until}"))
+}
+
+/// Compares this machine's clock with the API server's, the database server's and the bucket's, as far as they
+/// answer, and with the highest time that was ever recorded.
+async fn trust(work: &Work<'_>, home: Option<&Home>) -> Trust {
+    let (desk, backup, now) = (work.desk, work.backup, work.now);
+    let status = &work.status;
+    let recorded = [&status.started_at, &status.completed_at, &status.verified_at].into_iter().flatten().map(|at| at.0);
+    let mut high_water = recorded.chain(backup.creation_timestamp().map(|at| at.0)).max();
+    let mut others = Vec::new();
+    if let Some(at) = api_server(&desk.client).await {
+        others.push(("the API server".to_owned(), at));
+    }
+    if let Some(home) = home {
+        match (home.server.ledger.high_water().await, home.server.server.identify().await) {
+            (Ok(mark), Ok(identity)) => {
+                high_water = high_water.max(mark);
+                others.push((format!("the server {}", home.server.name), clock::whole_seconds(identity.now)));
+            }
+            (Err(error), _) => return Trust::Doubtful(chain(&error)),
+            (_, Err(error)) => return Trust::Doubtful(chain(&error)),
+        }
+    }
+    if let Ok(store) = desk.stores.get(&backup.spec.store).await
+        && store.prove().await.is_ok()
+        && let Some(seen) = store.store.clock()
+    {
+        // Both were read at one time, which was a moment ago.
+        others.push((format!("the store {}", backup.spec.store), clock::whole_seconds(seen.theirs + now.duration_since(seen.ours))));
+    }
+    if others.is_empty() {
+        return Trust::Doubtful("no other clock could be asked".into());
+    }
+    let others: Vec<_> = others.iter().map(|(whose, at)| (whose.as_str(), *at)).collect();
+    clock::judge(now, high_water, &others)
+}
+
+async fn api_server(client: &Client) -> Option<Moment> {
+    let request = http::Request::get("/version").body(kube::client::Body::empty()).ok()?;
+    let answer = client.send(request).await.ok()?;
+    let date = answer.headers().get(http::header::DATE)?.to_str().ok()?;
+    let at: Timestamp = DateTimeParser::new().parse_timestamp(date).ok()?;
+    Some(clock::whole_seconds(at))
+}

@@ -1,0 +1,122 @@
+//! One backup in one reconcile: its status as it will be written, its conditions, its finalizer.
+
+use std::time::Duration;
+
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::{controller::Action, events::EventType},
+};
+use serde_json::json;
+
+use super::{
+    context::Desk,
+    error::{During, Error},
+    placement::Home,
+};
+use crate::error_chain::chain;
+use crate::{
+    api::{
+        BackupPhase, ColdBackup, ColdBackupStatus,
+        conditions::{self, Finding, Type},
+    },
+    backup::FINALIZER,
+    clock::{self, Moment},
+    cluster::gone_is_fine,
+};
+
+/// Timers die with the process and clocks are set: nothing sleeps longer.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// One backup in one reconcile.
+pub(super) struct Work<'a> {
+    pub(super) desk: &'a Desk,
+    pub(super) backup: &'a ColdBackup,
+    /// As it will be written.
+    pub(super) status: ColdBackupStatus,
+    pub(super) now: Moment,
+}
+
+impl Work<'_> {
+    pub(super) async fn hold_on(&self) -> Result<(), Error> {
+        if self.backup.finalizers().iter().any(|f| f == FINALIZER) || self.backup.meta().deletion_timestamp.is_some() {
+            return Ok(());
+        }
+        let finalizers: Vec<_> = self.backup.finalizers().iter().cloned().chain([FINALIZER.to_owned()]).collect();
+        self.set_finalizers(&finalizers).await
+    }
+
+    pub(super) async fn let_go(&self) -> Result<Action, Error> {
+        self.desk.forget(&self.backup.uid().unwrap_or_default());
+        let finalizers: Vec<_> = self.backup.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
+        if finalizers.len() < self.backup.finalizers().len() {
+            self.set_finalizers(&finalizers).await?;
+        }
+        Ok(Action::await_change())
+    }
+
+    pub(super) async fn set_finalizers(&self, finalizers: &[String]) -> Result<(), Error> {
+        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
+        let patch = json!({"metadata": {"finalizers": finalizers, "uid": self.backup.uid()}});
+        api.patch(&self.backup.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .map(drop)
+            .or_else(gone_is_fine)
+            .during("set the backup's finalizer")
+    }
+
+    /// Writes the status now: an intent before its effect.
+    pub(super) async fn store(&mut self, home: Option<&Home>) -> Result<(), Error> {
+        let before = self.desk.newest(self.backup);
+        self.desk.write(self.backup, &before, &self.status).await?;
+        if let Some(home) = home {
+            home.remember(self.backup, &self.status).await?;
+        }
+        Ok(())
+    }
+
+    /// Replaces the conditions by this finding, and what has been true for longer.
+    pub(super) fn find(&mut self, finding: Finding) {
+        self.status.observed_generation = self.backup.metadata.generation;
+        let findings: Vec<_> = [Some(finding), self.unprovable()].into_iter().flatten().collect();
+        self.status.conditions = conditions::merge(&self.status.conditions, &findings, self.backup.metadata.generation, self.now);
+    }
+
+    /// That the backup is taken for unprovable, if it is.
+    pub(super) fn unprovable(&self) -> Option<Finding> {
+        let over = matches!(self.status.phase, BackupPhase::Erasing | BackupPhase::Erased);
+        let failing = self.status.failing.as_ref().filter(|f| !over && f.unprovable_since.is_some())?;
+        let message = format!(
+            "{} attempts since {} came to nothing; the first: {}; it is tried again every {} minutes",
+            failing.attempts,
+            failing.since.0,
+            failing.message,
+            self.desk.settings.patience.pause().as_mins().max(1),
+        );
+        Some(Finding::yes(Type::Unprovable, failing.reason.clone(), message))
+    }
+
+    /// Adds a finding to the conditions.
+    pub(super) fn also(&mut self, finding: Finding) {
+        let more = conditions::merge(&self.status.conditions, &[finding], self.backup.metadata.generation, self.now);
+        self.status.conditions.extend(more);
+    }
+
+    pub(super) fn told(&mut self, error: &Error) {
+        let message = chain(error);
+        self.find(Finding::no(Type::Ready, error.reason(), message.clone()));
+        if error.needs_a_person() {
+            self.also(Finding::yes(Type::Stalled, error.reason(), message));
+        }
+    }
+
+    /// Exactly until a moment, by the clock with its fraction, but not for too long.
+    pub(super) fn until(&self, at: Moment) -> Duration {
+        let left = Duration::try_from(at.duration_since(clock::precise_now())).unwrap_or(Duration::ZERO);
+        (left + Duration::from_millis(1)).min(LONGEST_SLEEP)
+    }
+
+    pub(super) async fn publish(&self, kind: EventType, reason: &str, note: &str) {
+        self.desk.publish(&self.backup.object_ref(&()), kind, reason, note, "Look").await;
+    }
+}

@@ -1,0 +1,405 @@
+//! The controller of `DatabaseServer`: whether the server can be used, and what is on it that belongs to nobody.
+//!
+//! A look every half minute, which also shuts accounts without an object on time ([`super::lost_accounts`]) and changes nothing
+//! else; every ten minutes a longer one, for databases and roles of nobody, which are named and never dropped, and for
+//! logins and scratch databases that a mover left behind, which are the operator's own.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, Resource, ResourceExt,
+    api::{ListParams, Patch, PatchParams},
+    core::PartialObjectMeta,
+    runtime::{
+        Config, Controller, Predicate, PredicateConfig, WatchStreamExt,
+        controller::Action,
+        events::EventType,
+        predicates,
+        reflector::{self, ObjectRef},
+        watcher,
+    },
+};
+use tokio::time::Instant;
+
+use super::lost_accounts::{self, Accounts, Look};
+use crate::{
+    api::{
+        BackupPhase, ColdBackup, DatabaseServer, DatabaseServerStatus, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, RELEASE_BRAKE,
+        conditions::{self, Finding, Type},
+        plan::Extension,
+    },
+    brake,
+    clock::Moment,
+    context::{Context, Shared},
+    database::{Connected, Error, Holds, Identity, Terms, extensions},
+    mover::Clients,
+    retry::{Backoff, spread},
+    telemetry::LostLabel,
+};
+
+/// Between two looks.
+const HEALTH: Duration = Duration::from_secs(30);
+/// Between two looks at one that cannot be used: many accounts may wait for it.
+const UNWELL: Duration = Duration::from_secs(5);
+/// The shortest time between two looks, when an account without an object is to be shut.
+const SOONEST: Duration = Duration::from_secs(3);
+/// Between two long looks.
+const SWEEP: Duration = Duration::from_secs(600);
+/// Owns the fields that this controller writes.
+const FIELD_MANAGER: &str = "helpdesk-operator-servers";
+
+struct Desk {
+    ctx: Shared,
+    backoff: Backoff,
+    /// Every account of the cluster, of every shard.
+    accounts: Accounts,
+    /// When the last long look at each server was.
+    swept: Mutex<HashMap<String, Instant>>,
+}
+
+/// Looks after the DatabaseServers of this operator's shard, for ever.
+pub async fn run(ctx: Shared) {
+    let selector = ctx.settings.selector();
+    let (servers, writer) = reflector::store();
+    let config = watcher::Config::default().streaming_lists().labels(&selector);
+    let stream = watcher(Api::<DatabaseServer>::all(ctx.client.clone()), config)
+        .default_backoff()
+        .modify(|server| server.managed_fields_mut().clear())
+        .reflect(writer)
+        .applied_objects()
+        .predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
+    let secrets = ctx.secrets();
+    let known = servers.clone();
+    let named = move |secret: PartialObjectMeta<Secret>| {
+        let name = secret.name_any();
+        let names = |server: &DatabaseServer| server.spec.admin_secret == name || server.spec.tls.ca_secret.as_ref() == Some(&name);
+        known.state().into_iter().filter(|s| names(s)).map(|s| ObjectRef::from_obj(&*s)).collect::<Vec<_>>()
+    };
+    let (accounts, account_writer) = reflector::store();
+    let all = watcher(Api::<PartialObjectMeta<HelpDeskAccount>>::all(ctx.client.clone()), watcher::Config::default().streaming_lists())
+        .default_backoff()
+        .modify(|account| account.managed_fields_mut().clear())
+        .reflect(account_writer)
+        .for_each(|_| std::future::ready(()));
+    let desk = Arc::new(Desk { ctx, backoff: Backoff::default(), accounts, swept: Mutex::default() });
+    // There are few servers, and one that hangs must not keep another from being looked at.
+    let looks = Controller::for_stream(stream, servers)
+        .with_config(Config::default().concurrency(0))
+        .watches_stream(secrets, named)
+        .run(reconcile, failed, desk)
+        .for_each(|_| std::future::ready(()));
+    futures::future::join(all, looks).await;
+}
+
+/// A server wakes whom it may have kept waiting when it was edited or annotated, or when it became ready or unready.
+pub fn turns(server: &DatabaseServer) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    server.metadata.generation.hash(&mut hasher);
+    server.metadata.annotations.hash(&mut hasher);
+    server.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, Type::Ready)).hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Action, Error> {
+    let (ctx, name) = (&desk.ctx, server.name_any());
+    // The identity in status decides whether this is still the same server: a copy that is behind would bring back
+    // one that a person has just cleared.
+    let api: Api<DatabaseServer> = Api::all(ctx.client.clone());
+    let Some(server) = api.get_opt(&name).await.map_err(|e| unreadable(&name, e))? else {
+        ctx.servers.forget(&name);
+        count_lost(ctx, &name, None);
+        return Ok(Action::await_change());
+    };
+    let before = server.status.clone().unwrap_or_default();
+    if before.observed_generation != server.metadata.generation {
+        ctx.servers.invalidate(&name);
+    }
+    // Whatever woke this, a Secret among others, counts at once.
+    ctx.servers.doubt(&name);
+    let now = (ctx.now)();
+    let (facts, result) = look(&desk, &server, &before, now).await;
+    let wake_at = facts.lost.as_ref().and_then(|lost| lost.wake_at);
+    let ready = match &result {
+        Ok(identity) => served(&ctx.settings.clients, identity),
+        Err(error) => {
+            // A connection that is good again is made anew.
+            ctx.servers.invalidate(&name);
+            Finding::no(Type::Ready, error.reason(), error.to_string())
+        }
+    };
+    let next_look = if result.is_ok() { HEALTH } else { UNWELL };
+    report(ctx, &api, &server, &before, facts, ready, now).await?;
+    desk.backoff.succeeded(&name);
+    let health = next_look.mul_f64(0.9 + 0.2 * spread(&format!("{name}/{now}")));
+    let until = |at: Moment| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(SOONEST);
+    Ok(Action::requeue(wake_at.map_or(health, |at| until(at).min(health))))
+}
+
+fn count_lost(ctx: &Context, server: &str, counts: Option<(i64, i64, bool)>) {
+    for state in ["open", "shut", "kept_open"] {
+        let label = LostLabel { server: server.to_owned(), state };
+        let Some((open, shut, too_many)) = counts else {
+            ctx.telemetry.accounts_lost.remove(&label);
+            continue;
+        };
+        let count = match state {
+            "open" if !too_many => open,
+            "kept_open" if too_many => open,
+            "shut" => shut,
+            _ => 0,
+        };
+        ctx.telemetry.accounts_lost.get_or_create(&label).set(count);
+    }
+}
+
+/// Whether a server that answers can also be backed up: one that cannot takes no tenants.
+fn served(clients: &Clients, identity: &Identity) -> Finding {
+    if let Some(refusal) = clients.refusal(identity.major) {
+        return Finding::no(Type::Ready, "NoClient", refusal);
+    }
+    let which = if clients.is_unknown() {
+        "which versions the movers' image serves is not known: --client-majors tells the operator".to_owned()
+    } else {
+        format!("the movers' image serves {clients}")
+    };
+    Finding::yes(Type::Ready, "Connected", format!("PostgreSQL {} answers and its ledger is ours; {which}", identity.version))
+}
+
+/// What of status was seen; what could not be read stays as it was.
+struct Facts {
+    status: DatabaseServerStatus,
+    braked: Option<Finding>,
+    extensions: Option<Finding>,
+    connections: Option<Finding>,
+    lost: Option<Look>,
+}
+
+/// Looks at the server. Returns what was seen even if something failed on the way.
+async fn look(desk: &Desk, server: &DatabaseServer, before: &DatabaseServerStatus, now: Moment) -> (Facts, Result<Identity, Error>) {
+    let status = DatabaseServerStatus { conditions: Vec::new(), ..before.clone() };
+    let mut facts = Facts { status, braked: None, extensions: None, connections: None, lost: None };
+    let result = look_into(desk, server, &mut facts, now).await;
+    (facts, result)
+}
+
+async fn look_into(desk: &Desk, server: &DatabaseServer, facts: &mut Facts, now: Moment) -> Result<Identity, Error> {
+    let (ctx, name) = (&desk.ctx, server.name_any());
+    let connected = ctx.telemetry.measure("database", "connect", ctx.servers.get(&name)).await?;
+    let identity = ctx.telemetry.measure("database", "identify", connected.server.identify()).await?;
+    if identity.system_identifier != connected.identity.system_identifier {
+        let (recorded, seen) = (connected.identity.system_identifier.clone(), identity.system_identifier);
+        return Err(Error::IdentityChanged { recorded, seen });
+    }
+    facts.status.version = Some(identity.version.clone());
+    facts.status.system_identifier = Some(identity.system_identifier.clone());
+    facts.connections = Some(match identity.connections.scarcity() {
+        Some((reason, told)) => Finding::yes(Type::Overcommitted, reason, told),
+        None => Finding::no(Type::Overcommitted, "Fits", "the server has the connections that its tenants may open together"),
+    });
+
+    let tenants = connected.ledger.tenants().await?;
+    facts.status.tenants = Some(i32::try_from(tenants).unwrap_or(i32::MAX));
+    let released_at = server.annotations().get(RELEASE_BRAKE).and_then(|at| at.parse().ok());
+    let since = brake::counted_since(&server.spec.brake, released_at, now);
+    let steps = connected.ledger.destructive_steps_since(since).await?;
+    let (braked, holds) = braked(server, tenants, steps);
+    facts.braked = Some(braked);
+    facts.status.braked_since = if holds { facts.status.braked_since.take().or(Some(conditions_time(now))) } else { None };
+
+    let roll = connected.ledger.roll().await?;
+    ctx.servers.remember_holds(&name, Holds::of(&roll));
+    let lost = lost_accounts::look(ctx, &desk.accounts, &connected, &roll, (&server.spec.brake, released_at), now).await;
+    if lost.counts.is_some() {
+        count_lost(ctx, &name, lost.counts);
+    }
+    facts.lost = Some(lost);
+
+    facts.extensions = Some(offered(ctx, server, &connected).await?);
+    if due(desk, &name) {
+        facts.status.orphans = ctx.telemetry.measure("database", "sweep", sweep(ctx, &connected)).await?;
+        desk.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
+    }
+    Ok(identity)
+}
+
+/// Whether the server offers what plans of its region and their classes want.
+async fn offered(ctx: &Context, server: &DatabaseServer, connected: &Connected) -> Result<Finding, Error> {
+    let plans: Vec<HelpDeskPlan> = all(&Api::all(ctx.client.clone())).await?;
+    let classes: Vec<HelpDeskClass> = all(&Api::all(ctx.client.clone())).await?;
+    let wanted = wanted(&server.spec.region, &plans, &classes);
+    let nothing = Finding::no(Type::ExtensionsMissing, "Offered", "every extension that plans of the region list can be made");
+    if wanted.is_empty() {
+        return Ok(nothing);
+    }
+    let names: Vec<String> = wanted.iter().map(|extension| extension.name.clone()).collect();
+    let lacking = extensions::not_offered(&wanted, &connected.server.offers(&names).await?);
+    if lacking.is_empty() {
+        return Ok(nothing);
+    }
+    let text = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    Ok(Finding::yes(Type::ExtensionsMissing, "NotOffered", text))
+}
+
+/// The extensions that plans with a placement in the region list, with those of their classes.
+fn wanted(region: &str, plans: &[HelpDeskPlan], classes: &[HelpDeskClass]) -> Vec<Extension> {
+    let here = plans.iter().filter(|plan| plan.spec.placements.iter().any(|p| p.region == region));
+    here.fold(Vec::new(), |all, plan| {
+        let class = classes.iter().find(|class| plan.spec.class == class.metadata.name && class.metadata.name.is_some());
+        extensions::union(&all, &Terms::of(&plan.spec.database, class.map(|class| &class.spec)).extensions)
+    })
+}
+
+const fn conditions_time(now: Moment) -> crate::api::Time {
+    k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now)
+}
+
+fn braked(server: &DatabaseServer, tenants: i64, steps: i64) -> (Finding, bool) {
+    if brake::lets_through(&server.spec.brake, tenants, steps) {
+        let text = format!("fewer than {} accounts were deleted within the window", brake::limit(&server.spec.brake, tenants));
+        return (Finding::no(Type::Braked, "Released", text), false);
+    }
+    let text = format!(
+        "{steps} steps that destroy data within the window: no other is taken until it has passed; if they are right, annotate this \
+         DatabaseServer with {RELEASE_BRAKE} and the present time"
+    );
+    (Finding::yes(Type::Braked, "TooManyDeletions", text), true)
+}
+
+fn due(desk: &Desk, name: &str) -> bool {
+    let swept = desk.swept.lock().unwrap_or_else(PoisonError::into_inner);
+    swept.get(name).is_none_or(|at| at.elapsed() >= SWEEP)
+}
+
+/// Removes what movers left behind and names orphans: what carries a marker for which no account speaks.
+async fn sweep(ctx: &Context, connected: &Connected) -> Result<Vec<String>, Error> {
+    let gone = connected.server.drop_own_leftovers(&uids_of_backups(ctx).await?).await?;
+    if !gone.is_empty() {
+        tracing::info!(server = connected.name, removed = gone.join(", "), "removed what movers left behind");
+    }
+    connected.server.remove_shells(&connected.ledger.gone().await?.into_iter().collect()).await?;
+    let suspects = connected.server.orphans(&spoken_for(ctx, connected).await?).await?;
+    if suspects.is_empty() {
+        return Ok(suspects);
+    }
+    // An account may have come between the two looks; a second pair of looks cannot miss it.
+    let again: BTreeSet<String> = connected.server.orphans(&spoken_for(ctx, connected).await?).await?.into_iter().collect();
+    Ok(suspects.into_iter().filter(|name| again.contains(name)).collect())
+}
+
+/// The uids for which an account in the cluster speaks.
+async fn spoken_for(ctx: &Context, connected: &Connected) -> Result<BTreeSet<String>, Error> {
+    let api: Api<PartialObjectMeta<HelpDeskAccount>> = Api::all(ctx.client.clone());
+    let objects: BTreeSet<String> = all(&api).await?.iter().filter_map(ResourceExt::uid).collect();
+    let speakers = connected.ledger.speakers().await?;
+    Ok(speakers.into_iter().filter(|(_, object)| objects.contains(object)).map(|(uid, _)| uid).collect())
+}
+
+/// The uids of accounts with a backup that a mover may be working on.
+async fn uids_of_backups(ctx: &Context) -> Result<BTreeSet<String>, Error> {
+    let api: Api<ColdBackup> = Api::all(ctx.client.clone());
+    let settled = |backup: &ColdBackup| {
+        let phase = backup.status.as_ref().map(|status| status.phase);
+        matches!(phase, Some(BackupPhase::Verified | BackupPhase::Erasing | BackupPhase::Erased))
+    };
+    Ok(all(&api).await?.into_iter().filter(|backup| !settled(backup)).map(|backup| backup.spec.account_uid).collect())
+}
+
+async fn all<K>(api: &Api<K>) -> Result<Vec<K>, Error>
+where
+    K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + Resource,
+{
+    let mut params = ListParams::default().limit(500);
+    let mut found = Vec::new();
+    loop {
+        let page = api.list(&params).await.map_err(|e| unreadable("list of accounts and backups", e))?;
+        found.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => params.continue_token = Some(token),
+            None => return Ok(found),
+        }
+    }
+}
+
+async fn report(
+    ctx: &Context,
+    api: &Api<DatabaseServer>,
+    server: &DatabaseServer,
+    before: &DatabaseServerStatus,
+    facts: Facts,
+    ready: Finding,
+    now: Moment,
+) -> Result<(), Error> {
+    let mut findings = vec![ready.clone()];
+    match facts.braked {
+        Some(braked) => findings.push(braked),
+        None => findings.extend(kept(&before.conditions, Type::Braked)),
+    }
+    match facts.extensions {
+        Some(offered) => findings.push(offered),
+        None => findings.extend(kept(&before.conditions, Type::ExtensionsMissing)),
+    }
+    match facts.connections {
+        Some(connections) => findings.push(connections),
+        None => findings.extend(kept(&before.conditions, Type::Overcommitted)),
+    }
+    match facts.lost {
+        Some(look) => findings.push(look.finding),
+        None => findings.extend(kept(&before.conditions, Type::AccountsLost)),
+    }
+    let lost = findings.iter().find(|f| f.kind == Type::AccountsLost && f.holds == Some(true)).cloned();
+    let generation = server.metadata.generation;
+    let mut status = facts.status;
+    status.observed_generation = generation;
+    status.conditions = conditions::merge(&before.conditions, &findings, generation, now);
+    if status == *before {
+        return Ok(());
+    }
+    let name = server.name_any();
+    let patch = serde_json::json!({
+        "apiVersion": DatabaseServer::api_version(&()),
+        "kind": DatabaseServer::kind(&()),
+        "metadata": { "name": name, "uid": server.metadata.uid },
+        "status": status,
+    });
+    api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await.map_err(|e| unreadable(&name, e))?;
+
+    let turned = !before.conditions.iter().any(|c| c.type_ == Type::Ready.name() && c.reason == ready.reason);
+    if turned {
+        ctx.publish_readiness(&server.object_ref(&()), &ready).await;
+    }
+    if let Some(lost) = lost
+        && !before.conditions.iter().any(|c| c.type_ == Type::AccountsLost.name() && c.reason == lost.reason)
+    {
+        ctx.publish(&server.object_ref(&()), EventType::Warning, &lost.reason, &lost.message, "Look").await;
+    }
+    Ok(())
+}
+
+/// A condition that could not be looked at stays as it was.
+fn kept(before: &[crate::api::Condition], kind: Type) -> Option<Finding> {
+    before.iter().find(|c| c.type_ == kind.name()).map(|c| {
+        let holds = match c.status.as_str() {
+            "True" => Some(true),
+            "False" => Some(false),
+            _ => None,
+        };
+        Finding { kind, holds, reason: c.reason.clone(), message: c.message.clone() }
+    })
+}
+
+pub(super) fn unreadable(what: &str, source: kube::Error) -> Error {
+    Error::ReadObject { what: what.to_owned(), source: source.into() }
+}
+
+fn failed(server: Arc<DatabaseServer>, error: &Error, desk: Arc<Desk>) -> Action {
+    let wait = desk.backoff.failed(&server.name_any());
+    tracing::warn!(server = server.name_any(), %error, wait = ?wait, "failed to look after a database server");
+    Action::requeue(wait)
+}

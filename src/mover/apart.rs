@@ -1,0 +1,176 @@
+//! Tables that are dumped apart: with a row that `COPY` cannot write as text.
+//!
+//! A row is written as one text, of at most a gibibyte, and `bytea` takes two letters a byte: 600 MB in one value end
+//! every `pg_dump`. In binary a row of nearly a gibibyte can be carried. Such tables are found before the dump by the
+//! sizes of their values, which are read without the values; or by what `pg_dump` says where it failed. Their rows are
+//! copied in binary, in the same snapshot, into an object of their own. The dump has everything of them but the rows.
+
+use futures::StreamExt as _;
+use sqlx::{PgConnection, Row as _};
+
+use super::{
+    Error,
+    catalog::own,
+    config::Mover,
+    postgres::{composed, failed, ident},
+    progress::Progress,
+    stream::{self, Until},
+    transfer::{Sealed, download, object, upload},
+};
+use crate::backup::manifest::{Apart, Manifest};
+
+/// The longest text of a row that is left to `pg_dump`, in bytes. Half of what it can write: it holds a row twice.
+const LONGEST_TEXT: i64 = 512 << 20;
+/// The longest row that can be written in binary, in bytes (`MaxAllocSize` of the server).
+const LONGEST_ROW: i64 = (1 << 30) - 1;
+/// A table whose long values take less of the disk has no such row: they are compressed by a factor of a few hundred
+/// at most.
+const LEAST_ON_DISK: i64 = 1 << 20;
+
+/// Tables that may have such rows, with the size of a row as text and in binary as SQL, and with the columns that have
+/// most of it.
+const SUSPECTS: &str = concat!(
+    "SELECT format('%I.%I', n.nspname, c.relname) AS name, ",
+    "string_agg(format('coalesce(octet_length(%I), 0)::int8 * %s', a.attname, CASE a.atttypid WHEN 'bytea'::regtype THEN 2 ELSE 1 END), ' + ') AS text, ",
+    "string_agg(format('coalesce(octet_length(%I), 0)::int8', a.attname), ' + ') AS bytes, ",
+    "string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) AS columns ",
+    "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid ",
+    "WHERE c.relkind = 'r' AND c.relpersistence IN ('p', 'u') AND c.reltoastrelid <> 0 AND pg_relation_size(c.reltoastrelid) >= $1 ",
+    "AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated <> 'v' ",
+    "AND a.atttypid IN ('bytea'::regtype, 'text'::regtype, 'varchar'::regtype) AND ",
+    own!("pg_class", "c.oid", "c.relnamespace"),
+    " GROUP BY 1 ORDER BY 1"
+);
+
+/// The columns that are copied.
+const COLUMNS: &str = "SELECT coalesce(string_agg(quote_ident(attname), ', ' ORDER BY attnum), '') FROM pg_attribute \
+    WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''";
+
+/// Finds the tables that have a row which `pg_dump` cannot write.
+///
+/// # Errors
+/// [`Error::TooLong`] for a row that cannot be written at all.
+pub(super) async fn find(session: &mut PgConnection) -> Result<Vec<String>, Error> {
+    let step = "look for rows that are too long";
+    let suspects = sqlx::query(SUSPECTS).bind(LEAST_ON_DISK).fetch_all(&mut *session).await.map_err(failed(step))?;
+    let mut found = Vec::new();
+    for row in suspects {
+        let get = |column| row.try_get::<String, _>(column).map_err(failed(step));
+        let (name, text, bytes, columns) = (get("name")?, get("text")?, get("bytes")?, get("columns")?);
+        let query = composed(format!("SELECT coalesce(max({text}), 0), coalesce(max({bytes}), 0) FROM ONLY {name}"));
+        let (longest, largest): (i64, i64) = sqlx::query_as(query).fetch_one(&mut *session).await.map_err(failed(step))?;
+        if largest > LONGEST_ROW {
+            return Err(Error::TooLong { name, columns, bytes: largest });
+        }
+        if longest > LONGEST_TEXT {
+            tracing::warn!(table = name, longest, "a row is too long for COPY's text: the table is dumped apart, in binary");
+            found.push(name);
+        }
+    }
+    Ok(found)
+}
+
+/// The table at which `pg_dump` failed because a row is too long, by its last words.
+pub(super) async fn blamed(session: &mut PgConnection, said: &str) -> Result<Option<String>, Error> {
+    if !said.contains("invalid memory alloc request size") && !said.contains("out of memory") && !said.contains("string buffer") {
+        return Ok(None);
+    }
+    let query = concat!(
+        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'r' AND ",
+        own!("pg_class", "c.oid", "c.relnamespace")
+    );
+    let tables: Vec<String> = sqlx::query_scalar(query).fetch_all(session).await.map_err(failed("find the table that pg_dump names"))?;
+    Ok(tables.into_iter().find(|table| said.contains(&format!("COPY {table} ("))))
+}
+
+/// The option that leaves a table's rows out of a dump. Quoted, a pattern means itself.
+pub(super) fn exclude(table: &str) -> String {
+    let (schema, name) = split(table);
+    format!("--exclude-table-data={}.{}", ident(&schema), ident(&name))
+}
+
+/// Both parts of a name that `format('%I.%I')` wrote.
+fn split(table: &str) -> (String, String) {
+    let mut parts = vec![String::new()];
+    let mut quoted = false;
+    let mut letters = table.chars().peekable();
+    while let Some(letter) = letters.next() {
+        match letter {
+            '"' if quoted && letters.peek() == Some(&'"') => {
+                letters.next();
+                parts.last_mut().map(|part| part.push('"')).unwrap_or_default();
+            }
+            '"' => quoted = !quoted,
+            '.' if !quoted => parts.push(String::new()),
+            _ => parts.last_mut().map(|part| part.push(letter)).unwrap_or_default(),
+        }
+    }
+    let name = parts.pop().unwrap_or_default();
+    (parts.pop().unwrap_or_default(), name)
+}
+
+/// Copies a table's rows into an object. The session looks at the snapshot of the dump.
+pub(super) async fn dump(
+    mover: &Mover,
+    session: &mut PgConnection,
+    table: &str,
+    progress: &std::sync::Arc<Progress>,
+) -> Result<Apart, Error> {
+    let table_failed = |source| Error::Table { name: table.to_owned(), source };
+    let columns: String = sqlx::query_scalar(COLUMNS).bind(table).fetch_one(&mut *session).await.map_err(table_failed)?;
+    let name = mover.free_name("rows.zst.age").await?;
+    let mut rows = session.copy_out_raw(&format!("COPY {table} ({columns}) TO STDOUT (FORMAT binary)")).await.map_err(table_failed)?;
+    let (sender, chunks) = stream::channel();
+    let read = async {
+        while let Some(some) = rows.next().await {
+            if sender.send(some.map_err(table_failed)?).await.is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        Ok(())
+    };
+    let sealed = upload(mover, &name, stream::reader(chunks), progress, read);
+    let Sealed { stored, plain, sha256 } = progress.during("copy a table apart", sealed).await?;
+    Ok(Apart { table: table.to_owned(), columns, object: object(name, sha256, stored), plain })
+}
+
+/// Copies the rows back.
+pub(super) async fn restore(
+    mover: &Mover,
+    manifest: &Manifest,
+    session: &mut PgConnection,
+    progress: &std::sync::Arc<Progress>,
+) -> Result<(), Error> {
+    for Apart { table, columns, object, plain } in &manifest.apart {
+        let table_failed = |source| Error::Table { name: table.clone(), source };
+        let mut rows = session.copy_in_raw(&format!("COPY {table} ({columns}) FROM STDIN (FORMAT binary)")).await.map_err(table_failed)?;
+        let (writer, mut chunks) = stream::writer(progress);
+        let fed = download(mover, object, writer, progress, Until::End);
+        let sent = async {
+            while let Some(chunk) = chunks.recv().await {
+                rows.send(chunk).await.map_err(table_failed)?;
+            }
+            Ok::<_, Error>(rows)
+        };
+        let (arrived, rows) = tokio::join!(fed, sent);
+        let rows = rows?;
+        if arrived? != *plain {
+            rows.abort("what was read back is not what was dumped").await.ok();
+            return Err(Error::Unequal(format!("the rows of {table} decrypt to something else than was dumped")));
+        }
+        rows.finish().await.map_err(table_failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_as_the_server_quotes_it_is_a_pattern_that_means_itself() {
+        assert_eq!(exclude("app.files"), "--exclude-table-data=\"app\".\"files\"");
+        assert_eq!(exclude("app.\"a.b\"\"c\""), "--exclude-table-data=\"app\".\"a.b\"\"c\"");
+    }
+}

@@ -1,0 +1,365 @@
+//! The Jobs that movers run in, and the Secrets that they read. Pure.
+//!
+//! A mover's pod has no credentials of the cluster, runs as nobody on a read-only root, and finds everything that it
+//! may know in one folder of files. The Secret belongs to its Job and goes with it.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    ByteString,
+    api::{
+        batch::v1::{Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule},
+        core::v1::{
+            Capabilities, Container, EmptyDirVolumeSource, EnvVar, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
+            SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+        },
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{ObjectMeta, OwnerReference},
+    },
+};
+
+use super::{
+    Task,
+    config::{self, LoginFile, Plan},
+};
+use crate::digest;
+use crate::{
+    api::{ACCOUNT_LABEL, ACCOUNT_UID, ColdBackup, MoverMemory},
+    backup::keys::Keys,
+    database::MoverLogin,
+    store::Connected,
+};
+
+/// Label on everything that is made for movers.
+pub const COMPONENT: (&str, &str) = ("app.kubernetes.io/component", "mover");
+const NAME: (&str, &str) = ("app.kubernetes.io/name", "helpdesk-operator");
+/// Label with the `DatabaseServer`, by which the movers at one server are counted.
+pub const SERVER: &str = "helpdesk-operator.io/server";
+/// Annotation with the `ColdBackup`.
+pub const BACKUP: &str = "helpdesk-operator.io/backup";
+/// Annotation with the label of the scratch database.
+pub const SCRATCH: &str = "helpdesk-operator.io/scratch";
+
+/// Where the files are in the pod.
+const PLAN_FOLDER: &str = "/etc/mover";
+const RUN_FOLDER: &str = "/run/mover";
+const NOBODY: i64 = 65_532;
+/// A mover that hangs is ended; one that copies a terabyte is not.
+const LONGEST: i64 = 24 * 3600;
+/// A finished Job that nobody looked at stays for a while.
+const LINGERS: i32 = 3600;
+
+/// The name of a mover's Job and of its Secret: the same for the same attempt, so that a crash cannot start two.
+pub fn job_name(task: Task, backup: &str, account_uid: &str, attempt: &str) -> String {
+    let short: String = backup.chars().take(28).collect();
+    let hash: String = digest::sha256(format!("{account_uid}/{backup}").as_bytes()).chars().take(8).collect();
+    format!("{}-{}-{hash}-{attempt}", task.name(), short.trim_matches(['-', '.']).replace('.', "-"))
+}
+
+/// What a mover is to do and with which rights.
+pub struct Order<'o> {
+    /// The Job's name.
+    pub name: String,
+    /// What to do.
+    pub task: Task,
+    /// The backup.
+    pub backup: &'o ColdBackup,
+    /// The `DatabaseServer` at which it works.
+    pub server: &'o str,
+    /// The label of its scratch database, where it has one.
+    pub scratch: Option<&'o str>,
+    /// The operator's namespace.
+    pub namespace: &'o str,
+    /// The image.
+    pub image: &'o str,
+    /// How much memory it may use.
+    pub memory: MoverMemory,
+}
+
+/// Everything that a mover reads.
+pub struct Files<'f> {
+    /// The part that is no secret.
+    pub plan: &'f Plan,
+    /// The bucket.
+    pub store: &'f Connected,
+    /// Reads the backup.
+    pub keys: &'f Keys,
+    /// Signs the report (PKCS#8).
+    pub signing: &'f [u8],
+    /// The login for the database that is dumped.
+    pub source: Option<&'f MoverLogin>,
+    /// The login for the database that is filled.
+    pub target: Option<&'f MoverLogin>,
+}
+
+impl Files<'_> {
+    /// The files by their names.
+    ///
+    /// # Errors
+    /// Never, as long as a plan can be written as JSON.
+    pub fn render(&self) -> Result<BTreeMap<String, ByteString>, serde_json::Error> {
+        let Files { plan, store, keys, signing, source, target } = self;
+        let mut files = BTreeMap::from([
+            (config::PLAN.to_owned(), ByteString(serde_json::to_vec_pretty(plan)?)),
+            (config::ACCESS_KEY_ID.to_owned(), ByteString(store.credentials.access_key_id.clone().into_bytes())),
+            (config::SECRET_ACCESS_KEY.to_owned(), ByteString(store.credentials.secret_access_key.as_bytes().to_vec())),
+            (config::IDENTITY.to_owned(), ByteString(keys.identity.as_bytes().to_vec())),
+            (config::SIGNING.to_owned(), ByteString(signing.to_vec())),
+        ]);
+        if let Some(pem) = &store.ca_pem {
+            files.insert(config::STORE_CA.to_owned(), ByteString(pem.clone().into_bytes()));
+        }
+        for (name, login) in [(config::SOURCE, source), (config::TARGET, target)] {
+            if let Some(login) = login {
+                files.insert(name.to_owned(), ByteString(serde_json::to_vec(&LoginFile::from(*login))?));
+            }
+        }
+        Ok(files)
+    }
+}
+
+impl Order<'_> {
+    fn metadata(&self) -> ObjectMeta {
+        let spec = &self.backup.spec;
+        let labels = [COMPONENT, NAME, (ACCOUNT_LABEL, spec.account.as_str()), (SERVER, self.server)];
+        let name = self.backup.metadata.name.clone().unwrap_or_default();
+        let mut annotations = BTreeMap::from([(ACCOUNT_UID.to_owned(), spec.account_uid.clone()), (BACKUP.to_owned(), name)]);
+        if let Some(scratch) = self.scratch {
+            annotations.insert(SCRATCH.to_owned(), scratch.to_owned());
+        }
+        ObjectMeta {
+            name: Some(self.name.clone()),
+            namespace: Some(self.namespace.to_owned()),
+            labels: Some(labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()),
+            annotations: Some(annotations),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// The Secret of a Job: the garbage collector removes it with its owner.
+    pub fn secret(&self, owner: &Job, files: BTreeMap<String, ByteString>) -> Secret {
+        let reference = OwnerReference {
+            api_version: "batch/v1".into(),
+            kind: "Job".into(),
+            name: self.name.clone(),
+            uid: owner.metadata.uid.clone().unwrap_or_default(),
+            ..OwnerReference::default()
+        };
+        let metadata = ObjectMeta { owner_references: Some(vec![reference]), ..self.metadata() };
+        Secret { metadata, data: Some(files), ..Secret::default() }
+    }
+
+    /// The Job.
+    pub fn job(&self) -> Job {
+        let metadata = self.metadata();
+        let template = PodTemplateSpec {
+            metadata: Some(ObjectMeta {
+                labels: metadata.labels.clone(),
+                annotations: metadata.annotations.clone(),
+                ..ObjectMeta::default()
+            }),
+            spec: Some(self.pod()),
+        };
+        let spec = JobSpec {
+            template,
+            backoff_limit: Some(1),
+            active_deadline_seconds: Some(LONGEST),
+            ttl_seconds_after_finished: Some(LINGERS),
+            // Two pods of one Job would undo each other's uploads.
+            pod_replacement_policy: Some("Failed".into()),
+            // A node that is drained is not the mover's failure.
+            pod_failure_policy: Some(PodFailurePolicy {
+                rules: vec![PodFailurePolicyRule {
+                    action: "Ignore".into(),
+                    on_exit_codes: None,
+                    on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
+                        type_: "DisruptionTarget".into(),
+                        status: "True".into(),
+                    }]),
+                }],
+            }),
+            ..JobSpec::default()
+        };
+        Job { metadata, spec: Some(spec), status: None }
+    }
+
+    fn pod(&self) -> PodSpec {
+        let volume = |name: &str| Volume { name: name.into(), ..Volume::default() };
+        let secret =
+            SecretVolumeSource { secret_name: Some(self.name.clone()), default_mode: Some(0o440), ..SecretVolumeSource::default() };
+        let in_memory = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(Quantity("1Mi".into())) };
+        PodSpec {
+            restart_policy: Some("Never".into()),
+            automount_service_account_token: Some(false),
+            enable_service_links: Some(false),
+            termination_grace_period_seconds: Some(5),
+            security_context: Some(PodSecurityContext {
+                run_as_non_root: Some(true),
+                run_as_user: Some(NOBODY),
+                run_as_group: Some(NOBODY),
+                fs_group: Some(NOBODY),
+                seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".into(), localhost_profile: None }),
+                ..PodSecurityContext::default()
+            }),
+            containers: vec![self.container()],
+            volumes: Some(vec![
+                Volume { secret: Some(secret), ..volume("plan") },
+                Volume { empty_dir: Some(in_memory), ..volume("run") },
+                Volume { empty_dir: Some(EmptyDirVolumeSource::default()), ..volume("tmp") },
+            ]),
+            ..PodSpec::default()
+        }
+    }
+
+    fn container(&self) -> Container {
+        let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+            name: name.into(),
+            mount_path: path.into(),
+            read_only: Some(read_only),
+            ..VolumeMount::default()
+        };
+        let quantities = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect();
+        Container {
+            name: "mover".into(),
+            image: Some(self.image.to_owned()),
+            args: Some(vec!["mover".into(), self.task.name().into()]),
+            env: Some(vec![
+                EnvVar { name: "TMPDIR".into(), value: Some("/tmp".into()), value_from: None },
+                // Large buffers come and go; many arenas would keep them.
+                EnvVar { name: "MALLOC_ARENA_MAX".into(), value: Some("2".into()), value_from: None },
+            ]),
+            resources: Some(ResourceRequirements {
+                requests: Some(quantities(&[("cpu", "100m"), ("memory", self.memory.request())])),
+                limits: Some(quantities(&[("memory", self.memory.limit())])),
+                ..ResourceRequirements::default()
+            }),
+            security_context: Some(SecurityContext {
+                allow_privilege_escalation: Some(false),
+                read_only_root_filesystem: Some(true),
+                capabilities: Some(Capabilities { drop: Some(vec!["ALL".into()]), add: None }),
+                ..SecurityContext::default()
+            }),
+            termination_message_policy: Some("File".into()),
+            volume_mounts: Some(vec![mount("plan", PLAN_FOLDER, true), mount("run", RUN_FOLDER, false), mount("tmp", "/tmp", false)]),
+            ..Container::default()
+        }
+    }
+}
+
+/// How a Job stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Its pods run, or will.
+    Running,
+    /// It ended well.
+    Complete,
+    /// It failed, finally; the text says why.
+    Failed(String),
+}
+
+/// How a Job stands, by its conditions.
+pub fn state(job: &Job) -> State {
+    let conditions = job.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let is = |kind: &str| conditions.iter().find(|c| c.type_ == kind && c.status == "True");
+    if is("Complete").is_some() {
+        return State::Complete;
+    }
+    match is("Failed") {
+        Some(failed) => State::Failed(failed.message.clone().or_else(|| failed.reason.clone()).unwrap_or_default()),
+        None => State::Running,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{BackupReason, VerifyMode};
+
+    const UID: &str = "8f3a0000-0000-4000-8000-000000000000";
+
+    fn backup() -> ColdBackup {
+        let due = "2026-11-23T10:00:03Z".parse().unwrap();
+        crate::backup::build("acme", UID, "eu-cold", due, BackupReason::Frozen, VerifyMode::Restore, due)
+    }
+
+    fn order(backup: &ColdBackup) -> Order<'_> {
+        let name = job_name(Task::Backup, "acme-20261123t100003z", UID, "1");
+        Order {
+            name,
+            task: Task::Backup,
+            backup,
+            server: "pg-eu-1",
+            scratch: None,
+            namespace: "helpdesk-operator",
+            image: "operator:1",
+            memory: MoverMemory::default(),
+        }
+    }
+
+    #[test]
+    fn a_name_fits_into_a_label_however_long_the_account_is() {
+        let long = format!("{}-20261123t100003z", "a".repeat(40));
+        for task in [Task::Backup, Task::Verify, Task::Restore] {
+            let name = job_name(task, &long, UID, "20261123t100003z");
+            assert!(name.len() <= 63, "{name}");
+        }
+        assert_ne!(job_name(Task::Backup, &long, UID, "1"), job_name(Task::Backup, &format!("{long}x"), UID, "1"));
+    }
+
+    #[test]
+    fn nothing_secret_is_in_arguments_or_environment() {
+        let job = order(&backup()).job();
+        let container = &job.spec.unwrap().template.spec.unwrap().containers[0];
+        assert_eq!(container.args.as_ref().unwrap(), &["mover", "backup"]);
+        assert!(container.command.is_none() && container.env_from.is_none());
+        assert!(
+            container
+                .env
+                .as_ref()
+                .unwrap()
+                .iter()
+                .all(|e| e.value_from.is_none() && ["TMPDIR", "MALLOC_ARENA_MAX"].contains(&e.name.as_str()))
+        );
+    }
+
+    #[test]
+    fn the_pod_keeps_to_the_restricted_standard_and_knows_nothing_of_the_cluster() {
+        let job = order(&backup()).job();
+        let pod = job.spec.unwrap().template.spec.unwrap();
+        let security = pod.security_context.unwrap();
+        assert_eq!((security.run_as_non_root, security.run_as_user), (Some(true), Some(65_532)));
+        assert_eq!(security.seccomp_profile.unwrap().type_, "RuntimeDefault");
+        assert_eq!((pod.automount_service_account_token, pod.host_network, pod.host_pid), (Some(false), None, None));
+        let container = pod.containers[0].security_context.clone().unwrap();
+        assert_eq!(container.capabilities.unwrap().drop.unwrap(), ["ALL"]);
+        assert_eq!((container.allow_privilege_escalation, container.read_only_root_filesystem), (Some(false), Some(true)));
+        let folders: Vec<_> = pod.volumes.unwrap().into_iter().map(|v| (v.name, v.secret.is_some(), v.host_path.is_some())).collect();
+        assert_eq!(folders, [("plan".into(), true, false), ("run".into(), false, false), ("tmp".into(), false, false)]);
+        assert!(pod.containers[0].resources.as_ref().unwrap().limits.as_ref().unwrap().contains_key("memory"));
+    }
+
+    #[test]
+    fn a_mover_gets_the_memory_that_its_backup_needs_and_a_quarter_of_it_for_sure() {
+        for (memory, limit, request) in
+            [(MoverMemory::Small, "256Mi", "128Mi"), (MoverMemory::Medium, "1Gi", "256Mi"), (MoverMemory::Large, "4Gi", "1Gi")]
+        {
+            let job = Order { memory, ..order(&backup()) }.job();
+            let resources = job.spec.unwrap().template.spec.unwrap().containers[0].resources.clone().unwrap();
+            let (limits, requests) = (resources.limits.unwrap(), resources.requests.unwrap());
+            assert_eq!((limits["memory"].0.as_str(), requests["memory"].0.as_str()), (limit, request));
+        }
+    }
+
+    #[test]
+    fn the_secret_goes_with_its_job() {
+        let backup = backup();
+        let order = order(&backup);
+        let mut job = order.job();
+        job.metadata.uid = Some("j".into());
+        let secret = order.secret(&job, BTreeMap::new());
+        let owner = &secret.metadata.owner_references.unwrap()[0];
+        assert_eq!((owner.kind.as_str(), owner.uid.as_str(), Some(&owner.name)), ("Job", "j", job.metadata.name.as_ref()));
+    }
+}

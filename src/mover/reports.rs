@@ -1,0 +1,40 @@
+//! The reports of a backup that lie in its folder, as far as their signatures are good.
+
+use super::{Error, config::Mover};
+use crate::digest;
+use crate::{
+    backup::manifest::{self, MANIFEST, Manifest, VERIFICATION, Verification},
+    store,
+};
+
+/// The manifest, whose signature and subject were checked, with its SHA-256.
+pub(super) async fn believed(mover: &Mover) -> Result<(Manifest, String), Error> {
+    let bytes = match mover.store.store.read(&mover.key(MANIFEST), manifest::LARGEST_REPORT).await {
+        Ok(bytes) => bytes,
+        Err(store::Error::Missing(_)) => return Err(Error::NoManifest),
+        Err(error) => return Err(error.into()),
+    };
+    let facts: Manifest = manifest::open(&bytes, &mover.verifying)?;
+    let plan = &mover.plan;
+    if facts.account_uid != plan.account_uid || facts.backup != plan.backup || facts.store_identity != plan.store_identity {
+        return Err(Error::Unequal(format!("its manifest speaks of {} of account {}", facts.backup, facts.account_uid)));
+    }
+    if facts.key_id != mover.identity.to_public().to_string() {
+        return Err(Error::Key("the manifest names another one"));
+    }
+    Ok((facts, digest::sha256(&bytes)))
+}
+
+/// The proof that lies in the bucket, and as it is stored.
+pub(super) async fn known(mover: &Mover, manifest_sha256: &str) -> Result<Option<(Verification, Vec<u8>)>, Error> {
+    let bytes = match mover.store.store.read(&mover.key(VERIFICATION), manifest::LARGEST_REPORT).await {
+        Ok(bytes) => bytes,
+        Err(store::Error::Missing(_)) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let proof: Verification = manifest::open(&bytes, &mover.verifying)?;
+    if proof.manifest_sha256 != manifest_sha256 {
+        return Err(Error::Unequal("its verification is of another manifest".into()));
+    }
+    Ok(Some((proof, bytes)))
+}

@@ -1,0 +1,51 @@
+//! Restoring a backup into a tenant's new, empty database.
+
+use std::sync::Arc;
+
+use super::{
+    Error,
+    config::{Mover, PLAN, TARGET},
+    fill, postgres,
+    progress::Progress,
+    reports,
+};
+use crate::{
+    backup::manifest::{self, RestoreReport},
+    clock, store,
+};
+
+/// Restores, or finds it done. Returns the report as it is stored.
+pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
+    mover.store.prove().await?;
+    let (facts, manifest_sha256) = reports::believed(mover).await?;
+    let since = mover.plan.restore_since.ok_or(Error::Plan { file: PLAN, why: "restoreSince is missing".into() })?;
+    let login = mover.target.as_ref().ok_or(Error::Plan { file: TARGET, why: "it is missing".into() })?;
+    let key = mover.key(&manifest::report_name(since, mover.plan.database_oid));
+    match mover.store.store.read(&key, manifest::LARGEST_REPORT).await {
+        Ok(bytes) => return Ok(bytes),
+        Err(store::Error::Missing(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut session = postgres::connect(login).await?;
+    let (target, _, _) = postgres::who(&mut session).await?;
+    let plan = &mover.plan;
+    if target.database_oid != plan.database_oid || target.system_identifier != plan.system_identifier {
+        return Err(Error::OtherDatabase(format!("expected oid {}, found oid {}", plan.database_oid, target.database_oid)));
+    }
+    drop(session);
+    // The way that worked when the backup was proven. Without a proof both are tried.
+    let way = reports::known(mover, &manifest_sha256).await?.and_then(|(proof, _)| proof.restored).map(|restored| restored.way);
+    let filled = Box::pin(fill::fill(mover, &facts, login, way, &Arc::new(Progress::default()))).await?;
+    let report = RestoreReport {
+        account_uid: plan.account_uid.clone(),
+        manifest_sha256,
+        database_oid: target.database_oid,
+        system_identifier: target.system_identifier,
+        fingerprint: filled.fingerprint,
+        restored: Some(filled.restored),
+        completed_at: clock::now(),
+    };
+    let bytes = manifest::seal(report, &mover.signing)?;
+    mover.store.store.write_once(&key, bytes.clone()).await?;
+    Ok(bytes)
+}
