@@ -19,7 +19,7 @@ use kube::{
 
 use crate::{
     api::{SHARD_LABEL, conditions::Finding},
-    backup::keys::KEY_OF,
+    backup::keys::{KEY_OF, KeyRing},
     clock::Moment,
     database::Servers,
     installation::Installation,
@@ -108,6 +108,11 @@ impl Context {
         let api = Api::<PartialObjectMeta<Secret>>::namespaced(self.client.clone(), &self.settings.namespace);
         let config = watcher::Config::default().streaming_lists().labels(&format!("!{KEY_OF}"));
         watcher(api, config).default_backoff().touched_objects()
+    }
+
+    /// The keys of backups, in the operator's namespace.
+    pub fn key_ring(&self) -> KeyRing {
+        KeyRing::new(self.client.clone(), &self.settings.namespace)
     }
 
     /// Publishes an event about an object. One that cannot be published is logged, and delays nothing.

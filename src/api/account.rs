@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::stage::Stage;
+use super::{Hold, plan::TlsVersion, stage::Stage};
 
 /// One tenant of the help desk: who owns it, under which plan and in which region it lives, and how its life ends.
 /// Its stage follows from what billing writes into the status and from the plan's windows.
@@ -154,18 +154,6 @@ pub struct Security {
     pub agent_client_ca: Option<String>,
 }
 
-/// A TLS version that may be asked for; older ones are never offered.
-#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
-pub enum TlsVersion {
-    /// TLS 1.2 and later.
-    #[default]
-    #[serde(rename = "1.2")]
-    V12,
-    /// TLS 1.3 only.
-    #[serde(rename = "1.3")]
-    V13,
-}
-
 /// How the owner ends the account.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -201,21 +189,6 @@ pub enum ClosureMode {
     Cancel,
     /// Blocked now, deleted after the plan's `eraseDelay`.
     Erase,
-}
-
-/// A legal hold.
-#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Hold {
-    /// The case.
-    #[schemars(length(min = 1, max = 500))]
-    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{202a}-\\x{202e}\\x{2066}-\\x{2069}]')").message("reason must not contain control characters or characters that turn the direction of text"))]
-    pub reason: String,
-    /// Who ordered it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 254))]
-    #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{202a}-\\x{202e}\\x{2066}-\\x{2069}]')").message("by must not contain control characters or characters that turn the direction of text"))]
-    pub by: Option<String>,
 }
 
 /// What is true of the account now, and what will happen to it next.

@@ -2,7 +2,10 @@
 
 use kube::{Resource, ResourceExt};
 
-use super::{CONFIRM_DELETE, HelpDeskAccount};
+use super::HelpDeskAccount;
+
+/// Annotation by which a person confirms a deletion; its value must be the object's own name.
+pub const CONFIRM_DELETE: &str = "helpdesk-operator.io/confirm-delete";
 
 /// Whether a person confirmed the deletion by naming the account.
 pub fn deletion_is_confirmed(account: &HelpDeskAccount) -> bool {

@@ -11,17 +11,19 @@ pub mod database_server;
 mod deletion;
 pub mod domain_claim;
 pub mod help_desk_class;
+mod hold;
 pub mod plan;
 pub mod stage;
 mod window;
 
-pub use account::{Billing, BillingState, Closure, ClosureMode, HelpDeskAccount, HelpDeskAccountSpec, HelpDeskAccountStatus, Hold};
+pub use account::{Billing, BillingState, Closure, ClosureMode, HelpDeskAccount, HelpDeskAccountSpec, HelpDeskAccountStatus};
 pub use backup_store::{BackupStore, BackupStoreSpec, BackupStoreStatus};
 pub use cold_backup::{BackupPhase, BackupReason, ColdBackup, ColdBackupSpec, ColdBackupStatus, Failing, MoverMemory};
 pub use database_server::{DatabaseServer, DatabaseServerSpec, DatabaseServerStatus, Engine};
-pub use deletion::deletion_is_confirmed;
+pub use deletion::{CONFIRM_DELETE, deletion_is_confirmed};
 pub use domain_claim::{DomainClaim, DomainClaimSpec, DomainUse};
 pub use help_desk_class::{Audience, HelpDeskClass, HelpDeskClassSpec, SecondFactor};
+pub use hold::Hold;
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use plan::{ClockPolicy, HelpDeskPlan, HelpDeskPlanSpec, Lifecycle, VerifyMode};
 pub use window::{ParseWindow, Window};
@@ -35,8 +37,6 @@ pub const GROUP: &str = "helpdesk-operator.io";
 pub const ACCOUNT_LABEL: &str = "helpdesk-operator.io/account";
 /// Annotation that carries the uid of the owning account: the ownership marker that is checked before any change.
 pub const ACCOUNT_UID: &str = "helpdesk-operator.io/account-uid";
-/// Annotation by which a person confirms a deletion; its value must be the object's own name.
-pub const CONFIRM_DELETE: &str = "helpdesk-operator.io/confirm-delete";
 /// Annotation by which a person with the `adopt` verb lets an account take over what the named uid left behind.
 pub const ADOPT: &str = "helpdesk-operator.io/adopt";
 /// Annotation by which a person with the `drop-unproven` verb asks that the database of an account goes although no

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, Window, account::TlsVersion};
+use super::{Engine, Window};
 
 /// Commercial terms: how long each stage lasts, how often data is backed up and for how long it is kept, what a
 /// tenant may use, and where tenants of each region are placed.
@@ -392,4 +392,16 @@ pub struct SuspendedPage {
     #[schemars(length(min = 9, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^https://[A-Za-z0-9._~:/?#@!$&()*+,;=-]+$')").message("billingURL is an https:// address"))]
     pub billing_url: Option<String>,
+}
+
+/// A TLS version that may be asked for; older ones are never offered.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum TlsVersion {
+    /// TLS 1.2 and later.
+    #[default]
+    #[serde(rename = "1.2")]
+    V12,
+    /// TLS 1.3 only.
+    #[serde(rename = "1.3")]
+    V13,
 }

@@ -17,7 +17,7 @@ use age::{secrecy::ExposeSecret as _, x25519};
 use k8s_openapi::{ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use kube::{
     Api, Client,
-    api::{DeleteParams, PostParams},
+    api::{DeleteParams, ListParams, PostParams},
 };
 use ring::{
     rand::SystemRandom,
@@ -48,6 +48,9 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// They could not be listed.
+    #[error("failed to list the keys of backups")]
+    Secrets(#[source] Box<kube::Error>),
     /// It belongs to something else or is damaged.
     #[error("failed to use the Secret {name}: {why}")]
     Damaged {
@@ -155,6 +158,16 @@ impl KeyRing {
     /// See [`Error`].
     pub async fn destroy_signing(&self, backup: &ColdBackup) -> Result<(), Error> {
         self.delete(&signing_secret(name(backup)), backup).await
+    }
+
+    /// How many keys of the account's backups there are.
+    ///
+    /// # Errors
+    /// [`Error::Secrets`].
+    pub async fn count(&self, account_uid: &str) -> Result<u64, Error> {
+        let labelled = ListParams::default().labels(&format!("{KEY_OF}={account_uid}"));
+        let secrets = self.api.list_metadata(&labelled).await.map_err(|e| Error::Secrets(Box::new(e)))?;
+        Ok(secrets.items.len() as u64)
     }
 
     /// The private key that signs the backup's reports (PKCS#8), for its mover; made when there is none.

@@ -1,19 +1,18 @@
 //! Reading a backup's proof once more, immediately before anything rests on it; and what is left of an account.
 
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::ResourceExt;
 
 use super::{
     folder_of,
-    keys::{self, KEY_OF, KeyRing, Keys},
+    keys::{self, KeyRing, Keys, escrow_folder},
     manifest::{self, Manifest, Object, Verification},
     proof::Verified,
 };
 use crate::digest;
 use crate::{
     api::ColdBackup,
-    context::Context,
-    store::{self, Connected},
+    clock::Moment,
+    store::{self, Connected, Stores},
 };
 
 /// Why a backup proves nothing at this moment.
@@ -73,13 +72,12 @@ pub(crate) async fn read_manifest(store: &Connected, backup: &ColdBackup, keys: 
 ///
 /// # Errors
 /// See [`Unproven`]; every one of them forbids a drop.
-pub async fn recheck(ctx: &Context, backup: &ColdBackup, account_uid: &str) -> Result<Verified, Unproven> {
+pub async fn recheck(stores: &Stores, keys: &KeyRing, backup: &ColdBackup, account_uid: &str, now: Moment) -> Result<Verified, Unproven> {
     if backup.spec.account_uid != account_uid {
         return Err(Unproven::Mismatch(format!("it belongs to account {}", backup.spec.account_uid)));
     }
-    let ring = KeyRing::new(ctx.client.clone(), &ctx.settings.namespace);
-    let keys = ring.load(backup).await?.ok_or_else(|| Unproven::Incomplete("its key is not in the operator's namespace".into()))?;
-    let store = ctx.stores.get(&backup.spec.store).await?;
+    let keys = keys.load(backup).await?.ok_or_else(|| Unproven::Incomplete("its key is not in the operator's namespace".into()))?;
+    let store = stores.get(&backup.spec.store).await?;
     store.prove().await?;
     let Believed { manifest, sha256 } = read_manifest(&store, backup, &keys).await?;
     let folder = folder_of(backup);
@@ -93,13 +91,13 @@ pub async fn recheck(ctx: &Context, backup: &ColdBackup, account_uid: &str) -> R
         is_there(&store, &folder, object).await?;
     }
     if let (Some(escrow), Some(sealed)) = (&store.key_escrow, &keys.escrow) {
-        let second = ctx.stores.get(&escrow.store).await?;
+        let second = stores.get(&escrow.store).await?;
         if !keys::has_escrow(&second, &folder, sealed).await? {
             return Err(Unproven::Incomplete(format!("its key is not in the escrow {}", escrow.store)));
         }
     }
     let Manifest { source, snapshot_at, .. } = manifest;
-    Ok(Verified::attest(backup.name_any(), account_uid.to_owned(), source.database_oid, source.system_identifier, snapshot_at, (ctx.now)()))
+    Ok(Verified::attest(backup.name_any(), account_uid.to_owned(), source.database_oid, source.system_identifier, snapshot_at, now))
 }
 
 async fn is_there(store: &Connected, folder: &str, object: &Object) -> Result<(), Unproven> {
@@ -136,18 +134,16 @@ impl Remaining {
 ///
 /// # Errors
 /// When the store, the escrow or the cluster cannot be asked, or the bucket does not prove who it is.
-pub async fn remaining(ctx: &Context, account_uid: &str, store: &str) -> Result<Remaining, Unproven> {
-    let store = ctx.stores.get(store).await?;
+pub async fn remaining(stores: &Stores, keys: &KeyRing, account_uid: &str, store: &str) -> Result<Remaining, Unproven> {
+    let store = stores.get(store).await?;
     store.prove().await?;
     let contents = store.store.contents(&format!("{account_uid}/")).await?;
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    let labelled = ListParams::default().labels(&format!("{KEY_OF}={account_uid}"));
-    let secrets = secrets.list_metadata(&labelled).await.map_err(|e| Unproven::Cluster(Box::new(e)))?;
+    let secrets = keys.count(account_uid).await?;
     let escrowed = match &store.key_escrow {
         Some(escrow) => {
-            let second = ctx.stores.get(&escrow.store).await?;
+            let second = stores.get(&escrow.store).await?;
             second.prove().await?;
-            second.store.contents(&keys::escrow_folder(&format!("{account_uid}/"))).await?
+            second.store.contents(&escrow_folder(&format!("{account_uid}/"))).await?
         }
         None => store::Contents::default(),
     };
@@ -155,6 +151,6 @@ pub async fn remaining(ctx: &Context, account_uid: &str, store: &str) -> Result<
         objects: contents.objects,
         versions: contents.versions,
         uploads: contents.uploads,
-        keys: secrets.items.len() as u64 + escrowed.versions.max(escrowed.objects) + escrowed.uploads,
+        keys: secrets + escrowed.versions.max(escrowed.objects) + escrowed.uploads,
     })
 }

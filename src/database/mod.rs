@@ -22,12 +22,13 @@ mod servers;
 pub mod settings;
 mod tenant;
 
+pub use crate::ledger::Letter;
 pub use error::Error;
 pub use extensions::{Lacking, Offer};
 pub use password::{Password, Verifier};
 pub use servers::{Connected, Holds, Servers};
 pub use tenant::{
-    Connections, DatabaseFacts, Ensured, Identity, Letter, LoginSecret, MoverLogin, Observed, Probe, RotationStep, Suspended, Tenant, Terms,
+    Connections, DatabaseFacts, Ensured, Identity, LoginSecret, MoverLogin, Observed, Probe, RotationStep, Suspended, Tenant, Terms,
 };
 
 use std::collections::BTreeSet;

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Lacking, Password, Verifier, extensions};
+use super::{Error, Lacking, Letter, Password, Verifier, extensions};
 use crate::{
     api::{
         HelpDeskClassSpec,
@@ -39,40 +39,6 @@ impl Tenant {
     /// The name of one of its two logins.
     pub fn login(&self, letter: Letter) -> String {
         format!("{}_{}", self.name, letter.name())
-    }
-}
-
-/// Which of a tenant's two logins: one is in use, the other takes over in a rotation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Letter {
-    /// `t_…_a`.
-    #[default]
-    A,
-    /// `t_…_b`.
-    B,
-}
-
-impl Letter {
-    /// `a` or `b`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::A => "a",
-            Self::B => "b",
-        }
-    }
-
-    /// Reads what [`Self::name`] wrote.
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::A, Self::B].into_iter().find(|letter| letter.name() == name)
-    }
-
-    /// The other one.
-    pub const fn other(self) -> Self {
-        match self {
-            Self::A => Self::B,
-            Self::B => Self::A,
-        }
     }
 }
 

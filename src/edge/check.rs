@@ -9,7 +9,7 @@ use super::{
     probe::{self, Offer, Trouble},
     site::{Answer, Site},
 };
-use crate::api::{Audience, account::TlsVersion, help_desk_class::Route};
+use crate::api::{Audience, help_desk_class::Route, plan::TlsVersion};
 
 /// How long a look may take in all. A host that answers slowly, but answers, must not hold a worker for long.
 const LONGEST: Duration = Duration::from_secs(20);

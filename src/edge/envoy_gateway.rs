@@ -7,7 +7,10 @@ use super::{
     policy::{Capabilities, Policy},
     site::{self, Answer, Fixed, HSTS, Sections, Site, WEB, Wanted, wanted},
 };
-use crate::api::{HelpDeskClassSpec, account::TlsVersion, plan::Oidc};
+use crate::api::{
+    HelpDeskClassSpec,
+    plan::{Oidc, TlsVersion},
+};
 
 /// What it can keep.
 pub const CAPABILITIES: Capabilities =

@@ -2,10 +2,7 @@
 
 use serde_json::Value;
 
-use super::{
-    objects::{Kind, Objects, condition},
-    policy::Capabilities,
-};
+use super::objects::{Kind, Objects, condition};
 use crate::api::plan::{GatewayDriver, GatewayRef};
 
 /// Envoy Gateway's own name, as a `GatewayClass` has it.
@@ -18,16 +15,6 @@ pub enum Driver {
     EnvoyGateway,
     /// The Gateway API alone.
     GatewayApi,
-}
-
-impl Driver {
-    /// What it can keep.
-    pub const fn can(self) -> Capabilities {
-        match self {
-            Self::EnvoyGateway => super::envoy_gateway::CAPABILITIES,
-            Self::GatewayApi => super::gateway_api::CAPABILITIES,
-        }
-    }
 }
 
 /// What a Gateway offers to tenants.

@@ -22,6 +22,7 @@ pub mod site;
 
 pub use error::Error;
 use gateway::Driver;
+use policy::Capabilities;
 use site::{Site, Wanted};
 
 /// The objects of a site, in the words of its gateway's driver, in the order in which they are to be made.
@@ -29,5 +30,15 @@ pub fn wanted(site: &Site<'_>) -> Vec<Wanted> {
     match site.gateway.driver {
         Driver::EnvoyGateway => envoy_gateway::objects(site),
         Driver::GatewayApi => gateway_api::objects(site),
+    }
+}
+
+impl Driver {
+    /// What it can keep.
+    pub const fn can(self) -> Capabilities {
+        match self {
+            Self::EnvoyGateway => envoy_gateway::CAPABILITIES,
+            Self::GatewayApi => gateway_api::CAPABILITIES,
+        }
     }
 }

@@ -6,7 +6,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::api::{
     Audience, HelpDeskClassSpec, SecondFactor,
-    account::{Security, TlsVersion},
+    account::Security,
+    plan::TlsVersion,
     plan::{Oidc, PlanSecurity},
 };
 

@@ -209,7 +209,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        api::account::TlsVersion,
+        api::plan::TlsVersion,
         edge::{check::Expected, gateway::Driver},
     };
 

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{gateway::Gateway, objects::Kind, page::Page, policy::Policy};
-use crate::api::{Audience, HelpDeskClassSpec, account::TlsVersion};
+use crate::api::{Audience, HelpDeskClassSpec, plan::TlsVersion};
 
 /// The name of a tenant's main objects.
 pub const WEB: &str = "web";

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, Row, postgres::PgRow};
 
 use super::{Error, Ledger, count_steps, count_tenants, moment, within};
-use crate::{api::account::Certificate, brake::Allowance, clock::Moment, database::Letter, lifecycle::Record};
+use crate::{api::account::Certificate, brake::Allowance, clock::Moment, lifecycle::Record};
 
 /// What the ledger knows of one account.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,40 @@ pub struct Entry {
     pub tombstone: Option<serde_json::Value>,
     /// When the entry was written last, by the server's clock; given by the ledger.
     pub updated_at: Moment,
+}
+
+/// Which of a tenant's two logins: one is in use, the other takes over in a rotation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Letter {
+    /// `t_…_a`.
+    #[default]
+    A,
+    /// `t_…_b`.
+    B,
+}
+
+impl Letter {
+    /// `a` or `b`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::A => "a",
+            Self::B => "b",
+        }
+    }
+
+    /// Reads what [`Self::name`] wrote.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::A, Self::B].into_iter().find(|letter| letter.name() == name)
+    }
+
+    /// The other one.
+    pub const fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
 }
 
 /// Which database is the tenant's.

@@ -10,8 +10,8 @@ use sqlx::{PgConnection, Row as _};
 
 use super::{
     Error,
-    catalog::own,
     config::Mover,
+    definition::own,
     postgres::{composed, failed, ident},
     progress::Progress,
     stream::{self, Until},

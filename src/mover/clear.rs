@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use super::{
     Error,
-    catalog::own,
+    definition::own,
     postgres::{self, composed, ident},
 };
 
@@ -96,7 +96,7 @@ async fn is_marked(session: &mut PgConnection) -> Result<bool, Error> {
 
 async fn count(session: &mut PgConnection) -> Result<i64, Error> {
     let failed = |source| Error::Database { step: "see whether the database is empty", source };
-    sqlx::query_scalar(COUNT).bind(MARK).bind(super::catalog::EXTENSIONS).fetch_one(session).await.map_err(failed)
+    sqlx::query_scalar(COUNT).bind(MARK).bind(super::definition::EXTENSIONS).fetch_one(session).await.map_err(failed)
 }
 
 /// Removes what an earlier try left.
@@ -105,7 +105,7 @@ async fn empty(session: &mut PgConnection) -> Result<(), Error> {
     for query in [RELATIONS, SCHEMAS, STRAYS, OF_EXTENSIONS] {
         // Each is listed when those before it are gone, and given the same two names whether it needs them or not.
         let listed = format!("SELECT * FROM ({query}) AS listed(statement) WHERE $1::text <> $2::text");
-        let query = sqlx::query_scalar::<_, String>(composed(listed)).bind(MARK).bind(super::catalog::EXTENSIONS);
+        let query = sqlx::query_scalar::<_, String>(composed(listed)).bind(MARK).bind(super::definition::EXTENSIONS);
         for drop in query.fetch_all(&mut *session).await.map_err(failed)? {
             sqlx::raw_sql(composed(drop)).execute(&mut *session).await.map_err(failed)?;
         }

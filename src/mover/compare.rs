@@ -15,8 +15,8 @@ use sqlx::PgConnection;
 
 use super::{
     Error,
-    catalog::{Definition, Kind},
     clear::MARK,
+    definition::{Definition, Kind},
     fingerprint::{Contents, Rows, Sum},
     postgres::{self, composed},
 };

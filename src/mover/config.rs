@@ -11,13 +11,55 @@ use ring::signature::Ed25519KeyPair;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Args, Error};
+use super::Error;
 use crate::{
     api::{VerifyMode, database_server::TlsMode},
     clock::Moment,
     database::MoverLogin,
     store::{Connected, Credentials, Location, Store, s3::S3},
 };
+
+/// The arguments of `helpdesk-operator mover`. None of them is a secret; secrets are files in the plan's folder.
+#[derive(clap::Args, Clone, Debug)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub task: Task,
+    /// The folder with the plan and the secrets.
+    #[arg(long, global = true, default_value = "/etc/mover")]
+    pub plan: PathBuf,
+    /// A folder in memory, for what the PostgreSQL tools have to read from files.
+    #[arg(long, global = true, default_value = "/run/mover")]
+    pub run: PathBuf,
+    /// The folder with the PostgreSQL tools, one folder a major version.
+    #[arg(long, global = true, default_value = "/usr/lib/postgresql")]
+    pub postgresql: PathBuf,
+    /// Where the checksum of the report is left for the kubelet.
+    #[arg(long, global = true, default_value = "/dev/termination-log")]
+    pub termination_log: PathBuf,
+}
+
+/// What a mover does.
+#[derive(clap::Subcommand, Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// Dump, upload, read back and prove; carries on where a killed one stopped.
+    Backup,
+    /// Prove a backup that is complete already.
+    Verify,
+    /// Restore into an empty database and compare.
+    Restore,
+}
+
+impl Task {
+    /// The word on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Backup => "backup",
+            Self::Verify => "verify",
+            Self::Restore => "restore",
+        }
+    }
+}
 
 /// The file with the [`Plan`].
 pub const PLAN: &str = "plan.json";

@@ -29,12 +29,11 @@ use std::{io::Read as _, path::PathBuf, sync::Arc, time::Instant};
 use sqlx::PgConnection;
 
 use super::{
-    Error, apart,
-    catalog::{self, Definition, Kind, own},
-    clear,
+    Error, apart, catalog, clear,
     compare::{self, shorten},
     config::Mover,
     contents,
+    definition::{Definition, Kind, own},
     fingerprint::{self, Contents, Origin},
     missing::{attempt, join_exclusions, make_missing, under},
     postgres::{self, EXIT_ON_ERROR, Pipe, failed},
@@ -261,11 +260,11 @@ const CLOSED: &str = "SELECT format('%s %s %s ', CASE c.relkind WHEN 'S' THEN 'S
 /// `closed` are the beginnings of those that this role may not write.
 fn is_restored(line: &str, closed: &[String]) -> bool {
     let what = line.split_once("; ").map_or("", |(_, rest)| rest).splitn(3, ' ').nth(2).unwrap_or_default();
-    let ours = format!("- {} ", catalog::EXTENSIONS);
+    let ours = format!("- {} ", super::definition::EXTENSIONS);
     !(what.starts_with("MATERIALIZED VIEW DATA ")
         || what.starts_with("COMMENT - EXTENSION ")
         || what.strip_prefix("SCHEMA ").is_some_and(|rest| rest.starts_with(&ours))
-        || what.starts_with(&format!("COMMENT - SCHEMA {} ", catalog::EXTENSIONS))
+        || what.starts_with(&format!("COMMENT - SCHEMA {} ", super::definition::EXTENSIONS))
         || closed.iter().any(|entry| what.starts_with(entry.as_str())))
 }
 

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Row as _};
 
 use super::{
-    Error,
-    catalog::{self, Definition, Kind, own},
+    Error, catalog,
+    definition::{Definition, Kind, own},
     postgres::{self, composed, failed, ident},
 };
 use crate::{backup::manifest::Fingerprint, database::MoverLogin};
@@ -170,7 +170,7 @@ impl Contents {
         let mut schemas: Vec<&str> = self.definitions.iter().filter(|d| d.kind == Kind::Schema).map(|d| d.name.as_str()).collect();
         schemas.sort_by_key(|name| (*name != "app", *name));
         schemas.push("public");
-        let extensions = ident(catalog::EXTENSIONS);
+        let extensions = ident(super::definition::EXTENSIONS);
         schemas.push(&extensions);
         schemas.join(", ")
     }

@@ -4,8 +4,8 @@ use sqlx::PgConnection;
 
 use super::{
     Error, catalog,
-    catalog::{Definition, Kind, own},
     compare::shorten,
+    definition::{Definition, Kind, own},
     fingerprint::Contents,
     postgres::{self, composed, failed},
 };

@@ -393,7 +393,7 @@ mod tests {
             let stream = format!(
                 "pg_dump: error: Dumping the contents of table \"t\" failed: PQgetResult() failed.\npg_dump: detail: Error message from server: {detail}\n"
             );
-            crate::mover::passes(&listen("pg_dump", stream.as_bytes(), Tolerance::default(), || ()).first)
+            crate::mover::error::passes(&listen("pg_dump", stream.as_bytes(), Tolerance::default(), || ()).first)
         };
         assert!(passing("FATAL:  terminating connection due to administrator command"));
         assert!(passing("server closed the connection unexpectedly"));

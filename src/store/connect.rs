@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    fmt,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -11,44 +10,11 @@ use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{Error, MARKER, Silence, Store};
+use super::{Credentials, Error, Location, MARKER, Silence, Store};
 use crate::{
     api::{BackupStore, backup_store::KeyEscrow},
     clock::Moment,
 };
-
-/// Where a store is; everything about it that is no secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Location {
-    /// The `BackupStore`.
-    pub name: String,
-    /// Its address.
-    pub endpoint: String,
-    /// The region that requests are signed for.
-    pub signing_region: String,
-    /// The bucket.
-    pub bucket: String,
-    /// The folder in the bucket; empty, or with a slash at its end.
-    pub prefix: String,
-    /// The account that must own the bucket.
-    pub expected_bucket_owner: Option<String>,
-}
-
-/// A pair of keys. Never shown.
-#[derive(Clone)]
-pub struct Credentials {
-    /// The public half, by which the store finds the other.
-    pub access_key_id: String,
-    /// The secret half.
-    pub secret_access_key: Zeroizing<String>,
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Credentials")
-    }
-}
 
 /// What the marker object says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

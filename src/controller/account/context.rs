@@ -1,8 +1,8 @@
 //! What every step of a reconcile is given.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use kube::runtime::reflector::Store;
@@ -17,6 +17,9 @@ use crate::{
     retry::Backoff,
     telemetry::{StageLabel, Telemetry},
 };
+
+/// Writes the operator's part of the status.
+pub(super) const FIELD_MANAGER: &str = "helpdesk-operator";
 
 /// What the controller knows of the cluster without asking it again.
 pub(super) struct Caches {
@@ -45,7 +48,7 @@ pub(super) struct Desk {
     /// What is known of the accounts, for the metrics.
     pub census: Census,
     /// What is remembered of addresses.
-    pub web: super::routes::Memory,
+    pub web: Memory,
     /// Who looks at them from outside.
     pub lookouts: Arc<Lookouts>,
     /// How many accounts of one server are looked after at once.
@@ -57,7 +60,7 @@ pub(super) struct Desk {
     /// Since when this operator leads, at the latest.
     pub led_since: Moment,
     /// Where it began to write entries of new accounts.
-    pub placed: super::placement::Placed,
+    pub placed: Placed,
 }
 
 /// The context, for short.
@@ -133,6 +136,42 @@ impl Census {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Counted>> {
         self.accounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// When the first certificate of a custom name runs out, by account.
+#[derive(Default)]
+pub(super) struct Memory(Mutex<HashMap<String, Moment>>);
+
+impl Memory {
+    /// Remembers, or forgets; returns when the first certificate of all runs out.
+    pub fn put(&self, uid: &str, first_expiry: Option<Moment>) -> Option<Moment> {
+        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match first_expiry {
+            Some(at) => all.insert(uid.to_owned(), at),
+            None => all.remove(uid),
+        };
+        all.values().min().copied()
+    }
+}
+
+/// Where this operator began to write entries of new accounts, and their marks. Whether a write that was cut off
+/// arrived is not known.
+#[derive(Default)]
+pub(super) struct Placed(Mutex<HashSet<(String, String)>>);
+
+impl Placed {
+    pub fn try_at(&self, server: &str, marks: Vec<String>) {
+        self.lock().extend(marks.into_iter().map(|mark| (server.to_owned(), mark)));
+    }
+
+    pub fn tried(&self, server: &str, marks: &[String]) -> bool {
+        let all = self.lock();
+        marks.iter().any(|mark| all.contains(&(server.to_owned(), mark.clone())))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashSet<(String, String)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

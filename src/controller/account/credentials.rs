@@ -14,8 +14,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    FIELD_MANAGER,
-    context::Desk,
+    context::{Desk, FIELD_MANAGER},
     error::{During, Error},
     placement::Home,
 };

@@ -298,7 +298,7 @@ impl Work<'_> {
         }
         let backup =
             self.seen.frozen_backup(&self.home.entry).ok_or_else(|| Error::NoAuthority("its Frozen backup is not there".into()))?;
-        let proof = backup::recheck(self.desk, backup, uid).await?;
+        let proof = backup::recheck(&self.desk.stores, &self.desk.key_ring(), backup, uid, (self.desk.now)()).await?;
         match record.sealed_since {
             Some(sealed) if proof.snapshot_at >= sealed => Ok(DropAuthority::Verified(proof)),
             _ => Err(Error::NoAuthority(format!("the backup {} was taken before the last session ended", proof.backup))),

@@ -45,7 +45,7 @@ impl Work<'_> {
             if backups.iter().all(erased) && !self.is_there(&store).await? {
                 continue;
             }
-            let left = backup::remaining(self.desk, &uid, &store).await?;
+            let left = backup::remaining(&self.desk.stores, &self.desk.key_ring(), &uid, &store).await?;
             if !left.is_empty() {
                 self.waiting_on.push(format!(
                     "store {store} still lists {} objects, {} versions, {} uploads and {} keys",

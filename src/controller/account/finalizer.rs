@@ -8,12 +8,14 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    FINALIZER,
     context::Desk,
     error::{During, Error},
     routes,
 };
 use crate::{api::HelpDeskAccount, cluster::gone_is_fine};
+
+/// The finalizer that keeps a confirmed deletion from losing data.
+pub const FINALIZER: &str = "helpdesk-operator.io/account";
 
 /// Puts the finalizer on the account, so that a deletion takes the safe path.
 pub(super) async fn hold_on(desk: &Desk, account: &HelpDeskAccount) -> Result<(), Error> {

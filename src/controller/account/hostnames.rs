@@ -10,7 +10,12 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{context::Desk, decide, observe::Observation, work::Work};
+use super::{
+    context::{Desk, FIELD_MANAGER},
+    decide,
+    observe::Observation,
+    work::Work,
+};
 use crate::{
     api::{
         ACCOUNT_LABEL, ACCOUNT_UID, DomainClaim, DomainClaimSpec, DomainUse, FOR_ACCOUNT, Time,
@@ -305,7 +310,7 @@ impl Work<'_> {
         }
         let applied = json!({"apiVersion": "v1", "kind": "Secret", "type": kind, "data": data, "metadata": {"name": name,
             "labels": {ACCOUNT_LABEL: self.account.name_any()}, "annotations": {ACCOUNT_UID: self.home.entry.uid}}});
-        let params = PatchParams::apply(super::FIELD_MANAGER).force();
+        let params = PatchParams::apply(FIELD_MANAGER).force();
         secrets.patch(name, &params, &Patch::Apply(applied)).await.map(drop).map_err(|e| Error::cluster("write a Secret of the edge", e))
     }
 }

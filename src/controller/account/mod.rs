@@ -22,6 +22,7 @@ mod decide;
 mod deletion_certificate;
 pub mod desired;
 mod error;
+mod failure;
 mod finalizer;
 mod hostnames;
 mod namespace;
@@ -39,9 +40,5 @@ mod watches;
 mod work;
 
 pub use error::Error;
+pub use finalizer::FINALIZER;
 pub use watches::run;
-
-/// The finalizer that keeps a confirmed deletion from losing data.
-pub const FINALIZER: &str = "helpdesk-operator.io/account";
-/// Writes the operator's part of the status.
-const FIELD_MANAGER: &str = "helpdesk-operator";

@@ -1,9 +1,6 @@
 //! Where an account lives: the server and the entry in its ledger.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::Arc;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Secret;
@@ -201,26 +198,6 @@ async fn place(desk: &Desk, account: &HelpDeskAccount, uid: &str, asked: &Nowher
 /// By what an entry is found again: the object's uid, the account's name, its accountID.
 fn marks(account: &HelpDeskAccount, uid: &str) -> Vec<String> {
     [Some(uid.to_owned()), Some(account.name_any()), account.spec.account_id.clone()].into_iter().flatten().collect()
-}
-
-/// Where this operator began to write entries of new accounts, and their marks. Whether a write that was cut off
-/// arrived is not known.
-#[derive(Default)]
-pub(super) struct Placed(Mutex<HashSet<(String, String)>>);
-
-impl Placed {
-    fn try_at(&self, server: &str, marks: Vec<String>) {
-        self.lock().extend(marks.into_iter().map(|mark| (server.to_owned(), mark)));
-    }
-
-    fn tried(&self, server: &str, marks: &[String]) -> bool {
-        let all = self.lock();
-        marks.iter().any(|mark| all.contains(&(server.to_owned(), mark.clone())))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashSet<(String, String)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 fn in_region(desk: &Desk, region: &str) -> Vec<Arc<DatabaseServer>> {

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use kube::{Resource, ResourceExt, runtime::controller::Action};
 use tracing::Instrument;
 
-use super::{context::Desk, decide, error::Error, finalizer, hostnames, observe, outcome, placement, realize, report};
+use super::{context::Desk, decide, error::Error, failure, finalizer, hostnames, observe, outcome, placement, realize, report};
 use crate::{
     api::{HelpDeskAccount, deletion_is_confirmed},
     clock,
@@ -34,7 +34,7 @@ pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, desk: Arc<Desk>) ->
         let Some(_turn) = turn(&desk, &account).await else { return Ok(Action::await_change()) };
         let result = Box::pin(look(&account, &desk)).await;
         if let Err(error) = &result {
-            report::failure(&desk, &account, error).await;
+            failure::report(&desk, &account, error).await;
         } else if let Some(uid) = account.uid() {
             desk.backoff.succeeded(&uid);
         }

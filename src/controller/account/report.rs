@@ -9,9 +9,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    FIELD_MANAGER,
-    context::{Deadline, Desk},
-    decide::{self, what_is_said},
+    context::{Deadline, Desk, FIELD_MANAGER},
     error::{During, Error},
     observe::Observation,
     outcome::Settled,
@@ -23,7 +21,7 @@ use crate::{
         conditions::{self, Finding, Type},
     },
     clock::Moment,
-    lifecycle::{self, Blocker, Frozen, Known, Next, Reason, Record, Seen, Stage},
+    lifecycle::{Blocker, Frozen, Known, Record, Stage},
 };
 
 /// Writes the status if it differs, and events where something turned.
@@ -85,7 +83,7 @@ fn entering_since(record: &Record, now: Moment) -> Option<Moment> {
 }
 
 /// Conditions whose status is another than before, or that are new and hold.
-fn turned<'a>(before: &[Condition], after: &'a [Condition]) -> Vec<&'a Condition> {
+pub(super) fn turned<'a>(before: &[Condition], after: &'a [Condition]) -> Vec<&'a Condition> {
     let was = |c: &Condition| before.iter().find(|b| b.type_ == c.type_).map_or("False", |b| b.status.as_str()).to_owned();
     after.iter().filter(|c| was(c) != c.status).collect()
 }
@@ -285,7 +283,7 @@ async fn give_back_billing(desk: &Desk, account: &HelpDeskAccount, settled: &Set
     }
 }
 
-async fn write(
+pub(super) async fn write(
     desk: &Desk,
     account: &HelpDeskAccount,
     before: &HelpDeskAccountStatus,
@@ -307,137 +305,14 @@ async fn write(
     }
 }
 
-/// Tells in the conditions why the account could not be taken further, and what is due all the same. What nobody could
-/// look at is unknown; everything else stays as it was shown last.
-pub(super) async fn failure(desk: &Desk, account: &HelpDeskAccount, error: &Error) {
-    let before = account.status.clone().unwrap_or_default();
-    let now = (desk.now)();
-    let uid = account.uid().unwrap_or_default();
-    let blind = Observation::blind(desk, account, &error.told());
-    let remembered = desk.census.record(&uid);
-    let believed = remembered.clone().or_else(|| record_of(&before)).unwrap_or_else(|| Record::created(now));
-    let windows = decide::windows(&blind, &believed);
-    let presumed = presume(remembered, &before, &what_is_said(account, &blind, &believed, &windows), now);
-    let due = presumed.due(now);
-    let deadline = presumed.deadline(now);
-    desk.census.presume(&desk.telemetry, &uid, before.stage.or(presumed.record.as_ref().map(|r| r.stage)), presumed.record, deadline);
-
-    let conditions = conditions_of_failure(&before, error, due, account.metadata.generation, now);
-    let status = HelpDeskAccountStatus {
-        billing: None,
-        conditions,
-        next_stage: presumed.next.map(|next| next.stage),
-        next_transition_time: presumed.next.map(|next| Time(next.at)),
-        ..before.clone()
-    };
-    if let Err(error) = write(desk, account, &before, &status).await {
-        tracing::warn!(error = error.told(), "failed to report a failure");
-        return;
-    }
-    for condition in turned(&before.conditions, &status.conditions) {
-        if matches!(condition.type_.as_str(), "Stalled" | "Overdue") && condition.status == "True" {
-            publish(desk, account, EventType::Warning, &condition.reason, &condition.message, "Look").await;
-        }
-    }
-}
-
-fn conditions_of_failure(
-    before: &HelpDeskAccountStatus,
-    error: &Error,
-    due: Option<Next>,
-    generation: Option<i64>,
-    now: Moment,
-) -> Vec<Condition> {
-    let message = error.told();
-    let mut findings = vec![Finding::unknown(Type::Ready, error.reason(), message.clone())];
-    if error.needs_a_person() {
-        findings =
-            vec![Finding::no(Type::Ready, error.reason(), message.clone()), Finding::yes(Type::Stalled, error.reason(), message.clone())];
-    }
-    if error.is_of_server() {
-        let was_shown = |kind: &Type| before.conditions.iter().any(|c| c.type_ == kind.name());
-        for kind in [Type::DatabaseReady, Type::BlockEnforced].into_iter().filter(was_shown) {
-            findings.push(Finding::unknown(kind, error.reason(), message.clone()));
-        }
-    }
-    if let Some(due) = due {
-        let message = format!("{} was due at {} and waits: {message}", due.stage.name(), due.at);
-        findings.push(Finding::yes(Type::Overdue, "Unknown", message));
-    }
-    let mut conditions = conditions::merge(&before.conditions, &findings, generation, now);
-    let told: Vec<_> = conditions.iter().map(|c| c.type_.clone()).collect();
-    let stays = |c: &&Condition| !told.contains(&c.type_) && !matches!(c.type_.as_str(), "Stalled" | "Overdue" | "Reconciling");
-    conditions.extend(before.conditions.iter().filter(stays).cloned());
-    conditions
-}
-
-/// What is believed of an account whose ledger cannot be asked.
-struct Presumed {
-    record: Option<Record>,
-    next: Option<Next>,
-    is_held: bool,
-}
-
-impl Presumed {
-    /// What is due already.
-    fn due(&self, now: Moment) -> Option<Next> {
-        self.next.filter(|next| next.at <= now)
-    }
-
-    /// What is due and unknown is overdue; only what a hold delays as far as can be told is not.
-    fn deadline(&self, now: Moment) -> Deadline {
-        match self.due(now) {
-            None => Deadline::Kept,
-            Some(next) if next.stage.destroys() && self.is_held => Deadline::Held,
-            Some(_) => Deadline::Missed,
-        }
-    }
-}
-
-/// What billing, owner and plan say, written into what the ledger said last, or into what the status shows. Nothing is
-/// decided by that: it tells people what is due.
-fn presume(remembered: Option<Record>, shown: &HelpDeskAccountStatus, said: &Seen<'_>, now: Moment) -> Presumed {
-    let as_shown = shown.next_stage.zip(shown.next_transition_time.as_ref());
-    let as_shown = as_shown.map(|(stage, at)| Next { stage, at: at.0, reason: shown.reason.unwrap_or(Reason::Created) });
-    let is_from_status = remembered.is_none();
-    let Some(record) = remembered.or_else(|| record_of(shown)) else {
-        return Presumed { record: None, next: as_shown, is_held: said.held };
-    };
-    let (record, _) = lifecycle::absorb(&record, said, now);
-    // A status has less than a ledger; as long as billing and owner say nothing new, what it shows is the better answer.
-    let is_old = said.billing.map(|b| b.sequence) == shown.observed_billing_sequence && said.closure.is_none() && !said.confirmed_deletion;
-    let next = if is_from_status && is_old { as_shown } else { decide::comes_next(&record, lifecycle::due(&record)) };
-    let is_held = record.held_since.is_some() || record.notice_until.is_some_and(|until| until > now);
-    Presumed { next, is_held, record: (!is_from_status).then_some(record) }
-}
-
-/// As much of a record as a status shows.
-fn record_of(shown: &HelpDeskAccountStatus) -> Option<Record> {
-    let (stage, since) = (shown.stage?, shown.stage_since.as_ref()?.0);
-    let ends = shown.next_transition_time.as_ref().map(|at| at.0).filter(|_| stage != Stage::Active);
-    Some(Record {
-        stage,
-        reason: shown.reason.unwrap_or(Reason::Created),
-        enforced_at: Some(since),
-        leaves_at: ends,
-        trial_ends_at: ends.filter(|_| stage == Stage::Trial),
-        data_gone_by: shown.data_gone_by.as_ref().map(|at| at.0),
-        ..Record::created(since)
-    })
-}
-
-async fn publish(desk: &Desk, account: &HelpDeskAccount, kind: EventType, reason: &str, note: &str, action: &str) {
+pub(super) async fn publish(desk: &Desk, account: &HelpDeskAccount, kind: EventType, reason: &str, note: &str, action: &str) {
     desk.publish(&account.object_ref(&()), kind, reason, note, action).await;
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        api::{Billing, BillingState, ClockPolicy, Lifecycle},
-        clock::Trust,
-        lifecycle::{Agreed, Unprovable},
-    };
+    use crate::lifecycle::{Agreed, Unprovable};
 
     fn domain(host: &str, used_as: DomainUse, state: DomainState) -> DomainStatus {
         DomainStatus { host: host.into(), used_as, state, message: None, challenge: None, certificate_expires_at: None }
@@ -460,104 +335,6 @@ mod tests {
 
     fn at(text: &str) -> Moment {
         text.parse().unwrap()
-    }
-
-    fn said<'a>(billing: Option<&'a Billing>, windows: &'static Lifecycle) -> Seen<'a> {
-        Seen {
-            billing,
-            closure: None,
-            confirmed_deletion: false,
-            held: false,
-            windows: Known::Known(windows),
-            clock_policy: ClockPolicy::Keep,
-            created_at: at("2026-01-01T00:00:00Z"),
-            clock: Trust::Trusted,
-        }
-    }
-
-    fn windows() -> &'static Lifecycle {
-        Box::leak(Box::new(Lifecycle::default()))
-    }
-
-    fn billing(state: BillingState, since: &str, sequence: i64) -> Billing {
-        let failed = matches!(state, BillingState::PastDue).then(|| Time(at(since)));
-        serde_json::from_value(json!({"state": state, "since": since, "delinquentSince": failed, "sequence": sequence})).unwrap()
-    }
-
-    /// What is shown of an account that pays.
-    fn active() -> HelpDeskAccountStatus {
-        HelpDeskAccountStatus {
-            stage: Some(Stage::Active),
-            stage_since: Some(Time(at("2026-02-01T00:00:00Z"))),
-            observed_billing_sequence: Some(1),
-            conditions: vec![Condition {
-                type_: "DatabaseReady".into(),
-                status: "True".into(),
-                reason: "Open".into(),
-                message: "database t_a on server pg is open to its tenant".into(),
-                observed_generation: Some(1),
-                last_transition_time: Time(at("2026-02-01T00:00:00Z")),
-            }],
-            ..HelpDeskAccountStatus::default()
-        }
-    }
-
-    #[test]
-    fn a_payment_that_failed_while_the_server_is_away_is_due_when_its_grace_ends() {
-        let windows = windows();
-        let failed = billing(BillingState::PastDue, "2026-03-01T00:00:00Z", 2);
-        let ends = at("2026-03-01T00:00:00Z") + windows.payment_grace.duration();
-        let mut remembered = Record::created(at("2026-01-01T00:00:00Z"));
-        remembered.stage = Stage::Active;
-        remembered.enforced_at = Some(at("2026-02-01T00:00:00Z"));
-        remembered.billing = Some(billing(BillingState::Active, "2026-02-01T00:00:00Z", 1));
-        // After a restart there is only what the status shows.
-        for known in [Some(remembered), None] {
-            let presumed = presume(known, &active(), &said(Some(&failed), windows), at("2026-03-02T00:00:00Z"));
-            let next = presumed.next.expect("nothing is due");
-            assert_eq!((next.stage, next.at), (Stage::Blocked, ends));
-            assert_eq!(presumed.deadline(ends - SignedDuration::from_secs(1)), Deadline::Kept);
-            assert_eq!(presumed.deadline(ends), Deadline::Missed, "what is due and unknown is overdue");
-        }
-    }
-
-    #[test]
-    fn what_was_due_next_stays_shown_while_nobody_can_be_asked() {
-        let paid = billing(BillingState::Active, "2026-02-01T00:00:00Z", 1);
-        let shown = HelpDeskAccountStatus {
-            stage: Some(Stage::Blocked),
-            next_stage: Some(Stage::Terminated),
-            next_transition_time: Some(Time(at("2026-04-01T00:00:00Z"))),
-            ..active()
-        };
-        let failed = billing(BillingState::PastDue, "2026-01-20T00:00:00Z", 1);
-        let presumed = presume(None, &shown, &said(Some(&failed), windows()), at("2026-05-01T00:00:00Z"));
-        assert_eq!(presumed.next.map(|n| (n.stage, n.at)), Some((Stage::Terminated, at("2026-04-01T00:00:00Z"))));
-        let presumed = presume(None, &active(), &said(Some(&paid), windows()), at("2026-05-01T00:00:00Z"));
-        assert_eq!(presumed.next, None, "who pays is due for nothing");
-
-        let mut terminated = Record::created(at("2026-01-01T00:00:00Z"));
-        terminated.stage = Stage::Terminated;
-        terminated.enforced_at = Some(at("2026-03-01T00:00:00Z"));
-        terminated.leaves_at = Some(at("2026-04-01T00:00:00Z"));
-        let now = at("2026-05-01T00:00:00Z");
-        assert_eq!(presume(Some(terminated.clone()), &shown, &said(None, windows()), now).deadline(now), Deadline::Missed);
-        let held = Seen { held: true, ..said(None, windows()) };
-        assert_eq!(presume(Some(terminated), &shown, &held, now).deadline(now), Deadline::Held);
-    }
-
-    #[test]
-    fn a_database_that_cannot_be_asked_is_not_called_open_and_what_is_due_is_overdue() {
-        let error = Error::Database(crate::database::Error::Unreachable { address: "pg:5432".into(), reason: "silence".into() });
-        let due = Next { stage: Stage::Blocked, at: at("2026-03-08T00:00:00Z"), reason: Reason::PaymentFailed };
-        let told = conditions_of_failure(&active(), &error, Some(due), Some(1), at("2026-03-09T00:00:00Z"));
-        let status = |kind: &str| told.iter().find(|c| c.type_ == kind).map(|c| c.status.as_str());
-        assert_eq!((status("DatabaseReady"), status("Ready"), status("Overdue")), (Some("Unknown"), Some("Unknown"), Some("True")));
-        assert_eq!(status("BlockEnforced"), None, "an open account was never blocked");
-        // What another part of the cluster does not tell says nothing of the database.
-        let error = Error::Placement("spec.plan: there is no HelpDeskPlan".into());
-        let told = conditions_of_failure(&active(), &error, None, Some(1), at("2026-03-09T00:00:00Z"));
-        assert!(conditions::holds(&told, Type::DatabaseReady));
     }
 
     #[test]

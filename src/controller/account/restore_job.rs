@@ -15,7 +15,7 @@ use crate::{
     api::{ACCOUNT_UID, ColdBackup, SHARD_LABEL, plan::Extension},
     backup::{
         folder_of,
-        keys::{self, KeyRing, Keys},
+        keys::{self, Keys},
         manifest::{self, RestoreReport},
         recheck::{Unproven, read_manifest},
         stamp,
@@ -185,7 +185,7 @@ pub async fn discard(ctx: &Context, backup: &ColdBackup, since: Moment) -> Resul
 }
 
 async fn load_keys(ctx: &Context, backup: &ColdBackup) -> Result<Keys, Unproven> {
-    let ring = KeyRing::new(ctx.client.clone(), &ctx.settings.namespace);
+    let ring = ctx.key_ring();
     ring.load(backup).await?.ok_or_else(|| Unproven::Incomplete("its key is not in the operator's namespace".into()))
 }
 

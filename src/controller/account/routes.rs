@@ -1,9 +1,8 @@
 //! The tenant's addresses on the web: which names it has, what they answer, and whether that was seen from outside.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
+    collections::{BTreeMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
-    sync::Mutex,
 };
 
 use k8s_openapi::jiff::SignedDuration;
@@ -20,9 +19,9 @@ use crate::error_chain::chain;
 use crate::{
     api::{
         DomainUse, HelpDeskAccount, HelpDeskClass,
-        account::{DomainState, TlsVersion},
+        account::DomainState,
         conditions::{Finding, Type},
-        plan::Placement,
+        plan::{Placement, TlsVersion},
     },
     clock::Moment,
     edge::{
@@ -49,22 +48,6 @@ const WRONG_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
 /// The same after something was seen from outside: whoever saw it announces what turns.
 const SEEN_AGAIN: SignedDuration = SignedDuration::from_secs(120);
-
-/// When the first certificate of a custom name runs out, by account.
-#[derive(Default)]
-pub(super) struct Memory(Mutex<HashMap<String, Moment>>);
-
-impl Memory {
-    /// Remembers, or forgets; returns when the first certificate of all runs out.
-    fn put(&self, uid: &str, first_expiry: Option<Moment>) -> Option<Moment> {
-        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match first_expiry {
-            Some(at) => all.insert(uid.to_owned(), at),
-            None => all.remove(uid),
-        };
-        all.values().min().copied()
-    }
-}
 
 /// Nothing of this account's addresses is looked at or remembered any more.
 pub(super) fn forget(desk: &Desk, uid: &str) {

@@ -21,11 +21,9 @@ use kube::{
 };
 
 use super::{
-    context::{Caches, Census, Desk},
+    context::{Caches, Census, Desk, Memory, Placed},
     error::Error,
-    placement,
     reconcile::reconcile,
-    routes,
 };
 use crate::{
     api::{ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
@@ -146,13 +144,13 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         caches: Caches { plans, servers, backups, classes, claims, edge },
         backoff: Backoff::default(),
         census: Census::default(),
-        web: routes::Memory::default(),
+        web: Memory::default(),
         lookouts,
         lanes: Lanes::new(ctx.settings.concurrency.into()),
         slow_lanes: Lanes::new((ctx.settings.concurrency / 2).into()),
         proofs: Proofs::new(&ctx.settings.resolvers, ctx.settings.prove_again),
         led_since: (ctx.now)(),
-        placed: placement::Placed::default(),
+        placed: Placed::default(),
     });
 
     // What waits for a store is not known before it fails: a store that turns wakes those that failed last.

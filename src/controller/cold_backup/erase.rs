@@ -16,7 +16,7 @@ use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, Time},
     backup::{
         folder_of,
-        keys::{self, KeyRing},
+        keys::{self},
     },
     cluster::gone_is_fine,
     mover::job::{BACKUP, COMPONENT},
@@ -42,7 +42,7 @@ pub(super) async fn erase(work: &mut Work<'_>, home: Option<&Home>) -> Result<bo
     }
     .await;
 
-    KeyRing::new(desk.client.clone(), &desk.settings.namespace).destroy(backup).await?;
+    desk.key_ring().destroy(backup).await?;
     if let Some(escrow) = store.as_ref().ok().and_then(|s| s.key_escrow.clone()) {
         let second = desk.stores.get(&escrow.store).await?;
         keys::destroy_escrow(&second, &folder).await?;

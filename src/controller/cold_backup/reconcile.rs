@@ -155,7 +155,14 @@ impl Work<'_> {
             (Step::Rest(until), _) => {
                 if self.status.phase == BackupPhase::Verified && self.desk.checkups.is_due(&self.backup.uid().unwrap_or_default()) {
                     // What lies in the bucket is looked at again, so that a loss is known before it is needed.
-                    recheck::recheck(self.desk, self.backup, &self.backup.spec.account_uid).await?;
+                    recheck::recheck(
+                        &self.desk.stores,
+                        &self.desk.key_ring(),
+                        self.backup,
+                        &self.backup.spec.account_uid,
+                        (self.desk.now)(),
+                    )
+                    .await?;
                     self.find(Finding::yes(Type::Ready, "Verified", take::proven(&self.status)));
                 }
                 Ok(Action::requeue(self.until(until)))

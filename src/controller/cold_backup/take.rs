@@ -30,7 +30,7 @@ use crate::{
     },
     backup::{
         folder_of,
-        keys::{self, KeyRing, Keys},
+        keys::{self, Keys},
         manifest::{self, Verification},
         recheck::{Unproven, read_manifest},
     },
@@ -156,7 +156,7 @@ async fn start(work: &mut Work<'_>, home: &Home, job: Option<Job>, name: &str) -
     let (desk, backup) = (work.desk, work.backup);
     let store = desk.stores.get(&backup.spec.store).await?;
     store.prove().await?;
-    let ring = KeyRing::new(desk.client.clone(), &desk.settings.namespace);
+    let ring = desk.key_ring();
     let keys = ring.ensure(backup, store.key_escrow.as_ref()).await?;
     escrow(work, &store, &keys).await?;
     work.status.key_id = Some(keys.recipient.clone());
@@ -227,7 +227,7 @@ async fn finish(work: &mut Work<'_>, home: &Home, name: &str) -> Result<Duration
     let (desk, backup) = (work.desk, work.backup);
     let store = desk.stores.get(&backup.spec.store).await?;
     store.prove().await?;
-    let ring = KeyRing::new(desk.client.clone(), &desk.settings.namespace);
+    let ring = desk.key_ring();
     let keys = ring.load(backup).await?.ok_or_else(|| Unproven::Incomplete("its key is not in the operator's namespace".into()))?;
     let read = async {
         let believed = read_manifest(&store, backup, &keys).await?;

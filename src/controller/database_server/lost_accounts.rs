@@ -173,7 +173,7 @@ async fn look_into(
 async fn established(ctx: &Context) -> Result<String, Trouble> {
     let definitions: Api<CustomResourceDefinition> = Api::all(ctx.client.clone());
     let name = HelpDeskAccount::crd_name();
-    let found = definitions.get_opt(name).await.map_err(|e| super::reconcile::unreadable(name, e))?;
+    let found = definitions.get_opt(name).await.map_err(|e| unreadable(name, e))?;
     let found = found.filter(|definition| definition.metadata.deletion_timestamp.is_none());
     let uid = found.filter(|definition| is_crd_established().matches_object(Some(definition))).and_then(|definition| definition.uid());
     uid.ok_or_else(|| Trouble::Unsure(format!("the definition {name} is not established, so no account counts as lost")))
@@ -182,7 +182,7 @@ async fn established(ctx: &Context) -> Result<String, Trouble> {
 /// Whether the API server says that no object of the account's name has the uid that speaks for it.
 async fn is_gone(ctx: &Context, line: &OnRoll) -> Result<bool, Error> {
     let api: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
-    let found = api.get_metadata_opt(&line.account).await.map_err(|e| super::reconcile::unreadable(&line.account, e))?;
+    let found = api.get_metadata_opt(&line.account).await.map_err(|e| unreadable(&line.account, e))?;
     Ok(found.is_none_or(|object| object.uid().as_ref() != Some(&line.object_uid)))
 }
 
@@ -238,6 +238,10 @@ fn told(lost: &[Lost], too_many: bool, now: Moment) -> Finding {
     }
     let text = format!("no object speaks for these accounts; nothing of them is dropped; apply their manifests again to adopt them: {all}");
     Finding::yes(Type::AccountsLost, "Lost", text)
+}
+
+pub(super) fn unreadable(what: &str, source: kube::Error) -> Error {
+    Error::ReadObject { what: what.to_owned(), source: source.into() }
 }
 
 #[cfg(test)]

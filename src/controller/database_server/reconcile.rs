@@ -112,7 +112,7 @@ async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Actio
     // The identity in status decides whether this is still the same server: a copy that is behind would bring back
     // one that a person has just cleared.
     let api: Api<DatabaseServer> = Api::all(ctx.client.clone());
-    let Some(server) = api.get_opt(&name).await.map_err(|e| unreadable(&name, e))? else {
+    let Some(server) = api.get_opt(&name).await.map_err(|e| lost_accounts::unreadable(&name, e))? else {
         ctx.servers.forget(&name);
         count_lost(ctx, &name, None);
         return Ok(Action::await_change());
@@ -318,7 +318,7 @@ where
     let mut params = ListParams::default().limit(500);
     let mut found = Vec::new();
     loop {
-        let page = api.list(&params).await.map_err(|e| unreadable("list of accounts and backups", e))?;
+        let page = api.list(&params).await.map_err(|e| lost_accounts::unreadable("list of accounts and backups", e))?;
         found.extend(page.items);
         match page.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => params.continue_token = Some(token),
@@ -368,7 +368,9 @@ async fn report(
         "metadata": { "name": name, "uid": server.metadata.uid },
         "status": status,
     });
-    api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch)).await.map_err(|e| unreadable(&name, e))?;
+    api.patch_status(&name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(patch))
+        .await
+        .map_err(|e| lost_accounts::unreadable(&name, e))?;
 
     let turned = !before.conditions.iter().any(|c| c.type_ == Type::Ready.name() && c.reason == ready.reason);
     if turned {
@@ -392,10 +394,6 @@ fn kept(before: &[crate::api::Condition], kind: Type) -> Option<Finding> {
         };
         Finding { kind, holds, reason: c.reason.clone(), message: c.message.clone() }
     })
-}
-
-pub(super) fn unreadable(what: &str, source: kube::Error) -> Error {
-    Error::ReadObject { what: what.to_owned(), source: source.into() }
 }
 
 fn failed(server: Arc<DatabaseServer>, error: &Error, desk: Arc<Desk>) -> Action {

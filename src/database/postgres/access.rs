@@ -6,8 +6,8 @@ use sqlx::{Connection, PgConnection, Row};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    ASK, Driver,
     connect::{code, explain, options},
+    driver::{ASK, Driver},
     names::{Roles, quote_ident, quote_literal},
     settings::carry,
     state::{Role, State},

@@ -1,6 +1,6 @@
 //! Reaching the server, the operator's private database on it, and what the admin role may do.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use sqlx::{
@@ -9,31 +9,15 @@ use sqlx::{
 };
 use tokio::sync::Semaphore;
 
-use super::{ASK, CHANGE, Driver, names::quote_ident, send};
+use super::{
+    driver::{ASK, Address, CHANGE, Driver, send},
+    names::quote_ident,
+};
 use crate::{
     api::database_server::TlsMode,
     database::{Connections, Error, Identity, Password},
     ledger,
 };
-
-/// Where the server is and how it proves that it is the one.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Address {
-    /// Host name or address.
-    pub host: String,
-    /// Port.
-    pub port: u16,
-    /// What is checked of its certificate.
-    pub tls: TlsMode,
-    /// The authority that is believed, in PEM, besides the system's.
-    pub ca_pem: Option<String>,
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
-    }
-}
 
 /// The role that the operator logs in as. It need not be a superuser.
 #[derive(Clone, Debug)]

@@ -1,10 +1,9 @@
 //! Dropping.
 
 use super::{
-    ASK, DROP, Driver,
     connect::explain,
+    driver::{ASK, DROP, Driver, send},
     names::{Roles, quote_ident},
-    send,
     state::State,
 };
 use crate::{

@@ -10,10 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::{Connection, PgConnection, Row, postgres::PgRow};
 
 use super::{
-    ASK, CHANGE, Driver,
     connect::explain,
+    driver::{ASK, CHANGE, Driver, send},
     names::{Roles, quote_ident, quote_literal},
-    send,
 };
 use crate::{
     api::plan::Extension,

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::{CHANGE, Driver, send};
+use super::driver::{CHANGE, Driver, send};
 use crate::database::Error;
 
 /// How long a statement of the operator may wait for a tenant before that one is ended, at least.

@@ -15,6 +15,7 @@
 
 mod access;
 mod connect;
+mod driver;
 mod drop;
 mod extensions;
 mod locks;
@@ -27,50 +28,22 @@ mod settings;
 mod state;
 mod tenant;
 
-pub use connect::{Address, Admin};
+pub use connect::Admin;
+pub use driver::{Address, Driver};
 pub use extensions::MADE_FOR_TENANT;
 pub use settings::SETTINGS_OF_TENANT;
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use sqlx::{AssertSqlSafe, Connection, PgConnection, PgExecutor, PgPool, postgres::PgConnectOptions};
+use sqlx::{Connection, PgConnection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use self::{names::Roles, state::State};
+use self::{
+    driver::{ASK, CHANGE, TURN, send},
+    names::Roles,
+    state::State,
+};
 use super::{Error, Tenant};
-
-/// How long a question may take.
-const ASK: Duration = Duration::from_secs(10);
-/// How long a change may take; making a database writes its files.
-const CHANGE: Duration = Duration::from_secs(40);
-/// How long dropping a database may take; it waits for a checkpoint.
-const DROP: Duration = Duration::from_secs(180);
-
-/// How long others may be ahead in a queue.
-const TURN: Duration = Duration::from_secs(60);
-
-/// A PostgreSQL server and the pools of connections to it.
-pub struct Driver {
-    address: Address,
-    options: PgConnectOptions,
-    pool: PgPool,
-    /// `DROP DATABASE` takes seconds: in a pool of its own it keeps nobody waiting.
-    drops: PgPool,
-    /// Looks for whoever keeps the others waiting, when all of them wait.
-    watch: PgPool,
-    /// Databases that are made at once: more would not be faster, and would hold every connection.
-    making: Semaphore,
-    /// Databases that are dropped at once; whoever waits holds no connection.
-    dropping: Semaphore,
-    /// Sessions inside databases of tenants, which no pool can hold.
-    visits: Semaphore,
-}
-
-impl fmt::Debug for Driver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Driver").field("address", &self.address.to_string()).finish_non_exhaustive()
-    }
-}
 
 impl Driver {
     /// Runs a step, but not for longer than it may take, and names it in the error.
@@ -116,9 +89,4 @@ impl Driver {
         let query = sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usesysid::bigint = ANY($1)").bind(oids);
         self.within(ASK, "end the sessions of a mover", query.execute(&self.pool)).await.map(drop)
     }
-}
-
-/// Sends statements without parameters. Every name and text in them went through [`names`].
-async fn send(executor: impl PgExecutor<'_>, sql: String) -> Result<(), sqlx::Error> {
-    sqlx::raw_sql(AssertSqlSafe(sql)).execute(executor).await.map(|_| ())
 }

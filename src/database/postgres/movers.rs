@@ -1,7 +1,7 @@
 //! Logins for those who move data: dumps, and scratch databases to prove them.
 
 use super::{
-    ASK, Driver,
+    driver::{ASK, Driver},
     drop::those_there,
     extensions::Wish,
     names::{Roles, quote_ident, quote_literal, scratch},

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use sqlx::Row;
 
-use super::{ASK, Driver, connect::explain};
+use super::{
+    connect::explain,
+    driver::{ASK, Driver},
+};
 use crate::database::{Error, Tenant};
 
 /// Something that carries the marker of an account.

@@ -4,8 +4,8 @@
 //! open the database holds nothing but an unfinished restore, and may be begun anew.
 
 use super::{
-    Driver,
     access::was_open,
+    driver::Driver,
     extensions::{Wish, end_config_tables},
     movers::{act_as_owner, login},
     names::{quote_ident, quote_literal},

@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use sqlx::Row;
 
 use super::{
-    ASK, Driver,
     connect::{code, explain},
+    driver::{ASK, Driver},
     drop::those_there,
     names::quote_ident,
 };

@@ -3,11 +3,10 @@
 use sqlx::Row;
 
 use super::{
-    ASK, CHANGE, Driver,
     connect::{code, explain},
+    driver::{ASK, CHANGE, Driver, send},
     extensions::Wish,
     names::{Roles, quote_ident, quote_literal},
-    send,
     state::State,
 };
 use crate::{
