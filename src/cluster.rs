@@ -125,7 +125,7 @@ impl hyper::body::Body for Bounded {
 ///
 /// # Errors
 /// Every other answer.
-pub fn gone_is_fine(error: kube::Error) -> Result<(), kube::Error> {
+pub fn ignore_not_found_or_conflict(error: kube::Error) -> Result<(), kube::Error> {
     match error {
         kube::Error::Api(status) if status.code == 404 || status.code == 409 => Ok(()),
         other => Err(other),

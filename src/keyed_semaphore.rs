@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Lanes by the name of what is waited for.
-pub struct Lanes {
+pub struct KeyedSemaphore {
     width: usize,
     lanes: Mutex<Open>,
 }
@@ -21,18 +21,18 @@ struct Open {
 }
 
 /// A turn, until it is dropped.
-pub struct Turn {
+pub struct Permit {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Lanes {
+impl KeyedSemaphore {
     /// Lanes in each of which so many work at once.
     pub fn new(width: usize) -> Self {
         Self { width: width.max(1), lanes: Mutex::default() }
     }
 
     /// Waits for a turn in the lane of this name; `None`: there are none any more.
-    pub async fn turn(&self, name: &str) -> Option<Turn> {
+    pub async fn acquire(&self, name: &str) -> Option<Permit> {
         let lane = {
             let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
             if lanes.closed {
@@ -40,7 +40,7 @@ impl Lanes {
             }
             Arc::clone(lanes.by_name.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.width))))
         };
-        lane.acquire_owned().await.ok().map(|permit| Turn { _permit: permit })
+        lane.acquire_owned().await.ok().map(|permit| Permit { _permit: permit })
     }
 
     /// Gives no more turns: whoever waits for one, however many they are, is sent away. Those at work go on.
@@ -59,24 +59,24 @@ mod tests {
 
     #[tokio::test]
     async fn one_lane_that_is_full_keeps_no_other_waiting() {
-        let lanes = Lanes::new(2);
-        let (first, _second) = (lanes.turn("hangs").await, lanes.turn("hangs").await);
+        let lanes = KeyedSemaphore::new(2);
+        let (first, _second) = (lanes.acquire("hangs").await, lanes.acquire("hangs").await);
         let soon = Duration::from_millis(50);
-        assert!(tokio::time::timeout(soon, lanes.turn("hangs")).await.is_err());
-        let other = tokio::time::timeout(soon, lanes.turn("answers")).await;
+        assert!(tokio::time::timeout(soon, lanes.acquire("hangs")).await.is_err());
+        let other = tokio::time::timeout(soon, lanes.acquire("answers")).await;
         assert!(other.is_ok(), "a lane of another name was kept waiting");
         drop(first);
-        assert!(tokio::time::timeout(soon, lanes.turn("hangs")).await.is_ok());
+        assert!(tokio::time::timeout(soon, lanes.acquire("hangs")).await.is_ok());
     }
 
     #[tokio::test]
     async fn whoever_waits_when_the_lanes_close_is_sent_away() {
-        let lanes = Lanes::new(1);
-        let at_work = lanes.turn("a").await;
+        let lanes = KeyedSemaphore::new(1);
+        let at_work = lanes.acquire("a").await;
         assert!(at_work.is_some());
-        let waits = lanes.turn("a");
+        let waits = lanes.acquire("a");
         let (waited, ()) = tokio::join!(waits, async { lanes.close() });
         assert!(waited.is_none());
-        assert!(lanes.turn("b").await.is_none(), "a new lane gave a turn");
+        assert!(lanes.acquire("b").await.is_none(), "a new lane gave a turn");
     }
 }

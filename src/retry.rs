@@ -65,11 +65,11 @@ impl Backoff {
 
 fn delay(uid: &str, count: u32) -> Duration {
     let plain = FIRST.saturating_mul(1 << count.saturating_sub(1).min(16)).min(LONGEST);
-    plain.mul_f64(0.8 + 0.4 * spread(&format!("{uid}/{count}")))
+    plain.mul_f64(0.8 + 0.4 * jitter(&format!("{uid}/{count}")))
 }
 
 /// A number from 0 up to 1 that belongs to the text.
-pub fn spread(text: &str) -> f64 {
+pub fn jitter(text: &str) -> f64 {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     let bytes: [u8; 4] = [digest.as_ref()[0], digest.as_ref()[1], digest.as_ref()[2], digest.as_ref()[3]];
     f64::from(u32::from_be_bytes(bytes)) / (f64::from(u32::MAX) + 1.0)

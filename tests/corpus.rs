@@ -22,7 +22,7 @@ use futures::StreamExt as _;
 use helpdesk_operator::{
     api::VerifyMode,
     backup::manifest::{self, Remains, Restored, VERIFICATION, Verification, Way},
-    database::{Letter, MoverLogin, Terms},
+    database::{LoginSlot, MoverLogin, TenantLimits},
     mover::{self, Task},
     store::Connected,
 };
@@ -46,7 +46,7 @@ fn told(step: &str, error: &mover::Error) -> String {
     format!("{step}: {}", helpdesk_operator::error_chain::chain(error))
 }
 
-async fn prove<'d>(desk: &'d desk::Desk, store: Connected, name: &str, sql: &str, terms: &Terms) -> Result<Proven<'d>, String> {
+async fn prove<'d>(desk: &'d desk::Desk, store: Connected, name: &str, sql: &str, terms: &TenantLimits) -> Result<Proven<'d>, String> {
     let tenant = desk.tenant_on(terms).await;
     let mut session = tenant.session().await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut session).await.map_err(|e| format!("its SQL: {e}"))?;
@@ -81,12 +81,12 @@ async fn lives_on(desk: &desk::Desk, store: Connected, case: &Case) -> Result<()
     desk.server.drop_scratch(&tenant.tenant, "verify").await.unwrap();
 
     desk.remove(&tenant.tenant, &tenant.facts).await;
-    let (password, secret) = desk::fresh_secret(Letter::A);
+    let (password, secret) = desk::fresh_secret(LoginSlot::A);
     let (facts, target) = desk.server.prepare_restore(&tenant.tenant, &terms, &secret, &backup.manifest().await.extensions).await.unwrap();
     backup.restore_to(&target, facts.oid, 0).await.map_err(|e| told("its restore", &e))?;
     desk.server.finish_restore(&tenant.tenant, &terms, &[]).await.unwrap();
     desk.server.resume(&tenant.tenant).await.unwrap();
-    let mut session = desk.session(&tenant.tenant.login(Letter::A), password.expose(), &tenant.tenant.name).await.unwrap();
+    let mut session = desk.session(&tenant.tenant.login(LoginSlot::A), password.expose(), &tenant.tenant.name).await.unwrap();
     let after = seen_by_tenant(&mut session).await;
     if let Some(difference) = cases::difference(case, &before, &after) {
         return Err(difference);

@@ -27,7 +27,7 @@ use std::{
 };
 
 use desk::{Desk, as_mover, code, fresh_secret, fresh_uid, terms};
-use helpdesk_operator::database::{DatabaseFacts, Error, Letter, Password, Probe, RotationStep, Tenant};
+use helpdesk_operator::database::{DatabaseId, Error, LoginSlot, Password, Probe, RotationStep, Tenant};
 use sqlx::{AssertSqlSafe, Connection, Executor};
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn a_tenant_reaches_its_own_database_and_no_other() {
 async fn ensure_cut_off_anywhere_comes_to_the_same_end() {
     let desk = Desk::open().await;
     let tenant = Tenant::of(&fresh_uid()).unwrap();
-    let (password, secret) = fresh_secret(Letter::A);
+    let (password, secret) = fresh_secret(LoginSlot::A);
     let begun = std::time::Instant::now();
     let facts = desk.server.ensure(&tenant, &terms(), &secret).await.unwrap().facts;
     let whole = begun.elapsed();
@@ -109,12 +109,12 @@ async fn ensure_cut_off_anywhere_comes_to_the_same_end() {
     let cuts = 40_u32;
     for cut in 0..=cuts {
         let tenant = Tenant::of(&fresh_uid()).unwrap();
-        let (password, secret) = fresh_secret(Letter::A);
+        let (password, secret) = fresh_secret(LoginSlot::A);
         // As after a crash, the server finishes the statement it was given and gets no other.
         let cut_off = tokio::time::timeout(whole * cut / cuts, desk.server.ensure(&tenant, &terms(), &secret)).await;
         let facts = desk.settled_ensure(&tenant, &secret).await;
-        assert_eq!(desk.server.probe(&tenant, Letter::A, &password).await.unwrap(), Probe::LetIn, "cut {cut} ({cut_off:?})");
-        let mut session = desk.session(&tenant.login(Letter::A), password.expose(), &tenant.name).await.unwrap();
+        assert_eq!(desk.server.probe(&tenant, LoginSlot::A, &password).await.unwrap(), Probe::LetIn, "cut {cut} ({cut_off:?})");
+        let mut session = desk.session(&tenant.login(LoginSlot::A), password.expose(), &tenant.name).await.unwrap();
         session.execute("CREATE TABLE works (id int)").await.unwrap();
         session.close().await.unwrap();
         assert_eq!(desk.server.observe(&tenant).await.unwrap().database, Some(facts.clone()));
@@ -140,7 +140,7 @@ async fn a_crash_between_making_and_marking_a_database_is_told_from_a_foreign_on
     assert!(!seen.foreign && seen.database.is_none(), "{seen:?}");
     let facts = desk.server.ensure(&made.tenant, &terms(), &made.secret).await.unwrap().facts;
     assert_ne!(facts.oid, made.facts.oid);
-    assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::LetIn);
+    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::LetIn);
     desk.remove(&made.tenant, &facts).await;
 }
 
@@ -158,15 +158,15 @@ async fn a_suspended_tenant_is_out_and_a_resumed_one_is_in() {
     for session in &mut open {
         assert!(session.execute("SELECT 1").await.is_err(), "a session outlived the suspension");
     }
-    assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::Refused);
-    assert!(desk.server.probe_refused(&made.tenant, Letter::A, &made.password).await.unwrap());
+    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::Refused);
+    assert!(desk.server.probe_refused(&made.tenant, LoginSlot::A, &made.password).await.unwrap());
     let seen = desk.server.observe(&made.tenant).await.unwrap();
     assert!(!seen.can_login && seen.sessions == 0, "{seen:?}");
     // What is shut stays shut, whoever makes sure of the database.
     desk.server.ensure(&made.tenant, &terms(), &made.secret).await.unwrap();
-    assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::Refused);
+    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::Refused);
     desk.server.resume(&made.tenant).await.unwrap();
-    assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::LetIn);
+    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::LetIn);
     made.gone().await;
 }
 
@@ -179,7 +179,7 @@ async fn nobody_slips_in_while_the_door_is_shut() {
     let intruders: Vec<_> = (0..4)
         .map(|_| {
             let (desk, stop) = (desk.clone(), stop.clone());
-            let (user, password, database) = (made.tenant.login(Letter::A), made.password.clone(), made.tenant.name.clone());
+            let (user, password, database) = (made.tenant.login(LoginSlot::A), made.password.clone(), made.tenant.name.clone());
             tokio::spawn(async move {
                 let mut held = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
@@ -227,7 +227,7 @@ async fn a_session_that_only_a_superuser_can_end_is_counted_and_named() {
 async fn a_database_of_somebody_else_is_never_touched() {
     let desk = Desk::open().await;
     let tenant = Tenant::of(&fresh_uid()).unwrap();
-    let (password, secret) = fresh_secret(Letter::A);
+    let (password, secret) = fresh_secret(LoginSlot::A);
     let mut root = desk.superuser().await;
     for (owner, comment) in [("postgres", None), (desk.admin.as_str(), None), (desk.admin.as_str(), Some(fresh_uid()))] {
         root.execute(AssertSqlSafe(format!("CREATE DATABASE {} OWNER {owner}", tenant.name))).await.unwrap();
@@ -239,7 +239,7 @@ async fn a_database_of_somebody_else_is_never_touched() {
             .fetch_one(&mut root)
             .await
             .unwrap();
-        let facts = DatabaseFacts { oid: u32::try_from(oid).unwrap(), system_identifier: desk.identity.system_identifier.clone() };
+        let facts = DatabaseId { oid: u32::try_from(oid).unwrap(), system_identifier: desk.identity.system_identifier.clone() };
         assert!(desk.server.observe(&tenant).await.unwrap().foreign);
         let foreign = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Foreign { .. })), "{result:?}");
         foreign(desk.server.ensure(&tenant, &terms(), &secret).await.map(drop));
@@ -247,7 +247,7 @@ async fn a_database_of_somebody_else_is_never_touched() {
         foreign(desk.server.resume(&tenant).await);
         foreign(desk.server.set_password(&tenant, &secret).await);
         foreign(desk.server.begin_rotation(&tenant, &terms(), &secret).await);
-        foreign(desk.server.finish_rotation(&tenant, Letter::A).await.map(drop));
+        foreign(desk.server.finish_rotation(&tenant, LoginSlot::A).await.map(drop));
         foreign(desk.server.dump_login(&tenant).await.map(drop));
         foreign(desk.server.prepare_restore(&tenant, &terms(), &secret, &[]).await.map(drop));
         foreign(desk.server.finish_restore(&tenant, &terms(), &[]).await.map(drop));
@@ -273,8 +273,8 @@ async fn a_database_of_somebody_else_is_never_touched() {
 async fn only_the_very_database_that_the_authority_covers_is_dropped() {
     let desk = Desk::open().await;
     let (made, other) = (desk.tenant().await, desk.tenant().await);
-    let wrong_oid = DatabaseFacts { oid: other.facts.oid, ..made.facts.clone() };
-    let wrong_server = DatabaseFacts { system_identifier: "1".into(), ..made.facts.clone() };
+    let wrong_oid = DatabaseId { oid: other.facts.oid, ..made.facts.clone() };
+    let wrong_server = DatabaseId { system_identifier: "1".into(), ..made.facts.clone() };
     for facts in [wrong_oid, wrong_server] {
         let refused = desk.server.drop(&made.tenant, &facts, &desk.waiver(&made.tenant)).await;
         assert!(matches!(refused, Err(Error::NotAuthorized(_))), "{refused:?}");
@@ -304,8 +304,8 @@ async fn a_rotation_fails_no_login() {
         .await
         .unwrap();
 
-    let (password, secret) = fresh_secret(Letter::B);
-    let current = Arc::new(std::sync::Mutex::new((Letter::A, made.password.clone())));
+    let (password, secret) = fresh_secret(LoginSlot::B);
+    let current = Arc::new(std::sync::Mutex::new((LoginSlot::A, made.password.clone())));
     let (stop, logins) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let app = tokio::spawn({
         let (desk, stop, current, logins, tenant) = (desk.clone(), stop.clone(), current.clone(), logins.clone(), made.tenant.clone());
@@ -314,14 +314,14 @@ async fn a_rotation_fails_no_login() {
                 let (letter, password) = current.lock().unwrap().clone();
                 let session = desk.session(&tenant.login(letter), password.expose(), &tenant.name).await.expect("a login failed");
                 session.close().await.unwrap();
-                logins.fetch_add(usize::from(letter == Letter::B), Ordering::Relaxed);
+                logins.fetch_add(usize::from(letter == LoginSlot::B), Ordering::Relaxed);
             }
         }
     });
     desk.server.begin_rotation(&made.tenant, &terms(), &secret).await.unwrap();
     desk.server.begin_rotation(&made.tenant, &terms(), &secret).await.unwrap();
-    *current.lock().unwrap() = (Letter::B, password.clone());
-    let RotationStep::Waiting(sessions) = desk.server.finish_rotation(&made.tenant, Letter::A).await.unwrap() else {
+    *current.lock().unwrap() = (LoginSlot::B, password.clone());
+    let RotationStep::Waiting(sessions) = desk.server.finish_rotation(&made.tenant, LoginSlot::A).await.unwrap() else {
         panic!("the old login was dropped under a session")
     };
     assert!(sessions >= 1);
@@ -332,19 +332,19 @@ async fn a_rotation_fails_no_login() {
         assert!(!app.is_finished());
     }
     let mut tries = 0;
-    while desk.server.finish_rotation(&made.tenant, Letter::A).await.unwrap() != RotationStep::Done {
+    while desk.server.finish_rotation(&made.tenant, LoginSlot::A).await.unwrap() != RotationStep::Done {
         tokio::time::sleep(Duration::from_millis(50)).await;
         tries += 1;
         assert!(tries < 100);
     }
-    assert_eq!(desk.server.finish_rotation(&made.tenant, Letter::A).await.unwrap(), RotationStep::Done);
+    assert_eq!(desk.server.finish_rotation(&made.tenant, LoginSlot::A).await.unwrap(), RotationStep::Done);
     stop.store(true, Ordering::Relaxed);
     app.await.unwrap();
 
-    let mut session = desk.session(&made.tenant.login(Letter::B), password.expose(), &made.tenant.name).await.unwrap();
+    let mut session = desk.session(&made.tenant.login(LoginSlot::B), password.expose(), &made.tenant.name).await.unwrap();
     let hidden: i32 = sqlx::query_scalar("SELECT id FROM hidden").fetch_one(&mut session).await.unwrap();
     assert_eq!(hidden, 7);
-    assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::Refused);
+    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::Refused);
     session.close().await.unwrap();
     made.gone().await;
 }
@@ -360,9 +360,9 @@ async fn a_password_that_the_tenant_changed_is_told_from_a_shut_door() {
         .execute(AssertSqlSafe(format!("SET ROLE NONE; ALTER ROLE {}_a PASSWORD 'mine'", made.tenant.name)))
         .await
         .unwrap();
-    assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::WrongPassword);
+    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::WrongPassword);
     desk.server.set_password(&made.tenant, &made.secret).await.unwrap();
-    assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::LetIn);
+    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::LetIn);
     made.gone().await;
 }
 
@@ -428,7 +428,7 @@ async fn a_scratch_database_is_empty_and_its_login_owns_nothing_else() {
     let mut session = as_mover(&login).await.unwrap();
     session.execute("CREATE SCHEMA app; CREATE TABLE app.tickets (id int)").await.unwrap();
     assert!(desk.session(&login.username, login.password.expose(), &made.tenant.name).await.is_err());
-    assert!(desk.session(&made.tenant.login(Letter::A), made.password.expose(), &login.database).await.is_err());
+    assert!(desk.session(&made.tenant.login(LoginSlot::A), made.password.expose(), &login.database).await.is_err());
     let again = desk.server.scratch(&made.tenant, "acme-20261123t100003z").await.unwrap();
     assert_eq!(again.database, login.database);
     let mut session = as_mover(&again).await.unwrap();
@@ -467,7 +467,7 @@ async fn a_restore_is_entered_only_when_it_is_whole_and_is_the_owners() {
     let (facts, login) = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await.unwrap();
     assert!(matches!(desk.server.ensure(&made.tenant, &terms(), &made.secret).await, Err(Error::Restoring(_))));
     assert!(matches!(desk.server.resume(&made.tenant).await, Err(Error::Restoring(_))));
-    assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::Refused);
+    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::Refused);
     let mut session = as_mover(&login).await.unwrap();
     session
         .execute("CREATE SCHEMA app; CREATE TABLE app.whole (id int); RESET ROLE; SELECT lo_from_bytea(1, 'x'); SET ROLE NONE")
@@ -479,7 +479,7 @@ async fn a_restore_is_entered_only_when_it_is_whole_and_is_the_owners() {
     assert_eq!(desk.server.finish_restore(&made.tenant, &terms(), &[]).await.unwrap(), facts);
     assert_eq!(desk.server.finish_restore(&made.tenant, &terms(), &[]).await.unwrap(), facts);
     assert!(as_mover(&login).await.is_err());
-    assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::Refused);
+    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::Refused);
     desk.server.resume(&made.tenant).await.unwrap();
     let mut session = made.session().await.unwrap();
     let owners: Vec<String> = sqlx::query_scalar(
@@ -518,7 +518,7 @@ async fn what_cannot_be_reached_is_said_quickly() {
 async fn a_hundred_tenants_are_made_and_dropped_four_at_once() {
     use futures::{StreamExt, stream};
     let desk = Arc::new(Desk::open().await);
-    let tenants: Vec<_> = (0..100).map(|_| (Tenant::of(&fresh_uid()).unwrap(), fresh_secret(Letter::A).1)).collect();
+    let tenants: Vec<_> = (0..100).map(|_| (Tenant::of(&fresh_uid()).unwrap(), fresh_secret(LoginSlot::A).1)).collect();
     let begun = std::time::Instant::now();
     let facts: Vec<_> = stream::iter(&tenants)
         .map(|(tenant, secret)| {
@@ -546,7 +546,7 @@ async fn the_server_keeps_the_verifier_that_was_computed_here_and_never_sees_the
     let made = desk.tenant().await;
     let mut root = desk.superuser().await;
     let stored: String = sqlx::query_scalar("SELECT rolpassword FROM pg_authid WHERE rolname = $1")
-        .bind(made.tenant.login(Letter::A))
+        .bind(made.tenant.login(LoginSlot::A))
         .fetch_one(&mut root)
         .await
         .unwrap();

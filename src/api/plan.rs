@@ -41,11 +41,11 @@ pub struct HelpDeskPlanSpec {
     pub backups: Backups,
     /// What a tenant's database may use.
     #[serde(default)]
-    pub database: DatabaseTerms,
+    pub database: PlanDatabase,
     /// Where tenants live, one entry a region.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.all(p, self.exists_one(q, q.region == p.region))").message("placements has one entry a region; this region is listed twice"))]
-    pub placements: Vec<Placement>,
+    pub placements: Vec<PlanPlacement>,
     /// The least that every tenant of this plan gets; an account may only tighten it.
     #[serde(default)]
     pub security: PlanSecurity,
@@ -145,7 +145,7 @@ pub enum VerifyMode {
 /// What a tenant's database may use.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct DatabaseTerms {
+pub struct PlanDatabase {
     /// The engine.
     pub engine: Engine,
     /// Connections at once; enforced by the server.
@@ -170,7 +170,7 @@ pub struct DatabaseTerms {
     pub schemas: Schemas,
 }
 
-impl Default for DatabaseTerms {
+impl Default for PlanDatabase {
     fn default() -> Self {
         Self {
             engine: Engine::Postgresql,
@@ -209,7 +209,7 @@ pub enum Schemas {
     Own,
 }
 
-impl DatabaseTerms {
+impl PlanDatabase {
     /// `max_bytes` as a number; the schema admits nothing that does not parse.
     pub fn max_bytes(&self) -> Option<i64> {
         let digits = self.max_bytes.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -228,7 +228,7 @@ impl DatabaseTerms {
 /// Where tenants of one region live.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Placement {
+pub struct PlanPlacement {
     /// The region.
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub region: String,

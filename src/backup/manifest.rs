@@ -335,7 +335,7 @@ pub enum Error {
     },
     /// Its signature is not by this backup's key over these facts.
     #[error("failed to believe the {0}: its signature is not that of this backup's key")]
-    Forged(&'static str),
+    BadSignature(&'static str),
 }
 
 #[derive(Serialize, Deserialize)]
@@ -369,9 +369,9 @@ pub fn seal<T: Report>(facts: T, key: &Ed25519KeyPair) -> Result<Vec<u8>, Error>
 /// See [`Error`].
 pub fn open<T: Report>(bytes: &[u8], verifying_key: &[u8]) -> Result<T, Error> {
     let sealed: Sealed<T> = serde_json::from_slice(bytes).map_err(|source| Error::Parse { kind: T::KIND, source })?;
-    let signature = unhex(&sealed.signature).ok_or(Error::Forged(T::KIND))?;
+    let signature = unhex(&sealed.signature).ok_or(Error::BadSignature(T::KIND))?;
     let signed = message(&sealed.facts)?;
-    UnparsedPublicKey::new(&ED25519, verifying_key).verify(&signed, &signature).map_err(|_| Error::Forged(T::KIND))?;
+    UnparsedPublicKey::new(&ED25519, verifying_key).verify(&signed, &signature).map_err(|_| Error::BadSignature(T::KIND))?;
     Ok(sealed.facts)
 }
 
@@ -432,7 +432,7 @@ pub(crate) mod tests {
     #[test]
     fn another_backups_key_signs_nothing_here() {
         let bytes = seal(manifest(), &key()).unwrap();
-        assert!(matches!(open::<Manifest>(&bytes, key().public_key().as_ref()), Err(Error::Forged(_))));
+        assert!(matches!(open::<Manifest>(&bytes, key().public_key().as_ref()), Err(Error::BadSignature(_))));
     }
 
     #[test]
@@ -452,7 +452,7 @@ pub(crate) mod tests {
         }
         let key = key();
         let bytes = seal(Other(manifest()), &key).unwrap();
-        assert!(matches!(open::<Manifest>(&bytes, key.public_key().as_ref()), Err(Error::Forged(_))));
+        assert!(matches!(open::<Manifest>(&bytes, key.public_key().as_ref()), Err(Error::BadSignature(_))));
     }
 
     proptest! {

@@ -33,7 +33,7 @@ use crate::{
     clock::Moment,
 };
 
-pub use recheck::{Remaining, Unproven, recheck, remaining};
+pub use recheck::{NotVerified, Remaining, recheck, remaining};
 
 /// The finalizer that keeps a `ColdBackup` until its data is gone.
 pub const FINALIZER: &str = "helpdesk-operator.io/erase";

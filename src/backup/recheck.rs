@@ -17,7 +17,7 @@ use crate::{
 
 /// Why a backup proves nothing at this moment.
 #[derive(Debug, thiserror::Error)]
-pub enum Unproven {
+pub enum NotVerified {
     /// It was not proven yet, or is not any more.
     #[error("failed to rely on the backup: {0}")]
     NotVerified(String),
@@ -45,7 +45,7 @@ pub enum Unproven {
 }
 
 /// What was read of a backup that is complete: its manifest and the checksum of that.
-pub(crate) struct Believed {
+pub(crate) struct SignedManifest {
     /// The manifest.
     pub manifest: Manifest,
     /// Its SHA-256, in hexadecimal digits.
@@ -53,39 +53,48 @@ pub(crate) struct Believed {
 }
 
 /// Reads the manifest and believes it if the backup's own key signed it for this very backup.
-pub(crate) async fn read_manifest(store: &Connected, backup: &ColdBackup, keys: &Keys) -> Result<Believed, Unproven> {
+pub(crate) async fn read_manifest(store: &Connected, backup: &ColdBackup, keys: &Keys) -> Result<SignedManifest, NotVerified> {
     let folder = folder_of(backup);
     let bytes = store.store.read(&format!("{folder}{}", manifest::MANIFEST), manifest::LARGEST_REPORT).await?;
     let sha256 = digest::sha256(&bytes);
     let manifest: Manifest = manifest::open(&bytes, &keys.verifying)?;
     let name = backup.name_any();
     if manifest.backup != name || manifest.account_uid != backup.spec.account_uid {
-        return Err(Unproven::Mismatch(format!("the manifest speaks of backup {} of account {}", manifest.backup, manifest.account_uid)));
+        return Err(NotVerified::Mismatch(format!(
+            "the manifest speaks of backup {} of account {}",
+            manifest.backup, manifest.account_uid
+        )));
     }
     if manifest.key_id != keys.recipient {
-        return Err(Unproven::Mismatch("the manifest names another key".into()));
+        return Err(NotVerified::Mismatch("the manifest names another key".into()));
     }
-    Ok(Believed { manifest, sha256 })
+    Ok(SignedManifest { manifest, sha256 })
 }
 
 /// Reads manifest and verification again, checks their signatures, and looks at every object, the key and its escrow.
 ///
 /// # Errors
-/// See [`Unproven`]; every one of them forbids a drop.
-pub async fn recheck(stores: &Stores, keys: &KeyRing, backup: &ColdBackup, account_uid: &str, now: Moment) -> Result<Verified, Unproven> {
+/// See [`NotVerified`]; every one of them forbids a drop.
+pub async fn recheck(
+    stores: &Stores,
+    keys: &KeyRing,
+    backup: &ColdBackup,
+    account_uid: &str,
+    now: Moment,
+) -> Result<Verified, NotVerified> {
     if backup.spec.account_uid != account_uid {
-        return Err(Unproven::Mismatch(format!("it belongs to account {}", backup.spec.account_uid)));
+        return Err(NotVerified::Mismatch(format!("it belongs to account {}", backup.spec.account_uid)));
     }
-    let keys = keys.load(backup).await?.ok_or_else(|| Unproven::Incomplete("its key is not in the operator's namespace".into()))?;
+    let keys = keys.load(backup).await?.ok_or_else(|| NotVerified::Incomplete("its key is not in the operator's namespace".into()))?;
     let store = stores.get(&backup.spec.store).await?;
     store.prove().await?;
-    let Believed { manifest, sha256 } = read_manifest(&store, backup, &keys).await?;
+    let SignedManifest { manifest, sha256 } = read_manifest(&store, backup, &keys).await?;
     let folder = folder_of(backup);
 
     let bytes = store.store.read(&format!("{folder}{}", manifest::VERIFICATION), manifest::LARGEST_REPORT).await?;
     let verification: Verification = manifest::open(&bytes, &keys.verifying)?;
     if verification.manifest_sha256 != sha256 || verification.plain != manifest.plain {
-        return Err(Unproven::Mismatch("the verification is of another manifest".into()));
+        return Err(NotVerified::Mismatch("the verification is of another manifest".into()));
     }
     for object in manifest.objects() {
         is_there(&store, &folder, object).await?;
@@ -93,19 +102,19 @@ pub async fn recheck(stores: &Stores, keys: &KeyRing, backup: &ColdBackup, accou
     if let (Some(escrow), Some(sealed)) = (&store.key_escrow, &keys.escrow) {
         let second = stores.get(&escrow.store).await?;
         if !keys::has_escrow(&second, &folder, sealed).await? {
-            return Err(Unproven::Incomplete(format!("its key is not in the escrow {}", escrow.store)));
+            return Err(NotVerified::Incomplete(format!("its key is not in the escrow {}", escrow.store)));
         }
     }
     let Manifest { source, snapshot_at, .. } = manifest;
     Ok(Verified::attest(backup.name_any(), account_uid.to_owned(), source.database_oid, source.system_identifier, snapshot_at, now))
 }
 
-async fn is_there(store: &Connected, folder: &str, object: &Object) -> Result<(), Unproven> {
+async fn is_there(store: &Connected, folder: &str, object: &Object) -> Result<(), NotVerified> {
     let key = format!("{folder}{}", object.name);
-    let head = store.store.head(&key).await?.ok_or_else(|| Unproven::Incomplete(format!("{key} is not in the bucket")))?;
+    let head = store.store.head(&key).await?.ok_or_else(|| NotVerified::Incomplete(format!("{key} is not in the bucket")))?;
     let same_sum = head.crc64nvme.is_none() || object.crc64nvme.is_none() || head.crc64nvme == object.crc64nvme;
     if head.size != object.size || head.etag != object.etag || !same_sum {
-        return Err(Unproven::Incomplete(format!("{key} is not what was proven: {} bytes with the tag {}", head.size, head.etag)));
+        return Err(NotVerified::Incomplete(format!("{key} is not what was proven: {} bytes with the tag {}", head.size, head.etag)));
     }
     Ok(())
 }
@@ -134,7 +143,7 @@ impl Remaining {
 ///
 /// # Errors
 /// When the store, the escrow or the cluster cannot be asked, or the bucket does not prove who it is.
-pub async fn remaining(stores: &Stores, keys: &KeyRing, account_uid: &str, store: &str) -> Result<Remaining, Unproven> {
+pub async fn remaining(stores: &Stores, keys: &KeyRing, account_uid: &str, store: &str) -> Result<Remaining, NotVerified> {
     let store = stores.get(store).await?;
     store.prove().await?;
     let contents = store.store.contents(&format!("{account_uid}/")).await?;

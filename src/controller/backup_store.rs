@@ -36,8 +36,8 @@ use crate::{
     },
     backup,
     clock::Moment,
-    context::Shared,
-    retry::{Backoff, spread},
+    context::{Context, Shared},
+    retry::{Backoff, jitter},
     store::{Connected, Error, MARKER, Marker},
 };
 
@@ -52,11 +52,19 @@ const FIELD_MANAGER: &str = "helpdesk-operator-stores";
 /// The folder of escrowed keys.
 const KEYS: &str = "keys/";
 
-struct Desk {
-    ctx: Shared,
+struct StoreContext {
+    shared: Arc<Context>,
     backoff: Backoff,
     /// When the last long look at each store was.
     swept: Mutex<HashMap<String, Instant>>,
+}
+
+impl std::ops::Deref for StoreContext {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.shared
+    }
 }
 
 /// Looks after the BackupStores of this operator's shard, for ever.
@@ -80,12 +88,12 @@ pub async fn run(ctx: Shared) {
         };
         known.state().into_iter().filter(move |s| names(s)).map(|s| ObjectRef::from_obj(&*s)).collect::<Vec<_>>()
     };
-    let desk = Arc::new(Desk { ctx, backoff: Backoff::default(), swept: Mutex::default() });
+    let ctx = Arc::new(StoreContext { shared: ctx, backoff: Backoff::default(), swept: Mutex::default() });
     // There are few stores, and one that hangs must not keep another from being looked at.
     Controller::for_stream(stream, stores)
         .with_config(Config::default().concurrency(0))
         .watches_stream(secrets, named)
-        .run(reconcile, failed, desk)
+        .run(reconcile, failed, ctx)
         .for_each(|_| std::future::ready(()))
         .await;
 }
@@ -98,15 +106,15 @@ pub fn turns(store: &BackupStore) -> Option<u64> {
     Some(hasher.finish())
 }
 
-async fn reconcile(store: Arc<BackupStore>, desk: Arc<Desk>) -> Result<Action, Error> {
+async fn reconcile(store: Arc<BackupStore>, ctx: Arc<StoreContext>) -> Result<Action, Error> {
     let name = store.name_any();
-    let api: Api<BackupStore> = Api::all(desk.ctx.client.clone());
+    let api: Api<BackupStore> = Api::all(ctx.client.clone());
     // The identity in status decides whether this is still the same bucket: an old copy of it will not do.
     let Some(store) = api.get_opt(&name).await.map_err(|e| unreadable(&name, e))? else { return Ok(Action::await_change()) };
     let before = store.status.clone().unwrap_or_default();
-    let now = (desk.ctx.now)();
+    let now = (ctx.now)();
     let mut status = BackupStoreStatus { observed_generation: store.metadata.generation, conditions: Vec::new(), ..before.clone() };
-    let ready = match look(&desk, &store, &mut status, now).await {
+    let ready = match look(&ctx, &store, &mut status, now).await {
         Ok(finding) => finding,
         Err(error) => Finding::no(Type::Ready, error.reason(), format!("{}{}", chain(&error), advice(&error))),
     };
@@ -114,20 +122,20 @@ async fn reconcile(store: Arc<BackupStore>, desk: Arc<Desk>) -> Result<Action, E
     if status != before {
         write(&api, &store, &status).await?;
         if !before.conditions.iter().any(|c| c.type_ == Type::Ready.name() && c.reason == ready.reason) {
-            desk.ctx.publish_readiness(&store.object_ref(&()), &ready).await;
+            ctx.publish_readiness(&store.object_ref(&()), &ready).await;
         }
     }
-    desk.backoff.succeeded(&name);
+    ctx.backoff.succeeded(&name);
     let next_look = if ready.holds == Some(true) { HEALTH } else { UNWELL };
-    Ok(Action::requeue(next_look.mul_f64(0.9 + 0.2 * spread(&format!("{name}/{now}")))))
+    Ok(Action::requeue(next_look.mul_f64(0.9 + 0.2 * jitter(&format!("{name}/{now}")))))
 }
 
 /// Looks at the bucket, from who it is to what lies in it.
-async fn look(desk: &Desk, store: &BackupStore, status: &mut BackupStoreStatus, now: Moment) -> Result<Finding, Error> {
-    let connected = desk.ctx.telemetry.measure("store", "connect", desk.ctx.stores.connect(store)).await?;
+async fn look(ctx: &StoreContext, store: &BackupStore, status: &mut BackupStoreStatus, now: Moment) -> Result<Finding, Error> {
+    let connected = ctx.telemetry.measure("store", "connect", ctx.stores.connect(store)).await?;
     // The first question: one that never answers is known to be silent soon, and nobody else waits for it.
     connected.marker().await?;
-    let backups = backups(desk, store).await?;
+    let backups = backups(ctx, store).await?;
     let here = |b: &&ColdBackup| b.spec.store == store.name_any() && b.status.as_ref().is_none_or(|s| s.phase != BackupPhase::Erased);
     let alive = backups.iter().filter(here).count();
     status.backups = Some(i32::try_from(alive).unwrap_or(i32::MAX));
@@ -135,19 +143,19 @@ async fn look(desk: &Desk, store: &BackupStore, status: &mut BackupStoreStatus, 
     if let Some(refusal) = refuse_lock(&connected, store.spec.object_lock).await? {
         return Ok(refusal);
     }
-    let marker = claim(desk, &connected, status.identity.as_deref(), now).await?;
+    let marker = claim(ctx, &connected, status.identity.as_deref(), now).await?;
     status.identity = Some(marker.identity);
     let name = store.name_any();
-    if due(desk, &name) {
-        status.orphans = desk.ctx.telemetry.measure("store", "sweep", orphans(&connected, &backups)).await?;
-        desk.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
+    if due(ctx, &name) {
+        status.orphans = ctx.telemetry.measure("store", "sweep", orphans(&connected, &backups)).await?;
+        ctx.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
     }
     Ok(Finding::yes(Type::Ready, "Connected", "the bucket answers and is the one that was taken into use"))
 }
 
 /// Whether the bucket is the one that it was; an unclaimed one is taken into use.
-async fn claim(desk: &Desk, connected: &Connected, remembered: Option<&str>, now: Moment) -> Result<Marker, Error> {
-    let (ours, name) = (&desk.ctx.installation.id, &connected.location.name);
+async fn claim(ctx: &StoreContext, connected: &Connected, remembered: Option<&str>, now: Moment) -> Result<Marker, Error> {
+    let (ours, name) = (&ctx.installation.id, &connected.location.name);
     match (connected.marker().await?, remembered) {
         (Some(marker), _) if marker.installation != *ours => {
             Err(Error::ForeignBucket(format!("its {MARKER} belongs to another installation, {}", marker.installation)))
@@ -197,8 +205,8 @@ async fn refuse_lock(connected: &Connected, declared: ObjectLock) -> Result<Opti
     }
 }
 
-async fn backups(desk: &Desk, store: &BackupStore) -> Result<Vec<ColdBackup>, Error> {
-    let api: Api<ColdBackup> = Api::all(desk.ctx.client.clone());
+async fn backups(ctx: &StoreContext, store: &BackupStore) -> Result<Vec<ColdBackup>, Error> {
+    let api: Api<ColdBackup> = Api::all(ctx.client.clone());
     let name = store.name_any();
     let all = api.list(&ListParams::default()).await.map_err(|e| unreadable(&name, e))?;
     Ok(all.items)
@@ -221,8 +229,8 @@ async fn orphans(connected: &Connected, backups: &[ColdBackup]) -> Result<Vec<St
     Ok(orphans)
 }
 
-fn due(desk: &Desk, name: &str) -> bool {
-    let swept = desk.swept.lock().unwrap_or_else(PoisonError::into_inner);
+fn due(ctx: &StoreContext, name: &str) -> bool {
+    let swept = ctx.swept.lock().unwrap_or_else(PoisonError::into_inner);
     swept.get(name).is_none_or(|at| at.elapsed() >= SWEEP)
 }
 
@@ -255,8 +263,8 @@ fn unreadable(store: &str, source: kube::Error) -> Error {
     Error::Cluster { store: store.to_owned(), source: Box::new(source) }
 }
 
-fn failed(store: Arc<BackupStore>, error: &Error, desk: Arc<Desk>) -> Action {
-    let wait = desk.backoff.failed(&store.name_any());
+fn failed(store: Arc<BackupStore>, error: &Error, ctx: Arc<StoreContext>) -> Action {
+    let wait = ctx.backoff.failed(&store.name_any());
     tracing::warn!(store = store.name_any(), %error, wait = ?wait, "failed to look after a store");
     Action::requeue(wait)
 }

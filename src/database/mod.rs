@@ -22,13 +22,14 @@ mod servers;
 pub mod settings;
 mod tenant;
 
-pub use crate::ledger::Letter;
+pub use crate::ledger::LoginSlot;
 pub use error::Error;
 pub use extensions::{Lacking, Offer};
 pub use password::{Password, Verifier};
 pub use servers::{Connected, Holds, Servers};
 pub use tenant::{
-    Connections, DatabaseFacts, Ensured, Identity, LoginSecret, MoverLogin, Observed, Probe, RotationStep, Suspended, Tenant, Terms,
+    Connections, DatabaseId, Ensured, LoginSecret, MoverLogin, ObservedDatabase, Probe, RotationStep, ServerInfo, SessionsLeft, Tenant,
+    TenantLimits,
 };
 
 use std::collections::BTreeSet;
@@ -58,7 +59,7 @@ impl Server {
     /// # Errors
     /// [`Error::MissingPrivileges`] with the SQL to run, [`Error::VersionTooOld`], [`Error::NoTls`],
     /// [`Error::ReadOnly`], or that it cannot be reached.
-    pub async fn identify(&self) -> Result<Identity, Error> {
+    pub async fn identify(&self) -> Result<ServerInfo, Error> {
         engine!(self, driver => driver.identify().await)
     }
 
@@ -68,7 +69,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Foreign`] when something of that name belongs to somebody else, [`Error::Restoring`].
-    pub async fn ensure(&self, tenant: &Tenant, terms: &Terms, login: &LoginSecret) -> Result<Ensured, Error> {
+    pub async fn ensure(&self, tenant: &Tenant, terms: &TenantLimits, login: &LoginSecret) -> Result<Ensured, Error> {
         engine!(self, driver => driver.ensure(tenant, terms, login).await)
     }
 
@@ -84,7 +85,7 @@ impl Server {
     ///
     /// # Errors
     /// That the server cannot be read: then nothing is known, not even that there is no database.
-    pub async fn observe(&self, tenant: &Tenant) -> Result<Observed, Error> {
+    pub async fn observe(&self, tenant: &Tenant) -> Result<ObservedDatabase, Error> {
         engine!(self, driver => driver.observe(tenant).await)
     }
 
@@ -102,7 +103,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::NoSuchDatabase`].
-    pub async fn suspend(&self, tenant: &Tenant) -> Result<Suspended, Error> {
+    pub async fn suspend(&self, tenant: &Tenant) -> Result<SessionsLeft, Error> {
         engine!(self, driver => driver.suspend(tenant).await)
     }
 
@@ -118,7 +119,7 @@ impl Server {
     ///
     /// # Errors
     /// That the server could not be asked: then nothing is known.
-    pub async fn probe(&self, tenant: &Tenant, letter: Letter, password: &Password) -> Result<Probe, Error> {
+    pub async fn probe(&self, tenant: &Tenant, letter: LoginSlot, password: &Password) -> Result<Probe, Error> {
         engine!(self, driver => driver.probe(tenant, letter, password).await)
     }
 
@@ -126,7 +127,7 @@ impl Server {
     ///
     /// # Errors
     /// That the server could not be asked: then nothing is known.
-    pub async fn probe_refused(&self, tenant: &Tenant, letter: Letter, password: &Password) -> Result<bool, Error> {
+    pub async fn probe_refused(&self, tenant: &Tenant, letter: LoginSlot, password: &Password) -> Result<bool, Error> {
         Ok(self.probe(tenant, letter, password).await? != Probe::LetIn)
     }
 
@@ -143,7 +144,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::NoSuchDatabase`].
-    pub async fn begin_rotation(&self, tenant: &Tenant, terms: &Terms, new: &LoginSecret) -> Result<(), Error> {
+    pub async fn begin_rotation(&self, tenant: &Tenant, terms: &TenantLimits, new: &LoginSecret) -> Result<(), Error> {
         engine!(self, driver => driver.begin_rotation(tenant, terms, new).await)
     }
 
@@ -152,7 +153,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Foreign`].
-    pub async fn finish_rotation(&self, tenant: &Tenant, old: Letter) -> Result<RotationStep, Error> {
+    pub async fn finish_rotation(&self, tenant: &Tenant, old: LoginSlot) -> Result<RotationStep, Error> {
         engine!(self, driver => driver.finish_rotation(tenant, old).await)
     }
 
@@ -161,7 +162,7 @@ impl Server {
     /// # Errors
     /// [`Error::NotAuthorized`] unless the authority covers this very database on this very server,
     /// [`Error::Foreign`].
-    pub async fn drop(&self, tenant: &Tenant, facts: &DatabaseFacts, authority: &DropAuthority) -> Result<(), Error> {
+    pub async fn drop(&self, tenant: &Tenant, facts: &DatabaseId, authority: &DropAuthority) -> Result<(), Error> {
         engine!(self, driver => driver.drop(tenant, facts, authority).await)
     }
 
@@ -210,10 +211,10 @@ impl Server {
     pub async fn prepare_restore(
         &self,
         tenant: &Tenant,
-        terms: &Terms,
+        terms: &TenantLimits,
         login: &LoginSecret,
         extensions: &[Extension],
-    ) -> Result<(DatabaseFacts, MoverLogin), Error> {
+    ) -> Result<(DatabaseId, MoverLogin), Error> {
         engine!(self, driver => driver.prepare_restore(tenant, terms, login, extensions).await)
     }
 
@@ -222,7 +223,7 @@ impl Server {
     ///
     /// # Errors
     /// [`Error::Foreign`], [`Error::NoSuchDatabase`].
-    pub async fn finish_restore(&self, tenant: &Tenant, terms: &Terms, settings: &[(String, String)]) -> Result<DatabaseFacts, Error> {
+    pub async fn finish_restore(&self, tenant: &Tenant, terms: &TenantLimits, settings: &[(String, String)]) -> Result<DatabaseId, Error> {
         engine!(self, driver => driver.finish_restore(tenant, terms, settings).await)
     }
 

@@ -14,7 +14,7 @@ use kube::{Api, Client, ResourceExt};
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Error, Identity, Password, Server,
+    Error, Password, Server, ServerInfo,
     postgres::{Address, Admin, Driver},
 };
 use crate::{
@@ -55,7 +55,7 @@ impl Holds {
 /// failure is the answer at once, and only who looks waits: a server that hangs would keep everybody waiting.
 #[derive(Default)]
 struct Slot {
-    remembered: tokio::sync::Mutex<Option<Remembered>>,
+    remembered: tokio::sync::Mutex<Option<CachedConnection>>,
     /// The last outcome, if it was a failure.
     failing: Mutex<Option<Error>>,
     /// What is remembered has to be looked at again before it counts.
@@ -65,7 +65,7 @@ struct Slot {
 }
 
 impl Slot {
-    async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, Option<Remembered>>, Error> {
+    async fn lock(&self) -> Result<tokio::sync::MutexGuard<'_, Option<CachedConnection>>, Error> {
         if let Ok(free) = self.remembered.try_lock() {
             return Ok(free);
         }
@@ -84,15 +84,15 @@ impl Slot {
     }
 }
 
-struct Remembered {
+struct CachedConnection {
     looked_at: Instant,
-    basis: Basis,
+    basis: ConnectionInputs,
     outcome: Result<Arc<Connected>, Error>,
 }
 
 /// What a connection was made from; when it changed the connection is made anew.
 #[derive(Clone, PartialEq, Eq, Default)]
-struct Basis {
+struct ConnectionInputs {
     uid: String,
     spec: String,
     admin: String,
@@ -111,7 +111,7 @@ pub struct Connected {
     /// Its ledger.
     pub ledger: Ledger,
     /// Who it said it was when it was connected.
-    pub identity: Identity,
+    pub identity: ServerInfo,
 }
 
 /// How long an answer is good before the objects are looked at again.
@@ -140,23 +140,23 @@ impl Servers {
             *remembered = None;
         }
         let doubted = slot.doubted.swap(false, Ordering::Relaxed);
-        if let Some(Remembered { looked_at, outcome, .. }) = remembered.as_ref().filter(|_| !doubted) {
+        if let Some(CachedConnection { looked_at, outcome, .. }) = remembered.as_ref().filter(|_| !doubted) {
             let good_for = if outcome.is_ok() { FRESH } else { FAILED };
             if looked_at.elapsed() < good_for {
                 return outcome.clone();
             }
         }
         let (basis, outcome) = match self.look(name).await {
-            Err(error) => (Basis::default(), Err(error)),
+            Err(error) => (ConnectionInputs::default(), Err(error)),
             Ok(seen) => match remembered.take() {
-                Some(Remembered { basis, outcome: Ok(connected), .. }) if basis == seen.basis => {
+                Some(CachedConnection { basis, outcome: Ok(connected), .. }) if basis == seen.basis => {
                     let identity = if doubted { connected.server.identify().await } else { Ok(connected.identity.clone()) };
                     (basis, identity.and_then(|identity| seen.recognise(&identity)).map(|()| connected))
                 }
                 _ => (seen.basis.clone(), seen.connect(&self.installation_id).await.map(Arc::new)),
             },
         };
-        *remembered = Some(Remembered { looked_at: Instant::now(), basis, outcome: outcome.clone() });
+        *remembered = Some(CachedConnection { looked_at: Instant::now(), basis, outcome: outcome.clone() });
         slot.note(outcome.as_ref().err().cloned());
         outcome
     }
@@ -190,7 +190,7 @@ impl Servers {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default().clone()
     }
 
-    async fn look(&self, name: &str) -> Result<Seen, Error> {
+    async fn look(&self, name: &str) -> Result<ServerObject, Error> {
         let servers: Api<DatabaseServer> = Api::all(self.client.clone());
         let object = read(format!("the DatabaseServer {name}"), servers.get_opt(name)).await?;
         let object = object.ok_or_else(|| Error::NoSuchServer(name.to_owned()))?;
@@ -211,8 +211,8 @@ impl Servers {
                 Some(text(&secret, name, "ca.crt")?)
             }
         };
-        Ok(Seen {
-            basis: Basis {
+        Ok(ServerObject {
+            basis: ConnectionInputs {
                 uid: object.uid().unwrap_or_default(),
                 // Only what the connection rests on, and what callers read from it: any change counts.
                 spec: serde_json::to_string(&spec).unwrap_or_default(),
@@ -238,16 +238,16 @@ impl Servers {
 }
 
 /// What a connection is made from.
-struct Seen {
+struct ServerObject {
     name: String,
     spec: DatabaseServerSpec,
-    basis: Basis,
+    basis: ConnectionInputs,
     recorded: Option<String>,
     address: Address,
     admin: Admin,
 }
 
-impl Seen {
+impl ServerObject {
     async fn connect(self, installation_id: &str) -> Result<Connected, Error> {
         let (server, pool) = match self.spec.engine {
             Engine::Postgresql => {
@@ -270,7 +270,7 @@ impl Seen {
     }
 
     /// The server that status remembers, or one that status does not know yet.
-    fn recognise(&self, identity: &Identity) -> Result<(), Error> {
+    fn recognise(&self, identity: &ServerInfo) -> Result<(), Error> {
         match &self.recorded {
             Some(recorded) if *recorded != identity.system_identifier => {
                 Err(Error::IdentityChanged { recorded: recorded.clone(), seen: identity.system_identifier.clone() })

@@ -3,12 +3,12 @@
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, Lacking, Letter, Password, Verifier, extensions};
+use super::{Error, Lacking, LoginSlot, Password, Verifier, extensions};
 use crate::{
     api::{
         HelpDeskClassSpec,
         database_server::TlsMode,
-        plan::{DatabaseTerms, Extension, Schemas},
+        plan::{Extension, PlanDatabase, Schemas},
     },
     clock::Moment,
 };
@@ -37,14 +37,14 @@ impl Tenant {
     }
 
     /// The name of one of its two logins.
-    pub fn login(&self, letter: Letter) -> String {
+    pub fn login(&self, letter: LoginSlot) -> String {
         format!("{}_{}", self.name, letter.name())
     }
 }
 
 /// What a tenant may use; enforced by the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Terms {
+pub struct TenantLimits {
     /// Connections at once.
     pub connection_limit: i32,
     /// Extensions that its database has, each once, by name.
@@ -53,9 +53,9 @@ pub struct Terms {
     pub schemas: Schemas,
 }
 
-impl Terms {
+impl TenantLimits {
     /// The terms of a plan, with what the app needs.
-    pub fn of(plan: &DatabaseTerms, class: Option<&HelpDeskClassSpec>) -> Self {
+    pub fn of(plan: &PlanDatabase, class: Option<&HelpDeskClassSpec>) -> Self {
         let needed = class.map(|class| class.database.extensions.as_slice()).unwrap_or_default();
         Self { connection_limit: plan.connection_limit, extensions: extensions::union(&plan.extensions, needed), schemas: plan.schemas }
     }
@@ -75,7 +75,7 @@ impl Terms {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ensured {
     /// Which database it is.
-    pub facts: DatabaseFacts,
+    pub facts: DatabaseId,
     /// Extensions that are not there.
     pub lacking: Vec<Lacking>,
 }
@@ -84,7 +84,7 @@ pub struct Ensured {
 #[derive(Clone, Debug)]
 pub struct LoginSecret {
     /// Which login.
-    pub letter: Letter,
+    pub letter: LoginSlot,
     /// Computed here from the password, which the server never sees.
     pub verifier: Verifier,
 }
@@ -92,7 +92,7 @@ pub struct LoginSecret {
 /// Which very database it is: one of the same name that was made anew differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DatabaseFacts {
+pub struct DatabaseId {
     /// The database's own id.
     pub oid: u32,
     /// The server's identity.
@@ -101,9 +101,9 @@ pub struct DatabaseFacts {
 
 /// What was seen of a tenant's database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Observed {
+pub struct ObservedDatabase {
     /// The tenant's database, if there is one with its marker.
-    pub database: Option<DatabaseFacts>,
+    pub database: Option<DatabaseId>,
     /// A database or role of the tenant's name exists without its marker: hands off.
     pub foreign: bool,
     /// Whether at least one login of the tenant is open.
@@ -118,7 +118,7 @@ pub struct Observed {
 
 /// What is left after logins were shut and sessions ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Suspended {
+pub struct SessionsLeft {
     /// Sessions in the database, without this operator's and its movers'.
     pub sessions_left: i64,
     /// The roles that hold them, for people: a superuser's session can only be ended by a superuser.
@@ -147,7 +147,7 @@ pub enum RotationStep {
 
 /// Who the server says it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct ServerInfo {
     /// In its own words, such as `17.7`.
     pub version: String,
     /// The major version; dumps need tools that are not older.

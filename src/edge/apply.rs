@@ -27,7 +27,7 @@ pub struct Owner<'a> {
 
 /// What was done.
 #[derive(Debug, Default)]
-pub struct Made {
+pub struct Applied {
     /// How many objects were written or deleted.
     pub changes: usize,
     /// What the API server would not have, for people.
@@ -38,8 +38,8 @@ pub struct Made {
 ///
 /// # Errors
 /// The cluster could not be asked, or an object of the name belongs to somebody else.
-pub async fn make(client: &Client, objects: &Objects, owner: Owner<'_>, wanted: &[Wanted]) -> Result<Made, Error> {
-    let mut made = Made::default();
+pub async fn make(client: &Client, objects: &Objects, owner: Owner<'_>, wanted: &[Wanted]) -> Result<Applied, Error> {
+    let mut made = Applied::default();
     for one in wanted {
         let found = objects.get(one.kind, Some(&one.namespace), &one.name);
         if let Some(found) = &found {
@@ -159,7 +159,7 @@ fn holds(found: &Value, wanted: &Value) -> bool {
 
 /// What the gateway says of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum Acceptance {
     /// It is in force.
     Accepted,
     /// It has not been looked at, or not in its present form.
@@ -169,7 +169,7 @@ pub enum Word {
 }
 
 /// What the gateway says of the objects, the worst first.
-pub fn word(objects: &Objects, wanted: &[Wanted]) -> Word {
+pub fn word(objects: &Objects, wanted: &[Wanted]) -> Acceptance {
     let mut waiting = None;
     for one in wanted {
         let what = format!("{} {}", one.kind.resource().kind, one.name);
@@ -182,18 +182,18 @@ pub fn word(objects: &Objects, wanted: &[Wanted]) -> Word {
             continue;
         }
         match word_of(one.kind, &found, &one.spec) {
-            Word::Accepted => {}
-            Word::Waiting(why) => {
+            Acceptance::Accepted => {}
+            Acceptance::Waiting(why) => {
                 waiting.get_or_insert(format!("{what}: {why}"));
             }
-            Word::Refused(why) => return Word::Refused(format!("{what}: {why}")),
+            Acceptance::Refused(why) => return Acceptance::Refused(format!("{what}: {why}")),
         }
     }
-    waiting.map_or(Word::Accepted, Word::Waiting)
+    waiting.map_or(Acceptance::Accepted, Acceptance::Waiting)
 }
 
 /// What the gateway says of one object; `wanted` is its spec.
-fn word_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Word {
+fn word_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Acceptance {
     let status = &found.data["status"];
     let generation = found.metadata.generation.unwrap_or_default();
     match kind {
@@ -204,7 +204,7 @@ fn word_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Word {
             };
             all(wanted["parentRefs"].as_array().into_iter().flatten().map(|reference| match about(reference) {
                 Some(parent) => said(&parent["conditions"], &["Accepted", "ResolvedRefs"], generation),
-                None => Word::Waiting("no gateway has looked at it; is it running?".into()),
+                None => Acceptance::Waiting("no gateway has looked at it; is it running?".into()),
             }))
         }
         Kind::ListenerSet => {
@@ -215,34 +215,34 @@ fn word_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Word {
         Kind::SecurityPolicy | Kind::ClientTrafficPolicy | Kind::BackendTrafficPolicy => {
             let ancestors = status["ancestors"].as_array().cloned().unwrap_or_default();
             if ancestors.is_empty() {
-                return Word::Waiting("no gateway has looked at it; is it running?".into());
+                return Acceptance::Waiting("no gateway has looked at it; is it running?".into());
             }
             all(ancestors.iter().map(|a| said(&a["conditions"], &["Accepted"], generation)))
         }
-        Kind::Certificate | Kind::HttpRouteFilter | Kind::ReferenceGrant | Kind::Gateway | Kind::GatewayClass => Word::Accepted,
+        Kind::Certificate | Kind::HttpRouteFilter | Kind::ReferenceGrant | Kind::Gateway | Kind::GatewayClass => Acceptance::Accepted,
     }
 }
 
-fn all(words: impl Iterator<Item = Word>) -> Word {
-    let mut worst = Word::Accepted;
+fn all(words: impl Iterator<Item = Acceptance>) -> Acceptance {
+    let mut worst = Acceptance::Accepted;
     for word in words {
         match word {
-            Word::Refused(why) => return Word::Refused(why),
-            Word::Waiting(why) if worst == Word::Accepted => worst = Word::Waiting(why),
-            Word::Waiting(_) | Word::Accepted => {}
+            Acceptance::Refused(why) => return Acceptance::Refused(why),
+            Acceptance::Waiting(why) if worst == Acceptance::Accepted => worst = Acceptance::Waiting(why),
+            Acceptance::Waiting(_) | Acceptance::Accepted => {}
         }
     }
     worst
 }
 
-fn said(conditions: &Value, kinds: &[&str], generation: i64) -> Word {
+fn said(conditions: &Value, kinds: &[&str], generation: i64) -> Acceptance {
     all(kinds.iter().map(|kind| match condition(conditions, kind) {
-        None => Word::Waiting(format!("the gateway has not said whether it is {kind}")),
+        None => Acceptance::Waiting(format!("the gateway has not said whether it is {kind}")),
         Some(c) if c["observedGeneration"].as_i64().is_some_and(|seen| seen < generation) => {
-            Word::Waiting("the gateway has not looked at its present form".into())
+            Acceptance::Waiting("the gateway has not looked at its present form".into())
         }
-        Some(c) if c["status"] == "True" => Word::Accepted,
-        Some(c) => Word::Refused(format!("{}: {}", c["reason"].as_str().unwrap_or(kind), c["message"].as_str().unwrap_or_default())),
+        Some(c) if c["status"] == "True" => Acceptance::Accepted,
+        Some(c) => Acceptance::Refused(format!("{}: {}", c["reason"].as_str().unwrap_or(kind), c["message"].as_str().unwrap_or_default())),
     }))
 }
 
@@ -253,7 +253,7 @@ pub fn in_force(objects: &Objects, kind: Kind, namespace: &str, name: &str, owne
         found.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid)
             && found.metadata.deletion_timestamp.is_none()
             && !ancestors.is_empty()
-            && ancestors.iter().all(|a| said(&a["conditions"], &["Accepted"], 0) == Word::Accepted)
+            && ancestors.iter().all(|a| said(&a["conditions"], &["Accepted"], 0) == Acceptance::Accepted)
     })
 }
 
@@ -291,10 +291,10 @@ mod tests {
     #[test]
     fn a_policy_is_in_force_only_once_its_present_form_was_accepted() {
         let word = |o: &DynamicObject| word_of(Kind::SecurityPolicy, o, &json!({}));
-        assert_eq!(word(&policy("True", 2)), Word::Accepted);
-        assert!(matches!(word(&policy("True", 1)), Word::Waiting(_)));
-        assert_eq!(word(&policy("False", 2)), Word::Refused("Invalid: bad".into()));
-        assert!(matches!(word(&object(json!({}))), Word::Waiting(_)));
+        assert_eq!(word(&policy("True", 2)), Acceptance::Accepted);
+        assert!(matches!(word(&policy("True", 1)), Acceptance::Waiting(_)));
+        assert_eq!(word(&policy("False", 2)), Acceptance::Refused("Invalid: bad".into()));
+        assert!(matches!(word(&object(json!({}))), Acceptance::Waiting(_)));
     }
 
     #[test]
@@ -306,8 +306,8 @@ mod tests {
         };
         let wanted = json!({"parentRefs": [{"kind": "Gateway", "name": "edge", "sectionName": "a"}, {"kind": "Gateway", "name": "edge", "sectionName": "b"}]});
         let word = |parents: Value| word_of(Kind::HttpRoute, &object(json!({"parents": parents})), &wanted);
-        assert_eq!(word(json!([parent("a", "True"), parent("b", "True")])), Word::Accepted);
-        assert!(matches!(word(json!([parent("a", "True")])), Word::Waiting(_)));
-        assert!(matches!(word(json!([parent("a", "True"), parent("b", "False")])), Word::Refused(_)));
+        assert_eq!(word(json!([parent("a", "True"), parent("b", "True")])), Acceptance::Accepted);
+        assert!(matches!(word(json!([parent("a", "True")])), Acceptance::Waiting(_)));
+        assert!(matches!(word(json!([parent("a", "True"), parent("b", "False")])), Acceptance::Refused(_)));
     }
 }

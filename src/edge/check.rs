@@ -6,7 +6,7 @@ use super::{
     certificate::Leaf,
     gateway::Driver,
     policy::{self, Policy},
-    probe::{self, Offer, Trouble},
+    probe::{self, Offer, ProbeError},
     site::{Answer, Site},
 };
 use crate::api::{Audience, help_desk_class::Route, plan::TlsVersion};
@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_secs(20);
 
 /// What was seen to be wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wrong {
+pub struct Mismatch {
     /// One word for programs.
     pub reason: &'static str,
     /// A sentence for people.
@@ -80,26 +80,26 @@ impl View {
         }
     }
 
-    async fn ask(&self, host: &str, path: &str, offer: Offer) -> Result<probe::Answer, Trouble> {
+    async fn ask(&self, host: &str, path: &str, offer: Offer) -> Result<probe::Answer, ProbeError> {
         probe::https(&self.addresses, self.port, host, path, offer).await
     }
 }
 
 /// Asks every address; says what is wrong with the first that does not answer as it should.
-pub async fn look(view: Arc<View>) -> Option<Wrong> {
+pub async fn look(view: Arc<View>) -> Option<Mismatch> {
     let too_long = || {
         let why = format!("{} took longer than {} s to answer all that was asked", view.hosts.join(", "), LONGEST.as_secs());
-        Some(Wrong { reason: "Unreachable", why })
+        Some(Mismatch { reason: "Unreachable", why })
     };
     tokio::time::timeout(LONGEST, look_at(&view)).await.unwrap_or_else(|_| too_long())
 }
 
-async fn look_at(view: &View) -> Option<Wrong> {
-    let wrong = |host: &str, why: String| Some(Wrong { reason: "AnswersWrong", why: format!("{host} {why}") });
+async fn look_at(view: &View) -> Option<Mismatch> {
+    let wrong = |host: &str, why: String| Some(Mismatch { reason: "AnswersWrong", why: format!("{host} {why}") });
     for host in &view.hosts {
         let answer = match view.ask(host, "/", Offer::All).await {
             Ok(answer) => answer,
-            Err(trouble @ Trouble::Unreachable(_)) => return Some(Wrong { reason: "Unreachable", why: format!("{host} {trouble}") }),
+            Err(trouble @ ProbeError::Unreachable(_)) => return Some(Mismatch { reason: "Unreachable", why: format!("{host} {trouble}") }),
             Err(trouble) => return wrong(host, trouble.to_string()),
         };
         let Some(leaf) = &answer.leaf else { return wrong(host, "showed no certificate".into()) };
@@ -107,7 +107,7 @@ async fn look_at(view: &View) -> Option<Wrong> {
         if other || !leaf.covers(host) {
             return wrong(host, format!("showed another certificate, for {}", leaf.names.join(", ")));
         }
-        if view.min_tls > TlsVersion::V12 && !matches!(view.ask(host, "/", Offer::Old).await, Err(Trouble::Handshake(_))) {
+        if view.min_tls > TlsVersion::V12 && !matches!(view.ask(host, "/", Offer::Old).await, Err(ProbeError::Handshake(_))) {
             return wrong(host, "takes a TLS version that is too old".into());
         }
         match &view.answer {

@@ -21,7 +21,7 @@ const MISSING_FOR: SignedDuration = SignedDuration::from_secs(5);
 
 /// What DNS says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Proof {
+pub enum ChallengeResult {
     /// The record is there.
     Proven,
     /// The name's servers say that it is not, or hold another one.
@@ -31,10 +31,10 @@ pub enum Proof {
 }
 
 /// Asks for proofs, and remembers them for a while.
-pub struct Proofs {
+pub struct ChallengeResolver {
     resolver: Result<TokioResolver, String>,
     again_after: SignedDuration,
-    seen: Mutex<HashMap<Challenge, (Moment, Proof)>>,
+    seen: Mutex<HashMap<Challenge, (Moment, ChallengeResult)>>,
     /// So many are asked for at once: servers that are silent must not keep everybody waiting.
     turns: Semaphore,
 }
@@ -48,7 +48,7 @@ pub fn challenge(installation: &Installation, uid: &str, host: &str) -> Challeng
     Challenge { record: format!("{LABEL}.{host}"), value: format!("helpdesk-operator={}", &token[..token.len().min(40)]) }
 }
 
-impl Proofs {
+impl ChallengeResolver {
     /// Asks these servers, or those that the machine is set up with; a proof is asked for again after a time.
     pub fn new(servers: &[SocketAddr], again_after: SignedDuration) -> Self {
         Self { resolver: resolver(servers).map_err(|e| e.to_string()), again_after, seen: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
@@ -60,33 +60,33 @@ impl Proofs {
     }
 
     /// Whether the record is there.
-    pub async fn of(&self, challenge: &Challenge, now: Moment) -> Proof {
+    pub async fn of(&self, challenge: &Challenge, now: Moment) -> ChallengeResult {
         if let Some((at, proof)) = self.remembered(challenge) {
-            let lasts = if proof == Proof::Proven { self.again_after } else { MISSING_FOR.min(self.again_after) };
+            let lasts = if proof == ChallengeResult::Proven { self.again_after } else { MISSING_FOR.min(self.again_after) };
             if now < at + lasts && at <= now {
                 return proof;
             }
         }
         let Ok(_turn) = self.turns.try_acquire() else {
-            return Proof::Unknown(format!("DNS is being asked for other names; {} follows", challenge.record));
+            return ChallengeResult::Unknown(format!("DNS is being asked for other names; {} follows", challenge.record));
         };
         let proof = self.ask(challenge).await;
         self.lock().insert(challenge.clone(), (now, proof.clone()));
         proof
     }
 
-    fn remembered(&self, challenge: &Challenge) -> Option<(Moment, Proof)> {
+    fn remembered(&self, challenge: &Challenge) -> Option<(Moment, ChallengeResult)> {
         self.lock().get(challenge).cloned()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Challenge, (Moment, Proof)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Challenge, (Moment, ChallengeResult)>> {
         self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn ask(&self, challenge: &Challenge) -> Proof {
+    async fn ask(&self, challenge: &Challenge) -> ChallengeResult {
         let resolver = match &self.resolver {
             Ok(resolver) => resolver,
-            Err(why) => return Proof::Unknown(why.clone()),
+            Err(why) => return ChallengeResult::Unknown(why.clone()),
         };
         match resolver.txt_lookup(format!("{}.", challenge.record)).await {
             Ok(found) => {
@@ -95,15 +95,15 @@ impl Proofs {
                     _ => None,
                 });
                 if texts.into_iter().any(|text| text == challenge.value.as_bytes()) {
-                    return Proof::Proven;
+                    return ChallengeResult::Proven;
                 }
-                Proof::Missing(format!("the TXT record {} has another value", challenge.record))
+                ChallengeResult::Missing(format!("the TXT record {} has another value", challenge.record))
             }
             Err(NetError::Dns(DnsError::NoRecordsFound(NoRecords {
                 response_code: ResponseCode::NXDomain | ResponseCode::NoError,
                 ..
-            }))) => Proof::Missing(format!("there is no TXT record {}", challenge.record)),
-            Err(error) => Proof::Unknown(format!("DNS could not be asked for {}: {error}", challenge.record)),
+            }))) => ChallengeResult::Missing(format!("there is no TXT record {}", challenge.record)),
+            Err(error) => ChallengeResult::Unknown(format!("DNS could not be asked for {}: {error}", challenge.record)),
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     objects::Kind,
     policy::{Capabilities, Policy},
-    site::{self, Answer, Fixed, HSTS, Sections, Site, WEB, Wanted, wanted},
+    site::{self, Answer, DirectResponse, HSTS, Sections, Site, WEB, Wanted, wanted},
 };
 use crate::api::{
     HelpDeskClassSpec,
@@ -54,20 +54,20 @@ pub fn objects(site: &Site<'_>) -> Vec<Wanted> {
     all
 }
 
-fn answer(site: &Site<'_>, fixed: Fixed) -> Value {
+fn answer(site: &Site<'_>, fixed: DirectResponse) -> Value {
     let filter = json!({"group": "gateway.envoyproxy.io", "kind": "HTTPRouteFilter", "name": filter_name(site, fixed)});
     json!({"filters": [{"type": "ExtensionRef", "extensionRef": filter}]})
 }
 
-fn filter_name(site: &Site<'_>, fixed: Fixed) -> String {
+fn filter_name(site: &Site<'_>, fixed: DirectResponse) -> String {
     match (fixed, &site.answer) {
-        (Fixed::Malformed, _) => "malformed".into(),
-        (Fixed::Preparing, _) => "preparing".into(),
-        (Fixed::Unauthorized, _) => "unauthorized".into(),
-        (Fixed::Suspended(number), Answer::Suspended(pages)) => {
+        (DirectResponse::Malformed, _) => "malformed".into(),
+        (DirectResponse::Preparing, _) => "preparing".into(),
+        (DirectResponse::Unauthorized, _) => "unauthorized".into(),
+        (DirectResponse::Suspended(number), Answer::Suspended(pages)) => {
             pages.get(number).map_or_else(|| "suspended".into(), |page| format!("suspended-{}", page.language))
         }
-        (Fixed::Suspended(_), Answer::App { .. }) => "suspended".into(),
+        (DirectResponse::Suspended(_), Answer::App { .. }) => "suspended".into(),
     }
 }
 
@@ -85,12 +85,12 @@ fn filters(site: &Site<'_>) -> Vec<Wanted> {
     match &site.answer {
         Answer::App { class, policy, .. } => {
             if policy.guards_agents() {
-                all.push(plain(Fixed::Malformed, 400, "This address is written in a way that is not accepted here.\n", &[]));
-                all.push(plain(Fixed::Preparing, 503, "This help desk is being set up.\n", &[("Retry-After", "5")]));
+                all.push(plain(DirectResponse::Malformed, 400, "This address is written in a way that is not accepted here.\n", &[]));
+                all.push(plain(DirectResponse::Preparing, 503, "This help desk is being set up.\n", &[("Retry-After", "5")]));
             }
             let challenge = class.capabilities.api_challenges.join(", ");
             let text = "Credentials are needed here.\n";
-            all.push(plain(Fixed::Unauthorized, 401, text, &[("WWW-Authenticate", challenge.as_str())]));
+            all.push(plain(DirectResponse::Unauthorized, 401, text, &[("WWW-Authenticate", challenge.as_str())]));
         }
         Answer::Suspended(pages) => {
             let more = [("Retry-After", "3600"), ("Vary", "Accept-Language"), ("X-Robots-Tag", "noindex")];
@@ -98,7 +98,7 @@ fn filters(site: &Site<'_>) -> Vec<Wanted> {
                 pages
                     .iter()
                     .enumerate()
-                    .map(|(number, page)| filter(Fixed::Suspended(number), 503, "text/html; charset=utf-8", &page.body, &more)),
+                    .map(|(number, page)| filter(DirectResponse::Suspended(number), 503, "text/html; charset=utf-8", &page.body, &more)),
             );
         }
     }

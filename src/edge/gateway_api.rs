@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     policy::Capabilities,
-    site::{self, Fixed, Site, Wanted},
+    site::{self, DirectResponse, Site, Wanted},
 };
 
 /// What it can keep.
@@ -17,6 +17,6 @@ pub fn objects(site: &Site<'_>) -> Vec<Wanted> {
     site::objects(site, refuse)
 }
 
-fn refuse(_: &Site<'_>, _: Fixed) -> Value {
+fn refuse(_: &Site<'_>, _: DirectResponse) -> Value {
     json!({})
 }

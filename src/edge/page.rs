@@ -12,7 +12,7 @@ pub struct Page {
     pub body: String,
 }
 
-struct Words {
+struct Translation {
     language: &'static str,
     title: &'static str,
     customer: &'static str,
@@ -20,29 +20,29 @@ struct Words {
     settle: &'static str,
 }
 
-const WORDS: [Words; 4] = [
-    Words {
+const WORDS: [Translation; 4] = [
+    Translation {
         language: "en",
         title: "This help desk is paused",
         customer: "If you came here with a question: please reach the company in another way for now. Your earlier requests are kept.",
         owner: "If this is your help desk: your data is safe. Once the account is settled, everything is back as it was.",
         settle: "Settle the account",
     },
-    Words {
+    Translation {
         language: "de",
         title: "Dieser Helpdesk pausiert",
         customer: "Sie haben eine Frage? Bitte wenden Sie sich vorerst auf anderem Weg an das Unternehmen. Ihre bisherigen Anfragen bleiben erhalten.",
         owner: "Das ist Ihr Helpdesk? Ihre Daten sind sicher. Sobald das Konto ausgeglichen ist, ist alles wieder wie zuvor.",
         settle: "Konto ausgleichen",
     },
-    Words {
+    Translation {
         language: "fr",
         title: "Ce centre d’assistance est suspendu",
         customer: "Vous avez une question ? Merci de joindre l’entreprise autrement pour le moment. Vos demandes précédentes sont conservées.",
         owner: "C’est votre centre d’assistance ? Vos données sont en sécurité. Dès que le compte est réglé, tout revient comme avant.",
         settle: "Régler le compte",
     },
-    Words {
+    Translation {
         language: "es",
         title: "Este centro de ayuda está en pausa",
         customer: "¿Tiene una pregunta? Por ahora, contacte con la empresa por otra vía. Sus consultas anteriores se conservan.",
@@ -56,7 +56,7 @@ pub fn suspended(texts: &SuspendedPage) -> Vec<Page> {
     WORDS.iter().map(|words| Page { language: words.language, body: body(words, texts) }).collect()
 }
 
-fn body(words: &Words, texts: &SuspendedPage) -> String {
+fn body(words: &Translation, texts: &SuspendedPage) -> String {
     let said = match &texts.text {
         Some(text) => format!("<p>{}</p>", escaped(text)),
         None => format!("<p>{}</p><p class=\"o\">{}</p>", words.customer, words.owner),

@@ -47,7 +47,7 @@ pub struct Answer {
 
 /// Why nothing was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum ProbeError {
     /// There was no connection: nothing can be said.
     Unreachable(String),
     /// The connection was refused by TLS.
@@ -56,7 +56,7 @@ pub enum Trouble {
     Broken(String),
 }
 
-impl std::fmt::Display for Trouble {
+impl std::fmt::Display for ProbeError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Unreachable(why) => write!(f, "cannot be reached: {why}"),
@@ -76,21 +76,21 @@ pub enum Offer {
 }
 
 /// Asks a gateway at one of its addresses for a path of a host over HTTPS.
-pub async fn https(addresses: &[String], port: u16, host: &str, path: &str, offer: Offer) -> Result<Answer, Trouble> {
+pub async fn https(addresses: &[String], port: u16, host: &str, path: &str, offer: Offer) -> Result<Answer, ProbeError> {
     bounded(async {
         let (stream, from) = connect(addresses, port).await?;
-        let name = ServerName::try_from(host.to_owned()).map_err(|e| Trouble::Handshake(e.to_string()))?;
-        let tls = TlsConnector::from(Arc::new(config(offer).map_err(|e| Trouble::Handshake(e.to_string()))?));
-        let stream = tls.connect(name, stream).await.map_err(|e| Trouble::Handshake(e.to_string()))?;
+        let name = ServerName::try_from(host.to_owned()).map_err(|e| ProbeError::Handshake(e.to_string()))?;
+        let tls = TlsConnector::from(Arc::new(config(offer).map_err(|e| ProbeError::Handshake(e.to_string()))?));
+        let stream = tls.connect(name, stream).await.map_err(|e| ProbeError::Handshake(e.to_string()))?;
         let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let leaf = shown.map(|der| certificate::of_der(der)).transpose().map_err(Trouble::Handshake)?;
+        let leaf = shown.map(|der| certificate::of_der(der)).transpose().map_err(ProbeError::Handshake)?;
         ask(stream, host, path, leaf, from).await
     })
     .await
 }
 
 /// Asks a gateway for a path of a host over plain HTTP.
-pub async fn http(addresses: &[String], port: u16, host: &str, path: &str) -> Result<Answer, Trouble> {
+pub async fn http(addresses: &[String], port: u16, host: &str, path: &str) -> Result<Answer, ProbeError> {
     bounded(async {
         let (stream, from) = connect(addresses, port).await?;
         ask(stream, host, path, None, from).await
@@ -98,11 +98,11 @@ pub async fn http(addresses: &[String], port: u16, host: &str, path: &str) -> Re
     .await
 }
 
-async fn bounded(work: impl Future<Output = Result<Answer, Trouble>>) -> Result<Answer, Trouble> {
-    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(Trouble::Unreachable("it took too long".into())))
+async fn bounded(work: impl Future<Output = Result<Answer, ProbeError>>) -> Result<Answer, ProbeError> {
+    tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(ProbeError::Unreachable("it took too long".into())))
 }
 
-async fn connect(addresses: &[String], port: u16) -> Result<(TcpStream, IpAddr), Trouble> {
+async fn connect(addresses: &[String], port: u16) -> Result<(TcpStream, IpAddr), ProbeError> {
     let mut last = "the Gateway has no address".to_owned();
     for address in addresses {
         let target = match address.parse::<IpAddr>() {
@@ -111,20 +111,20 @@ async fn connect(addresses: &[String], port: u16) -> Result<(TcpStream, IpAddr),
         };
         match TcpStream::connect(&target).await {
             Ok(stream) => {
-                let from = stream.local_addr().map_err(|e| Trouble::Unreachable(e.to_string()))?.ip().to_canonical();
+                let from = stream.local_addr().map_err(|e| ProbeError::Unreachable(e.to_string()))?.ip().to_canonical();
                 return Ok((stream, from));
             }
             Err(error) => last = format!("{target}: {error}"),
         }
     }
-    Err(Trouble::Unreachable(last))
+    Err(ProbeError::Unreachable(last))
 }
 
-async fn ask<S>(stream: S, host: &str, path: &str, leaf: Option<Leaf>, from: IpAddr) -> Result<Answer, Trouble>
+async fn ask<S>(stream: S, host: &str, path: &str, leaf: Option<Leaf>, from: IpAddr) -> Result<Answer, ProbeError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let broken = |error: &dyn std::fmt::Display| Trouble::Broken(error.to_string());
+    let broken = |error: &dyn std::fmt::Display| ProbeError::Broken(error.to_string());
     let (mut sender, connection) =
         http1::Builder::new().max_buf_size(16 * 1024).handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
     let request = Request::get(path)

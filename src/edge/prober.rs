@@ -22,8 +22,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::check::{self, View, Wrong};
-use crate::{keyed_semaphore::Lanes, retry::spread};
+use super::check::{self, Mismatch, View};
+use crate::{keyed_semaphore::KeyedSemaphore, retry::jitter};
 
 /// How fast, and how many at once.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +58,7 @@ impl Pace {
 
     fn pause_after(&self, uid: &str, failures: u32) -> Duration {
         let plain = self.pause.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(self.longest_pause);
-        plain.mul_f64(0.8 + 0.4 * spread(&format!("{uid}/{failures}")))
+        plain.mul_f64(0.8 + 0.4 * jitter(&format!("{uid}/{failures}")))
     }
 }
 
@@ -68,7 +68,7 @@ pub enum Sight {
     /// They were seen to answer as they should.
     Right,
     /// They were seen not to.
-    Wrong(Wrong),
+    Mismatch(Mismatch),
     /// Nobody has seen them as they are now; a worker is about to.
     Unseen,
 }
@@ -82,14 +82,14 @@ pub struct Whose<'a> {
     pub uid: &'a str,
 }
 
-type Look = Box<dyn Fn(Arc<View>) -> BoxFuture<'static, Option<Wrong>> + Send + Sync>;
+type Look = Box<dyn Fn(Arc<View>) -> BoxFuture<'static, Option<Mismatch>> + Send + Sync>;
 
 /// The workers, and what they saw last.
-pub struct Lookouts {
+pub struct Prober {
     pace: Pace,
     look: Look,
-    first: Lanes,
-    again: Lanes,
+    first: KeyedSemaphore,
+    again: KeyedSemaphore,
     told: UnboundedSender<String>,
     failures: Counter,
     watched: Mutex<HashMap<String, Watched>>,
@@ -101,7 +101,7 @@ struct Watched {
     order: u64,
     mark: u64,
     urgent: bool,
-    seen: Option<Result<Instant, Wrong>>,
+    seen: Option<Result<Instant, Mismatch>>,
     task: AbortHandle,
 }
 
@@ -111,7 +111,7 @@ impl Drop for Watched {
     }
 }
 
-impl Lookouts {
+impl Prober {
     /// Workers that look for themselves, and the names of accounts of which they have news. `failures` counts what was
     /// seen to be wrong.
     pub fn new(failures: Counter) -> (Arc<Self>, UnboundedReceiver<String>) {
@@ -120,7 +120,7 @@ impl Lookouts {
 
     fn with(pace: Pace, failures: Counter, look: Look) -> (Arc<Self>, UnboundedReceiver<String>) {
         let (told, news) = unbounded();
-        let (first, again) = (Lanes::new(pace.first), Lanes::new(pace.again));
+        let (first, again) = (KeyedSemaphore::new(pace.first), KeyedSemaphore::new(pace.again));
         (Arc::new(Self { pace, look, first, again, told, failures, watched: Mutex::default() }), news)
     }
 
@@ -147,7 +147,7 @@ impl Lookouts {
         match seen {
             None => Sight::Unseen,
             Some(Ok(_)) => Sight::Right,
-            Some(Err(wrong)) => Sight::Wrong(wrong),
+            Some(Err(wrong)) => Sight::Mismatch(wrong),
         }
     }
 
@@ -162,13 +162,13 @@ impl Lookouts {
         let mut failures = 0;
         loop {
             let lanes = if urgent || failures == 0 { &self.first } else { &self.again };
-            let Some(turn) = lanes.turn(&view.gateway).await else { return };
+            let Some(acquire) = lanes.acquire(&view.gateway).await else { return };
             let since = *begun.get_or_insert_with(Instant::now);
             let Some(wrong) = (self.look)(Arc::clone(&view)).await else {
                 self.saw(&account, &uid, order, Ok(Instant::now()));
                 return;
             };
-            drop(turn);
+            drop(acquire);
             if since.elapsed() < self.pace.settling {
                 sleep(self.pace.every).await;
                 continue;
@@ -181,7 +181,7 @@ impl Lookouts {
     }
 
     /// Remembers what was seen, and tells the account if that is news.
-    fn saw(&self, account: &str, uid: &str, order: u64, what: Result<Instant, Wrong>) {
+    fn saw(&self, account: &str, uid: &str, order: u64, what: Result<Instant, Mismatch>) {
         let mut all = self.lock();
         let Some(known) = all.get_mut(uid).filter(|known| known.order == order) else { return };
         let is_news = match (&known.seen, &what) {
@@ -241,8 +241,8 @@ mod tests {
         Whose { account: name, uid: name }
     }
 
-    fn wrong() -> Wrong {
-        Wrong { reason: "AnswersWrong", why: "no".into() }
+    fn wrong() -> Mismatch {
+        Mismatch { reason: "AnswersWrong", why: "no".into() }
     }
 
     async fn next(news: &mut UnboundedReceiver<String>) -> String {
@@ -250,8 +250,8 @@ mod tests {
     }
 
     /// Looks at hosts that hang, that are right, and all others, which are wrong.
-    fn lookouts(pace: Pace) -> (Arc<Lookouts>, UnboundedReceiver<String>) {
-        Lookouts::with(
+    fn prober(pace: Pace) -> (Arc<Prober>, UnboundedReceiver<String>) {
+        Prober::with(
             pace,
             Counter::default(),
             Box::new(|view| {
@@ -259,7 +259,7 @@ mod tests {
                     match view.hosts[0].as_str() {
                         host if host.starts_with("hangs") => {
                             sleep(Duration::from_millis(500)).await;
-                            Some(Wrong { reason: "Unreachable", why: "it took too long".into() })
+                            Some(Mismatch { reason: "Unreachable", why: "it took too long".into() })
                         }
                         host if host.starts_with("right") => None,
                         _ => Some(wrong()),
@@ -272,20 +272,20 @@ mod tests {
 
     #[tokio::test]
     async fn sixty_apps_that_never_answer_keep_neither_the_asker_nor_another_account_waiting() {
-        let (lookouts, mut news) = lookouts(QUICK);
+        let (prober, mut news) = prober(QUICK);
         let begun = Instant::now();
         for i in 0..60 {
             let name = format!("hangs-{i}");
-            assert_eq!(lookouts.order(whose(&name), 1, view(&name, 1), false), Sight::Unseen);
+            assert_eq!(prober.order(whose(&name), 1, view(&name, 1), false), Sight::Unseen);
         }
         assert!(begun.elapsed() < Duration::from_millis(100), "ordering looks took {:?}", begun.elapsed());
         for round in 0..5 {
             let name = format!("right-{round}");
             let begun = Instant::now();
-            lookouts.order(whose(&name), 1, view(&name, 1), false);
+            prober.order(whose(&name), 1, view(&name, 1), false);
             while next(&mut news).await != name {}
             assert!(begun.elapsed() < Duration::from_millis(300), "{name} waited {:?} for apps that hang", begun.elapsed());
-            assert_eq!(lookouts.order(whose(&name), 1, view(&name, 1), false), Sight::Right);
+            assert_eq!(prober.order(whose(&name), 1, view(&name, 1), false), Sight::Right);
             // In the later rounds those that hang have failed and wait for turns of their own.
             sleep(Duration::from_millis(200)).await;
         }
@@ -293,16 +293,16 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_seen_counts_for_this_very_view_only() {
-        let (lookouts, mut news) = lookouts(QUICK);
-        assert!(!lookouts.know("right"));
-        lookouts.order(whose("right"), 1, view("right", 1), false);
+        let (prober, mut news) = prober(QUICK);
+        assert!(!prober.know("right"));
+        prober.order(whose("right"), 1, view("right", 1), false);
         assert_eq!(next(&mut news).await, "right");
-        assert_eq!(lookouts.order(whose("right"), 1, view("right", 1), true), Sight::Right);
-        assert_eq!(lookouts.order(whose("right"), 2, view("wrong", 1), true), Sight::Unseen, "another view counted as seen");
+        assert_eq!(prober.order(whose("right"), 1, view("right", 1), true), Sight::Right);
+        assert_eq!(prober.order(whose("right"), 2, view("wrong", 1), true), Sight::Unseen, "another view counted as seen");
         assert_eq!(next(&mut news).await, "right");
-        assert_eq!(lookouts.order(whose("right"), 2, view("wrong", 1), true), Sight::Wrong(wrong()));
-        lookouts.forget("right");
-        assert_eq!(lookouts.order(whose("right"), 1, view("right", 1), true), Sight::Unseen, "what was forgotten counted as seen");
+        assert_eq!(prober.order(whose("right"), 2, view("wrong", 1), true), Sight::Mismatch(wrong()));
+        prober.forget("right");
+        assert_eq!(prober.order(whose("right"), 1, view("right", 1), true), Sight::Unseen, "what was forgotten counted as seen");
     }
 
     #[tokio::test]
@@ -314,28 +314,28 @@ mod tests {
             async move { (number < 12).then(wrong) }.boxed()
         });
         let pace = Pace { settling: Duration::ZERO, ..QUICK };
-        let (lookouts, mut news) = Lookouts::with(pace, Counter::default(), look);
-        lookouts.order(whose("a"), 1, view("a", 1), false);
+        let (prober, mut news) = Prober::with(pace, Counter::default(), look);
+        prober.order(whose("a"), 1, view("a", 1), false);
         assert_eq!(next(&mut news).await, "a");
         for _ in 0..50 {
-            assert_eq!(lookouts.order(whose("a"), 1, view("a", 1), false), Sight::Wrong(wrong()));
+            assert_eq!(prober.order(whose("a"), 1, view("a", 1), false), Sight::Mismatch(wrong()));
         }
         sleep(Duration::from_millis(500)).await;
         let so_far = looks.load(Ordering::SeqCst);
         assert!((2..=6).contains(&so_far), "{so_far} looks in half a second");
         assert!(news.try_recv().is_err(), "the same failure was told again");
         assert_eq!(next(&mut news).await, "a");
-        assert_eq!(lookouts.order(whose("a"), 1, view("a", 1), false), Sight::Right);
+        assert_eq!(prober.order(whose("a"), 1, view("a", 1), false), Sight::Right);
     }
 
     #[tokio::test]
     async fn what_was_right_stays_so_while_it_is_looked_at_again() {
         let pace = Pace { fresh: Duration::ZERO, ..QUICK };
-        let (lookouts, mut news) = lookouts(pace);
-        lookouts.order(whose("right"), 1, view("right", 1), false);
+        let (prober, mut news) = prober(pace);
+        prober.order(whose("right"), 1, view("right", 1), false);
         next(&mut news).await;
         for _ in 0..5 {
-            assert_eq!(lookouts.order(whose("right"), 1, view("right", 1), false), Sight::Right);
+            assert_eq!(prober.order(whose("right"), 1, view("right", 1), false), Sight::Right);
             sleep(Duration::from_millis(10)).await;
         }
         assert!(news.try_recv().is_err(), "nothing had changed");

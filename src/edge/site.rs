@@ -71,7 +71,7 @@ pub struct Wanted {
 
 /// An answer that a gateway gives by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fixed {
+pub enum DirectResponse {
     /// A path that is written so that app and gateway may read it differently.
     Malformed,
     /// Agents' paths whose policy is not in force yet.
@@ -83,7 +83,7 @@ pub enum Fixed {
 }
 
 /// How a driver writes an answer that the gateway gives by itself: the rule without its name and matches.
-pub type Words = fn(&Site<'_>, Fixed) -> Value;
+pub type ResponseBuilder = fn(&Site<'_>, DirectResponse) -> Value;
 
 /// HTTP Strict Transport Security (RFC 6797), for a year; of subdomains nothing is known here.
 pub const HSTS: (&str, &str) = ("Strict-Transport-Security", "max-age=31536000");
@@ -103,7 +103,7 @@ pub struct Sections {
 }
 
 /// The routes and listeners of a site.
-pub fn objects(site: &Site<'_>, words: Words) -> Vec<Wanted> {
+pub fn objects(site: &Site<'_>, words: ResponseBuilder) -> Vec<Wanted> {
     let mut all = vec![];
     if !site.own.is_empty() {
         all.push(wanted(site, Kind::ListenerSet, WEB, listener_set(site)));
@@ -196,11 +196,17 @@ fn prefixes<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<Value> {
     paths.map(|path| json!({"path": {"type": "PathPrefix", "value": path}})).collect()
 }
 
-fn app_rules(site: &Site<'_>, class: &HelpDeskClassSpec, policy: &Policy, agents_open: bool, words: Words) -> (Vec<Value>, Sections) {
+fn app_rules(
+    site: &Site<'_>,
+    class: &HelpDeskClassSpec,
+    policy: &Policy,
+    agents_open: bool,
+    words: ResponseBuilder,
+) -> (Vec<Value>, Sections) {
     let mut sections = Sections { agents: vec![], api: vec![], open: vec![] };
     let mut rules = vec![];
     if policy.guards_agents() {
-        let mut rule = named("malformed", words(site, Fixed::Malformed));
+        let mut rule = named("malformed", words(site, DirectResponse::Malformed));
         rule["matches"] = json!([{"path": {"type": "RegularExpression", "value": AMBIGUOUS}}]);
         rules.push(rule);
         sections.open.push("malformed".to_owned());
@@ -219,7 +225,7 @@ fn app_rules(site: &Site<'_>, class: &HelpDeskClassSpec, policy: &Policy, agents
             let (word, section, rule) = match audience {
                 Audience::Public => ("public", &mut sections.open, to_app),
                 Audience::Agent if agents_open => ("agents", &mut sections.agents, to_app),
-                Audience::Agent => ("agents", &mut sections.agents, words(site, Fixed::Preparing)),
+                Audience::Agent => ("agents", &mut sections.agents, words(site, DirectResponse::Preparing)),
                 Audience::Api => {
                     for one in &mut matches {
                         one["headers"] = json!([{"name": "Authorization", "type": "RegularExpression", "value": ".+"}]);
@@ -236,7 +242,7 @@ fn app_rules(site: &Site<'_>, class: &HelpDeskClassSpec, policy: &Policy, agents
     }
     let api = || class.routes.iter().filter(|r| r.audience == Audience::Api).map(|r| r.path.as_str());
     if api().next().is_some() {
-        let mut rule = named("api-anonymous", words(site, Fixed::Unauthorized));
+        let mut rule = named("api-anonymous", words(site, DirectResponse::Unauthorized));
         rule["matches"] = json!(prefixes(api()));
         rules.push(rule);
         sections.open.push("api-anonymous".to_owned());
@@ -245,10 +251,10 @@ fn app_rules(site: &Site<'_>, class: &HelpDeskClassSpec, policy: &Policy, agents
 }
 
 /// One rule a language, by what the browser says it reads first; the last one is everybody's.
-fn suspended_rules(site: &Site<'_>, pages: &[Page], words: Words) -> Vec<Value> {
-    let everybody = pages.first().map(|_| named("suspended", words(site, Fixed::Suspended(0))));
+fn suspended_rules(site: &Site<'_>, pages: &[Page], words: ResponseBuilder) -> Vec<Value> {
+    let everybody = pages.first().map(|_| named("suspended", words(site, DirectResponse::Suspended(0))));
     let others = pages.iter().enumerate().skip(1).map(|(number, page)| {
-        let mut rule = named(&format!("suspended-{}", page.language), words(site, Fixed::Suspended(number)));
+        let mut rule = named(&format!("suspended-{}", page.language), words(site, DirectResponse::Suspended(number)));
         let reads = format!("(?i)\\s*{}([-_,; ].*)?", page.language);
         rule["matches"] = json!([{"path": {"type": "PathPrefix", "value": "/"},
             "headers": [{"name": "Accept-Language", "type": "RegularExpression", "value": reads}]}]);

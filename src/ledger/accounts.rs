@@ -45,7 +45,7 @@ pub struct Entry {
 /// Which of a tenant's two logins: one is in use, the other takes over in a rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Letter {
+pub enum LoginSlot {
     /// `t_…_a`.
     #[default]
     A,
@@ -53,7 +53,7 @@ pub enum Letter {
     B,
 }
 
-impl Letter {
+impl LoginSlot {
     /// `a` or `b`.
     pub const fn name(self) -> &'static str {
         match self {
@@ -103,7 +103,7 @@ pub struct NamespaceEntry {
 #[serde(rename_all = "camelCase")]
 pub struct LoginEntry {
     /// Which of the two.
-    pub letter: Letter,
+    pub letter: LoginSlot,
     /// When its password was set.
     pub password_set_at: Moment,
     /// The newest request for another password that was seen.

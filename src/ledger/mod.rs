@@ -12,7 +12,7 @@ mod accounts;
 mod backups;
 mod error;
 
-pub use accounts::{DatabaseEntry, Entry, Letter, LoginEntry, NamespaceEntry, OnRoll};
+pub use accounts::{DatabaseEntry, Entry, LoginEntry, LoginSlot, NamespaceEntry, OnRoll};
 pub use backups::BackupEntry;
 pub use error::Error;
 

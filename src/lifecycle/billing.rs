@@ -75,7 +75,7 @@ pub struct Doubted {
 
 /// Why a word of billing, or a part of it, does not count.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Refused {
+pub enum RejectedBilling {
     /// It is older than one that was heard before: a restored backup of the cluster, or a replay.
     OlderBilling {
         /// What was offered.
@@ -114,7 +114,7 @@ pub enum Refused {
     },
 }
 
-impl Refused {
+impl RejectedBilling {
     /// One word for it, in events and metrics.
     pub const fn reason(&self) -> &'static str {
         match self {
@@ -141,7 +141,7 @@ impl Refused {
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RejectedBilling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OlderBilling { offered, accepted } => write!(
@@ -179,37 +179,37 @@ pub struct Told {
     /// The word's mark.
     pub mark: BillingMark,
     /// Why it did not count.
-    pub why: Refused,
+    pub why: RejectedBilling,
 }
 
 /// Refuses a word that is older than one that was heard, or that speaks of an impossible time.
 ///
 /// # Errors
 /// Why it is refused.
-pub fn check(heard: Option<&Billing>, word: &Billing, created_at: Moment, now: Moment) -> Result<(), Refused> {
+pub fn check(heard: Option<&Billing>, word: &Billing, created_at: Moment, now: Moment) -> Result<(), RejectedBilling> {
     if let Some(heard) = heard
         && mark(word) <= mark(heard)
     {
-        return Err(Refused::OlderBilling { offered: mark(word), accepted: mark(heard) });
+        return Err(RejectedBilling::OlderBilling { offered: mark(word), accepted: mark(heard) });
     }
     let latest = now + clock::TOLERANCE;
     let earliest = created_at - SignedDuration::from_hours(1);
     for time in [Some(&word.since), word.delinquent_since.as_ref()].into_iter().flatten() {
         if time.0 > latest {
-            return Err(Refused::FutureBilling(time.0));
+            return Err(RejectedBilling::FutureBilling(time.0));
         }
         if time.0 < earliest {
-            return Err(Refused::AncientBilling(time.0));
+            return Err(RejectedBilling::AncientBilling(time.0));
         }
     }
     match &word.period_end {
-        Some(end) if end.0 < earliest => Err(Refused::AncientBilling(end.0)),
+        Some(end) if end.0 < earliest => Err(RejectedBilling::AncientBilling(end.0)),
         _ => Ok(()),
     }
 }
 
 /// What an account stands at after a word that [`check`] let through, and what of the word does not count.
-pub fn hear(before: Option<&Standing>, word: &Billing, now: Moment) -> (Option<Standing>, Option<Refused>) {
+pub fn hear(before: Option<&Standing>, word: &Billing, now: Moment) -> (Option<Standing>, Option<RejectedBilling>) {
     if word.state == BillingState::Incomplete {
         return (before.cloned(), None);
     }
@@ -224,7 +224,7 @@ pub fn hear(before: Option<&Standing>, word: &Billing, now: Moment) -> (Option<S
     if let Some(standing) = counted.filter(|standing| !standing.is_over(now))
         && let Some(paid_since) = standing.paid_since.filter(|paid| standing.lies_before(word, *paid))
     {
-        let refused = Refused::BeforePayment { state: word.state, since: word.since.0, paid_since };
+        let refused = RejectedBilling::BeforePayment { state: word.state, since: word.since.0, paid_since };
         return (Some(standing.doubting(word, now)), Some(refused));
     }
     let (standing, refused) = turned(before, counted, word);
@@ -250,13 +250,13 @@ fn paid(counted: Option<&Standing>, word: &Billing, now: Moment) -> Standing {
     }
 }
 
-fn of_another(standing: &Standing, word: &Billing) -> Option<Refused> {
+fn of_another(standing: &Standing, word: &Billing) -> Option<RejectedBilling> {
     let (paid, offered) = (standing.subscription.clone()?, word.subscription.clone()?);
-    (paid != offered).then_some(Refused::OtherSubscription { state: word.state, offered, paid })
+    (paid != offered).then_some(RejectedBilling::OtherSubscription { state: word.state, offered, paid })
 }
 
 /// A word that is believed: another state, or the same once more.
-fn turned(before: Option<&Standing>, counted: Option<&Standing>, word: &Billing) -> (Standing, Option<Refused>) {
+fn turned(before: Option<&Standing>, counted: Option<&Standing>, word: &Billing) -> (Standing, Option<RejectedBilling>) {
     let mut next = Standing {
         state: word.state,
         since: word.since.0,
@@ -279,7 +279,7 @@ fn turned(before: Option<&Standing>, counted: Option<&Standing>, word: &Billing)
         // A run of failures begins after the payment before it.
         said.filter(|said| next.paid_since.is_none_or(|paid| *said >= paid)).unwrap_or(word.since.0)
     });
-    (next, said.filter(|said| *said != kept).map(|offered| Refused::MovedStart { offered, kept }))
+    (next, said.filter(|said| *said != kept).map(|offered| RejectedBilling::MovedStart { offered, kept }))
 }
 
 impl Standing {

@@ -6,7 +6,7 @@ use super::{
     Reason, Stage,
     deadlines::slip,
     due::due,
-    facts::{Blocker, Facts, Frozen, Next, Step, Verdict},
+    facts::{Blocker, Decision, Facts, Frozen, Next, Step},
     record::{FrozenPin, Known, Record, Unprovable},
 };
 use crate::{
@@ -18,13 +18,13 @@ use crate::{
 pub const RESTORE_EXTENSION: SignedDuration = SignedDuration::from_hours(24);
 
 /// Decides what is to be done with an account, from its record, the facts and the time. See the module's text.
-pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Verdict {
+pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Decision {
     if record.enforced_at.is_none() {
         return enforcing(record, facts, now);
     }
     let next = due(record);
     let Some(next) = next else {
-        return Verdict {
+        return Decision {
             step: Step::Stay,
             next: None,
             blockers: vec![],
@@ -33,7 +33,7 @@ pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Verdict {
         };
     };
     if next.at > now {
-        return Verdict { step: Step::Stay, next: Some(next), blockers: vec![], overdue_since: None, wake_at: Some(next.at) };
+        return Decision { step: Step::Stay, next: Some(next), blockers: vec![], overdue_since: None, wake_at: Some(next.at) };
     }
     let (step, blockers) = step_to(record, facts, next, now);
     let (step, overdue_since) = if blockers.is_empty() { (step, None) } else { (Step::Stay, Some(next.at)) };
@@ -43,16 +43,16 @@ pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Verdict {
         [Blocker::Unprovable { until, .. }] => Next { at: until, reason: Reason::PromiseElapsed, ..next },
         _ => next,
     };
-    Verdict { step, next: Some(next), blockers, overdue_since, wake_at }
+    Decision { step, next: Some(next), blockers, overdue_since, wake_at }
 }
 
 /// A stage that was decided is carried through, unless what closes it is not to be any more; what destroys is asked
 /// about again.
-pub(super) fn enforcing(record: &Record, facts: &Facts, now: Moment) -> Verdict {
+pub(super) fn enforcing(record: &Record, facts: &Facts, now: Moment) -> Decision {
     if let Some((step, next)) = turns_round(record, facts, now) {
         let (step, blockers, overdue_since) =
             if facts.paused { (Step::Stay, vec![Blocker::Paused], Some(next.at)) } else { (step, vec![], None) };
-        return Verdict { step, next: Some(next), blockers, overdue_since, wake_at: None };
+        return Decision { step, next: Some(next), blockers, overdue_since, wake_at: None };
     }
     let mut blockers = Vec::new();
     if record.stage.destroys() {
@@ -65,7 +65,7 @@ pub(super) fn enforcing(record: &Record, facts: &Facts, now: Moment) -> Verdict 
     let step = if blockers.is_empty() { Step::Enforce } else { Step::Stay };
     let overdue_since = (!blockers.is_empty()).then_some(record.decided_at);
     let wake_at = record.notice_until.filter(|at| *at > now);
-    Verdict { step, next: due(record), blockers, overdue_since, wake_at }
+    Decision { step, next: due(record), blockers, overdue_since, wake_at }
 }
 
 /// Whether a closing stage that is being entered is not to be entered after all, and what is done instead. A payment

@@ -135,7 +135,7 @@ pub struct Next {
 
 /// The decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Decision {
     /// What is to be done now.
     pub step: Step,
     /// What comes next.

@@ -2,7 +2,7 @@
 
 use super::{
     Reason, Stage,
-    billing::{self, Refused, Told},
+    billing::{self, RejectedBilling, Told},
     deadlines::{frozen_pin, pin_grace, pin_stage, recompute_windows},
     record::{ClosureRecord, Known, Record},
 };
@@ -13,7 +13,7 @@ use crate::{
 
 /// What the account's spec and billing say now.
 #[derive(Clone, Debug)]
-pub struct Seen<'a> {
+pub struct Inputs<'a> {
     /// `.status.billing`.
     pub billing: Option<&'a Billing>,
     /// `.spec.closure`.
@@ -34,11 +34,11 @@ pub struct Seen<'a> {
 
 /// Writes what the world says into the record. Says why billing's present state is unknown, where it is; what did not
 /// count besides is in [`Record::told`].
-pub fn absorb(record: &Record, seen: &Seen<'_>, now: Moment) -> (Record, Option<Refused>) {
+pub fn update_record(record: &Record, seen: &Inputs<'_>, now: Moment) -> (Record, Option<RejectedBilling>) {
     let mut next = record.clone();
     let refused = absorb_billing(&mut next, seen, now);
-    absorb_closure(&mut next, seen, now);
-    absorb_hold(&mut next, seen, now);
+    update_closure(&mut next, seen, now);
+    update_hold(&mut next, seen, now);
 
     if let (Known::Known(windows), Trust::Trusted) = (&seen.windows, &seen.clock) {
         let recompute = seen.clock_policy == ClockPolicy::Recompute;
@@ -53,7 +53,7 @@ pub fn absorb(record: &Record, seen: &Seen<'_>, now: Moment) -> (Record, Option<
     (next, refused)
 }
 
-pub(super) fn absorb_billing(next: &mut Record, seen: &Seen<'_>, now: Moment) -> Option<Refused> {
+pub(super) fn absorb_billing(next: &mut Record, seen: &Inputs<'_>, now: Moment) -> Option<RejectedBilling> {
     let word = seen.billing.filter(|word| !next.has_heard(word))?;
     let checked = billing::check(next.billing.as_ref(), word, seen.created_at, now);
     let refused = match checked {
@@ -68,10 +68,10 @@ pub(super) fn absorb_billing(next: &mut Record, seen: &Seen<'_>, now: Moment) ->
     if let Some(why) = &refused {
         next.told = Some(Told { mark: billing::mark(word), why: why.clone() });
     }
-    refused.filter(Refused::leaves_unknown)
+    refused.filter(RejectedBilling::leaves_unknown)
 }
 
-pub(super) fn absorb_closure(next: &mut Record, seen: &Seen<'_>, now: Moment) {
+pub(super) fn update_closure(next: &mut Record, seen: &Inputs<'_>, now: Moment) {
     let owners = seen.closure.map(|c| (c.mode, c.keeps_backup()));
     let wish = if seen.confirmed_deletion { Some((ClosureMode::Erase, owners.is_none_or(|(_, keeps)| keeps))) } else { owners };
     match (wish, &next.closure) {
@@ -141,7 +141,7 @@ pub(super) fn repin_for_closure(next: &mut Record, windows: &Lifecycle) {
     }
 }
 
-pub(super) fn absorb_hold(next: &mut Record, seen: &Seen<'_>, now: Moment) {
+pub(super) fn update_hold(next: &mut Record, seen: &Inputs<'_>, now: Moment) {
     match (seen.held, next.held_since) {
         (true, None) => {
             next.held_since = Some(now);

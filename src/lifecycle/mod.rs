@@ -22,7 +22,7 @@
 //!
 //! Four pure steps, none of which reads a clock, does I/O or can fail:
 //!
-//! 1. [`absorb`] writes into the [`Record`] what the world says: billing, the owner's closure, a hold.
+//! 1. [`update_record`] writes into the [`Record`] what the world says: billing, the owner's closure, a hold.
 //! 2. [`decide`] says what is due: stay, carry on enforcing, enter another stage, go back to the one before, restore.
 //! 3. [`enter`] makes the record of the intent, or [`go_back`], which is stored before any effect.
 //! 4. [`enforced`] closes the stage once its effects were seen, and pins the deadlines that follow from it.
@@ -49,10 +49,10 @@ mod transition;
 
 pub use decide::{RESTORE_EXTENSION, decide};
 pub use due::{due, shuts_at};
-pub use facts::{Blocker, Facts, Frozen, Next, Step, Verdict};
-pub use inputs::{Seen, absorb};
+pub use facts::{Blocker, Decision, Facts, Frozen, Next, Step};
+pub use inputs::{Inputs, update_record};
 pub use record::{Agreed, Before, ClosureRecord, FrozenPin, Grace, Known, PlanSeen, Record, Unprovable};
-pub use transition::{enforced, enter, go_back, note_delay, refreeze, watch_the_proof, watch_the_seal};
+pub use transition::{check_proof, check_seal, enforced, enter, go_back, note_delay, refreeze};
 
 pub use crate::api::stage::{Reason, Stage};
-pub use billing::{BillingMark, Refused};
+pub use billing::{BillingMark, RejectedBilling};

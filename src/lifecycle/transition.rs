@@ -5,7 +5,7 @@ use k8s_openapi::jiff::SignedDuration;
 use super::{
     Reason, Stage,
     deadlines::{frozen_pin, pin_stage},
-    facts::{Blocker, Frozen, Verdict},
+    facts::{Blocker, Decision, Frozen},
     record::{Agreed, Before, FrozenPin, Known, Record, Unprovable},
 };
 use crate::{
@@ -134,7 +134,7 @@ pub fn enforced(record: &Record, windows: &Known<Lifecycle>, clock: &Trust, now:
 /// The record after it was looked at whether somebody is in, or could get in, although the account is closed. What was
 /// frozen before is then older than the data: once nobody is in any more, the seal is set anew and another Frozen backup
 /// is due, with the same deadline. While somebody is in, none is: it would be out of date before it was taken.
-pub fn watch_the_seal(record: &Record, somebody_is_in: bool, now: Moment) -> Record {
+pub fn check_seal(record: &Record, somebody_is_in: bool, now: Moment) -> Record {
     let mut next = record.clone();
     if record.sealed_since.is_none() || !matches!(record.stage, Stage::Blocked | Stage::Terminated) {
         return next;
@@ -154,7 +154,7 @@ pub fn watch_the_seal(record: &Record, somebody_is_in: bool, now: Moment) -> Rec
 
 /// The record after it was looked at whether its Frozen backup can be proven. `agreed` are the two who wrote that they
 /// do not want to wait: who asked, and who approved.
-pub fn watch_the_proof(record: &Record, frozen: &Known<Frozen>, agreed: Option<(&str, &str)>, now: Moment) -> Record {
+pub fn check_proof(record: &Record, frozen: &Known<Frozen>, agreed: Option<(&str, &str)>, now: Moment) -> Record {
     let mut next = record.clone();
     if record.stage.destroys() {
         return next;
@@ -181,7 +181,7 @@ pub fn watch_the_proof(record: &Record, frozen: &Known<Frozen>, agreed: Option<(
 }
 
 /// The record after something was seen to delay a step that destroys: the certificate tells it.
-pub fn note_delay(record: &Record, verdict: &Verdict) -> Record {
+pub fn note_delay(record: &Record, verdict: &Decision) -> Record {
     let mut next = record.clone();
     let destroys = record.stage.destroys() || verdict.next.is_some_and(|n| n.stage.destroys());
     if destroys && verdict.overdue_since.is_some() {

@@ -59,7 +59,7 @@ pub fn job_name(task: Task, backup: &str, account_uid: &str, attempt: &str) -> S
 }
 
 /// What a mover is to do and with which rights.
-pub struct Order<'o> {
+pub struct MoverJob<'o> {
     /// The Job's name.
     pub name: String,
     /// What to do.
@@ -79,7 +79,7 @@ pub struct Order<'o> {
 }
 
 /// Everything that a mover reads.
-pub struct Files<'f> {
+pub struct MoverFiles<'f> {
     /// The part that is no secret.
     pub plan: &'f Plan,
     /// The bucket.
@@ -94,13 +94,13 @@ pub struct Files<'f> {
     pub target: Option<&'f MoverLogin>,
 }
 
-impl Files<'_> {
+impl MoverFiles<'_> {
     /// The files by their names.
     ///
     /// # Errors
     /// Never, as long as a plan can be written as JSON.
     pub fn render(&self) -> Result<BTreeMap<String, ByteString>, serde_json::Error> {
-        let Files { plan, store, keys, signing, source, target } = self;
+        let MoverFiles { plan, store, keys, signing, source, target } = self;
         let mut files = BTreeMap::from([
             (config::PLAN.to_owned(), ByteString(serde_json::to_vec_pretty(plan)?)),
             (config::ACCESS_KEY_ID.to_owned(), ByteString(store.credentials.access_key_id.clone().into_bytes())),
@@ -120,7 +120,7 @@ impl Files<'_> {
     }
 }
 
-impl Order<'_> {
+impl MoverJob<'_> {
     fn metadata(&self) -> ObjectMeta {
         let spec = &self.backup.spec;
         let labels = [COMPONENT, NAME, (ACCOUNT_LABEL, spec.account.as_str()), (SERVER, self.server)];
@@ -284,9 +284,9 @@ mod tests {
         crate::backup::build("acme", UID, "eu-cold", due, BackupReason::Frozen, VerifyMode::Restore, due)
     }
 
-    fn order(backup: &ColdBackup) -> Order<'_> {
+    fn order(backup: &ColdBackup) -> MoverJob<'_> {
         let name = job_name(Task::Backup, "acme-20261123t100003z", UID, "1");
-        Order {
+        MoverJob {
             name,
             task: Task::Backup,
             backup,
@@ -345,7 +345,7 @@ mod tests {
         for (memory, limit, request) in
             [(MoverMemory::Small, "256Mi", "128Mi"), (MoverMemory::Medium, "1Gi", "256Mi"), (MoverMemory::Large, "4Gi", "1Gi")]
         {
-            let job = Order { memory, ..order(&backup()) }.job();
+            let job = MoverJob { memory, ..order(&backup()) }.job();
             let resources = job.spec.unwrap().template.spec.unwrap().containers[0].resources.clone().unwrap();
             let (limits, requests) = (resources.limits.unwrap(), resources.requests.unwrap());
             assert_eq!((limits["memory"].0.as_str(), requests["memory"].0.as_str()), (limit, request));

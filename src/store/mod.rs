@@ -142,7 +142,7 @@ impl Store {
     }
 
     /// What the store's clock showed in its newest answer, and ours at that time.
-    pub fn clock(&self) -> Option<s3::Seen> {
+    pub fn clock(&self) -> Option<s3::ClockReading> {
         match self {
             Self::S3(s3) => s3.clock(),
         }

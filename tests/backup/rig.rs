@@ -20,7 +20,7 @@ use helpdesk_operator::{
     },
     clock,
     database::{MoverLogin, Password},
-    mover::{self, Args, Task, config::Plan, job::Files},
+    mover::{self, Args, Task, config::Plan, job::MoverFiles},
     store::{Connected, Credentials, Location, MARKER, Marker, Store, s3::S3},
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
@@ -345,8 +345,14 @@ impl Desk {
     }
 
     fn write(&self, label: &str, plan: &Plan, target: &MoverLogin, task: Task) -> Args {
-        let files =
-            Files { plan, store: &self.store, keys: &self.keys, signing: &self.signing, source: Some(&self.source), target: Some(target) };
+        let files = MoverFiles {
+            plan,
+            store: &self.store,
+            keys: &self.keys,
+            signing: &self.signing,
+            source: Some(&self.source),
+            target: Some(target),
+        };
         let files: BTreeMap<_, _> = files.render().unwrap();
         let (folder, run) = (self.folder.join(label), self.folder.join("run"));
         std::fs::create_dir_all(&folder).unwrap();

@@ -3,7 +3,7 @@
 use helpdesk_operator::{
     api::plan::{Extension, Schemas},
     backup::manifest::{Remains, Way},
-    database::Terms,
+    database::TenantLimits,
 };
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
@@ -43,9 +43,9 @@ impl Case {
     }
 
     /// What the plan of such a tenant gives it.
-    pub fn terms(&self) -> Terms {
+    pub fn terms(&self) -> TenantLimits {
         let extensions = self.extensions.iter().map(|name| Extension { name: (*name).to_owned(), version: None }).collect();
-        Terms { connection_limit: 20, extensions, schemas: self.schemas }
+        TenantLimits { connection_limit: 20, extensions, schemas: self.schemas }
     }
 }
 

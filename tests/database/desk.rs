@@ -7,7 +7,7 @@ use helpdesk_operator::{
     backup::proof::{DropAuthority, OwnerWaiver},
     clock::{self, Trust},
     database::{
-        DatabaseFacts, Error, Identity, Letter, LoginSecret, MoverLogin, Password, Server, Tenant, Terms,
+        DatabaseId, Error, LoginSecret, LoginSlot, MoverLogin, Password, Server, ServerInfo, Tenant, TenantLimits,
         postgres::{Address, Admin, Driver},
     },
     ledger::Ledger,
@@ -22,7 +22,7 @@ pub const ADMIN_PASSWORD: &str = "only-for-tests";
 pub struct Desk {
     pub server: Server,
     pub ledger: Ledger,
-    pub identity: Identity,
+    pub identity: ServerInfo,
     pub admin: String,
     address: Address,
     root: PgConnectOptions,
@@ -100,9 +100,9 @@ impl Desk {
     }
 
     /// A tenant with its database, made under these terms.
-    pub async fn tenant_on(&self, terms: &Terms) -> Made<'_> {
+    pub async fn tenant_on(&self, terms: &TenantLimits) -> Made<'_> {
         let tenant = Tenant::of(&fresh_uid()).unwrap();
-        let (password, secret) = fresh_secret(Letter::A);
+        let (password, secret) = fresh_secret(LoginSlot::A);
         let ensured = self.server.ensure(&tenant, terms, &secret).await.unwrap();
         assert_eq!(ensured.lacking, []);
         let facts = ensured.facts;
@@ -110,7 +110,7 @@ impl Desk {
     }
 
     /// Ensures until a statement that outlived its client is done.
-    pub async fn settled_ensure(&self, tenant: &Tenant, secret: &LoginSecret) -> DatabaseFacts {
+    pub async fn settled_ensure(&self, tenant: &Tenant, secret: &LoginSecret) -> DatabaseId {
         for _ in 0..50 {
             match self.server.ensure(tenant, &terms(), secret).await {
                 Ok(ensured) => return ensured.facts,
@@ -129,7 +129,7 @@ impl Desk {
         DropAuthority::Waived(OwnerWaiver::of(&record, &tenant.uid, 1, &Trust::Trusted, now).unwrap())
     }
 
-    pub async fn remove(&self, tenant: &Tenant, facts: &DatabaseFacts) {
+    pub async fn remove(&self, tenant: &Tenant, facts: &DatabaseId) {
         self.server.drop(tenant, facts, &self.waiver(tenant)).await.unwrap();
     }
 
@@ -151,7 +151,7 @@ pub struct Made<'a> {
     pub tenant: Tenant,
     pub password: Password,
     pub secret: LoginSecret,
-    pub facts: DatabaseFacts,
+    pub facts: DatabaseId,
 }
 
 impl Made<'_> {
@@ -160,7 +160,7 @@ impl Made<'_> {
     }
 
     pub async fn session_in(&self, database: &str) -> Result<PgConnection, sqlx::Error> {
-        self.desk.session(&self.tenant.login(Letter::A), self.password.expose(), database).await
+        self.desk.session(&self.tenant.login(LoginSlot::A), self.password.expose(), database).await
     }
 
     pub async fn gone(self) {
@@ -168,8 +168,8 @@ impl Made<'_> {
     }
 }
 
-pub fn terms() -> Terms {
-    Terms { connection_limit: 20, extensions: vec![], schemas: Schemas::Fixed }
+pub fn terms() -> TenantLimits {
+    TenantLimits { connection_limit: 20, extensions: vec![], schemas: Schemas::Fixed }
 }
 
 pub fn fresh_uid() -> String {
@@ -179,7 +179,7 @@ pub fn fresh_uid() -> String {
     [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }
 
-pub fn fresh_secret(letter: Letter) -> (Password, LoginSecret) {
+pub fn fresh_secret(letter: LoginSlot) -> (Password, LoginSecret) {
     let password = Password::generate().unwrap();
     let verifier = password.verifier().unwrap();
     (password, LoginSecret { letter, verifier })

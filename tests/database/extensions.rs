@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use helpdesk_operator::{
     api::plan::{Extension, Schemas},
-    database::{Error, Lacking, Letter, RotationStep, Tenant, Terms},
+    database::{Error, Lacking, LoginSlot, RotationStep, Tenant, TenantLimits},
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::desk::{Desk, as_mover, code, fresh_secret, fresh_uid, terms};
 
-fn with(names: &[&str]) -> Terms {
+fn with(names: &[&str]) -> TenantLimits {
     let extensions = names.iter().map(|name| Extension { name: (*name).to_owned(), version: None }).collect();
-    Terms { extensions, ..terms() }
+    TenantLimits { extensions, ..terms() }
 }
 
 async fn extensions(session: &mut PgConnection) -> Vec<String> {
@@ -120,7 +120,7 @@ async fn a_plan_that_gains_an_extension_gives_it_to_running_tenants_and_one_that
 async fn what_the_server_does_not_give_is_named_and_keeps_nothing_else_from_being_made() {
     let desk = Desk::open().await;
     let tenant = Tenant::of(&fresh_uid()).unwrap();
-    let (password, secret) = fresh_secret(Letter::A);
+    let (password, secret) = fresh_secret(LoginSlot::A);
     let mut wanted = with(&["pg_trgm", "no_such_thing", "dblink"]);
     wanted.extensions.push(Extension { name: "hstore".into(), version: Some("99".into()) });
     let ensured = desk.server.ensure(&tenant, &wanted, &secret).await.unwrap();
@@ -129,7 +129,7 @@ async fn what_the_server_does_not_give_is_named_and_keeps_nothing_else_from_bein
     assert!(why("no_such_thing").contains("package"), "{ensured:?}");
     assert!(why("dblink").contains("CREATE EXTENSION \"dblink\" SCHEMA ext"), "{ensured:?}");
     assert!(why("hstore").contains("99"), "{ensured:?}");
-    let mut session = desk.session(&tenant.login(Letter::A), password.expose(), &tenant.name).await.unwrap();
+    let mut session = desk.session(&tenant.login(LoginSlot::A), password.expose(), &tenant.name).await.unwrap();
     session.execute("SELECT similarity('a', 'b')").await.unwrap();
     session.close().await.unwrap();
 
@@ -212,7 +212,7 @@ async fn copies_have_the_extensions_that_were_made_for_the_tenant_in_their_versi
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_tenant_with_schemas_of_its_own_stays_within_its_walls() {
     let desk = Desk::open().await;
-    let own = Terms { schemas: Schemas::Own, ..terms() };
+    let own = TenantLimits { schemas: Schemas::Own, ..terms() };
     let made = desk.tenant_on(&own).await;
     assert!(desk.server.observe(&made.tenant).await.unwrap().makes_schemas);
     let mut session = made.session().await.unwrap();
@@ -242,7 +242,7 @@ async fn a_tenant_with_schemas_of_its_own_stays_within_its_walls() {
     session.close().await.unwrap();
 
     // What the tenant made itself is left alone, and nothing is made on top of what it could have planted something in.
-    let both = Terms { extensions: with(&["earthdistance", "citext", "pg_trgm"]).extensions, ..own.clone() };
+    let both = TenantLimits { extensions: with(&["earthdistance", "citext", "pg_trgm"]).extensions, ..own.clone() };
     let ensured = desk.server.ensure(&made.tenant, &both, &made.secret).await.unwrap();
     assert_eq!(ensured.lacking.iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["earthdistance"], "{ensured:?}");
     assert!(ensured.lacking[0].why.contains("cube"), "{ensured:?}");
@@ -268,11 +268,11 @@ async fn a_tenant_with_schemas_of_its_own_stays_within_its_walls() {
     session.close().await.unwrap();
     desk.server.ensure(&made.tenant, &terms(), &made.secret).await.unwrap();
     assert!(!desk.server.observe(&made.tenant).await.unwrap().makes_schemas);
-    let (password, next) = fresh_secret(Letter::B);
+    let (password, next) = fresh_secret(LoginSlot::B);
     desk.server.begin_rotation(&made.tenant, &terms(), &next).await.unwrap();
-    while let RotationStep::Waiting(_) = desk.server.finish_rotation(&made.tenant, Letter::A).await.unwrap() {}
+    while let RotationStep::Waiting(_) = desk.server.finish_rotation(&made.tenant, LoginSlot::A).await.unwrap() {}
     assert!(!desk.server.observe(&made.tenant).await.unwrap().makes_schemas);
-    let mut session = desk.session(&made.tenant.login(Letter::B), password.expose(), &made.tenant.name).await.unwrap();
+    let mut session = desk.session(&made.tenant.login(LoginSlot::B), password.expose(), &made.tenant.name).await.unwrap();
     session.execute("DROP EXTENSION ltree; DROP PUBLICATION mine; DROP TABLE mine.t; DROP SCHEMA mine").await.unwrap();
     refused(&mut session, "CREATE SCHEMA more").await;
     session.execute("INSERT INTO crm.t VALUES (1)").await.unwrap();

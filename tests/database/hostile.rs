@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt as _;
-use helpdesk_operator::database::{Letter, Probe, RotationStep, Tenant};
+use helpdesk_operator::database::{LoginSlot, Probe, RotationStep, Tenant};
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection};
 
 use super::desk::{Desk, Made, as_mover, code, fresh_secret, terms};
@@ -77,7 +77,7 @@ async fn no_lock_of_a_tenant_delays_its_block() {
             assert!(!seen.can_login && seen.sessions == 0, "{lock}: {seen:?}");
             desk.server.resume(&made.tenant).await.unwrap_or_else(|e| panic!("{lock}: {e}"));
             desk.server.set_password(&made.tenant, &made.secret).await.unwrap();
-            assert_eq!(desk.server.probe(&made.tenant, Letter::A, &made.password).await.unwrap(), Probe::LetIn, "{lock}");
+            assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::LetIn, "{lock}");
             made.gone().await;
         })
     }))
@@ -113,7 +113,7 @@ async fn no_lock_of_a_tenant_delays_a_change_of_its_login_or_its_backup() {
         Box::pin(async move {
             let made = desk.tenant().await;
             furnish(&made).await;
-            let (password, secret) = fresh_secret(Letter::B);
+            let (password, secret) = fresh_secret(LoginSlot::B);
             let step = |step: &'static str| move |e: helpdesk_operator::database::Error| -> () { panic!("{lock}: {step}: {e}") };
             let _held = holding(&made, lock).await;
             desk.server.dump_login(&made.tenant).await.map(drop).unwrap_or_else(step("the login for a dump"));
@@ -125,9 +125,9 @@ async fn no_lock_of_a_tenant_delays_a_change_of_its_login_or_its_backup() {
             let mut root = desk.superuser().await;
             let end = format!("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = '{}_a'", made.tenant.name);
             root.execute(AssertSqlSafe(end)).await.unwrap();
-            let mut session = desk.session(&made.tenant.login(Letter::B), password.expose(), &made.tenant.name).await.unwrap();
+            let mut session = desk.session(&made.tenant.login(LoginSlot::B), password.expose(), &made.tenant.name).await.unwrap();
             session.execute("BEGIN; LOCK TABLE kept IN ACCESS EXCLUSIVE MODE").await.unwrap();
-            let done = desk.server.finish_rotation(&made.tenant, Letter::A).await.unwrap_or_else(|e| panic!("{lock}: {e}"));
+            let done = desk.server.finish_rotation(&made.tenant, LoginSlot::A).await.unwrap_or_else(|e| panic!("{lock}: {e}"));
             assert_eq!(done, RotationStep::Done, "{lock}");
             made.gone().await;
         })
@@ -185,15 +185,15 @@ async fn nothing_that_a_neighbour_holds_or_names_delays_a_tenants_life() {
     surround().await;
     desk.server.drop_scratch(&victim.tenant, "one").await.unwrap();
 
-    let (password, secret) = fresh_secret(Letter::B);
+    let (password, secret) = fresh_secret(LoginSlot::B);
     desk.server.begin_rotation(&victim.tenant, &terms(), &secret).await.unwrap();
     surround().await;
-    assert_eq!(desk.server.finish_rotation(&victim.tenant, Letter::A).await.unwrap(), RotationStep::Done);
+    assert_eq!(desk.server.finish_rotation(&victim.tenant, LoginSlot::A).await.unwrap(), RotationStep::Done);
     surround().await;
     assert_eq!(desk.server.suspend(&victim.tenant).await.unwrap().sessions_left, 0);
     surround().await;
     desk.server.resume(&victim.tenant).await.unwrap();
-    assert_eq!(desk.server.probe(&victim.tenant, Letter::B, &password).await.unwrap(), Probe::LetIn);
+    assert_eq!(desk.server.probe(&victim.tenant, LoginSlot::B, &password).await.unwrap(), Probe::LetIn);
     surround().await;
     desk.remove(&victim.tenant, &victim.facts).await;
     assert_eq!(roles(&victim.tenant).await, "", "every role is gone");
@@ -237,13 +237,13 @@ async fn a_role_that_is_named_again_and_again_stays_as_a_shell_and_is_removed_la
     assert_eq!(desk.server.remove_shells(&gone).await.unwrap(), [name("a"), name("own")]);
 
     // It can even come back, as its roles are still marked.
-    let (password, secret) = fresh_secret(Letter::A);
+    let (password, secret) = fresh_secret(LoginSlot::A);
     let (facts, restoring) = desk.server.prepare_restore(&victim.tenant, &terms(), &secret, &[]).await.unwrap();
     as_mover(&restoring).await.unwrap().execute("CREATE SCHEMA app").await.unwrap();
     assert!(desk.server.remove_shells(&gone).await.unwrap().is_empty(), "a restore runs");
     desk.server.finish_restore(&victim.tenant, &terms(), &[]).await.unwrap();
     desk.server.resume(&victim.tenant).await.unwrap();
-    assert_eq!(desk.server.probe(&victim.tenant, Letter::A, &password).await.unwrap(), Probe::LetIn);
+    assert_eq!(desk.server.probe(&victim.tenant, LoginSlot::A, &password).await.unwrap(), Probe::LetIn);
     desk.remove(&victim.tenant, &facts).await;
 
     root.execute(AssertSqlSafe(format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", neighbour.tenant.name))).await.unwrap();

@@ -1,6 +1,6 @@
 //! Settings of a tenant's logins and of its database.
 
-use helpdesk_operator::database::{Letter, RotationStep, postgres::SETTINGS_OF_TENANT, settings};
+use helpdesk_operator::database::{LoginSlot, RotationStep, postgres::SETTINGS_OF_TENANT, settings};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
 use super::desk::{Desk, as_mover, fresh_secret, terms};
@@ -27,18 +27,18 @@ async fn what_a_tenant_set_for_its_login_is_set_for_the_next_one() {
         .await
         .unwrap();
     session.close().await.unwrap();
-    let (password, next) = fresh_secret(Letter::B);
+    let (password, next) = fresh_secret(LoginSlot::B);
     for _ in 0..2 {
         desk.server.begin_rotation(&made.tenant, &terms(), &next).await.unwrap();
     }
-    let mut session = desk.session(&made.tenant.login(Letter::B), password.expose(), name).await.unwrap();
+    let mut session = desk.session(&made.tenant.login(LoginSlot::B), password.expose(), name).await.unwrap();
     assert_eq!(shown(&mut session, "default_text_search_config").await, "app.\"it's $do$; odd\"");
     assert_eq!(shown(&mut session, "work_mem").await, "5MB");
     // This client asks for a time zone and a style of dates of its own.
     let kept: Vec<String> = sqlx::query_scalar(
         "SELECT line FROM pg_db_role_setting, unnest(setconfig) line WHERE setrole = to_regrole($1) AND line ~ 'TimeZone|DateStyle' ORDER BY 1",
     )
-    .bind(made.tenant.login(Letter::B))
+    .bind(made.tenant.login(LoginSlot::B))
     .fetch_all(&mut session)
     .await
     .unwrap();
@@ -46,7 +46,7 @@ async fn what_a_tenant_set_for_its_login_is_set_for_the_next_one() {
     assert_eq!(shown(&mut session, "search_path").await, "app, ext");
     assert_eq!(shown(&mut session, "role").await, format!("{name}_own"));
     session.close().await.unwrap();
-    while let RotationStep::Waiting(_) = desk.server.finish_rotation(&made.tenant, Letter::A).await.unwrap() {}
+    while let RotationStep::Waiting(_) = desk.server.finish_rotation(&made.tenant, LoginSlot::A).await.unwrap() {}
     made.gone().await;
 }
 
@@ -109,7 +109,7 @@ async fn what_is_set_for_a_database_does_not_reach_the_operators_sessions() {
         root.execute(AssertSqlSafe(format!("ALTER DATABASE {name} SET {setting}"))).await.ok();
     }
     let wanted = helpdesk_operator::api::plan::Extension { name: "hstore".into(), version: None };
-    let terms = helpdesk_operator::database::Terms { extensions: vec![wanted], ..terms() };
+    let terms = helpdesk_operator::database::TenantLimits { extensions: vec![wanted], ..terms() };
     assert_eq!(desk.server.ensure(&made.tenant, &terms, &made.secret).await.unwrap().lacking, []);
     let login = desk.server.dump_login(&made.tenant).await.unwrap();
     let mut dump = as_mover(&login).await.unwrap();

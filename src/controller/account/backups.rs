@@ -19,7 +19,7 @@ use crate::{
     },
     backup::{self, schedule},
     clock::Moment,
-    cluster::gone_is_fine,
+    cluster::ignore_not_found_or_conflict,
     lifecycle::Known,
 };
 
@@ -30,11 +30,11 @@ impl Work<'_> {
         let BackupTerms { schedule: cron, keep, verify } = plan.spec.backups.clone();
         let store = super::placement::placement(plan, self.account)?.store.clone();
         let since = self.record().last_scheduled.map_or(since, |last| last.max(since));
-        let (due, next) = schedule::due(&cron, &self.home.entry.uid, since, self.now)
-            .map_err(|error| Error::Placement(format!("spec.backups.schedule of plan {}: {error}", plan.name_any())))?;
+        let (due, next) = schedule::due(&cron, &self.placement.entry.uid, since, self.now)
+            .map_err(|error| Error::PlanPlacement(format!("spec.backups.schedule of plan {}: {error}", plan.name_any())))?;
         self.wake(next);
         if let Some(due) = due {
-            self.home.entry.record.last_scheduled = Some(due);
+            self.placement.entry.record.last_scheduled = Some(due);
             self.store().await?;
             let expires_at = due + keep.duration();
             if expires_at > self.now {
@@ -71,8 +71,8 @@ impl Work<'_> {
         let Some(plan) = self.record().plan.clone() else { return Ok(()) };
         if self.entering
             || pin.expires_at <= self.now
-            || self.seen.frozen_backup(&self.home.entry).is_some()
-            || self.home.entry.database.is_none()
+            || self.seen.frozen_backup(&self.placement.entry).is_some()
+            || self.placement.entry.database.is_none()
         {
             return Ok(());
         }
@@ -91,12 +91,12 @@ impl Work<'_> {
         verify: crate::api::VerifyMode,
         due: Moment,
     ) -> Result<(), Error> {
-        let entry = &self.home.entry;
+        let entry = &self.placement.entry;
         let mut backup = backup::build(&entry.account, &entry.uid, store, expires_at, reason, verify, due);
-        if let Some(shard) = &self.desk.settings.shard {
+        if let Some(shard) = &self.ctx.settings.shard {
             backup.metadata.labels.get_or_insert_default().insert(crate::api::SHARD_LABEL.into(), shard.clone());
         }
-        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
+        let api: Api<ColdBackup> = Api::all(self.ctx.client.clone());
         match api.create(&PostParams::default(), &backup).await {
             Ok(made) => {
                 tracing::info!(backup = made.name_any(), ?reason, "asked for a backup");
@@ -113,8 +113,8 @@ impl Work<'_> {
         if !self.entering {
             return Ok(());
         }
-        let kept = self.record().frozen.filter(|_| keep_frozen).map(|pin| backup::backup_name(&self.home.entry.account, pin.due));
-        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
+        let kept = self.record().frozen.filter(|_| keep_frozen).map(|pin| backup::backup_name(&self.placement.entry.account, pin.due));
+        let api: Api<ColdBackup> = Api::all(self.ctx.client.clone());
         for backup in &self.seen.backups {
             let name = backup.name_any();
             let erased = backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Erased);
@@ -134,9 +134,13 @@ impl Work<'_> {
                 api.patch(&name, &PatchParams::default(), &Patch::Merge(patch))
                     .await
                     .map(drop)
-                    .or_else(gone_is_fine)
+                    .or_else(ignore_not_found_or_conflict)
                     .during("confirm the erasure of a backup")?;
-                api.delete(&name, &DeleteParams::default()).await.map(drop).or_else(gone_is_fine).during("erase a backup")?;
+                api.delete(&name, &DeleteParams::default())
+                    .await
+                    .map(drop)
+                    .or_else(ignore_not_found_or_conflict)
+                    .during("erase a backup")?;
             }
             self.waiting_on.push(format!("ColdBackup {name} is being erased"));
         }
@@ -150,12 +154,12 @@ impl Work<'_> {
         if self.record().unprovable.is_some() || !names.iter().any(|name| self.account.annotations().contains_key(*name)) {
             return Ok(());
         }
-        let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
+        let api: Api<HelpDeskAccount> = Api::all(self.ctx.client.clone());
         let patch = json!({"metadata": {"annotations": {DROP_UNPROVEN_REQUESTED_BY: null, DROP_UNPROVEN_APPROVED_BY: null}}});
         api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch))
             .await
             .map(drop)
-            .or_else(gone_is_fine)
+            .or_else(ignore_not_found_or_conflict)
             .during("take names off that were written for another backup")
     }
 
@@ -163,7 +167,7 @@ impl Work<'_> {
     pub(super) async fn copy_hold(&mut self) -> Result<(), Error> {
         const COPIED: &str = "hold of the account: ";
         let noticed = self.record().notice_until.is_some_and(|until| until > self.now);
-        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
+        let api: Api<ColdBackup> = Api::all(self.ctx.client.clone());
         for backup in &self.seen.backups {
             let wanted = match (&self.account.spec.hold, &backup.spec.hold) {
                 (Some(hold), None) => {
@@ -179,7 +183,7 @@ impl Work<'_> {
             api.patch(&backup.name_any(), &PatchParams::default(), &Patch::Merge(patch))
                 .await
                 .map(drop)
-                .or_else(gone_is_fine)
+                .or_else(ignore_not_found_or_conflict)
                 .during("copy the hold onto a backup")?;
         }
         if let Some(until) = self.record().notice_until.filter(|until| *until > self.now) {

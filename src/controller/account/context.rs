@@ -10,9 +10,9 @@ use kube::runtime::reflector::Store;
 use crate::{
     api::{ColdBackup, DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskPlan},
     clock::Moment,
-    context::{Context, Shared},
-    edge::{dns_challenge::Proofs, objects::Objects, prober::Lookouts},
-    keyed_semaphore::Lanes,
+    context::Context,
+    edge::{dns_challenge::ChallengeResolver, objects::Objects, prober::Prober},
+    keyed_semaphore::KeyedSemaphore,
     lifecycle::{Record, Stage},
     retry::Backoff,
     telemetry::{StageLabel, Telemetry},
@@ -38,37 +38,37 @@ pub(super) struct Caches {
 }
 
 /// What a reconcile is given.
-pub(super) struct Desk {
+pub(super) struct AccountContext {
     /// What all controllers share.
-    pub ctx: Shared,
+    pub shared: Arc<Context>,
     /// What is known of the cluster.
     pub caches: Caches,
     /// Failures in a row.
     pub backoff: Backoff,
     /// What is known of the accounts, for the metrics.
-    pub census: Census,
+    pub stage_counts: StageCounts,
     /// What is remembered of addresses.
-    pub web: Memory,
+    pub web: CertificateExpiries,
     /// Who looks at them from outside.
-    pub lookouts: Arc<Lookouts>,
+    pub prober: Arc<Prober>,
     /// How many accounts of one server are looked after at once.
-    pub lanes: Lanes,
+    pub permits: KeyedSemaphore,
     /// The same for those whose database may be made or dropped.
-    pub slow_lanes: Lanes,
+    pub slow_permits: KeyedSemaphore,
     /// Proofs of host names.
-    pub proofs: Proofs,
+    pub challenges: ChallengeResolver,
     /// Since when this operator leads, at the latest.
     pub led_since: Moment,
     /// Where it began to write entries of new accounts.
-    pub placed: Placed,
+    pub attempts: PlacementAttempts,
 }
 
 /// The context, for short.
-impl std::ops::Deref for Desk {
+impl std::ops::Deref for AccountContext {
     type Target = Context;
 
     fn deref(&self) -> &Context {
-        &self.ctx
+        &self.shared
     }
 }
 
@@ -85,7 +85,7 @@ pub(super) enum Deadline {
 
 /// What is known of the accounts of this process, for the metrics, and for telling what is due while a ledger is silent.
 #[derive(Default)]
-pub(super) struct Census {
+pub(super) struct StageCounts {
     accounts: Mutex<HashMap<String, Counted>>,
 }
 
@@ -95,7 +95,7 @@ struct Counted {
     record: Option<Record>,
 }
 
-impl Census {
+impl StageCounts {
     /// Counts an account anew, as its ledger has it.
     pub fn count(&self, telemetry: &Telemetry, uid: &str, shown: Stage, record: &Record, deadline: Deadline) {
         self.replace(telemetry, uid, Some(Counted { stage: Some(shown), deadline, record: Some(record.clone()) }));
@@ -141,9 +141,9 @@ impl Census {
 
 /// When the first certificate of a custom name runs out, by account.
 #[derive(Default)]
-pub(super) struct Memory(Mutex<HashMap<String, Moment>>);
+pub(super) struct CertificateExpiries(Mutex<HashMap<String, Moment>>);
 
-impl Memory {
+impl CertificateExpiries {
     /// Remembers, or forgets; returns when the first certificate of all runs out.
     pub fn put(&self, uid: &str, first_expiry: Option<Moment>) -> Option<Moment> {
         let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -158,9 +158,9 @@ impl Memory {
 /// Where this operator began to write entries of new accounts, and their marks. Whether a write that was cut off
 /// arrived is not known.
 #[derive(Default)]
-pub(super) struct Placed(Mutex<HashSet<(String, String)>>);
+pub(super) struct PlacementAttempts(Mutex<HashSet<(String, String)>>);
 
-impl Placed {
+impl PlacementAttempts {
     pub fn try_at(&self, server: &str, marks: Vec<String>) {
         self.lock().extend(marks.into_iter().map(|mark| (server.to_owned(), mark)));
     }
@@ -181,19 +181,19 @@ mod tests {
 
     #[test]
     fn an_account_is_counted_once_whether_its_ledger_is_read_or_not() {
-        let (census, telemetry) = (Census::default(), Telemetry::default());
+        let (stage_counts, telemetry) = (StageCounts::default(), Telemetry::default());
         let record = Record::created("2026-01-01T00:00:00Z".parse().unwrap());
         let counts = || (telemetry.overdue.get(), telemetry.held.get());
         let trials = || telemetry.accounts.get_or_create(&StageLabel { stage: "Trial" }).get();
-        census.count(&telemetry, "a", Stage::Trial, &record, Deadline::Kept);
+        stage_counts.count(&telemetry, "a", Stage::Trial, &record, Deadline::Kept);
         assert_eq!((counts(), trials()), ((0, 0), 1));
         // Its server is away when its deadline comes.
-        census.presume(&telemetry, "a", Some(Stage::Trial), census.record("a"), Deadline::Missed);
-        census.presume(&telemetry, "a", Some(Stage::Trial), census.record("a"), Deadline::Missed);
+        stage_counts.presume(&telemetry, "a", Some(Stage::Trial), stage_counts.record("a"), Deadline::Missed);
+        stage_counts.presume(&telemetry, "a", Some(Stage::Trial), stage_counts.record("a"), Deadline::Missed);
         assert_eq!((counts(), trials()), ((1, 0), 1));
-        census.count(&telemetry, "a", Stage::Terminated, &record, Deadline::Held);
+        stage_counts.count(&telemetry, "a", Stage::Terminated, &record, Deadline::Held);
         assert_eq!((counts(), trials()), ((0, 1), 0));
-        census.forget(&telemetry, "a");
-        assert_eq!((counts(), census.record("a")), ((0, 0), None));
+        stage_counts.forget(&telemetry, "a");
+        assert_eq!((counts(), stage_counts.record("a")), ((0, 0), None));
     }
 }

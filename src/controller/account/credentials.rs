@@ -14,15 +14,15 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    context::{Desk, FIELD_MANAGER},
+    context::{AccountContext, FIELD_MANAGER},
     error::{During, Error},
-    placement::Home,
+    placement::Placement,
 };
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount, Window},
     clock::Moment,
-    cluster::gone_is_fine,
-    database::{Letter, LoginSecret, Password, RotationStep, Tenant, Terms},
+    cluster::ignore_not_found_or_conflict,
+    database::{LoginSecret, LoginSlot, Password, RotationStep, Tenant, TenantLimits},
     ledger::LoginEntry,
 };
 
@@ -37,23 +37,28 @@ fn own_secret(tenant: &Tenant) -> String {
 }
 
 /// The password of one of the tenant's logins, from the operator's own copy.
-pub(super) async fn password(desk: &Desk, tenant: &Tenant, letter: Letter) -> Result<Option<Password>, Error> {
-    let api: Api<Secret> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+pub(super) async fn password(ctx: &AccountContext, tenant: &Tenant, letter: LoginSlot) -> Result<Option<Password>, Error> {
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let Some(secret) = api.get_opt(&own_secret(tenant)).await.during("read the tenant's password")? else { return Ok(None) };
     if secret.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
-        return Err(Error::Foreign { what: format!("Secret {}/{}", desk.settings.namespace, own_secret(tenant)) });
+        return Err(Error::Foreign { what: format!("Secret {}/{}", ctx.settings.namespace, own_secret(tenant)) });
     }
     let value = secret.data.as_ref().and_then(|d| d.get(letter.name())).and_then(|v| String::from_utf8(v.0.clone()).ok());
     Ok(value.map(Password::from_text))
 }
 
 /// The password of one of the tenant's logins; made and stored if there is none.
-pub(super) async fn password_or_new(desk: &Desk, account: &HelpDeskAccount, tenant: &Tenant, letter: Letter) -> Result<Password, Error> {
-    if let Some(password) = password(desk, tenant, letter).await? {
+pub(super) async fn password_or_new(
+    ctx: &AccountContext,
+    account: &HelpDeskAccount,
+    tenant: &Tenant,
+    letter: LoginSlot,
+) -> Result<Password, Error> {
+    if let Some(password) = password(ctx, tenant, letter).await? {
         return Ok(password);
     }
     let fresh = Password::generate()?;
-    let api: Api<Secret> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let data = BTreeMap::from([(letter.name().to_owned(), ByteString(fresh.expose().as_bytes().to_vec()))]);
     let secret = Secret { metadata: own_meta(account, tenant, own_secret(tenant)), data: Some(data.clone()), ..Secret::default() };
     match api.create(&PostParams::default(), &secret).await {
@@ -77,33 +82,37 @@ fn own_meta(account: &HelpDeskAccount, tenant: &Tenant, name: String) -> ObjectM
 }
 
 /// Removes the operator's own copy: there is no login any more.
-pub(super) async fn forget(desk: &Desk, tenant: &Tenant) -> Result<(), Error> {
-    if password(desk, tenant, Letter::A).await?.is_none() && password(desk, tenant, Letter::B).await?.is_none() {
+pub(super) async fn forget(ctx: &AccountContext, tenant: &Tenant) -> Result<(), Error> {
+    if password(ctx, tenant, LoginSlot::A).await?.is_none() && password(ctx, tenant, LoginSlot::B).await?.is_none() {
         return Ok(());
     }
-    let api: Api<Secret> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
-    api.delete(&own_secret(tenant), &DeleteParams::default()).await.map(drop).or_else(gone_is_fine).during("remove the tenant's password")
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    api.delete(&own_secret(tenant), &DeleteParams::default())
+        .await
+        .map(drop)
+        .or_else(ignore_not_found_or_conflict)
+        .during("remove the tenant's password")
 }
 
 /// The verifier of a password, for the server.
-pub(super) fn verified(letter: Letter, password: &Password) -> Result<LoginSecret, Error> {
+pub(super) fn verified(letter: LoginSlot, password: &Password) -> Result<LoginSecret, Error> {
     Ok(LoginSecret { letter, verifier: password.verifier()? })
 }
 
 /// Hands the credentials to the tenant, in the keys of the Service Binding specification; puts back what was edited.
 pub(super) async fn hand_over(
-    desk: &Desk,
+    ctx: &AccountContext,
     account: &HelpDeskAccount,
-    home: &Home,
+    placement: &Placement,
     namespace: &str,
-    letter: Letter,
+    letter: LoginSlot,
     password: &Password,
 ) -> Result<(), Error> {
-    let api: Api<Secret> = Api::namespaced(desk.client.clone(), namespace);
-    let data = binding(desk, home, letter, password).await?;
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
+    let data = binding(ctx, placement, letter, password).await?;
     let found = api.get_opt(SECRET).await.during("read the tenant's Secret")?;
     if let Some(found) = &found {
-        if found.annotations().get(ACCOUNT_UID) != Some(&home.tenant.uid) {
+        if found.annotations().get(ACCOUNT_UID) != Some(&placement.tenant.uid) {
             return Err(Error::Foreign { what: format!("Secret {namespace}/{SECRET}") });
         }
         if data.iter().all(|(key, value)| found.data.as_ref().and_then(|d| d.get(key)) == Some(value)) {
@@ -111,7 +120,7 @@ pub(super) async fn hand_over(
         }
     }
     let secret = Secret {
-        metadata: own_meta(account, &home.tenant, SECRET.to_owned()),
+        metadata: own_meta(account, &placement.tenant, SECRET.to_owned()),
         type_: found.and_then(|f| f.type_).or_else(|| Some("servicebinding.io/postgresql".to_owned())),
         data: Some(data),
         ..Secret::default()
@@ -122,9 +131,14 @@ pub(super) async fn hand_over(
     Ok(())
 }
 
-async fn binding(desk: &Desk, home: &Home, letter: Letter, password: &Password) -> Result<BTreeMap<String, ByteString>, Error> {
-    let spec = &home.server.spec;
-    let (user, database) = (home.tenant.login(letter), &home.tenant.name);
+async fn binding(
+    ctx: &AccountContext,
+    placement: &Placement,
+    letter: LoginSlot,
+    password: &Password,
+) -> Result<BTreeMap<String, ByteString>, Error> {
+    let spec = &placement.server.spec;
+    let (user, database) = (placement.tenant.login(letter), &placement.tenant.name);
     let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
     let uri = format!("postgresql://{user}:{}@{host}:{}/{database}?sslmode=verify-full", password.expose(), spec.port);
     let mut keys = vec![
@@ -138,7 +152,7 @@ async fn binding(desk: &Desk, home: &Home, letter: Letter, password: &Password) 
         ("uri", uri),
     ];
     if let Some(name) = &spec.tls.ca_secret {
-        let api: Api<Secret> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+        let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
         let ca = api.get_opt(name).await.during("read the server's certificate authority")?;
         if let Some(pem) = ca.and_then(|s| s.data).and_then(|mut d| d.remove("ca.crt")) {
             keys.push(("ca.crt", String::from_utf8_lossy(&pem.0).into_owned()));
@@ -149,13 +163,17 @@ async fn binding(desk: &Desk, home: &Home, letter: Letter, password: &Password) 
 
 /// Why the tenant's Secret is gone from Terminated on: removed with its namespace, and by name before that, so that
 /// no moment remains in which the namespace is on its way out and the credentials still lie there.
-pub(super) async fn take_back(desk: &Desk, tenant: &Tenant, namespace: &str) -> Result<(), Error> {
-    let api: Api<Secret> = Api::namespaced(desk.client.clone(), namespace);
+pub(super) async fn take_back(ctx: &AccountContext, tenant: &Tenant, namespace: &str) -> Result<(), Error> {
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(found) = api.get_opt(SECRET).await.during("read the tenant's Secret")? else { return Ok(()) };
     if found.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
         return Ok(());
     }
-    api.delete(SECRET, &DeleteParams::default()).await.map(drop).or_else(gone_is_fine).during("take back the tenant's Secret")
+    api.delete(SECRET, &DeleteParams::default())
+        .await
+        .map(drop)
+        .or_else(ignore_not_found_or_conflict)
+        .during("take back the tenant's Secret")
 }
 
 /// Whether another password is due: asked for by an annotation that was not seen before, or by the plan's interval.
@@ -167,7 +185,7 @@ pub(super) fn rotation_is_due(login: &LoginEntry, asked: Option<&String>, interv
 /// What a rotation goes by.
 pub(super) struct Rotation<'a> {
     /// What the tenant may use.
-    pub terms: Terms,
+    pub terms: TenantLimits,
     /// The value of the annotation that asks for another password.
     pub asked: Option<&'a String>,
     /// How often the plan renews the password.
@@ -177,22 +195,22 @@ pub(super) struct Rotation<'a> {
 /// Takes a rotation one step further. Both logins work until the old one has no sessions left, so no login fails in
 /// between. Returns when to look again.
 pub(super) async fn rotate(
-    desk: &Desk,
+    ctx: &AccountContext,
     account: &HelpDeskAccount,
-    home: &Home,
+    placement: &Placement,
     mut login: LoginEntry,
     by: &Rotation<'_>,
     now: Moment,
 ) -> Result<(LoginEntry, Moment), Error> {
-    let (server, tenant) = (&home.server.server, &home.tenant);
+    let (server, tenant) = (&placement.server.server, &placement.tenant);
     if rotation_is_due(&login, by.asked, by.interval, now) {
         let letter = login.letter.other();
         // A fresh one: the other letter's may be left from an earlier rotation.
-        discard(desk, tenant, letter).await?;
-        let password = password_or_new(desk, account, tenant, letter).await?;
+        discard(ctx, tenant, letter).await?;
+        let password = password_or_new(ctx, account, tenant, letter).await?;
         let secret = verified(letter, &password)?;
         let work = server.begin_rotation(tenant, &by.terms, &secret);
-        desk.telemetry.measure("database", "begin_rotation", work).await?;
+        ctx.telemetry.measure("database", "begin_rotation", work).await?;
         login = LoginEntry {
             letter,
             password_set_at: now,
@@ -214,25 +232,25 @@ pub(super) async fn rotate(
         return Ok((login, earliest));
     }
     let old = login.letter.other();
-    match desk.telemetry.measure("database", "finish_rotation", server.finish_rotation(tenant, old)).await? {
+    match ctx.telemetry.measure("database", "finish_rotation", server.finish_rotation(tenant, old)).await? {
         RotationStep::Waiting(_) => Ok((login, now + ROTATION_PATIENCE)),
         RotationStep::Done => {
-            discard(desk, tenant, old).await?;
+            discard(ctx, tenant, old).await?;
             Ok((LoginEntry { retiring: false, ..login }, next))
         }
     }
 }
 
-async fn discard(desk: &Desk, tenant: &Tenant, letter: Letter) -> Result<(), Error> {
-    if password(desk, tenant, letter).await?.is_none() {
+async fn discard(ctx: &AccountContext, tenant: &Tenant, letter: LoginSlot) -> Result<(), Error> {
+    if password(ctx, tenant, letter).await?.is_none() {
         return Ok(());
     }
-    let api: Api<Secret> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let patch = json!({"data": {letter.name(): null}});
     api.patch(&own_secret(tenant), &PatchParams::default(), &Patch::Merge(patch))
         .await
         .map(drop)
-        .or_else(gone_is_fine)
+        .or_else(ignore_not_found_or_conflict)
         .during("discard an old password")
 }
 
@@ -242,7 +260,7 @@ mod tests {
 
     fn login(token: Option<&str>, retiring: bool) -> LoginEntry {
         LoginEntry {
-            letter: Letter::A,
+            letter: LoginSlot::A,
             password_set_at: "2026-01-01T00:00:00Z".parse().unwrap(),
             rotation_token: token.map(Into::into),
             retiring,

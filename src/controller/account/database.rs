@@ -19,14 +19,14 @@ use crate::{
         self,
         proof::{DropAuthority, OwnerWaiver, WaitOver},
     },
-    database::{DatabaseFacts, Ensured, Lacking, Letter, Probe, Terms},
+    database::{DatabaseId, Ensured, Lacking, LoginSlot, Probe, TenantLimits},
     ledger::{DatabaseEntry, LoginEntry},
 };
 
 impl Work<'_> {
     /// Whether database and login were made under these terms. As long as the class is not known, what was made
     /// before is left as it is.
-    fn is_as_agreed(&self, login: &LoginEntry, terms: &Terms) -> Result<bool, Error> {
+    fn is_as_agreed(&self, login: &LoginEntry, terms: &TenantLimits) -> Result<bool, Error> {
         let class_is_unknown = self.plan()?.spec.class.is_some() && self.class()?.is_none();
         let agreed = login.terms.as_ref().is_some_and(|made| class_is_unknown || *made == terms.mark());
         Ok(agreed && self.database()?.makes_schemas == (terms.schemas == Schemas::Own))
@@ -35,7 +35,7 @@ impl Work<'_> {
     /// The database exists and its tenant logs in.
     pub(super) async fn open(&mut self) -> Result<(), Error> {
         self.check_identity()?;
-        let namespace = match namespace::ensure(self.desk, self.account, &self.home.tenant).await? {
+        let namespace = match namespace::ensure(self.ctx, self.account, &self.placement.tenant).await? {
             namespace::Found::Ready(namespace) => namespace,
             namespace::Found::Leaving => {
                 self.waiting_on.push("the tenant's namespace of before is still being removed".into());
@@ -44,29 +44,29 @@ impl Work<'_> {
             }
         };
         let namespace_name = namespace.name.clone();
-        let before = self.home.entry.clone();
-        self.home.entry.namespace = Some(namespace);
+        let before = self.placement.entry.clone();
+        self.placement.entry.namespace = Some(namespace);
         let mut current = before.login.clone().unwrap_or(LoginEntry {
-            letter: Letter::A,
+            letter: LoginSlot::A,
             password_set_at: self.now,
             rotation_token: self.asked().cloned(),
             retiring: false,
             terms: None,
             password_lost: false,
         });
-        if before.login.is_some() && credentials::password(self.desk, &self.home.tenant, current.letter).await?.is_none() {
+        if before.login.is_some() && credentials::password(self.ctx, &self.placement.tenant, current.letter).await?.is_none() {
             // Noted before another one is stored, so that a crash in between cannot leave the server with the old one.
             current.password_lost = true;
-            self.home.entry.login = Some(current.clone());
+            self.placement.entry.login = Some(current.clone());
             self.store().await?;
         }
-        let password = credentials::password_or_new(self.desk, self.account, &self.home.tenant, current.letter).await?;
+        let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, current.letter).await?;
         let terms = self.terms()?;
         let is_new = self.database()?.database.is_none() || before.login.is_none();
         if is_new || !self.is_as_agreed(&current, &terms)? {
             let Ensured { facts, lacking } = self.ensure(&terms, current.letter, &password).await?;
-            self.home.entry.database = Some(DatabaseEntry {
-                name: self.home.tenant.name.clone(),
+            self.placement.entry.database = Some(DatabaseEntry {
+                name: self.placement.tenant.name.clone(),
                 oid: Some(facts.oid),
                 system_identifier: facts.system_identifier,
             });
@@ -75,46 +75,46 @@ impl Work<'_> {
             } else {
                 self.lack(&lacking, current.terms.is_none());
             }
-            self.home.entry.login = Some(current.clone());
+            self.placement.entry.login = Some(current.clone());
         }
         if current.password_lost {
             let secret = credentials::verified(current.letter, &password)?;
-            self.desk
+            self.ctx
                 .telemetry
-                .measure("database", "set_password", self.home.server.server.set_password(&self.home.tenant, &secret))
+                .measure("database", "set_password", self.placement.server.server.set_password(&self.placement.tenant, &secret))
                 .await?;
             current.password_lost = false;
             current.password_set_at = self.now;
-            self.home.entry.login = Some(current.clone());
+            self.placement.entry.login = Some(current.clone());
         }
         let shut = !self.database()?.can_login;
         // An entry that was turned round may have been shut in part.
         if !is_new && (shut || self.entering) {
-            self.desk.telemetry.measure("database", "resume", self.home.server.server.resume(&self.home.tenant)).await?;
-            self.home.entry.access_epoch += i64::from(shut);
+            self.ctx.telemetry.measure("database", "resume", self.placement.server.server.resume(&self.placement.tenant)).await?;
+            self.placement.entry.access_epoch += i64::from(shut);
         }
-        credentials::hand_over(self.desk, self.account, &self.home, &namespace_name, current.letter, &password).await?;
+        credentials::hand_over(self.ctx, self.account, &self.placement, &namespace_name, current.letter, &password).await?;
 
         if !self.entering {
             let by = credentials::Rotation { terms, asked: self.asked(), interval: self.plan()?.spec.database.rotate_password };
             let letter = current.letter;
-            let (rotated, look_again) = credentials::rotate(self.desk, self.account, &self.home, current, &by, self.now).await?;
+            let (rotated, look_again) = credentials::rotate(self.ctx, self.account, &self.placement, current, &by, self.now).await?;
             current = rotated;
             self.wake(look_again);
             if current.letter != letter {
-                let password = credentials::password_or_new(self.desk, self.account, &self.home.tenant, current.letter).await?;
-                credentials::hand_over(self.desk, self.account, &self.home, &namespace_name, current.letter, &password).await?;
+                let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, current.letter).await?;
+                credentials::hand_over(self.ctx, self.account, &self.placement, &namespace_name, current.letter, &password).await?;
             }
-            self.home.entry.login = Some(current);
+            self.placement.entry.login = Some(current);
         }
-        if self.home.entry != before {
+        if self.placement.entry != before {
             self.store().await?;
             crate::crash::point("home-recorded", self.record().stage.name());
         }
         self.findings.push(Finding::yes(
             Type::DatabaseReady,
             "Open",
-            open_to_tenant(&self.home.tenant.name, &self.home.server.name, &self.record().restored_without),
+            open_to_tenant(&self.placement.tenant.name, &self.placement.server.name, &self.record().restored_without),
         ));
         self.check_quota().await;
         Ok(())
@@ -131,20 +131,20 @@ impl Work<'_> {
         self.wake(self.now + SignedDuration::from_secs(60));
     }
 
-    async fn ensure(&self, terms: &Terms, letter: Letter, password: &crate::database::Password) -> Result<Ensured, Error> {
+    async fn ensure(&self, terms: &TenantLimits, letter: LoginSlot, password: &crate::database::Password) -> Result<Ensured, Error> {
         let secret = credentials::verified(letter, password)?;
-        let work = self.home.server.server.ensure(&self.home.tenant, terms, &secret);
-        Ok(self.desk.telemetry.measure("database", "ensure", work).await?)
+        let work = self.placement.server.server.ensure(&self.placement.tenant, terms, &secret);
+        Ok(self.ctx.telemetry.measure("database", "ensure", work).await?)
     }
 
     /// The database on the server is the one that the ledger speaks of.
     fn check_identity(&self) -> Result<(), Error> {
         let seen = self.database()?;
-        let name = &self.home.tenant.name;
+        let name = &self.placement.tenant.name;
         if seen.foreign {
-            return Err(Error::Foreign { what: format!("database or role {name} on server {}", self.home.server.name) });
+            return Err(Error::Foreign { what: format!("database or role {name} on server {}", self.placement.server.name) });
         }
-        let recorded = self.home.entry.database.as_ref().and_then(|d| d.oid);
+        let recorded = self.placement.entry.database.as_ref().and_then(|d| d.oid);
         match (recorded, &seen.database) {
             (Some(oid), None) => Err(Error::LostDatabase {
                 name: name.clone(),
@@ -161,7 +161,8 @@ impl Work<'_> {
     /// Only informs: what it cannot measure holds nothing up.
     async fn check_quota(&mut self) {
         let Some(most) = self.plan().ok().and_then(|plan| plan.spec.database.max_bytes()) else { return };
-        let finding = match self.desk.telemetry.measure("database", "size", self.home.server.server.size(&self.home.tenant)).await {
+        let finding = match self.ctx.telemetry.measure("database", "size", self.placement.server.server.size(&self.placement.tenant)).await
+        {
             Ok(bytes) if bytes > most => {
                 let message = format!(
                     "the database takes {bytes} bytes, the plan allows {most}; writes are not refused: move the tenant to a larger plan"
@@ -176,7 +177,7 @@ impl Work<'_> {
 
     /// The database exists and nobody of the tenant gets in.
     pub(super) async fn shut(&mut self) -> Result<(), Error> {
-        if self.home.entry.database.is_none() && self.database()?.database.is_none() {
+        if self.placement.entry.database.is_none() && self.database()?.database.is_none() {
             // Blocked before it was ever provisioned: there is nothing to shut and nothing to freeze.
             return Ok(());
         }
@@ -211,8 +212,8 @@ impl Work<'_> {
 
     /// Shuts every login and ends every session. `false` while some are left.
     async fn end_sessions(&mut self) -> Result<bool, Error> {
-        let work = self.home.server.server.suspend(&self.home.tenant);
-        let left = self.desk.telemetry.measure("database", "suspend", work).await?;
+        let work = self.placement.server.server.suspend(&self.placement.tenant);
+        let left = self.ctx.telemetry.measure("database", "suspend", work).await?;
         if left.sessions_left > 0 {
             self.waiting_on.push(format!("{} sessions in the database do not end (of {})", left.sessions_left, left.holders.join(", ")));
             self.wake(self.now + SignedDuration::from_secs(1));
@@ -222,21 +223,23 @@ impl Work<'_> {
 
     /// Tries the tenant's own credentials; says what is wrong if they are let in.
     async fn probe(&self) -> Result<Option<String>, Error> {
-        let Some(current) = &self.home.entry.login else { return Ok(None) };
-        let Some(password) = credentials::password(self.desk, &self.home.tenant, current.letter).await? else { return Ok(None) };
-        let work = self.home.server.server.probe(&self.home.tenant, current.letter, &password);
-        let outcome = self.desk.telemetry.measure("database", "probe", work).await?;
+        let Some(current) = &self.placement.entry.login else { return Ok(None) };
+        let Some(password) = credentials::password(self.ctx, &self.placement.tenant, current.letter).await? else { return Ok(None) };
+        let work = self.placement.server.server.probe(&self.placement.tenant, current.letter, &password);
+        let outcome = self.ctx.telemetry.measure("database", "probe", work).await?;
         Ok((outcome == Probe::LetIn).then(|| "the database still let the tenant's credentials in".to_owned()))
     }
 
     /// The database is dropped, under an authority that is made here and now.
     pub(super) async fn gone(&mut self) -> Result<(), Error> {
-        let Some(recorded) = self.home.entry.database.clone() else { return Ok(()) };
+        let Some(recorded) = self.placement.entry.database.clone() else { return Ok(()) };
         if self.database()?.foreign {
-            return Err(Error::Foreign { what: format!("database or role {} on server {}", self.home.tenant.name, self.home.server.name) });
+            return Err(Error::Foreign {
+                what: format!("database or role {} on server {}", self.placement.tenant.name, self.placement.server.name),
+            });
         }
         let (Some(oid), true) = (recorded.oid, self.entering) else { return Ok(()) };
-        let facts = DatabaseFacts { oid, system_identifier: recorded.system_identifier.clone() };
+        let facts = DatabaseId { oid, system_identifier: recorded.system_identifier.clone() };
         if self.database()?.database.is_some() {
             self.check_identity()?;
             if !self.end_sessions().await? {
@@ -245,7 +248,7 @@ impl Work<'_> {
         }
         let authority = self.authority().await?;
         let mut told = authority.told();
-        if let Some(backup) = self.seen.frozen_backup(&self.home.entry).filter(|b| told.backup.as_ref() == Some(&b.name_any())) {
+        if let Some(backup) = self.seen.frozen_backup(&self.placement.entry).filter(|b| told.backup.as_ref() == Some(&b.name_any())) {
             // The reasons may quote what the tenant wrote; a certificate names only what is left out.
             let left_out = backup.status.iter().flat_map(|status| &status.left_out);
             told.left_out = left_out.map(|text| text.split_once(" (").map_or(text.as_str(), |(what, _)| what).to_owned()).collect();
@@ -255,22 +258,25 @@ impl Work<'_> {
             return Ok(());
         }
         if self.record().dropped_under != told {
-            self.home.entry.record.dropped_under = told;
+            self.placement.entry.record.dropped_under = told;
             self.store().await?;
             crate::crash::point("authority-recorded", self.record().stage.name());
         }
-        self.desk.telemetry.measure("database", "drop", self.home.server.server.drop(&self.home.tenant, &facts, &authority)).await?;
+        self.ctx
+            .telemetry
+            .measure("database", "drop", self.placement.server.server.drop(&self.placement.tenant, &facts, &authority))
+            .await?;
         crate::crash::point("database-dropped", self.record().stage.name());
-        credentials::forget(self.desk, &self.home.tenant).await?;
-        self.home.entry.database = None;
-        self.home.entry.login = None;
+        credentials::forget(self.ctx, &self.placement.tenant).await?;
+        self.placement.entry.database = None;
+        self.placement.entry.login = None;
         self.store().await
     }
 
     /// Whether the object still says what this look decided on: asked of the API server itself, in the last moment before
     /// something is destroyed that cannot be brought back. `false`: another look follows, and this one has to end.
     pub(super) async fn still_says_so(&mut self) -> Result<bool, Error> {
-        let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
+        let api: Api<HelpDeskAccount> = Api::all(self.ctx.client.clone());
         let live = api.get_opt(&self.account.name_any()).await.during("read the account afresh")?;
         let same = live.is_some_and(|live| says_the_same(self.account, &live));
         if !same {
@@ -284,9 +290,9 @@ impl Work<'_> {
     /// a backup that cannot be proven.
     async fn authority(&self) -> Result<DropAuthority, Error> {
         let record = self.record();
-        let uid = &self.home.entry.uid;
+        let uid = &self.placement.entry.uid;
         if record.reason.is_unproven() {
-            return WaitOver::of(record, &self.home.entry.account, uid, &self.seen.clock, self.now)
+            return WaitOver::of(record, &self.placement.entry.account, uid, &self.seen.clock, self.now)
                 .map(DropAuthority::Unprovable)
                 .ok_or_else(|| Error::NoAuthority("the wait for a backup that cannot be proven is not over".into()));
         }
@@ -297,8 +303,8 @@ impl Work<'_> {
                 .ok_or_else(|| Error::NoAuthority("the delay after the owner's wish has not passed".into()));
         }
         let backup =
-            self.seen.frozen_backup(&self.home.entry).ok_or_else(|| Error::NoAuthority("its Frozen backup is not there".into()))?;
-        let proof = backup::recheck(&self.desk.stores, &self.desk.key_ring(), backup, uid, (self.desk.now)()).await?;
+            self.seen.frozen_backup(&self.placement.entry).ok_or_else(|| Error::NoAuthority("its Frozen backup is not there".into()))?;
+        let proof = backup::recheck(&self.ctx.stores, &self.ctx.key_ring(), backup, uid, (self.ctx.now)()).await?;
         match record.sealed_since {
             Some(sealed) if proof.snapshot_at >= sealed => Ok(DropAuthority::Verified(proof)),
             _ => Err(Error::NoAuthority(format!("the backup {} was taken before the last session ended", proof.backup))),

@@ -2,51 +2,51 @@
 
 use kube::{Resource, ResourceExt, runtime::events::EventType};
 
-use super::{context::Desk, error::Error, observe::Observation, placement::Home};
+use super::{context::AccountContext, error::Error, observe::Observation, placement::Placement};
 use crate::{
     api::{ClockPolicy, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount},
     clock::Moment,
     ledger::Entry,
-    lifecycle::{self, Facts, Known, Next, PlanSeen, Record, Refused, Seen, Stage, Step, Verdict},
+    lifecycle::{self, Decision, Facts, Inputs, Known, Next, PlanSeen, Record, RejectedBilling, Stage, Step},
     telemetry::RefusedLabel,
 };
 
 /// A decision that is stored.
 pub(super) struct Decided {
     /// Where the account lives, with the stored entry.
-    pub home: Home,
+    pub placement: Placement,
     /// The decision; its step may have been carried out by storing it.
-    pub verdict: Verdict,
+    pub decision: Decision,
     /// Why billing's state is unknown.
-    pub refused: Option<Refused>,
+    pub refused: Option<RejectedBilling>,
     /// Whether the brake lets one more destructive step through, as it was known when the decision was stored.
     pub brake: Known<bool>,
 }
 
 /// Absorbs what was seen, decides, and stores the outcome.
 pub(super) async fn decide(
-    desk: &Desk,
+    ctx: &AccountContext,
     account: &HelpDeskAccount,
-    mut home: Home,
+    mut placement: Placement,
     seen: &Observation,
     now: Moment,
 ) -> Result<Decided, Error> {
-    let known = Record { plan: plan_seen(account, seen, &home.entry.record), ..home.entry.record.clone() };
+    let known = Record { plan: plan_seen(account, seen, &placement.entry.record), ..placement.entry.record.clone() };
     let windows = windows(seen, &known);
-    let (record, refused) = lifecycle::absorb(&known, &what_is_said(account, seen, &known, &windows), now);
+    let (record, refused) = lifecycle::update_record(&known, &inputs(account, seen, &known, &windows), now);
     let news = record.told.clone().filter(|told| known.told.as_ref() != Some(told)).map(|told| told.why);
-    let record = watch_the_seal(record, seen, now);
-    let frozen = seen.frozen(&Entry { record: record.clone(), ..home.entry.clone() });
-    let record = lifecycle::watch_the_proof(&record, &frozen, agreed(account), now);
-    store(desk, &mut home, record, now).await?;
+    let record = check_seal(record, seen, now);
+    let frozen = seen.frozen(&Entry { record: record.clone(), ..placement.entry.clone() });
+    let record = lifecycle::check_proof(&record, &frozen, agreed(account), now);
+    store(ctx, &mut placement, record, now).await?;
     if let Some(why) = news {
-        tell_billing(desk, account, &why).await;
+        tell_billing(ctx, account, &why).await;
     }
 
-    let mut facts = facts(account, &home, seen, refused.as_ref(), seen.brake.clone());
-    let mut verdict = lifecycle::decide(&home.entry.record, &facts, now);
-    let noted = lifecycle::note_delay(&home.entry.record, &verdict);
-    let intent = match (verdict.step.clone(), &facts.windows) {
+    let mut facts = facts(account, &placement, seen, refused.as_ref(), seen.brake.clone());
+    let mut decision = lifecycle::decide(&placement.entry.record, &facts, now);
+    let noted = lifecycle::note_delay(&placement.entry.record, &decision);
+    let intent = match (decision.step.clone(), &facts.windows) {
         (Step::Enter(stage, reason), _) => {
             tracing::info!(to = stage.name(), reason = reason.name(), "entering a stage");
             Some(lifecycle::enter(&noted, stage, reason, now))
@@ -59,68 +59,68 @@ pub(super) async fn decide(
         (Step::Restore, _) if noted.restoring_since.is_none() => Some(Record { restoring_since: Some(now), ..noted.clone() }),
         _ => None,
     };
-    let destroys = matches!(verdict.step, Step::Enter(stage, _) if stage.destroys());
+    let destroys = matches!(decision.step, Step::Enter(stage, _) if stage.destroys());
     let stored = match intent {
-        Some(intent) if destroys => store_within(desk, &mut home, intent, seen.allowance.as_ref(), now).await?,
+        Some(intent) if destroys => store_within(ctx, &mut placement, intent, seen.allowance.as_ref(), now).await?,
         Some(intent) => {
-            store(desk, &mut home, intent, now).await?;
+            store(ctx, &mut placement, intent, now).await?;
             true
         }
         None => {
-            store(desk, &mut home, noted, now).await?;
+            store(ctx, &mut placement, noted, now).await?;
             false
         }
     };
     if stored {
-        crate::crash::point("intent-recorded", home.entry.record.stage.name());
+        crate::crash::point("intent-recorded", placement.entry.record.stage.name());
     } else if destroys {
         // Others were due in the same moment and came first: this one waits like those that came later.
         facts.brake = Known::Known(false);
-        verdict = lifecycle::decide(&home.entry.record, &facts, now);
-        let noted = lifecycle::note_delay(&home.entry.record, &verdict);
-        store(desk, &mut home, noted, now).await?;
+        decision = lifecycle::decide(&placement.entry.record, &facts, now);
+        let noted = lifecycle::note_delay(&placement.entry.record, &decision);
+        store(ctx, &mut placement, noted, now).await?;
     }
-    Ok(Decided { home, verdict, refused, brake: facts.brake })
+    Ok(Decided { placement, decision, refused, brake: facts.brake })
 }
 
-pub(super) async fn store(desk: &Desk, home: &mut Home, record: Record, now: Moment) -> Result<(), Error> {
-    if record == home.entry.record {
+pub(super) async fn store(ctx: &AccountContext, placement: &mut Placement, record: Record, now: Moment) -> Result<(), Error> {
+    if record == placement.entry.record {
         return Ok(());
     }
-    let changed = crate::ledger::Entry { record, ..home.entry.clone() };
-    home.entry = desk.telemetry.measure("ledger", "update", home.server.ledger.update(&changed, changed.revision)).await?;
-    home.server.ledger.raise_high_water(now).await?;
+    let changed = crate::ledger::Entry { record, ..placement.entry.clone() };
+    placement.entry = ctx.telemetry.measure("ledger", "update", placement.server.ledger.update(&changed, changed.revision)).await?;
+    placement.server.ledger.raise_high_water(now).await?;
     Ok(())
 }
 
 /// Stores a decision to destroy something, if the brake lets it through. `false`: it holds, and nothing was stored.
 async fn store_within(
-    desk: &Desk,
-    home: &mut Home,
+    ctx: &AccountContext,
+    placement: &mut Placement,
     record: Record,
     allowance: Option<&crate::brake::Allowance>,
     now: Moment,
 ) -> Result<bool, Error> {
     let Some(allowance) = allowance else { return Ok(false) };
-    let changed = crate::ledger::Entry { record, ..home.entry.clone() };
-    let work = home.server.ledger.update_within(&changed, changed.revision, allowance);
-    let Some(stored) = desk.telemetry.measure("ledger", "update_within", work).await? else { return Ok(false) };
-    home.entry = stored;
-    home.server.ledger.raise_high_water(now).await?;
+    let changed = crate::ledger::Entry { record, ..placement.entry.clone() };
+    let work = placement.server.ledger.update_within(&changed, changed.revision, allowance);
+    let Some(stored) = ctx.telemetry.measure("ledger", "update_within", work).await? else { return Ok(false) };
+    placement.entry = stored;
+    placement.server.ledger.raise_high_water(now).await?;
     Ok(true)
 }
 
 /// Tells and counts a word of billing that does not count, or not wholly. Called once for each.
-async fn tell_billing(desk: &Desk, account: &HelpDeskAccount, why: &Refused) {
-    desk.telemetry.billing_refused.get_or_create(&RefusedLabel { reason: why.reason() }).inc();
-    desk.publish(&account.object_ref(&()), EventType::Warning, why.reason(), &why.to_string(), "Look").await;
+async fn tell_billing(ctx: &AccountContext, account: &HelpDeskAccount, why: &RejectedBilling) {
+    ctx.telemetry.billing_refused.get_or_create(&RefusedLabel { reason: why.reason() }).inc();
+    ctx.publish(&account.object_ref(&()), EventType::Warning, why.reason(), &why.to_string(), "Look").await;
 }
 
 /// Somebody got in although the account is closed: what was frozen is older than the data.
-fn watch_the_seal(record: Record, seen: &Observation, now: Moment) -> Record {
+fn check_seal(record: Record, seen: &Observation, now: Moment) -> Record {
     // A database that could not be looked at says nothing either way.
     let Ok(database) = &seen.database else { return record };
-    let next = lifecycle::watch_the_seal(&record, database.can_login || database.sessions > 0, now);
+    let next = lifecycle::check_seal(&record, database.can_login || database.sessions > 0, now);
     match (record.seal_broken_since, next.seal_broken_since) {
         (None, Some(_)) => tracing::warn!("somebody got into the database of a closed account; once nobody is in, it is frozen anew"),
         (Some(_), None) => tracing::info!("nobody is in the database of a closed account any more; the Frozen backup is taken anew"),
@@ -167,13 +167,13 @@ fn created_at(object: Moment, record: &Record) -> Moment {
     [Some(object), record.created_at, accepted].into_iter().flatten().min().unwrap_or(object)
 }
 
-pub(super) fn what_is_said<'a>(
+pub(super) fn inputs<'a>(
     account: &'a HelpDeskAccount,
     seen: &'a Observation,
     record: &Record,
     windows: &'a Known<crate::api::Lifecycle>,
-) -> Seen<'a> {
-    Seen {
+) -> Inputs<'a> {
+    Inputs {
         billing: account.status.as_ref().and_then(|s| s.billing.as_ref()),
         closure: account.spec.closure.as_ref(),
         confirmed_deletion: seen.confirmed_deletion,
@@ -191,26 +191,32 @@ pub(super) fn what_is_said<'a>(
     }
 }
 
-pub(super) fn facts(account: &HelpDeskAccount, home: &Home, seen: &Observation, refused: Option<&Refused>, brake: Known<bool>) -> Facts {
+pub(super) fn facts(
+    account: &HelpDeskAccount,
+    placement: &Placement,
+    seen: &Observation,
+    refused: Option<&RejectedBilling>,
+    brake: Known<bool>,
+) -> Facts {
     let billing = match refused {
         None => seen.heartbeat.clone(),
         Some(refused) => Known::Unknown(format!("{refused}; nothing is closed or destroyed until then")),
     };
     let dropped = match &seen.database {
         Ok(observed) => {
-            let made = home.entry.database.as_ref().and_then(|made| made.oid);
+            let made = placement.entry.database.as_ref().and_then(|made| made.oid);
             Known::Known(made.is_none() || observed.database.as_ref().map(|there| there.oid) != made)
         }
         Err(error) => Known::Unknown(error.to_string()),
     };
     Facts {
-        windows: windows(seen, &home.entry.record),
+        windows: windows(seen, &placement.entry.record),
         clock: seen.clock.clone(),
         billing,
-        frozen: seen.frozen(&home.entry),
-        backup_held: seen.frozen_backup(&home.entry).is_some_and(|b| b.spec.hold.is_some()),
+        frozen: seen.frozen(&placement.entry),
+        backup_held: seen.frozen_backup(&placement.entry).is_some_and(|b| b.spec.hold.is_some()),
         dropped,
-        sealed: seen.sealed(&home.entry.record),
+        sealed: seen.sealed(&placement.entry.record),
         brake,
         paused: account.spec.paused,
     }

@@ -11,7 +11,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    context::Desk,
+    context::AccountContext,
     error::{During, Error},
     work::Work,
 };
@@ -19,7 +19,7 @@ use crate::{
     api::{BackupPhase, BackupStore, HelpDeskAccount, Time, account::Certificate},
     backup,
     clock::Moment,
-    cluster::gone_is_fine,
+    cluster::ignore_not_found_or_conflict,
     ledger::BackupEntry,
     lifecycle::Record,
 };
@@ -30,9 +30,9 @@ impl Work<'_> {
         if !self.entering {
             return Ok(());
         }
-        let uid = self.home.entry.uid.clone();
+        let uid = self.placement.entry.uid.clone();
         // Objects of backups that were erased before are gone; the ledger remembers them.
-        let backups = self.home.server.ledger.backups_of(&uid).await?;
+        let backups = self.placement.server.ledger.backups_of(&uid).await?;
         let count = i64::try_from(backups.len()).unwrap_or(i64::MAX);
         let destroyed = BTreeMap::from([("databases".to_owned(), 1), ("backups".to_owned(), count)]);
         let mut stores: Vec<_> = self.seen.backups.iter().map(|b| b.spec.store.clone()).collect();
@@ -45,7 +45,7 @@ impl Work<'_> {
             if backups.iter().all(erased) && !self.is_there(&store).await? {
                 continue;
             }
-            let left = backup::remaining(&self.desk.stores, &self.desk.key_ring(), &uid, &store).await?;
+            let left = backup::remaining(&self.ctx.stores, &self.ctx.key_ring(), &uid, &store).await?;
             if !left.is_empty() {
                 self.waiting_on.push(format!(
                     "store {store} still lists {} objects, {} versions, {} uploads and {} keys",
@@ -56,23 +56,23 @@ impl Work<'_> {
             }
         }
         let gone = std::collections::BTreeSet::from([uid.clone()]);
-        let shells = self.home.server.server.remove_shells(&gone).await?.len();
+        let shells = self.placement.server.server.remove_shells(&gone).await?.len();
         self.scrub().await?;
-        if let Some(unprovable) = &mut self.home.entry.record.unprovable {
+        if let Some(unprovable) = &mut self.placement.entry.record.unprovable {
             // It may quote what the tenant wrote.
             unprovable.why.clear();
         }
-        self.home.entry.record.forget_subscription();
-        let certificate = certificate(self.desk, &uid, self.record(), (destroyed, shells), self.now);
-        self.home.entry.certificate = Some(certificate);
-        self.home.entry.owner_hash = None;
-        self.home.entry.tombstone = Some(json!({"expiredAt": self.now.to_string()}));
+        self.placement.entry.record.forget_subscription();
+        let certificate = certificate(self.ctx, &uid, self.record(), (destroyed, shells), self.now);
+        self.placement.entry.certificate = Some(certificate);
+        self.placement.entry.owner_hash = None;
+        self.placement.entry.tombstone = Some(json!({"expiredAt": self.now.to_string()}));
         self.store().await
     }
 
     /// Whether there is a `BackupStore` of this name.
     async fn is_there(&self, store: &str) -> Result<bool, Error> {
-        let api: Api<BackupStore> = Api::all(self.desk.client.clone());
+        let api: Api<BackupStore> = Api::all(self.ctx.client.clone());
         Ok(api.get_metadata_opt(store).await.during("read the store of the account's backups")?.is_some())
     }
 
@@ -87,27 +87,27 @@ impl Work<'_> {
         match &spec.owner.secret_ref {
             None => patch["spec"]["owner"] = json!({"name": "erased", "email": "erased@erased.invalid"}),
             Some(reference) => {
-                let api: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.desk.client.clone(), &reference.namespace);
+                let api: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.ctx.client.clone(), &reference.namespace);
                 let personal = json!({"data": {"name": null, "email": null}, "metadata": {"annotations": {LAST_APPLIED: null}}});
                 api.patch(&reference.name, &PatchParams::default(), &Patch::Merge(personal))
                     .await
                     .map(drop)
-                    .or_else(gone_is_fine)
+                    .or_else(ignore_not_found_or_conflict)
                     .during("scrub the owner's Secret")?;
             }
         }
-        let api: Api<HelpDeskAccount> = Api::all(self.desk.client.clone());
+        let api: Api<HelpDeskAccount> = Api::all(self.ctx.client.clone());
         api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).during("scrub the owner")
     }
 }
 
-fn certificate(desk: &Desk, uid: &str, record: &Record, counted: (BTreeMap<String, i64>, usize), now: Moment) -> Certificate {
+fn certificate(ctx: &AccountContext, uid: &str, record: &Record, counted: (BTreeMap<String, i64>, usize), now: Moment) -> Certificate {
     let unsigned = unsigned(record, counted, now);
-    let facts = facts(&unsigned, &desk.installation.id, uid);
+    let facts = facts(&unsigned, &ctx.installation.id, uid);
     let digest = ring::digest::digest(&ring::digest::SHA256, facts.as_bytes());
     Certificate {
         sha256: crate::digest::hex(digest.as_ref()),
-        signature: BASE64_STANDARD.encode(desk.installation.sign(facts.as_bytes())),
+        signature: BASE64_STANDARD.encode(ctx.installation.sign(facts.as_bytes())),
         note: "Snapshots of etcd and of the database server's disks may hold copies until they run out; those of the backup cannot be read without their destroyed keys.".into(),
         ..unsigned
     }

@@ -17,7 +17,7 @@ pub enum Error {
     },
     /// The plan is missing or does not fit; the text names the field.
     #[error("failed to place the account: {0}")]
-    Placement(String),
+    PlanPlacement(String),
     /// The account is being deleted and no server of its region ever held anything of it.
     #[error("failed to find anything of the account: it was never placed")]
     NeverPlaced,
@@ -91,7 +91,7 @@ pub enum Error {
     Edge(#[from] edge::Error),
     /// A backup does not prove what it has to.
     #[error(transparent)]
-    Unproven(#[from] backup::Unproven),
+    NotVerified(#[from] backup::NotVerified),
     /// A restore came to nothing; another one follows.
     #[error("failed to restore ColdBackup {backup}, another try follows: {why}")]
     RestoreFailed {
@@ -113,7 +113,7 @@ impl Error {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Cluster { .. } => "ClusterUnreachable",
-            Self::Placement(_) => "NoPlacement",
+            Self::PlanPlacement(_) => "NoPlacement",
             Self::NeverPlaced => "NeverPlaced",
             Self::Owner(_) => "OwnerUnknown",
             Self::LostEntry { .. } => "LedgerEntryLost",
@@ -127,7 +127,7 @@ impl Error {
             Self::Ledger(_) => "LedgerUnreachable",
             Self::Store(_) => "StoreUnreachable",
             Self::Edge(_) => "GatewayUnreachable",
-            Self::Unproven(_) => "BackupUnproven",
+            Self::NotVerified(_) => "BackupUnproven",
             Self::RestoreFailed { .. } => "RestoreFailed",
             Self::NoAuthority(_) => "NoAuthority",
             Self::Incomplete(_) => "Incomplete",
@@ -137,7 +137,7 @@ impl Error {
     /// Whether it needs a person; otherwise it may pass by itself.
     pub fn needs_a_person(&self) -> bool {
         match self {
-            Self::Placement(_)
+            Self::PlanPlacement(_)
             | Self::Owner(_)
             | Self::LostEntry { .. }
             | Self::NeedsAdoption { .. }
@@ -152,7 +152,7 @@ impl Error {
             | Self::Edge(_)
             | Self::Replaced
             | Self::ServerAway { .. }
-            | Self::Unproven(_)
+            | Self::NotVerified(_)
             | Self::RestoreFailed { .. }
             | Self::NeverPlaced
             | Self::Incomplete(_) => false,

@@ -3,8 +3,8 @@
 use kube::{ResourceExt, runtime::events::EventType};
 
 use super::{
-    context::{Deadline, Desk},
-    decide::{self, what_is_said},
+    context::{AccountContext, Deadline},
+    decide::{self, inputs},
     error::Error,
     observe::Observation,
     report::{publish, turned, write},
@@ -15,23 +15,23 @@ use crate::{
         conditions::{self, Finding, Type},
     },
     clock::Moment,
-    lifecycle::{self, Next, Reason, Record, Seen, Stage},
+    lifecycle::{self, Inputs, Next, Reason, Record, Stage},
 };
 
 /// Tells in the conditions why the account could not be taken further, and what is due all the same. What nobody could
 /// look at is unknown; everything else stays as it was shown last.
-pub(super) async fn report(desk: &Desk, account: &HelpDeskAccount, error: &Error) {
+pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, error: &Error) {
     let before = account.status.clone().unwrap_or_default();
-    let now = (desk.now)();
+    let now = (ctx.now)();
     let uid = account.uid().unwrap_or_default();
-    let blind = Observation::blind(desk, account, &error.told());
-    let remembered = desk.census.record(&uid);
+    let blind = Observation::blind(ctx, account, &error.told());
+    let remembered = ctx.stage_counts.record(&uid);
     let believed = remembered.clone().or_else(|| record_of(&before)).unwrap_or_else(|| Record::created(now));
     let windows = decide::windows(&blind, &believed);
-    let presumed = presume(remembered, &before, &what_is_said(account, &blind, &believed, &windows), now);
+    let presumed = presume(remembered, &before, &inputs(account, &blind, &believed, &windows), now);
     let due = presumed.due(now);
     let deadline = presumed.deadline(now);
-    desk.census.presume(&desk.telemetry, &uid, before.stage.or(presumed.record.as_ref().map(|r| r.stage)), presumed.record, deadline);
+    ctx.stage_counts.presume(&ctx.telemetry, &uid, before.stage.or(presumed.record.as_ref().map(|r| r.stage)), presumed.record, deadline);
 
     let conditions = conditions_of_failure(&before, error, due, account.metadata.generation, now);
     let status = HelpDeskAccountStatus {
@@ -41,13 +41,13 @@ pub(super) async fn report(desk: &Desk, account: &HelpDeskAccount, error: &Error
         next_transition_time: presumed.next.map(|next| Time(next.at)),
         ..before.clone()
     };
-    if let Err(error) = write(desk, account, &before, &status).await {
+    if let Err(error) = write(ctx, account, &before, &status).await {
         tracing::warn!(error = error.told(), "failed to report a failure");
         return;
     }
     for condition in turned(&before.conditions, &status.conditions) {
         if matches!(condition.type_.as_str(), "Stalled" | "Overdue") && condition.status == "True" {
-            publish(desk, account, EventType::Warning, &condition.reason, &condition.message, "Look").await;
+            publish(ctx, account, EventType::Warning, &condition.reason, &condition.message, "Look").await;
         }
     }
 }
@@ -107,14 +107,14 @@ impl Presumed {
 
 /// What billing, owner and plan say, written into what the ledger said last, or into what the status shows. Nothing is
 /// decided by that: it tells people what is due.
-fn presume(remembered: Option<Record>, shown: &HelpDeskAccountStatus, said: &Seen<'_>, now: Moment) -> Presumed {
+fn presume(remembered: Option<Record>, shown: &HelpDeskAccountStatus, said: &Inputs<'_>, now: Moment) -> Presumed {
     let as_shown = shown.next_stage.zip(shown.next_transition_time.as_ref());
     let as_shown = as_shown.map(|(stage, at)| Next { stage, at: at.0, reason: shown.reason.unwrap_or(Reason::Created) });
     let is_from_status = remembered.is_none();
     let Some(record) = remembered.or_else(|| record_of(shown)) else {
         return Presumed { record: None, next: as_shown, is_held: said.held };
     };
-    let (record, _) = lifecycle::absorb(&record, said, now);
+    let (record, _) = lifecycle::update_record(&record, said, now);
     // A status has less than a ledger; as long as billing and owner say nothing new, what it shows is the better answer.
     let is_old = said.billing.map(|b| b.sequence) == shown.observed_billing_sequence && said.closure.is_none() && !said.confirmed_deletion;
     let next = if is_from_status && is_old { as_shown } else { decide::comes_next(&record, lifecycle::due(&record)) };
@@ -151,8 +151,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn said<'a>(billing: Option<&'a Billing>, windows: &'static Lifecycle) -> Seen<'a> {
-        Seen {
+    fn said<'a>(billing: Option<&'a Billing>, windows: &'static Lifecycle) -> Inputs<'a> {
+        Inputs {
             billing,
             closure: None,
             confirmed_deletion: false,
@@ -232,7 +232,7 @@ mod tests {
         terminated.leaves_at = Some(at("2026-04-01T00:00:00Z"));
         let now = at("2026-05-01T00:00:00Z");
         assert_eq!(presume(Some(terminated.clone()), &shown, &said(None, windows()), now).deadline(now), Deadline::Missed);
-        let held = Seen { held: true, ..said(None, windows()) };
+        let held = Inputs { held: true, ..said(None, windows()) };
         assert_eq!(presume(Some(terminated), &shown, &held, now).deadline(now), Deadline::Held);
     }
 
@@ -245,7 +245,7 @@ mod tests {
         assert_eq!((status("DatabaseReady"), status("Ready"), status("Overdue")), (Some("Unknown"), Some("Unknown"), Some("True")));
         assert_eq!(status("BlockEnforced"), None, "an open account was never blocked");
         // What another part of the cluster does not tell says nothing of the database.
-        let error = Error::Placement("spec.plan: there is no HelpDeskPlan".into());
+        let error = Error::PlanPlacement("spec.plan: there is no HelpDeskPlan".into());
         let told = conditions_of_failure(&active(), &error, None, Some(1), at("2026-03-09T00:00:00Z"));
         assert!(conditions::holds(&told, Type::DatabaseReady));
     }

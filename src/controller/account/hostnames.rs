@@ -11,7 +11,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    context::{Desk, FIELD_MANAGER},
+    context::{AccountContext, FIELD_MANAGER},
     decide,
     observe::Observation,
     work::Work,
@@ -21,15 +21,15 @@ use crate::{
         ACCOUNT_LABEL, ACCOUNT_UID, DomainClaim, DomainClaimSpec, DomainUse, FOR_ACCOUNT, Time,
         account::{Challenge, DomainState, DomainStatus},
         conditions::{Finding, Type},
-        plan::Placement,
+        plan::PlanPlacement,
     },
     clock::Moment,
     edge::{
         Error,
         certificate::{self, Leaf},
-        claim_rules::{self, Standing},
+        claim_rules::{self, ClaimState},
         claims,
-        dns_challenge::{self, Proof},
+        dns_challenge::{self, ChallengeResult},
         envoy_gateway,
         gateway::Gateway,
         objects::Kind,
@@ -60,16 +60,16 @@ pub(super) struct Name {
 
 impl Work<'_> {
     pub(super) fn claims(&self) -> Vec<Arc<DomainClaim>> {
-        let uid = &self.home.entry.uid;
-        self.desk.caches.claims.state().into_iter().filter(|c| c.spec.account_uid == *uid).collect()
+        let uid = &self.placement.entry.uid;
+        self.ctx.caches.claims.state().into_iter().filter(|c| c.spec.account_uid == *uid).collect()
     }
 
     fn claim_of(&self, host: &str) -> Option<Arc<DomainClaim>> {
-        self.desk.caches.claims.get(&ObjectRef::new(host))
+        self.ctx.caches.claims.get(&ObjectRef::new(host))
     }
 
     /// The name under the plan's base domain, alone.
-    pub(super) async fn slug(&mut self, placement: &Placement, may_claim: bool) -> Result<Vec<Name>, Error> {
+    pub(super) async fn slug(&mut self, placement: &PlanPlacement, may_claim: bool) -> Result<Vec<Name>, Error> {
         let slug = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
         Ok(vec![self.name(&slug, DomainUse::Slug, None, may_claim).await?])
     }
@@ -85,7 +85,7 @@ impl Work<'_> {
     }
 
     /// Every name of the account: how it stands with it. While the account is closed nothing new is claimed.
-    pub(super) async fn names(&mut self, placement: &Placement, may_claim: bool) -> Result<Vec<Name>, Error> {
+    pub(super) async fn names(&mut self, placement: &PlanPlacement, may_claim: bool) -> Result<Vec<Name>, Error> {
         let slug = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
         let mut names = vec![self.name(&slug, DomainUse::Slug, None, may_claim).await?];
         let is_former = |c: &DomainClaim| {
@@ -96,7 +96,7 @@ impl Work<'_> {
             names.push(self.name(&host, DomainUse::FormerSlug, None, may_claim).await?);
         }
         let bases: Vec<String> = self
-            .desk
+            .ctx
             .caches
             .plans
             .state()
@@ -109,7 +109,7 @@ impl Work<'_> {
                     Name { status: status(&host, DomainUse::Custom, DomainState::Refused, Some(why)), served: false, copied: false }
                 }
                 None => {
-                    let challenge = dns_challenge::challenge(&self.desk.installation, &self.home.entry.uid, &host);
+                    let challenge = dns_challenge::challenge(&self.ctx.installation, &self.placement.entry.uid, &host);
                     self.name(&host, DomainUse::Custom, Some(challenge), may_claim).await?
                 }
             });
@@ -119,34 +119,34 @@ impl Work<'_> {
 
     async fn name(&mut self, host: &str, used_as: DomainUse, challenge: Option<Challenge>, may_claim: bool) -> Result<Name, Error> {
         let proof = match &challenge {
-            Some(challenge) => self.desk.proofs.of(challenge, self.now).await,
-            None => Proof::Proven,
+            Some(challenge) => self.ctx.challenges.of(challenge, self.now).await,
+            None => ChallengeResult::Proven,
         };
         let claim = self.claim_of(host);
-        let uid = self.home.entry.uid.clone();
-        let standing = claim_rules::standing(claim.as_deref(), &uid, proof == Proof::Proven, self.now);
+        let uid = self.placement.entry.uid.clone();
+        let standing = claim_rules::standing(claim.as_deref(), &uid, proof == ChallengeResult::Proven, self.now);
         let mut name = Name { status: status(host, used_as, DomainState::Withheld, None), served: false, copied: false };
         if challenge.is_some() {
             // A proof is asked for again although nothing announces that it went.
-            self.wake(self.now + self.desk.proofs.again_after());
+            self.wake(self.now + self.ctx.challenges.again_after());
         }
         match (standing, proof) {
-            (Standing::Refused(why), _) => {
+            (ClaimState::Refused(why), _) => {
                 name.status.state = DomainState::Refused;
                 name.status.message = Some(why);
             }
-            (Standing::Mine, proof) => {
+            (ClaimState::Mine, proof) => {
                 let Some(claim) = &claim else { return Ok(name) };
                 let lost = match (&proof, &claim.spec.lost_since) {
-                    (Proof::Proven, _) => None,
-                    (Proof::Missing(_), None) => Some(Time(self.now)),
+                    (ChallengeResult::Proven, _) => None,
+                    (ChallengeResult::Missing(_), None) => Some(Time(self.now)),
                     (_, since) => since.clone(),
                 };
                 let to = claims::Change { used_as, lost_since: lost.clone(), ..claims::Change::none(claim) };
-                claims::change(&self.desk.client, claim, to).await?;
-                name.served = lost.is_none() || claim_rules::still_served(claim, self.desk.proofs.again_after(), self.now);
-                if let (Some(since), Proof::Missing(why)) = (lost, proof) {
-                    let until = since.0 + self.desk.proofs.again_after() * claim_rules::PATIENCE;
+                claims::change(&self.ctx.client, claim, to).await?;
+                name.served = lost.is_none() || claim_rules::still_served(claim, self.ctx.challenges.again_after(), self.now);
+                if let (Some(since), ChallengeResult::Missing(why)) = (lost, proof) {
+                    let until = since.0 + self.ctx.challenges.again_after() * claim_rules::PATIENCE;
                     name.status.message =
                         Some(format!("the proof is missing since {since}: {why}; the name is served until {until}", since = since.0));
                     name.status.challenge = challenge;
@@ -154,7 +154,7 @@ impl Work<'_> {
                     self.wake(self.now + ASK_AGAIN);
                 }
             }
-            (Standing::Free, Proof::Proven) if may_claim => {
+            (ClaimState::Free, ChallengeResult::Proven) if may_claim => {
                 let spec = DomainClaimSpec {
                     account: self.account.name_any(),
                     account_uid: uid,
@@ -163,16 +163,16 @@ impl Work<'_> {
                     lost_since: None,
                     reserved_until: None,
                 };
-                name.served = claims::claim(&self.desk.client, host, spec, claim.as_deref()).await?;
+                name.served = claims::claim(&self.ctx.client, host, spec, claim.as_deref()).await?;
                 if !name.served {
                     name.status.message = Some("somebody else claims the name at this moment; it is looked at again".into());
                     self.wake(self.now + SignedDuration::from_secs(1));
                 }
             }
-            (Standing::Free, Proof::Proven) => {
+            (ClaimState::Free, ChallengeResult::Proven) => {
                 name.status.message = Some("nobody has the name; it is claimed once the account is open again".into());
             }
-            (Standing::Free, Proof::Missing(why) | Proof::Unknown(why)) => {
+            (ClaimState::Free, ChallengeResult::Missing(why) | ChallengeResult::Unknown(why)) => {
                 name.status.state = DomainState::Unproven;
                 let record = challenge.as_ref().map(|c| format!("{} IN TXT \"{}\"", c.record, c.value)).unwrap_or_default();
                 name.status.message = Some(format!("{why}; to prove that the name is the tenant's, set: {record}"));
@@ -187,7 +187,7 @@ impl Work<'_> {
     pub(super) async fn release_unwanted(&self, names: &[Name]) -> Result<(), Error> {
         let listed = |c: &DomainClaim| names.iter().any(|n| n.status.host == c.name_any());
         for claim in self.claims().iter().filter(|c| c.spec.used_as == DomainUse::Custom && !listed(c)) {
-            claims::release(&self.desk.client, claim).await?;
+            claims::release(&self.ctx.client, claim).await?;
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Work<'_> {
     /// without a certificate that fits is not served.
     pub(super) async fn certificates(
         &mut self,
-        placement: &Placement,
+        placement: &PlanPlacement,
         gateway: &Gateway,
         namespace: &str,
         names: &mut [Name],
@@ -214,7 +214,7 @@ impl Work<'_> {
                         "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
                         "secretTemplate": {"labels": {ACCOUNT_LABEL: self.account.name_any()}},
                         "issuerRef": {"name": issuer.name, "kind": issuer.kind, "group": issuer.group}});
-                    if self.desk.caches.edge.has(Kind::Certificate).await {
+                    if self.ctx.caches.edge.has(Kind::Certificate).await {
                         wanted.push(Wanted { kind: Kind::Certificate, namespace: namespace.to_owned(), name: host.clone(), spec });
                         self.leaf(namespace, &secret)
                             .await?
@@ -252,7 +252,7 @@ impl Work<'_> {
     }
 
     async fn leaf(&self, namespace: &str, name: &str) -> Result<Option<Result<Leaf, String>>, Error> {
-        let secrets: Api<Secret> = Api::namespaced(self.desk.client.clone(), namespace);
+        let secrets: Api<Secret> = Api::namespaced(self.ctx.client.clone(), namespace);
         let secret = secrets.get_opt(name).await.map_err(|e| Error::cluster("read a certificate", e))?;
         Ok(secret.map(|secret| certificate::of_secret(&secret).map_err(|why| format!("Secret {name}: {why}"))))
     }
@@ -261,7 +261,7 @@ impl Work<'_> {
     /// account, because whoever writes accounts may not be allowed to read Secrets.
     async fn copied(&self, to: &str, namespace: &str, name: &str) -> Result<Result<Leaf, String>, Error> {
         let at = format!("spec.domain.certificateSecret: Secret {namespace}/{name}");
-        let secrets: Api<Secret> = Api::namespaced(self.desk.client.clone(), namespace);
+        let secrets: Api<Secret> = Api::namespaced(self.ctx.client.clone(), namespace);
         let found = secrets.get_opt(name).await.map_err(|e| Error::cluster("read the account's certificate", e))?;
         let Some(found) = found else { return Ok(Err(format!("{at} does not exist"))) };
         if found.annotations().get(FOR_ACCOUNT) != Some(&self.account.name_any()) {
@@ -282,10 +282,10 @@ impl Work<'_> {
     /// What Envoy reads besides: the provider's key, the authorities of agents. Says what is missing.
     pub(super) async fn secrets(&self, policy: &Policy, namespace: &str) -> Result<Option<String>, Error> {
         if let Some(oidc) = &policy.oidc {
-            let secrets: Api<Secret> = Api::namespaced(self.desk.client.clone(), &self.desk.settings.namespace);
+            let secrets: Api<Secret> = Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.namespace);
             let found = secrets.get_opt(&oidc.client_secret).await.map_err(|e| Error::cluster("read the key of the OIDC provider", e))?;
             let Some(key) = found.and_then(|s| s.data).and_then(|mut d| d.remove("client-secret")) else {
-                let (of, name) = (&self.desk.settings.namespace, &oidc.client_secret);
+                let (of, name) = (&self.ctx.settings.namespace, &oidc.client_secret);
                 return Ok(Some(format!("the plan's spec.security.oidc.clientSecret: Secret {of}/{name} has no key client-secret")));
             };
             self.put_secret(namespace, envoy_gateway::OIDC_SECRET, "Opaque", [("client-secret".to_owned(), key)].into()).await?;
@@ -298,10 +298,10 @@ impl Work<'_> {
     }
 
     async fn put_secret(&self, namespace: &str, name: &str, kind: &str, data: BTreeMap<String, ByteString>) -> Result<(), Error> {
-        let secrets: Api<Secret> = Api::namespaced(self.desk.client.clone(), namespace);
+        let secrets: Api<Secret> = Api::namespaced(self.ctx.client.clone(), namespace);
         let found = secrets.get_opt(name).await.map_err(|e| Error::cluster("read a Secret of the edge", e))?;
         if let Some(found) = &found {
-            if found.annotations().get(ACCOUNT_UID) != Some(&self.home.entry.uid) {
+            if found.annotations().get(ACCOUNT_UID) != Some(&self.placement.entry.uid) {
                 return Err(Error::Foreign(format!("Secret {namespace}/{name}")));
             }
             if found.data.as_ref() == Some(&data) {
@@ -309,24 +309,24 @@ impl Work<'_> {
             }
         }
         let applied = json!({"apiVersion": "v1", "kind": "Secret", "type": kind, "data": data, "metadata": {"name": name,
-            "labels": {ACCOUNT_LABEL: self.account.name_any()}, "annotations": {ACCOUNT_UID: self.home.entry.uid}}});
+            "labels": {ACCOUNT_LABEL: self.account.name_any()}, "annotations": {ACCOUNT_UID: self.placement.entry.uid}}});
         let params = PatchParams::apply(FIELD_MANAGER).force();
         secrets.patch(name, &params, &Patch::Apply(applied)).await.map(drop).map_err(|e| Error::cluster("write a Secret of the edge", e))
     }
 }
 
 /// The account is gone: nobody else gets its names before the plan's quarantine has passed.
-pub(super) async fn begin_quarantine(desk: &Desk, entry: &Entry, seen: &Observation, now: Moment) -> Result<(), Error> {
+pub(super) async fn begin_quarantine(ctx: &AccountContext, entry: &Entry, seen: &Observation, now: Moment) -> Result<(), Error> {
     // Without a plan nobody knows for how long: the default of the field.
     let quarantine = match decide::windows(seen, &entry.record) {
         Known::Known(windows) => windows.name_quarantine,
         Known::Unknown(_) => crate::api::Lifecycle::default().name_quarantine,
     };
     let until = Time(now + quarantine.duration());
-    let claims = desk.caches.claims.state();
+    let claims = ctx.caches.claims.state();
     for claim in claims.iter().filter(|c| c.spec.account_uid == entry.uid && c.spec.reserved_until.is_none()) {
         let to = claims::Change { reserved_until: Some(until.clone()), ..claims::Change::none(claim) };
-        claims::change(&desk.client, claim, to).await?;
+        claims::change(&ctx.client, claim, to).await?;
     }
     Ok(())
 }

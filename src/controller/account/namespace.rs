@@ -9,12 +9,12 @@ use kube::{
 };
 
 use super::{
-    context::Desk,
+    context::AccountContext,
     error::{During, Error},
 };
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount},
-    cluster::gone_is_fine,
+    cluster::ignore_not_found_or_conflict,
     database::Tenant,
     ledger::NamespaceEntry,
 };
@@ -33,8 +33,8 @@ pub(super) enum Found {
 }
 
 /// Makes the tenant's namespace, or takes up the one that carries the account's marker.
-pub(super) async fn ensure(desk: &Desk, account: &HelpDeskAccount, tenant: &Tenant) -> Result<Found, Error> {
-    let api: Api<Namespace> = Api::all(desk.client.clone());
+pub(super) async fn ensure(ctx: &AccountContext, account: &HelpDeskAccount, tenant: &Tenant) -> Result<Found, Error> {
+    let api: Api<Namespace> = Api::all(ctx.client.clone());
     let name = name(tenant);
     let found = match api.get_opt(&name).await.during("read the tenant's namespace")? {
         Some(found) => found,
@@ -65,8 +65,8 @@ fn build(account: &HelpDeskAccount, tenant: &Tenant) -> Namespace {
 }
 
 /// Deletes the tenant's namespace with everything in it. `true` once it is gone.
-pub(super) async fn remove(desk: &Desk, tenant: &Tenant) -> Result<bool, Error> {
-    let api: Api<Namespace> = Api::all(desk.client.clone());
+pub(super) async fn remove(ctx: &AccountContext, tenant: &Tenant) -> Result<bool, Error> {
+    let api: Api<Namespace> = Api::all(ctx.client.clone());
     let name = name(tenant);
     let Some(found) = api.get_opt(&name).await.during("read the tenant's namespace")? else { return Ok(true) };
     if found.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
@@ -76,7 +76,7 @@ pub(super) async fn remove(desk: &Desk, tenant: &Tenant) -> Result<bool, Error> 
     if found.meta().deletion_timestamp.is_none() {
         let this_one =
             DeleteParams { preconditions: Some(Preconditions { uid: found.uid(), resource_version: None }), ..DeleteParams::default() };
-        api.delete(&name, &this_one).await.map(drop).or_else(gone_is_fine).during("delete the tenant's namespace")?;
+        api.delete(&name, &this_one).await.map(drop).or_else(ignore_not_found_or_conflict).during("delete the tenant's namespace")?;
     }
     Ok(false)
 }

@@ -6,16 +6,16 @@ use k8s_openapi::{api::coordination::v1::Lease, jiff::SignedDuration};
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{
-    context::Desk,
+    context::AccountContext,
     error::Error,
-    placement::{self, Home},
+    placement::{self, Placement},
 };
 use crate::{
     api::{BackupPhase, ColdBackup, ColdBackupStatus, HelpDeskAccount, HelpDeskPlan, RELEASE_BRAKE, conditions, deletion_is_confirmed},
     backup,
     brake::Allowance,
     clock::{self, Moment, Trust},
-    database::{self, Observed},
+    database::{self, ObservedDatabase},
     ledger::Entry,
     lifecycle::{Frozen, Known, Record, Stage},
 };
@@ -27,7 +27,7 @@ pub(super) struct Observation {
     /// Whether the clock may be believed.
     pub clock: Trust,
     /// The tenant's database.
-    pub database: Result<Observed, database::Error>,
+    pub database: Result<ObservedDatabase, database::Error>,
     /// The account's backups, by uid.
     pub backups: Vec<Arc<ColdBackup>>,
     /// What the brake allows, where a destructive step may be due.
@@ -41,22 +41,27 @@ pub(super) struct Observation {
 }
 
 /// Reads everything.
-pub(super) async fn observe(desk: &Desk, account: &HelpDeskAccount, home: &Home, now: Moment) -> Result<Observation, Error> {
-    let uid = &home.entry.uid;
-    let plan = match placement::plan(desk, account) {
+pub(super) async fn observe(
+    ctx: &AccountContext,
+    account: &HelpDeskAccount,
+    placement: &Placement,
+    now: Moment,
+) -> Result<Observation, Error> {
+    let uid = &placement.entry.uid;
+    let plan = match placement::plan(ctx, account) {
         Ok(plan) => Known::Known(plan),
         Err(error) => Known::Unknown(error.told()),
     };
-    let database = desk.telemetry.measure("database", "observe", home.server.server.observe(&home.tenant)).await;
+    let database = ctx.telemetry.measure("database", "observe", placement.server.server.observe(&placement.tenant)).await;
     let clock = match &database {
         Ok(observed) => {
-            clock::judge(now, home.server.ledger.high_water().await?, &[(&format!("server {}", home.server.name), observed.now)])
+            clock::judge(now, placement.server.ledger.high_water().await?, &[(&format!("server {}", placement.server.name), observed.now)])
         }
         Err(_) => Trust::Doubtful("no other clock could be asked".into()),
     };
-    let mut backups: Vec<_> = desk.caches.backups.state().into_iter().filter(|b| b.spec.account_uid == *uid).collect();
+    let mut backups: Vec<_> = ctx.caches.backups.state().into_iter().filter(|b| b.spec.account_uid == *uid).collect();
     backups.sort_by_key(|b| b.name_any());
-    let (allowance, brake) = observe_brake(desk, home, now).await?;
+    let (allowance, brake) = observe_brake(ctx, placement, now).await?;
     Ok(Observation {
         plan,
         clock,
@@ -64,15 +69,15 @@ pub(super) async fn observe(desk: &Desk, account: &HelpDeskAccount, home: &Home,
         backups,
         allowance,
         brake,
-        heartbeat: heartbeat(desk, now).await,
+        heartbeat: heartbeat(ctx, now).await,
         confirmed_deletion: deletion_is_confirmed(account),
     })
 }
 
 /// Billing that promised to renew a Lease and does not is silent: nothing that only its silence would justify is done.
-async fn heartbeat(desk: &Desk, now: Moment) -> Known<()> {
-    let Some((namespace, name)) = &desk.settings.billing_lease else { return Known::Known(()) };
-    let leases: Api<Lease> = Api::namespaced(desk.client.clone(), namespace);
+async fn heartbeat(ctx: &AccountContext, now: Moment) -> Known<()> {
+    let Some((namespace, name)) = &ctx.settings.billing_lease else { return Known::Known(()) };
+    let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), namespace);
     let why = match leases.get_opt(name).await {
         Ok(Some(lease)) => {
             let spec = lease.spec.unwrap_or_default();
@@ -91,24 +96,25 @@ async fn heartbeat(desk: &Desk, now: Moment) -> Known<()> {
 
 /// The brake is asked about only where a destructive step may be due. What counts is asked once more by the ledger, when
 /// the decision is stored.
-async fn observe_brake(desk: &Desk, home: &Home, now: Moment) -> Result<(Option<Allowance>, Known<bool>), Error> {
-    let may_destroy = matches!(home.entry.record.stage, Stage::Blocked | Stage::Terminated | Stage::Deleted);
+async fn observe_brake(ctx: &AccountContext, placement: &Placement, now: Moment) -> Result<(Option<Allowance>, Known<bool>), Error> {
+    let may_destroy = matches!(placement.entry.record.stage, Stage::Blocked | Stage::Terminated | Stage::Deleted);
     if !may_destroy {
         return Ok((None, Known::Known(true)));
     }
-    let Some(server) = desk.caches.servers.get(&ObjectRef::new(&home.server.name)) else {
-        return Ok((None, Known::Unknown(format!("the DatabaseServer {} is not there", home.server.name))));
+    let Some(server) = ctx.caches.servers.get(&ObjectRef::new(&placement.server.name)) else {
+        return Ok((None, Known::Unknown(format!("the DatabaseServer {} is not there", placement.server.name))));
     };
     let released_at = server.annotations().get(RELEASE_BRAKE).and_then(|at| at.parse().ok());
     let allowance = Allowance::at(&server.spec.brake, released_at, now);
-    let (steps, tenants) = (home.server.ledger.destructive_steps_since(allowance.since()).await?, home.server.ledger.tenants().await?);
+    let (steps, tenants) =
+        (placement.server.ledger.destructive_steps_since(allowance.since()).await?, placement.server.ledger.tenants().await?);
     Ok((Some(allowance), Known::Known(allowance.lets_through(tenants, steps))))
 }
 
 impl Observation {
     /// What can be told of an account whose server cannot be asked.
-    pub fn blind(desk: &Desk, account: &HelpDeskAccount, why: &str) -> Self {
-        let plan = placement::plan(desk, account).map_or_else(|error| Known::Unknown(error.told()), Known::Known);
+    pub fn blind(ctx: &AccountContext, account: &HelpDeskAccount, why: &str) -> Self {
+        let plan = placement::plan(ctx, account).map_or_else(|error| Known::Unknown(error.told()), Known::Known);
         Self {
             plan,
             clock: Trust::Trusted,

@@ -7,12 +7,12 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Resource, ResourceExt, runtime::events::EventType};
 
 use super::{
-    context::Desk,
+    context::AccountContext,
     error::{During, Error},
     placement_rules::{self, Claim, Newcomer, Silent},
 };
 use crate::{
-    api::{ADOPT, DatabaseServer, HelpDeskAccount, HelpDeskPlan, plan::Placement},
+    api::{ADOPT, DatabaseServer, HelpDeskAccount, HelpDeskPlan, plan::PlanPlacement},
     clock::Moment,
     database::{self, Connected, Tenant},
     ledger::Entry,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Where an account lives.
-pub(super) struct Home {
+pub(super) struct Placement {
     /// Its server.
     pub server: Arc<Connected>,
     /// Its names there.
@@ -31,25 +31,25 @@ pub(super) struct Home {
     pub adopted: bool,
 }
 
-impl Home {
+impl Placement {
     fn of(server: Arc<Connected>, entry: Entry) -> Result<Self, Error> {
         Ok(Self { tenant: Tenant::of(&entry.uid)?, server, entry, adopted: false })
     }
 }
 
 /// Finds the account's home, or gives a new account one: what another object left behind, or a place of its own.
-pub(super) async fn find(desk: &Desk, account: &HelpDeskAccount, now: Moment) -> Result<Home, Error> {
+pub(super) async fn find(ctx: &AccountContext, account: &HelpDeskAccount, now: Moment) -> Result<Placement, Error> {
     let uid = account.uid().ok_or(Error::Incomplete("uid"))?;
     let told = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|d| d.server.clone());
     if let Some(name) = &told {
-        let server = desk.servers.get(name).await?;
+        let server = ctx.servers.get(name).await?;
         if let Some(entry) = server.ledger.load_by_object(&uid).await? {
-            return Home::of(server, entry);
+            return Placement::of(server, entry);
         }
     }
     // Without a status, every server of the region is asked before a new database may be made anywhere.
-    let asked = match ask(desk, account, &uid).await {
-        Asked::Home(server, entry) => return Home::of(server, *entry),
+    let asked = match ask(ctx, account, &uid).await {
+        Asked::Placement(server, entry) => return Placement::of(server, *entry),
         Asked::Nowhere(asked) => asked,
     };
     let name = account.name_any();
@@ -58,12 +58,12 @@ pub(super) async fn find(desk: &Desk, account: &HelpDeskAccount, now: Moment) ->
         account_id: account.spec.account_id.as_deref(),
         adopts: account.annotations().get(ADOPT).map(String::as_str).filter(|value| !value.is_empty()),
         created_at: account.creation_timestamp().map_or(Moment::UNIX_EPOCH, |at| at.0),
-        has_forerunner: has_forerunner(desk, &name, &uid),
+        has_forerunner: has_forerunner(ctx, &name, &uid),
     };
     for (server, error) in &asked.silent {
-        let holds = desk.servers.holds(server);
-        let silent = Silent { holds: holds.as_deref(), tried: desk.placed.tried(server, &marks(account, &uid)) };
-        if let Some(why) = placement_rules::may_hold(&newcomer, &silent, desk.led_since) {
+        let holds = ctx.servers.holds(server);
+        let silent = Silent { holds: holds.as_deref(), tried: ctx.attempts.tried(server, &marks(account, &uid)) };
+        if let Some(why) = placement_rules::may_hold(&newcomer, &silent, ctx.led_since) {
             return Err(Error::ServerAway { server: server.clone(), why, source: Box::new(error.clone()) });
         }
     }
@@ -74,7 +74,7 @@ pub(super) async fn find(desk: &Desk, account: &HelpDeskAccount, now: Moment) ->
     let keeper = |entry: &Entry| asked.left.iter().find(|(_, left)| left.uid == entry.uid).map(|(server, _)| server.clone());
     match (placement_rules::claim(&newcomer, &entries), told) {
         (Claim::Data(entry), _) => match keeper(entry) {
-            Some(server) => adopt(desk, account, server, entry).await,
+            Some(server) => adopt(ctx, account, server, entry).await,
             None => Err(Error::Incomplete("server")),
         },
         // What the status speaks of is never begun anew.
@@ -84,14 +84,14 @@ pub(super) async fn find(desk: &Desk, account: &HelpDeskAccount, now: Moment) ->
             Err(Error::NeedsAdoption { server, uid: entry.uid.clone() })
         }
         (Claim::Refused(why), None) => Err(Error::NotAdopted(why)),
-        (Claim::Nothing, None) => place(desk, account, &uid, &asked, now).await,
+        (Claim::Nothing, None) => place(ctx, account, &uid, &asked, now).await,
     }
 }
 
 /// Who was asked for an account, and what they said.
 enum Asked {
     /// An entry speaks for it.
-    Home(Arc<Connected>, Box<Entry>),
+    Placement(Arc<Connected>, Box<Entry>),
     /// None of those that answered has one.
     Nowhere(Nowhere),
 }
@@ -108,13 +108,13 @@ struct Nowhere {
 }
 
 /// Asks every server of the region, all at once: one that does not answer makes nobody wait for longer than itself.
-async fn ask(desk: &Desk, account: &HelpDeskAccount, uid: &str) -> Asked {
-    let candidates = in_region(desk, &account.spec.region);
-    let answers = join_all(candidates.iter().map(async |candidate| ask_one(desk, account, uid, &candidate.name_any()).await)).await;
+async fn ask(ctx: &AccountContext, account: &HelpDeskAccount, uid: &str) -> Asked {
+    let candidates = in_region(ctx, &account.spec.region);
+    let answers = join_all(candidates.iter().map(async |candidate| ask_one(ctx, account, uid, &candidate.name_any()).await)).await;
     let mut nowhere = Nowhere::default();
     for (candidate, answer) in candidates.into_iter().zip(answers) {
         match answer {
-            Ok((server, Some(entry), _)) => return Asked::Home(server, Box::new(entry)),
+            Ok((server, Some(entry), _)) => return Asked::Placement(server, Box::new(entry)),
             Ok((server, None, left)) => {
                 nowhere.left.extend(left.into_iter().map(|entry| (server.clone(), entry)));
                 nowhere.answered.push((candidate, server));
@@ -127,12 +127,12 @@ async fn ask(desk: &Desk, account: &HelpDeskAccount, uid: &str) -> Asked {
 
 /// One server's entry for which the object speaks, and what others left behind there.
 async fn ask_one(
-    desk: &Desk,
+    ctx: &AccountContext,
     account: &HelpDeskAccount,
     uid: &str,
     server: &str,
 ) -> Result<(Arc<Connected>, Option<Entry>, Vec<Entry>), database::Error> {
-    let server = desk.servers.get(server).await?;
+    let server = ctx.servers.get(server).await?;
     if let Some(entry) = server.ledger.load_by_object(uid).await? {
         return Ok((server, Some(entry), vec![]));
     }
@@ -149,18 +149,18 @@ async fn ask_one(
 }
 
 /// Whether the cluster has a host name or a backup of an account of this name with another uid.
-fn has_forerunner(desk: &Desk, name: &str, uid: &str) -> bool {
+fn has_forerunner(ctx: &AccountContext, name: &str, uid: &str) -> bool {
     let others = |account: &str, of: &str| account == name && of != uid;
-    desk.caches.claims.state().iter().any(|c| c.spec.reserved_until.is_none() && others(&c.spec.account, &c.spec.account_uid))
-        || desk.caches.backups.state().iter().any(|b| others(&b.spec.account, &b.spec.account_uid))
+    ctx.caches.claims.state().iter().any(|c| c.spec.reserved_until.is_none() && others(&c.spec.account, &c.spec.account_uid))
+        || ctx.caches.backups.state().iter().any(|b| others(&b.spec.account, &b.spec.account_uid))
 }
 
 /// Points what another object left behind to this one, which speaks for it from now on. Everything that was pinned
 /// stays; what came due meanwhile is decided at the next look, one stage after the other.
-async fn adopt(desk: &Desk, account: &HelpDeskAccount, server: Arc<Connected>, entry: &Entry) -> Result<Home, Error> {
+async fn adopt(ctx: &AccountContext, account: &HelpDeskAccount, server: Arc<Connected>, entry: &Entry) -> Result<Placement, Error> {
     let uid = account.uid().ok_or(Error::Incomplete("uid"))?;
     // The API server has one object of a name. That it is this one means that the other is gone, whatever a cache says.
-    let api: Api<HelpDeskAccount> = Api::all(desk.client.clone());
+    let api: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
     let there = api.get_metadata_opt(&account.name_any()).await.during("read the account")?;
     if there.and_then(|object| object.uid()).as_ref() != Some(&uid) {
         return Err(Error::Replaced);
@@ -168,31 +168,31 @@ async fn adopt(desk: &Desk, account: &HelpDeskAccount, server: Arc<Connected>, e
     let adopted = Entry {
         object_uid: uid,
         account_id: account.spec.account_id.clone().or_else(|| entry.account_id.clone()),
-        shard: desk.settings.shard.clone(),
+        shard: ctx.settings.shard.clone(),
         ..entry.clone()
     };
     let entry = server.ledger.update(&adopted, entry.revision).await?;
     tracing::warn!(server = server.name, uid = entry.uid, before = adopted.uid, "an account took over the data that another object left");
     let note =
         format!("took over the data of uid {} on server {}; its stage goes on from {}", entry.uid, server.name, entry.record.stage.name());
-    desk.publish(&account.object_ref(&()), EventType::Normal, "Adopted", &note, "Adopt").await;
-    Ok(Home { adopted: true, ..Home::of(server, entry)? })
+    ctx.publish(&account.object_ref(&()), EventType::Normal, "Adopted", &note, "Adopt").await;
+    Ok(Placement { adopted: true, ..Placement::of(server, entry)? })
 }
 
 /// Gives a new account a place of its own.
-async fn place(desk: &Desk, account: &HelpDeskAccount, uid: &str, asked: &Nowhere, now: Moment) -> Result<Home, Error> {
-    let server = choose(desk, account, asked).await?;
+async fn place(ctx: &AccountContext, account: &HelpDeskAccount, uid: &str, asked: &Nowhere, now: Moment) -> Result<Placement, Error> {
+    let server = choose(ctx, account, asked).await?;
     let fresh = Entry::new(uid, &account.name_any(), Record::created(now));
     let fresh = Entry {
         account_id: account.spec.account_id.clone(),
-        shard: desk.settings.shard.clone(),
-        owner_hash: Some(desk.installation.keyed_hash(&owner(desk, account).await?)),
+        shard: ctx.settings.shard.clone(),
+        owner_hash: Some(ctx.installation.keyed_hash(&owner(ctx, account).await?)),
         ..fresh
     };
-    desk.placed.try_at(&server.name, marks(account, uid));
+    ctx.attempts.try_at(&server.name, marks(account, uid));
     let entry = server.ledger.insert(&fresh).await?;
     tracing::info!(server = server.name, "a new account was given a home");
-    Home::of(server, entry)
+    Placement::of(server, entry)
 }
 
 /// By what an entry is found again: the object's uid, the account's name, its accountID.
@@ -200,19 +200,21 @@ fn marks(account: &HelpDeskAccount, uid: &str) -> Vec<String> {
     [Some(uid.to_owned()), Some(account.name_any()), account.spec.account_id.clone()].into_iter().flatten().collect()
 }
 
-fn in_region(desk: &Desk, region: &str) -> Vec<Arc<DatabaseServer>> {
-    let mut servers: Vec<_> = desk.caches.servers.state().into_iter().filter(|s| s.spec.region == region).collect();
+fn in_region(ctx: &AccountContext, region: &str) -> Vec<Arc<DatabaseServer>> {
+    let mut servers: Vec<_> = ctx.caches.servers.state().into_iter().filter(|s| s.spec.region == region).collect();
     servers.sort_by_key(|s| s.name_any());
     servers
 }
 
 /// The emptiest server of the region that takes tenants and has room.
-async fn choose(desk: &Desk, account: &HelpDeskAccount, asked: &Nowhere) -> Result<Arc<Connected>, Error> {
-    let plan = plan(desk, account)?;
+async fn choose(ctx: &AccountContext, account: &HelpDeskAccount, asked: &Nowhere) -> Result<Arc<Connected>, Error> {
+    let plan = plan(ctx, account)?;
     placement(&plan, account)?;
     let region = &account.spec.region;
     if asked.answered.is_empty() && asked.silent.is_empty() {
-        return Err(Error::Placement(format!("spec.region: no DatabaseServer is in region {region}; create one, or correct the region")));
+        return Err(Error::PlanPlacement(format!(
+            "spec.region: no DatabaseServer is in region {region}; create one, or correct the region"
+        )));
     }
     let mut best: Option<(i64, Arc<Connected>)> = None;
     let mut refused = String::new();
@@ -221,7 +223,7 @@ async fn choose(desk: &Desk, account: &HelpDeskAccount, asked: &Nowhere) -> Resu
     }
     for (candidate, server) in &asked.answered {
         // What could never be backed up could never end.
-        if let Some(refusal) = desk.settings.clients.refusal(server.identity.major) {
+        if let Some(refusal) = ctx.settings.clients.refusal(server.identity.major) {
             refused = format!("{refused}; {}: {refusal}", server.name);
             continue;
         }
@@ -233,26 +235,26 @@ async fn choose(desk: &Desk, account: &HelpDeskAccount, asked: &Nowhere) -> Resu
         }
     }
     best.map(|(_, server)| server).ok_or_else(|| {
-        Error::Placement(format!(
+        Error::PlanPlacement(format!(
             "no DatabaseServer of region {region} has room for another tenant: raise spec.capacity, end draining, or add a server{refused}"
         ))
     })
 }
 
 /// The account's plan.
-pub(super) fn plan(desk: &Desk, account: &HelpDeskAccount) -> Result<Arc<HelpDeskPlan>, Error> {
+pub(super) fn plan(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Arc<HelpDeskPlan>, Error> {
     let name = &account.spec.plan;
-    desk.caches
+    ctx.caches
         .plans
         .get(&kube::runtime::reflector::ObjectRef::new(name))
-        .ok_or_else(|| Error::Placement(format!("spec.plan: there is no HelpDeskPlan {name}; create it, or correct the name")))
+        .ok_or_else(|| Error::PlanPlacement(format!("spec.plan: there is no HelpDeskPlan {name}; create it, or correct the name")))
 }
 
 /// The plan's placement in the account's region.
-pub(super) fn placement<'a>(plan: &'a HelpDeskPlan, account: &HelpDeskAccount) -> Result<&'a Placement, Error> {
+pub(super) fn placement<'a>(plan: &'a HelpDeskPlan, account: &HelpDeskAccount) -> Result<&'a PlanPlacement, Error> {
     let region = &account.spec.region;
     plan.spec.placements.iter().find(|p| p.region == *region).ok_or_else(|| {
-        Error::Placement(format!(
+        Error::PlanPlacement(format!(
             "spec.region: the plan {} has no placement in region {region}; add one to the plan, or correct the region",
             account.spec.plan
         ))
@@ -260,13 +262,13 @@ pub(super) fn placement<'a>(plan: &'a HelpDeskPlan, account: &HelpDeskAccount) -
 }
 
 /// The owner's mail address, wherever it is written.
-async fn owner(desk: &Desk, account: &HelpDeskAccount) -> Result<String, Error> {
+async fn owner(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<String, Error> {
     let owner = &account.spec.owner;
     let Some(reference) = &owner.secret_ref else {
         return owner.email.clone().ok_or_else(|| Error::Owner("spec.owner: name the owner by secretRef or by name and email".into()));
     };
     let at = format!("spec.owner.secretRef: Secret {}/{}", reference.namespace, reference.name);
-    let secrets: Api<Secret> = Api::namespaced(desk.client.clone(), &reference.namespace);
+    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &reference.namespace);
     let secret = secrets.get_opt(&reference.name).await.during("read the owner's Secret")?;
     let secret = secret.ok_or_else(|| Error::Owner(format!("{at} does not exist; create it with the keys name and email")))?;
     let value = secret.data.as_ref().and_then(|d| d.get("email")).and_then(|v| String::from_utf8(v.0.clone()).ok());

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::SignedDuration;
 
 use super::{
-    context::Desk,
+    context::AccountContext,
     credentials,
     decide::Decided,
     desired::{self, Backups, Database},
@@ -42,37 +42,37 @@ pub(super) struct Realized {
 
 /// Makes the world as the decision wants it, as far as it goes now.
 pub(super) async fn realize(
-    desk: &Desk,
+    ctx: &AccountContext,
     account: &HelpDeskAccount,
     seen: &Observation,
     decided: Decided,
     now: Moment,
 ) -> Result<Realized, Error> {
-    let Decided { home, verdict, refused, brake } = decided;
-    let entering = home.entry.record.enforced_at.is_none();
-    let may_act = !account.spec.paused && (!entering || verdict.step != Step::Stay);
+    let Decided { placement, decision, refused, brake } = decided;
+    let entering = placement.entry.record.enforced_at.is_none();
+    let may_act = !account.spec.paused && (!entering || decision.step != Step::Stay);
     // What is published stays so while nothing is done.
     let shown = || account.status.as_ref().map(|s| s.domains.clone()).unwrap_or_default();
     let domains = if may_act { vec![] } else { shown() };
-    let mut work = Work { desk, account, seen, home, now, entering, waiting_on: vec![], findings: vec![], domains, wake_at: None };
+    let mut work = Work { ctx, account, seen, placement, now, entering, waiting_on: vec![], findings: vec![], domains, wake_at: None };
     let mut restored = false;
     if may_act {
         work.copy_hold().await?;
         work.forget_agreement().await?;
-        if verdict.step == Step::Restore {
+        if decision.step == Step::Restore {
             restored = work.restore().await?;
         } else {
             work.stage().await?;
         }
     }
-    let Work { home, waiting_on, findings, domains, wake_at, .. } = work;
-    let complete = may_act && waiting_on.is_empty() && verdict.step != Step::Restore;
-    Ok(Realized { decided: Decided { home, verdict, refused, brake }, waiting_on, complete, restored, findings, domains, wake_at })
+    let Work { placement, waiting_on, findings, domains, wake_at, .. } = work;
+    let complete = may_act && waiting_on.is_empty() && decision.step != Step::Restore;
+    Ok(Realized { decided: Decided { placement, decision, refused, brake }, waiting_on, complete, restored, findings, domains, wake_at })
 }
 
 impl Work<'_> {
     async fn stage(&mut self) -> Result<(), Error> {
-        let world = desired::wanted(self.home.entry.record.stage);
+        let world = desired::wanted(self.placement.entry.record.stage);
         if let (Known::Unknown(why), true) = (&self.seen.plan, world.database != Database::Open) {
             let told = format!("{why}; until then the windows hold that were seen last");
             self.findings.push(Finding::yes(Type::Stalled, "NoPlacement", told));
@@ -96,7 +96,7 @@ impl Work<'_> {
         match world.backups {
             Backups::Scheduled => self.schedule_backup().await?,
             Backups::Frozen => self.freeze().await?,
-            Backups::FrozenOnly => self.erase_backups(self.home.entry.record.frozen.is_some()).await?,
+            Backups::FrozenOnly => self.erase_backups(self.placement.entry.record.frozen.is_some()).await?,
             Backups::Gone => self.erase_backups(false).await?,
         }
         if !world.personal_data && self.waiting_on.is_empty() {
@@ -107,12 +107,12 @@ impl Work<'_> {
 
     /// A namespace that was being removed is made anew.
     async fn take_up_namespace(&mut self) -> Result<(), Error> {
-        if self.home.entry.database.is_none() {
+        if self.placement.entry.database.is_none() {
             return Ok(());
         }
-        match namespace::ensure(self.desk, self.account, &self.home.tenant).await? {
-            namespace::Found::Ready(namespace) if self.home.entry.namespace.as_ref() != Some(&namespace) => {
-                self.home.entry.namespace = Some(namespace);
+        match namespace::ensure(self.ctx, self.account, &self.placement.tenant).await? {
+            namespace::Found::Ready(namespace) if self.placement.entry.namespace.as_ref() != Some(&namespace) => {
+                self.placement.entry.namespace = Some(namespace);
                 self.store().await
             }
             namespace::Found::Ready(_) => Ok(()),
@@ -125,12 +125,12 @@ impl Work<'_> {
     }
 
     async fn remove_namespace(&mut self) -> Result<(), Error> {
-        let Some(recorded) = self.home.entry.namespace.clone() else { return Ok(()) };
+        let Some(recorded) = self.placement.entry.namespace.clone() else { return Ok(()) };
         if self.entering {
-            credentials::take_back(self.desk, &self.home.tenant, &recorded.name).await?;
+            credentials::take_back(self.ctx, &self.placement.tenant, &recorded.name).await?;
         }
-        if namespace::remove(self.desk, &self.home.tenant).await? {
-            self.home.entry.namespace = None;
+        if namespace::remove(self.ctx, &self.placement.tenant).await? {
+            self.placement.entry.namespace = None;
             self.store().await?;
         }
         Ok(())

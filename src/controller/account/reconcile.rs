@@ -5,11 +5,11 @@ use std::{sync::Arc, time::Duration};
 use kube::{Resource, ResourceExt, runtime::controller::Action};
 use tracing::Instrument;
 
-use super::{context::Desk, decide, error::Error, failure, finalizer, hostnames, observe, outcome, placement, realize, report};
+use super::{context::AccountContext, decide, error::Error, failure, finalizer, hostnames, observe, outcome, placement, realize, report};
 use crate::{
     api::{HelpDeskAccount, deletion_is_confirmed},
     clock,
-    keyed_semaphore::Turn,
+    keyed_semaphore::Permit,
     lifecycle::Stage,
 };
 
@@ -25,18 +25,18 @@ const AFTER_ADOPTION: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 /// See [`Error`]; it was reported in the account's conditions, and the account is tried again by itself.
-pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, desk: Arc<Desk>) -> Result<Action, Error> {
+pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, ctx: Arc<AccountContext>) -> Result<Action, Error> {
     let stage = account.status.as_ref().and_then(|s| s.stage).map_or("", Stage::name);
     let span = tracing::info_span!("account", account = account.name_any(), stage);
     async {
         // A server that hangs keeps those waiting that are on it, and nobody else. On the heap, because very many may
         // wait for a turn.
-        let Some(_turn) = turn(&desk, &account).await else { return Ok(Action::await_change()) };
-        let result = Box::pin(look(&account, &desk)).await;
+        let Some(_turn) = acquire(&ctx, &account).await else { return Ok(Action::await_change()) };
+        let result = Box::pin(look(&account, &ctx)).await;
         if let Err(error) = &result {
-            failure::report(&desk, &account, error).await;
+            failure::report(&ctx, &account, error).await;
         } else if let Some(uid) = account.uid() {
-            desk.backoff.succeeded(&uid);
+            ctx.backoff.succeeded(&uid);
         }
         result
     }
@@ -46,13 +46,13 @@ pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, desk: Arc<Desk>) ->
 
 /// Waits for a turn; `None`: the process is told to stop. Making a database and dropping one take seconds, and only a few
 /// are made or dropped at once: who waits for that must not keep others from being blocked or opened on time.
-async fn turn(desk: &Desk, account: &HelpDeskAccount) -> Option<Turn> {
+async fn acquire(ctx: &AccountContext, account: &HelpDeskAccount) -> Option<Permit> {
     let name = lane(account);
     let stage = account.status.as_ref().and_then(|s| s.stage);
     match stage {
-        None => desk.slow_lanes.turn(&format!("{name} beginning")).await,
-        Some(stage) if stage >= Stage::Terminated => desk.slow_lanes.turn(&format!("{name} ending")).await,
-        Some(_) => desk.lanes.turn(&name).await,
+        None => ctx.slow_permits.acquire(&format!("{name} beginning")).await,
+        Some(stage) if stage >= Stage::Terminated => ctx.slow_permits.acquire(&format!("{name} ending")).await,
+        Some(_) => ctx.permits.acquire(&name).await,
     }
 }
 
@@ -64,31 +64,31 @@ fn lane(account: &HelpDeskAccount) -> String {
     }
 }
 
-async fn look(account: &HelpDeskAccount, desk: &Desk) -> Result<Action, Error> {
+async fn look(account: &HelpDeskAccount, ctx: &AccountContext) -> Result<Action, Error> {
     if account.meta().deletion_timestamp.is_some() && !deletion_is_confirmed(account) {
         // The definition was deleted, or admission was gone around: no authority over data.
-        desk.census.forget(&desk.telemetry, &account.uid().unwrap_or_default());
-        return finalizer::let_go(desk, account).await;
+        ctx.stage_counts.forget(&ctx.telemetry, &account.uid().unwrap_or_default());
+        return finalizer::remove(ctx, account).await;
     }
-    finalizer::hold_on(desk, account).await?;
+    finalizer::ensure(ctx, account).await?;
 
-    let now = (desk.now)();
-    let home = match placement::find(desk, account, now).await {
-        Err(Error::NeverPlaced) => return finalizer::let_go(desk, account).await,
-        home => home?,
+    let now = (ctx.now)();
+    let placement = match placement::find(ctx, account, now).await {
+        Err(Error::NeverPlaced) => return finalizer::remove(ctx, account).await,
+        placement => placement?,
     };
-    let adopted = home.adopted;
-    let facts = observe::observe(desk, account, &home, now).await?;
-    let decided = decide::decide(desk, account, home, &facts, now).await?;
-    let realized = realize::realize(desk, account, &facts, decided, now).await?;
-    let settled = outcome::settle(desk, account, &facts, realized, (desk.now)()).await?;
-    report::report(desk, account, &facts, &settled, (desk.now)()).await?;
+    let adopted = placement.adopted;
+    let facts = observe::observe(ctx, account, &placement, now).await?;
+    let decided = decide::decide(ctx, account, placement, &facts, now).await?;
+    let realized = realize::realize(ctx, account, &facts, decided, now).await?;
+    let outcome = outcome::settle(ctx, account, &facts, realized, (ctx.now)()).await?;
+    report::report(ctx, account, &facts, &outcome, (ctx.now)()).await?;
 
-    if account.meta().deletion_timestamp.is_some() && settled.is_over() {
-        hostnames::begin_quarantine(desk, &settled.home.entry, &facts, now).await?;
-        return finalizer::let_go(desk, account).await;
+    if account.meta().deletion_timestamp.is_some() && outcome.is_over() {
+        hostnames::begin_quarantine(ctx, &outcome.placement.entry, &facts, now).await?;
+        return finalizer::remove(ctx, account).await;
     }
-    let sleep = sleep_for(settled.wake_at);
+    let sleep = sleep_for(outcome.wake_at);
     Ok(Action::requeue(if adopted { sleep.min(AFTER_ADOPTION) } else { sleep }))
 }
 

@@ -9,10 +9,10 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    context::{Deadline, Desk, FIELD_MANAGER},
+    context::{AccountContext, Deadline, FIELD_MANAGER},
     error::{During, Error},
     observe::Observation,
-    outcome::Settled,
+    outcome::Outcome,
 };
 use crate::{
     api::{
@@ -26,29 +26,29 @@ use crate::{
 
 /// Writes the status if it differs, and events where something turned.
 pub(super) async fn report(
-    desk: &Desk,
+    ctx: &AccountContext,
     account: &HelpDeskAccount,
     seen: &Observation,
-    settled: &Settled,
+    outcome: &Outcome,
     now: Moment,
 ) -> Result<(), Error> {
     let before = account.status.clone().unwrap_or_default();
-    let status = build(desk, account, seen, settled, &before, now);
+    let status = build(ctx, account, seen, outcome, &before, now);
     let uid = account.uid().unwrap_or_default();
-    let record = &settled.home.entry.record;
-    let late = settled.overdue_since.is_some() || entering_since(record, now).is_some();
-    desk.census.count(&desk.telemetry, &uid, status.stage.unwrap_or(record.stage), record, deadline(late, &settled.blockers));
-    give_back_billing(desk, account, settled).await?;
-    write(desk, account, &before, &status).await?;
+    let record = &outcome.placement.entry.record;
+    let late = outcome.overdue_since.is_some() || entering_since(record, now).is_some();
+    ctx.stage_counts.count(&ctx.telemetry, &uid, status.stage.unwrap_or(record.stage), record, deadline(late, &outcome.blockers));
+    give_back_billing(ctx, account, outcome).await?;
+    write(ctx, account, &before, &status).await?;
     if before.stage != status.stage
         && let Some(stage) = status.stage
     {
-        let reason = settled.home.entry.record.reason.name();
+        let reason = outcome.placement.entry.record.reason.name();
         let note = match (&status.next_stage, &status.next_transition_time) {
             (Some(next), Some(at)) => format!("{} ({reason}); {} follows at {}", stage.name(), next.name(), at.0),
             _ => format!("{} ({reason})", stage.name()),
         };
-        publish(desk, account, EventType::Normal, stage.name(), &note, "Enter").await;
+        publish(ctx, account, EventType::Normal, stage.name(), &note, "Enter").await;
     }
     for condition in turned(&before.conditions, &status.conditions) {
         const WARNINGS: [&str; 5] = ["Stalled", "Overdue", "QuotaExceeded", "ExtensionsMissing", "Unprovable"];
@@ -57,7 +57,7 @@ pub(super) async fn report(
         let told = matches!(condition.reason.as_str(), "BillingRefused" | "BillingDoubted");
         if (warns && !told) || condition.type_ == "Held" {
             let kind = if warns { EventType::Warning } else { EventType::Normal };
-            publish(desk, account, kind, &condition.reason, &condition.message, "Look").await;
+            publish(ctx, account, kind, &condition.reason, &condition.message, "Look").await;
         }
     }
     Ok(())
@@ -89,14 +89,14 @@ pub(super) fn turned<'a>(before: &[Condition], after: &'a [Condition]) -> Vec<&'
 }
 
 fn build(
-    desk: &Desk,
+    ctx: &AccountContext,
     account: &HelpDeskAccount,
     seen: &Observation,
-    settled: &Settled,
+    outcome: &Outcome,
     before: &HelpDeskAccountStatus,
     now: Moment,
 ) -> HelpDeskAccountStatus {
-    let entry = &settled.home.entry;
+    let entry = &outcome.placement.entry;
     let record = &entry.record;
     // A stage is shown once it is enforced; until then the one before is, with what is being waited for.
     let shown = match (record.enforced_at, before.stage) {
@@ -109,29 +109,29 @@ fn build(
         stage: shown.0,
         stage_since: shown.1,
         reason: shown.2,
-        next_stage: settled.next.map(|n| n.stage),
-        next_transition_time: settled.next.map(|n| Time(n.at)),
+        next_stage: outcome.next.map(|n| n.stage),
+        next_transition_time: outcome.next.map(|n| Time(n.at)),
         // A time that has passed while there is something left would be no promise any more.
         data_gone_by: record.data_gone_by.filter(|at| record.stage != Stage::Expired && *at > now).map(Time),
-        url: url(settled, before.url.as_deref()),
-        domains: settled.domains.clone(),
+        url: url(outcome, before.url.as_deref()),
+        domains: outcome.domains.clone(),
         billing: None,
         database: Some(DatabaseRef {
-            server: settled.home.server.name.clone(),
-            name: settled.home.tenant.name.clone(),
+            server: outcome.placement.server.name.clone(),
+            name: outcome.placement.tenant.name.clone(),
             secret: (record.stage < Stage::Terminated).then(|| super::credentials::SECRET.to_owned()),
             oid: entry.database.as_ref().and_then(|d| d.oid),
         }),
         namespace: entry.namespace.as_ref().and_then(|n| Some(NamespaceRef { name: n.name.clone(), uid: n.uid.clone()? })),
         last_backup: seen.backups.iter().filter_map(|b| last_backup(b)).max_by_key(|b| b.verified_at.0),
         certificate: entry.certificate.clone(),
-        conditions: conditions::merge(&before.conditions, &findings(desk, account, seen, settled), account.metadata.generation, now),
+        conditions: conditions::merge(&before.conditions, &findings(ctx, account, seen, outcome), account.metadata.generation, now),
     }
 }
 
-fn url(settled: &Settled, before: Option<&str>) -> Option<String> {
-    let seen_right = settled.findings.iter().any(|f| f.kind == Type::EdgeReady && f.holds == Some(true));
-    published(&settled.domains, seen_right, before)
+fn url(outcome: &Outcome, before: Option<&str>) -> Option<String> {
+    let seen_right = outcome.findings.iter().any(|f| f.kind == Type::EdgeReady && f.holds == Some(true));
+    published(&outcome.domains, seen_right, before)
 }
 
 /// The tenant's main address, once it was published and seen to answer, for as long as it stays published.
@@ -153,20 +153,20 @@ fn last_backup(backup: &ColdBackup) -> Option<LastBackup> {
     })
 }
 
-fn findings(desk: &Desk, account: &HelpDeskAccount, seen: &Observation, settled: &Settled) -> Vec<Finding> {
-    let record = &settled.home.entry.record;
-    let mut findings = vec![ready(account, settled)];
-    findings.extend(settled.findings.iter().cloned());
+fn findings(ctx: &AccountContext, account: &HelpDeskAccount, seen: &Observation, outcome: &Outcome) -> Vec<Finding> {
+    let record = &outcome.placement.entry.record;
+    let mut findings = vec![ready(account, outcome)];
+    findings.extend(outcome.findings.iter().cloned());
     let entering = record.enforced_at.is_none();
-    if entering || !settled.waiting_on.is_empty() {
-        let message = if settled.waiting_on.is_empty() {
+    if entering || !outcome.waiting_on.is_empty() {
+        let message = if outcome.waiting_on.is_empty() {
             format!("entering {}", record.stage.name())
         } else {
-            format!("entering {}: {}", record.stage.name(), settled.waiting_on.join("; "))
+            format!("entering {}: {}", record.stage.name(), outcome.waiting_on.join("; "))
         };
         findings.push(Finding::yes(Type::Reconciling, "Progressing", message));
     }
-    if let Some(refused) = &settled.refused {
+    if let Some(refused) = &outcome.refused {
         findings.push(Finding::yes(Type::Stalled, "BillingRefused", refused.to_string()));
     } else if let Some(message) = doubted(record) {
         findings.push(Finding::yes(Type::Stalled, "BillingDoubted", message));
@@ -177,35 +177,35 @@ fn findings(desk: &Desk, account: &HelpDeskAccount, seen: &Observation, settled:
     }
     if let Some(hold) = &account.spec.hold {
         findings.push(Finding::yes(Type::Held, "Hold", format!("nothing is destroyed while the hold is set: {}", hold.reason)));
-    } else if let Some(until) = record.notice_until.filter(|until| *until > (desk.now)()) {
+    } else if let Some(until) = record.notice_until.filter(|until| *until > (ctx.now)()) {
         findings.push(Finding::yes(Type::Held, "Notice", format!("the hold was released; nothing is destroyed before {until}")));
     }
-    if let (Some(since), Some(first)) = (settled.overdue_since, settled.blockers.iter().min()) {
-        let next = settled.next.map_or("the next step", |n| n.stage.name());
+    if let (Some(since), Some(first)) = (outcome.overdue_since, outcome.blockers.iter().min()) {
+        let next = outcome.next.map_or("the next step", |n| n.stage.name());
         let mut message = format!("{next} was due at {since} and waits: {}", waits_for(first));
-        let erased = seen.frozen(&settled.home.entry) == Known::Known(Frozen::Erased);
-        if let Some(broken) = broken_promise(record, erased, (desk.now)()) {
+        let erased = seen.frozen(&outcome.placement.entry) == Known::Known(Frozen::Erased);
+        if let Some(broken) = broken_promise(record, erased, (ctx.now)()) {
             message.push_str("; ");
             message.push_str(&broken);
         }
         findings.push(Finding::yes(Type::Overdue, first.name(), message));
-    } else if let Some(since) = entering_since(record, (desk.now)()) {
-        let waits = if settled.waiting_on.is_empty() { "it is not enforced yet".to_owned() } else { settled.waiting_on.join("; ") };
+    } else if let Some(since) = entering_since(record, (ctx.now)()) {
+        let waits = if outcome.waiting_on.is_empty() { "it is not enforced yet".to_owned() } else { outcome.waiting_on.join("; ") };
         let message = format!("{} was due at {since} and waits: {waits}", record.stage.name());
         findings.push(Finding::yes(Type::Overdue, "Entering", message));
     }
     findings
 }
 
-fn ready(account: &HelpDeskAccount, settled: &Settled) -> Finding {
-    let record = &settled.home.entry.record;
+fn ready(account: &HelpDeskAccount, outcome: &Outcome) -> Finding {
+    let record = &outcome.placement.entry.record;
     if account.spec.paused {
         return Finding::no(Type::Ready, "Paused", "the operator looks at this account and changes nothing until spec.paused is false");
     }
     if record.enforced_at.is_none() {
         return Finding::no(Type::Ready, "Progressing", format!("entering {}", record.stage.name()));
     }
-    let web = settled.findings.iter().find(|f| f.kind == Type::EdgeReady && f.holds != Some(true));
+    let web = outcome.findings.iter().find(|f| f.kind == Type::EdgeReady && f.holds != Some(true));
     match (record.stage, web) {
         (stage, Some(web)) if stage.is_open() => Finding::no(Type::Ready, web.reason.clone(), web.message.clone()),
         (stage, None) if stage.is_open() => Finding::yes(Type::Ready, "Open", "everything that the stage demands is in place"),
@@ -271,10 +271,10 @@ fn broken_promise(record: &Record, backup_erased: bool, now: Moment) -> Option<S
 }
 
 /// Billing's part of a status that was wiped is given back from the ledger; afterwards it is billing's again.
-async fn give_back_billing(desk: &Desk, account: &HelpDeskAccount, settled: &Settled) -> Result<(), Error> {
+async fn give_back_billing(ctx: &AccountContext, account: &HelpDeskAccount, outcome: &Outcome) -> Result<(), Error> {
     let there = account.status.as_ref().is_some_and(|s| s.billing.is_some());
-    let Some(billing) = settled.home.entry.record.billing.as_ref().filter(|_| !there) else { return Ok(()) };
-    let api: Api<HelpDeskAccount> = Api::all(desk.client.clone());
+    let Some(billing) = outcome.placement.entry.record.billing.as_ref().filter(|_| !there) else { return Ok(()) };
+    let api: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
     let patch = json!({"metadata": {"resourceVersion": account.resource_version()}, "status": {"billing": billing}});
     match api.patch_status(&account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
         // Billing was faster.
@@ -284,7 +284,7 @@ async fn give_back_billing(desk: &Desk, account: &HelpDeskAccount, settled: &Set
 }
 
 pub(super) async fn write(
-    desk: &Desk,
+    ctx: &AccountContext,
     account: &HelpDeskAccount,
     before: &HelpDeskAccountStatus,
     status: &HelpDeskAccountStatus,
@@ -292,7 +292,7 @@ pub(super) async fn write(
     if *status == (HelpDeskAccountStatus { billing: None, ..before.clone() }) {
         return Ok(());
     }
-    let api: Api<HelpDeskAccount> = Api::all(desk.client.clone());
+    let api: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
     let applied = json!({
         "apiVersion": HelpDeskAccount::api_version(&()), "kind": HelpDeskAccount::kind(&()),
         "metadata": {"name": account.name_any(), "uid": account.uid()}, "status": status,
@@ -305,8 +305,8 @@ pub(super) async fn write(
     }
 }
 
-pub(super) async fn publish(desk: &Desk, account: &HelpDeskAccount, kind: EventType, reason: &str, note: &str, action: &str) {
-    desk.publish(&account.object_ref(&()), kind, reason, note, action).await;
+pub(super) async fn publish(ctx: &AccountContext, account: &HelpDeskAccount, kind: EventType, reason: &str, note: &str, action: &str) {
+    ctx.publish(&account.object_ref(&()), kind, reason, note, action).await;
 }
 
 #[cfg(test)]

@@ -5,36 +5,36 @@ use kube::ResourceExt;
 
 use super::{credentials, error::Error, restore_job, work::Work};
 use crate::{
-    database::Letter,
+    database::LoginSlot,
     ledger::{DatabaseEntry, LoginEntry},
 };
 
 impl Work<'_> {
     /// Restores the Frozen backup into a new database. `true` once it is there, equal, and still shut.
     pub(super) async fn restore(&mut self) -> Result<bool, Error> {
-        let Some(backup) = self.seen.frozen_backup(&self.home.entry).cloned() else {
+        let Some(backup) = self.seen.frozen_backup(&self.placement.entry).cloned() else {
             return Err(Error::NoAuthority("the cold backup is not there to restore".into()));
         };
         let since = self.record().restoring_since.unwrap_or(self.now);
-        if restore_job::progress(self.desk, &backup, since).await? == restore_job::Progress::NotStarted {
-            if let Some(refusal) = self.desk.settings.clients.refusal(self.home.server.identity.major) {
+        if restore_job::progress(self.ctx, &backup, since).await? == restore_job::Progress::NotStarted {
+            if let Some(refusal) = self.ctx.settings.clients.refusal(self.placement.server.identity.major) {
                 self.waiting_on.push(refusal);
                 self.wake(self.now + SignedDuration::from_secs(60));
                 return Ok(false);
             }
             let terms = self.terms()?;
-            let password = credentials::password_or_new(self.desk, self.account, &self.home.tenant, Letter::A).await?;
-            let secret = credentials::verified(Letter::A, &password)?;
-            let (extensions, _) = restore_job::needs(self.desk, &backup).await?;
-            let work = self.home.server.server.prepare_restore(&self.home.tenant, &terms, &secret, &extensions);
-            let (facts, mover) = self.desk.telemetry.measure("database", "prepare_restore", work).await?;
-            self.home.entry.database = Some(DatabaseEntry {
-                name: self.home.tenant.name.clone(),
+            let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, LoginSlot::A).await?;
+            let secret = credentials::verified(LoginSlot::A, &password)?;
+            let (extensions, _) = restore_job::needs(self.ctx, &backup).await?;
+            let work = self.placement.server.server.prepare_restore(&self.placement.tenant, &terms, &secret, &extensions);
+            let (facts, mover) = self.ctx.telemetry.measure("database", "prepare_restore", work).await?;
+            self.placement.entry.database = Some(DatabaseEntry {
+                name: self.placement.tenant.name.clone(),
                 oid: Some(facts.oid),
                 system_identifier: facts.system_identifier.clone(),
             });
-            self.home.entry.login = Some(LoginEntry {
-                letter: Letter::A,
+            self.placement.entry.login = Some(LoginEntry {
+                letter: LoginSlot::A,
                 password_set_at: self.now,
                 rotation_token: self.asked().cloned(),
                 retiring: false,
@@ -43,27 +43,27 @@ impl Work<'_> {
             });
             self.store().await?;
             crate::crash::point("restore-prepared", "Deleted");
-            restore_job::start(self.desk, &backup, &self.home.server.name, &mover, &facts, since).await?;
+            restore_job::start(self.ctx, &backup, &self.placement.server.name, &mover, &facts, since).await?;
         }
-        match restore_job::progress(self.desk, &backup, since).await? {
+        match restore_job::progress(self.ctx, &backup, since).await? {
             restore_job::Progress::Done(report) => {
-                let oid = self.home.entry.database.as_ref().and_then(|d| d.oid);
+                let oid = self.placement.entry.database.as_ref().and_then(|d| d.oid);
                 if oid != Some(report.database_oid) {
                     return Err(Error::NoAuthority("the restore's report is about another database".into()));
                 }
                 let terms = self.terms()?;
-                let (_, settings) = restore_job::needs(self.desk, &backup).await?;
-                let work = self.home.server.server.finish_restore(&self.home.tenant, &terms, &settings);
-                self.desk.telemetry.measure("database", "finish_restore", work).await?;
+                let (_, settings) = restore_job::needs(self.ctx, &backup).await?;
+                let work = self.placement.server.server.finish_restore(&self.placement.tenant, &terms, &settings);
+                self.ctx.telemetry.measure("database", "finish_restore", work).await?;
                 let left_out = report.restored.map(|restored| restored.left_out).unwrap_or_default();
-                self.home.entry.record.restored_without = left_out.iter().map(ToString::to_string).collect();
+                self.placement.entry.record.restored_without = left_out.iter().map(ToString::to_string).collect();
                 self.store().await?;
-                restore_job::discard(self.desk, &backup, since).await?;
+                restore_job::discard(self.ctx, &backup, since).await?;
                 tracing::info!(backup = backup.name_any(), "the cold backup was restored and is equal to what was frozen");
                 Ok(true)
             }
             restore_job::Progress::Failed(why) => {
-                restore_job::discard(self.desk, &backup, since).await?;
+                restore_job::discard(self.ctx, &backup, since).await?;
                 Err(Error::RestoreFailed { backup: backup.name_any(), why })
             }
             restore_job::Progress::NotStarted | restore_job::Progress::Running => {

@@ -17,16 +17,16 @@ use crate::{
         folder_of,
         keys::{self, Keys},
         manifest::{self, RestoreReport},
-        recheck::{Unproven, read_manifest},
+        recheck::{NotVerified, read_manifest},
         stamp,
     },
     clock::Moment,
     context::Context,
-    database::{DatabaseFacts, MoverLogin},
+    database::{DatabaseId, MoverLogin},
     mover::{
         Task,
         config::Plan,
-        job::{self, Files, Order, State},
+        job::{self, MoverFiles, MoverJob, State},
     },
     store,
 };
@@ -53,11 +53,11 @@ pub enum Progress {
 ///
 /// # Errors
 /// Whatever could not be read; nothing is known then.
-pub async fn progress(ctx: &Context, backup: &ColdBackup, since: Moment) -> Result<Progress, Unproven> {
+pub async fn progress(ctx: &Context, backup: &ColdBackup, since: Moment) -> Result<Progress, NotVerified> {
     let name = attempt(backup, since);
     let Some(job) = jobs_of(ctx).get_opt(&name).await.map_err(cluster)? else { return Ok(Progress::NotStarted) };
     if job.annotations().get(ACCOUNT_UID) != Some(&backup.spec.account_uid) {
-        return Err(Unproven::Mismatch(format!("the Job {name} belongs to another account")));
+        return Err(NotVerified::Mismatch(format!("the Job {name} belongs to another account")));
     }
     match job::state(&job) {
         State::Failed(why) => Ok(Progress::Failed(why)),
@@ -71,7 +71,7 @@ pub async fn progress(ctx: &Context, backup: &ColdBackup, since: Moment) -> Resu
 }
 
 /// Believes the report if this attempt's own key signed it for this very backup.
-async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Moment) -> Result<Progress, Unproven> {
+async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Moment) -> Result<Progress, NotVerified> {
     let failed = |why: &str| Ok(Progress::Failed(why.to_owned()));
     let annotation = |key| job.annotations().get(key);
     let Some(verifying) = annotation(VERIFYING_KEY).and_then(|text| digest::unhex(text)) else {
@@ -91,7 +91,7 @@ async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Momen
         Err(error) => return Err(error.into()),
     };
     if report.account_uid != backup.spec.account_uid || report.manifest_sha256 != believed.sha256 || report.database_oid != oid {
-        return Err(Unproven::Mismatch("the restore's report is of another restore".into()));
+        return Err(NotVerified::Mismatch("the restore's report is of another restore".into()));
     }
     // Definitions were compared by the mover, which knows whether both servers write them alike.
     match believed.manifest.fingerprint.differs(&report.fingerprint) {
@@ -106,7 +106,7 @@ async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Momen
 ///
 /// # Errors
 /// Whatever could not be read.
-pub async fn needs(ctx: &Context, backup: &ColdBackup) -> Result<(Vec<Extension>, Vec<(String, String)>), Unproven> {
+pub async fn needs(ctx: &Context, backup: &ColdBackup) -> Result<(Vec<Extension>, Vec<(String, String)>), NotVerified> {
     let store = ctx.stores.get(&backup.spec.store).await?;
     store.prove().await?;
     let manifest = read_manifest(&store, backup, &load_keys(ctx, backup).await?).await?.manifest;
@@ -123,9 +123,9 @@ pub async fn start(
     backup: &ColdBackup,
     server: &str,
     login: &MoverLogin,
-    database: &DatabaseFacts,
+    database: &DatabaseId,
     since: Moment,
-) -> Result<(), Unproven> {
+) -> Result<(), NotVerified> {
     let store = ctx.stores.get(&backup.spec.store).await?;
     store.prove().await?;
     let keys = load_keys(ctx, backup).await?;
@@ -145,7 +145,7 @@ pub async fn start(
         verifying_key: crate::digest::hex(&keys.verifying),
         restore_since: Some(since),
     };
-    let order = Order {
+    let order = MoverJob {
         name: attempt(backup, since),
         task: Task::Restore,
         backup,
@@ -156,7 +156,8 @@ pub async fn start(
         // What its backup needed to be proven, its restore needs again.
         memory: backup.status.as_ref().and_then(|s| s.mover_memory).unwrap_or_default(),
     };
-    let files = Files { plan: &plan, store: &store, keys: &keys, signing: signing.as_ref(), source: None, target: Some(login) }.render()?;
+    let files =
+        MoverFiles { plan: &plan, store: &store, keys: &keys, signing: signing.as_ref(), source: None, target: Some(login) }.render()?;
     let mut job = order.job();
     job.annotations_mut().insert(VERIFYING_KEY.into(), crate::digest::hex(pair.public_key().as_ref()));
     job.annotations_mut().insert(DATABASE_OID.into(), database.oid.to_string());
@@ -176,7 +177,7 @@ pub async fn start(
 ///
 /// # Errors
 /// Whatever could not be removed.
-pub async fn discard(ctx: &Context, backup: &ColdBackup, since: Moment) -> Result<(), Unproven> {
+pub async fn discard(ctx: &Context, backup: &ColdBackup, since: Moment) -> Result<(), NotVerified> {
     match jobs_of(ctx).delete(&attempt(backup, since), &DeleteParams::background()).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -184,9 +185,9 @@ pub async fn discard(ctx: &Context, backup: &ColdBackup, since: Moment) -> Resul
     }
 }
 
-async fn load_keys(ctx: &Context, backup: &ColdBackup) -> Result<Keys, Unproven> {
+async fn load_keys(ctx: &Context, backup: &ColdBackup) -> Result<Keys, NotVerified> {
     let ring = ctx.key_ring();
-    ring.load(backup).await?.ok_or_else(|| Unproven::Incomplete("its key is not in the operator's namespace".into()))
+    ring.load(backup).await?.ok_or_else(|| NotVerified::Incomplete("its key is not in the operator's namespace".into()))
 }
 
 fn attempt(backup: &ColdBackup, since: Moment) -> String {
@@ -201,6 +202,6 @@ fn secrets_of(ctx: &Context) -> Api<Secret> {
     Api::namespaced(ctx.client.clone(), &ctx.settings.namespace)
 }
 
-fn cluster(error: kube::Error) -> Unproven {
-    Unproven::Cluster(Box::new(error))
+fn cluster(error: kube::Error) -> NotVerified {
+    NotVerified::Cluster(Box::new(error))
 }

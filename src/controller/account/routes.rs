@@ -9,7 +9,7 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
 use super::{
-    context::Desk,
+    context::AccountContext,
     desired,
     hostnames::{self, AGAIN, Name},
     namespace, placement,
@@ -21,14 +21,14 @@ use crate::{
         DomainUse, HelpDeskAccount, HelpDeskClass,
         account::DomainState,
         conditions::{Finding, Type},
-        plan::{Placement, TlsVersion},
+        plan::{PlanPlacement, TlsVersion},
     },
     clock::Moment,
     edge::{
         self, Error,
-        apply::{self, Owner, Word},
+        apply::{self, Acceptance, Owner},
         certificate::Leaf,
-        check::{View, Wrong},
+        check::{Mismatch, View},
         envoy_gateway,
         gateway::{self, Driver, Gateway},
         objects::Kind,
@@ -50,14 +50,14 @@ const WRONG_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 const SEEN_AGAIN: SignedDuration = SignedDuration::from_secs(120);
 
 /// Nothing of this account's addresses is looked at or remembered any more.
-pub(super) fn forget(desk: &Desk, uid: &str) {
-    desk.lookouts.forget(uid);
-    remember(desk, uid, None);
+pub(super) fn forget(ctx: &AccountContext, uid: &str) {
+    ctx.prober.forget(uid);
+    remember(ctx, uid, None);
 }
 
-fn remember(desk: &Desk, uid: &str, first_expiry: Option<Moment>) {
-    let first = desk.web.put(uid, first_expiry);
-    desk.telemetry.edge_first_expiry.set(first.map_or(0, Moment::as_second));
+fn remember(ctx: &AccountContext, uid: &str, first_expiry: Option<Moment>) {
+    let first = ctx.web.put(uid, first_expiry);
+    ctx.telemetry.edge_first_expiry.set(first.map_or(0, Moment::as_second));
 }
 
 /// Why addresses are not as they are wanted: one word for programs and a sentence.
@@ -87,7 +87,7 @@ impl Work<'_> {
         let gateway = placement.as_ref().and_then(|p| p.gateway.clone().map(|g| (p.clone(), g)));
         let done = match (wanted, gateway) {
             (desired::Web::Live | desired::Web::Suspended, Some((placement, reference))) => {
-                match gateway::look(&self.desk.caches.edge, &reference, &placement.domain_base).await {
+                match gateway::look(&self.ctx.caches.edge, &reference, &placement.domain_base).await {
                     Ok(gateway) => self.publish(&placement, &gateway, wanted).await,
                     Err(why) => self.unseen(&placement).await.map(|()| Err(Withheld("GatewayUnusable", why))),
                 }
@@ -153,13 +153,13 @@ impl Work<'_> {
 
     /// What of the account is still published, asked of the cluster itself.
     async fn left(&self) -> Result<Vec<String>, Error> {
-        let Some(namespace) = &self.home.entry.namespace else { return Ok(vec![]) };
+        let Some(namespace) = &self.placement.entry.namespace else { return Ok(vec![]) };
         let account = self.account.name_any();
-        apply::left(&self.desk.client, Owner { account: &account, uid: &self.home.entry.uid }, &namespace.name).await
+        apply::left(&self.ctx.client, Owner { account: &account, uid: &self.placement.entry.uid }, &namespace.name).await
     }
 
     /// A plan without a Gateway publishes nothing. The name is the account's all the same: a Gateway may come later.
-    async fn unpublished(&mut self, placement: Option<&Placement>, wanted: desired::Web) -> Result<Result<(), Withheld>, Error> {
+    async fn unpublished(&mut self, placement: Option<&PlanPlacement>, wanted: desired::Web) -> Result<Result<(), Withheld>, Error> {
         self.take_down().await?;
         let left = if self.entering && wanted == desired::Web::Suspended { self.left().await? } else { vec![] };
         if !left.is_empty() {
@@ -174,23 +174,23 @@ impl Work<'_> {
     }
 
     /// Names are looked at although there is no Gateway to show anything under them.
-    async fn unseen(&mut self, placement: &Placement) -> Result<(), Error> {
+    async fn unseen(&mut self, placement: &PlanPlacement) -> Result<(), Error> {
         let slug = self.slug(placement, false).await?;
         self.stall(&slug);
         self.domains = slug.into_iter().map(|name| name.status).collect();
         Ok(())
     }
 
-    async fn publish(&mut self, placement: &Placement, gateway: &Gateway, wanted: desired::Web) -> Result<Result<(), Withheld>, Error> {
+    async fn publish(&mut self, placement: &PlanPlacement, gateway: &Gateway, wanted: desired::Web) -> Result<Result<(), Withheld>, Error> {
         let live = wanted == desired::Web::Live;
-        let Some(namespace) = self.home.entry.namespace.as_ref().map(|n| n.name.clone()) else { return Ok(Ok(())) };
+        let Some(namespace) = self.placement.entry.namespace.as_ref().map(|n| n.name.clone()) else { return Ok(Ok(())) };
         let plan = match &self.seen.plan {
             Known::Known(plan) => plan.clone(),
             Known::Unknown(why) => return Ok(Err(Withheld("NoPlan", why.clone()))),
         };
         let mut names = self.names(placement, live).await?;
         self.stall(&names);
-        let class = plan.spec.class.as_ref().and_then(|name| self.desk.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name)));
+        let class = plan.spec.class.as_ref().and_then(|name| self.ctx.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name)));
         let security = self.account.spec.security.as_ref();
         let outcome = class.as_ref().map(|class| policy::of(&plan.spec.security, security, &class.spec, &gateway.driver.can()));
         let withheld = if live { self.withheld(&plan.spec.class, outcome.as_ref(), gateway) } else { None };
@@ -205,7 +205,7 @@ impl Work<'_> {
         let slug_is_served = names.iter().any(|n| n.status.used_as == DomainUse::Slug && n.served);
         let primary = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
         let account = self.account.name_any();
-        let uid = self.home.entry.uid.clone();
+        let uid = self.placement.entry.uid.clone();
         let owner = Owner { account: &account, uid: &uid };
         let pages = page::suspended(&plan.spec.suspended_page);
 
@@ -217,7 +217,7 @@ impl Work<'_> {
         let agents_open = !guarded
             || envoy_gateway::GUARDS
                 .iter()
-                .all(|name| apply::in_force(&self.desk.caches.edge, Kind::SecurityPolicy, &namespace, name, owner));
+                .all(|name| apply::in_force(&self.ctx.caches.edge, Kind::SecurityPolicy, &namespace, name, owner));
         let answer = match (&class, &policy) {
             (Some(class), Some(policy)) if live => Some(Answer::App { class: &class.spec, policy, agents_open }),
             _ if live => None,
@@ -240,7 +240,7 @@ impl Work<'_> {
         let site =
             Site { account: &account, uid: &uid, namespace: &namespace, gateway, primary: &primary, shared, own, former, min_tls, answer };
         extra.extend(edge::wanted(&site));
-        let made = apply::make(&self.desk.client, &self.desk.caches.edge, owner, &extra).await?;
+        let made = apply::make(&self.ctx.client, &self.ctx.caches.edge, owner, &extra).await?;
         self.release_unwanted(&names).await?;
         for name in names.iter_mut().filter(|n| n.served) {
             name.status.state = match (live, name.status.used_as) {
@@ -256,11 +256,11 @@ impl Work<'_> {
                 format!("the cluster's Gateway API or gateway does not know what is needed: {refused}"),
             )));
         }
-        match apply::word(&self.desk.caches.edge, &extra) {
-            Word::Accepted if agents_open => {}
-            Word::Accepted => return Ok(Err(Withheld("Progressing", "agents' paths open once their policy is in force".into()))),
-            Word::Waiting(why) => return Ok(Err(Withheld("Progressing", why))),
-            Word::Refused(why) => return Ok(Err(Withheld("NotAccepted", why))),
+        match apply::word(&self.ctx.caches.edge, &extra) {
+            Acceptance::Accepted if agents_open => {}
+            Acceptance::Accepted => return Ok(Err(Withheld("Progressing", "agents' paths open once their policy is in force".into()))),
+            Acceptance::Waiting(why) => return Ok(Err(Withheld("Progressing", why))),
+            Acceptance::Refused(why) => return Ok(Err(Withheld("NotAccepted", why))),
         }
         let notes = outcome.map(|o| o.notes).unwrap_or_default();
         Ok(self.look_from_outside(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner))
@@ -291,9 +291,9 @@ impl Work<'_> {
     /// Nothing is published; certificates that are being made are kept.
     async fn withhold(&mut self, mut names: Vec<Name>, keep: Vec<Wanted>, why: Withheld) -> Result<Result<(), Withheld>, Error> {
         let account = self.account.name_any();
-        let uid = self.home.entry.uid.clone();
-        self.desk.lookouts.forget(&uid);
-        apply::make(&self.desk.client, &self.desk.caches.edge, Owner { account: &account, uid: &uid }, &keep).await?;
+        let uid = self.placement.entry.uid.clone();
+        self.ctx.prober.forget(&uid);
+        apply::make(&self.ctx.client, &self.ctx.caches.edge, Owner { account: &account, uid: &uid }, &keep).await?;
         for name in names.iter_mut().filter(|n| n.served) {
             name.status.state = DomainState::Withheld;
             name.status.message = Some(why.1.clone());
@@ -305,24 +305,24 @@ impl Work<'_> {
     /// Every object of the tenant's addresses is deleted.
     async fn take_down(&mut self) -> Result<(), Error> {
         let account = self.account.name_any();
-        let owner = Owner { account: &account, uid: &self.home.entry.uid };
-        forget(self.desk, owner.uid);
-        apply::make(&self.desk.client, &self.desk.caches.edge, owner, &[]).await.map(drop)
+        let owner = Owner { account: &account, uid: &self.placement.entry.uid };
+        forget(self.ctx, owner.uid);
+        apply::make(&self.ctx.client, &self.ctx.caches.edge, owner, &[]).await.map(drop)
     }
 
     /// No route, no listener, no certificate; the names stay reserved, after the end for as long as the plan says.
     async fn unpublish(&mut self, wanted: desired::Web) -> Result<(), Error> {
         self.take_down().await?;
         let left = if self.entering { self.left().await? } else { vec![] };
-        if self.home.entry.namespace.is_none() {
-            self.desk.caches.edge.forget(&namespace::name(&self.home.tenant));
+        if self.placement.entry.namespace.is_none() {
+            self.ctx.caches.edge.forget(&namespace::name(&self.placement.tenant));
         }
         if !left.is_empty() {
             self.waiting_on.push(format!("{} is being taken down", left.join(", ")));
             self.wake(self.now + SignedDuration::from_secs(1));
         }
         if wanted == (desired::Web::Gone { reserved: false }) && self.entering {
-            hostnames::begin_quarantine(self.desk, &self.home.entry, self.seen, self.now).await?;
+            hostnames::begin_quarantine(self.ctx, &self.placement.entry, self.seen, self.now).await?;
         }
         Ok(())
     }
@@ -336,16 +336,16 @@ impl Work<'_> {
         notes: &[String],
         owner: Owner<'_>,
     ) -> Result<(), Withheld> {
-        let lookouts = &self.desk.lookouts;
-        let is_known = lookouts.know(owner.uid);
+        let prober = &self.ctx.prober;
+        let is_known = prober.know(owner.uid);
         let view = View::of(site, leaves, policy);
-        let mark = mark(&self.desk.caches.edge, owner, &view);
+        let mark = mark(&self.ctx.caches.edge, owner, &view);
         let urgent = self.entering && policy.is_none();
-        let sight = lookouts.order(Whose { account: owner.account, uid: owner.uid }, mark, view, urgent);
-        remember(self.desk, owner.uid, leaves.values().map(|leaf| leaf.not_after).min());
+        let sight = prober.order(Whose { account: owner.account, uid: owner.uid }, mark, view, urgent);
+        remember(self.ctx, owner.uid, leaves.values().map(|leaf| leaf.not_after).min());
         match sight {
             Sight::Right => {}
-            Sight::Wrong(Wrong { reason, why }) => return Err(Withheld(reason, why)),
+            Sight::Mismatch(Mismatch { reason, why }) => return Err(Withheld(reason, why)),
             Sight::Unseen => {
                 let shown = if is_known || self.entering { None } else { shown_before(self.account) };
                 let unseen = || Withheld("Progressing", "the addresses are being looked at from outside".into());

@@ -21,7 +21,7 @@ use kube::{
 };
 
 use super::{
-    context::{Caches, Census, Desk, Memory, Placed},
+    context::{AccountContext, Caches, CertificateExpiries, PlacementAttempts, StageCounts},
     error::Error,
     reconcile::reconcile,
 };
@@ -30,11 +30,11 @@ use crate::{
     context::Shared,
     controller::{backup_store, database_server},
     edge::{
-        dns_challenge::Proofs,
+        dns_challenge::ChallengeResolver,
         objects::{self, Kind},
-        prober::Lookouts,
+        prober::Prober,
     },
-    keyed_semaphore::Lanes,
+    keyed_semaphore::KeyedSemaphore,
     retry::Backoff,
 };
 
@@ -138,26 +138,26 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
             accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
         }
     };
-    let (lookouts, news) = Lookouts::new(ctx.telemetry.edge_probe_failures.clone());
-    let desk = Arc::new(Desk {
-        ctx: ctx.clone(),
+    let (prober, news) = Prober::new(ctx.telemetry.edge_probe_failures.clone());
+    let ctx = Arc::new(AccountContext {
+        shared: ctx.clone(),
         caches: Caches { plans, servers, backups, classes, claims, edge },
         backoff: Backoff::default(),
-        census: Census::default(),
-        web: Memory::default(),
-        lookouts,
-        lanes: Lanes::new(ctx.settings.concurrency.into()),
-        slow_lanes: Lanes::new((ctx.settings.concurrency / 2).into()),
-        proofs: Proofs::new(&ctx.settings.resolvers, ctx.settings.prove_again),
+        stage_counts: StageCounts::default(),
+        web: CertificateExpiries::default(),
+        prober,
+        permits: KeyedSemaphore::new(ctx.settings.concurrency.into()),
+        slow_permits: KeyedSemaphore::new((ctx.settings.concurrency / 2).into()),
+        challenges: ChallengeResolver::new(&ctx.settings.resolvers, ctx.settings.prove_again),
         led_since: (ctx.now)(),
-        placed: Placed::default(),
+        attempts: PlacementAttempts::default(),
     });
 
     // What waits for a store is not known before it fails: a store that turns wakes those that failed last.
     let of_store = {
-        let (accounts, desk) = (accounts.clone(), desk.clone());
+        let (accounts, ctx) = (accounts.clone(), ctx.clone());
         move |_: BackupStore| {
-            let fails = |account: &HelpDeskAccount| account.uid().is_some_and(|uid| desk.backoff.is_failing(&uid));
+            let fails = |account: &HelpDeskAccount| account.uid().is_some_and(|uid| ctx.backoff.is_failing(&uid));
             accounts.state().into_iter().filter(|a| fails(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
         }
     };
@@ -187,13 +187,13 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         );
     }
     // Those that wait for a turn need not finish.
-    let closing = desk.clone();
+    let closing = ctx.clone();
     let shutdown = async move {
         shutdown.await;
-        closing.lanes.close();
-        closing.slow_lanes.close();
+        closing.permits.close();
+        closing.slow_permits.close();
     };
-    controller.graceful_shutdown_on(shutdown).run(reconcile, failed, desk).for_each(|_| std::future::ready(())).await;
+    controller.graceful_shutdown_on(shutdown).run(reconcile, failed, ctx).for_each(|_| std::future::ready(())).await;
 }
 
 fn owner<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<HelpDeskAccount>>
@@ -244,15 +244,15 @@ fn what_of_the_edge(kind: Kind, object: &DynamicObject) -> u64 {
 /// How often an owner's Secret is looked for that is not there.
 const OWNER_AGAIN: Duration = Duration::from_secs(10);
 
-fn failed(account: Arc<HelpDeskAccount>, error: &Error, desk: Arc<Desk>) -> Action {
-    let mut wait = desk.backoff.failed(&account.uid().unwrap_or_default());
+fn failed(account: Arc<HelpDeskAccount>, error: &Error, ctx: Arc<AccountContext>) -> Action {
+    let mut wait = ctx.backoff.failed(&account.uid().unwrap_or_default());
     if matches!(error, Error::Owner(_)) {
         // Secrets of owners may be anywhere, so nobody announces that one was made.
         wait = wait.min(OWNER_AGAIN);
     }
     let server = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|database| &database.server);
     if let Some(server) = server.filter(|_| error.is_silence()) {
-        desk.servers.doubt(server);
+        ctx.servers.doubt(server);
     }
     tracing::warn!(
         account = account.name_any(),

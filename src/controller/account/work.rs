@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
-use super::{context::Desk, error::Error, observe::Observation, placement::Home};
+use super::{context::AccountContext, error::Error, observe::Observation, placement::Placement};
 use crate::{
     api::{HelpDeskAccount, HelpDeskClass, ROTATE_PASSWORD, account::DomainStatus, conditions::Finding, plan::HelpDeskPlan},
     clock::Moment,
-    database::{Observed, Terms},
+    database::{ObservedDatabase, TenantLimits},
     lifecycle::{Known, Record},
 };
 
 /// One account's work in this reconcile.
 pub(super) struct Work<'a> {
-    pub(super) desk: &'a Desk,
+    pub(super) ctx: &'a AccountContext,
     pub(super) account: &'a HelpDeskAccount,
     pub(super) seen: &'a Observation,
-    pub(super) home: Home,
+    pub(super) placement: Placement,
     pub(super) now: Moment,
     /// Whether the stage's effects are under way, as opposed to being kept up.
     pub(super) entering: bool,
@@ -29,28 +29,28 @@ pub(super) struct Work<'a> {
 
 impl Work<'_> {
     pub(super) fn record(&self) -> &Record {
-        &self.home.entry.record
+        &self.placement.entry.record
     }
 
     pub(super) fn plan(&self) -> Result<&HelpDeskPlan, Error> {
         match &self.seen.plan {
             Known::Known(plan) => Ok(plan),
-            Known::Unknown(why) => Err(Error::Placement(why.clone())),
+            Known::Unknown(why) => Err(Error::PlanPlacement(why.clone())),
         }
     }
 
-    pub(super) fn terms(&self) -> Result<Terms, Error> {
+    pub(super) fn terms(&self) -> Result<TenantLimits, Error> {
         let class = self.class()?;
-        Ok(Terms::of(&self.plan()?.spec.database, class.as_ref().map(|class| &class.spec)))
+        Ok(TenantLimits::of(&self.plan()?.spec.database, class.as_ref().map(|class| &class.spec)))
     }
 
     /// The plan's class, if there is one of that name.
     pub(super) fn class(&self) -> Result<Option<Arc<HelpDeskClass>>, Error> {
         let name = self.plan()?.spec.class.as_ref();
-        Ok(name.and_then(|name| self.desk.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name))))
+        Ok(name.and_then(|name| self.ctx.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name))))
     }
 
-    pub(super) fn database(&self) -> Result<&Observed, Error> {
+    pub(super) fn database(&self) -> Result<&ObservedDatabase, Error> {
         self.seen.database.as_ref().map_err(|error| Error::Database(error.clone()))
     }
 
@@ -59,8 +59,9 @@ impl Work<'_> {
     }
 
     pub(super) async fn store(&mut self) -> Result<(), Error> {
-        let entry = &self.home.entry;
-        self.home.entry = self.desk.telemetry.measure("ledger", "update", self.home.server.ledger.update(entry, entry.revision)).await?;
+        let entry = &self.placement.entry;
+        self.placement.entry =
+            self.ctx.telemetry.measure("ledger", "update", self.placement.server.ledger.update(entry, entry.revision)).await?;
         Ok(())
     }
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,15 +14,15 @@ use serde_json::json;
 
 use super::{
     error::{During, Error},
-    mover_slots::Places,
+    mover_slots::MoverSlots,
 };
 use crate::{
     api::{ColdBackup, ColdBackupStatus},
     clock::Moment,
-    cluster::gone_is_fine,
+    cluster::ignore_not_found_or_conflict,
     context::{Context, Shared},
-    keyed_semaphore::Lanes,
-    retry::{Backoff, spread},
+    keyed_semaphore::KeyedSemaphore,
+    retry::{Backoff, jitter},
 };
 
 /// Owns the fields that this controller writes.
@@ -33,36 +33,36 @@ const LANE: usize = 16;
 const CHECKUP: Duration = Duration::from_secs(6 * 3600);
 
 /// What a reconcile is given.
-pub(super) struct Desk {
-    pub(super) ctx: Shared,
+pub(super) struct ColdBackupContext {
+    pub(super) shared: Arc<Context>,
     pub(super) backoff: Backoff,
     /// The newest status that was written: the watch may still show an older one.
     written: Mutex<HashMap<String, ColdBackupStatus>>,
     /// Those that are starting a mover.
-    pub(super) places: Places,
+    pub(super) slots: MoverSlots,
     /// How many backups of one server and one store are looked after at once.
-    pub(super) lanes: Lanes,
+    pub(super) permits: KeyedSemaphore,
     /// The servers on which accounts were found last, by their uids.
     servers_of: Mutex<HashMap<String, String>>,
     /// When the last attempt failed, by the backup's uid. A Job that goes wakes its backup, so that the backoff alone
     /// would not make it wait.
     pub(super) failed: Mutex<HashMap<String, Moment>>,
-    pub(super) checkups: Checkups,
+    pub(super) checkups: RecheckTimes,
     /// The uids of backups that are taken for unprovable, for the metrics.
     unprovable: Mutex<HashSet<String>>,
 }
 
 /// When proven backups are looked at next, by their uids.
 #[derive(Default)]
-pub(super) struct Checkups(Mutex<HashMap<String, Instant>>);
+pub(super) struct RecheckTimes(Mutex<HashMap<String, Instant>>);
 
-impl Checkups {
+impl RecheckTimes {
     /// Whether it is time. The first look at each is put off by a share of the interval of its own, so that a start
     /// does not ask the bucket for everything at once.
     pub(super) fn is_due(&self, uid: &str) -> bool {
         let now = Instant::now();
         let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = next.entry(uid.to_owned()).or_insert_with(|| now + CHECKUP.mul_f64(spread(uid)));
+        let at = next.entry(uid.to_owned()).or_insert_with(|| now + CHECKUP.mul_f64(jitter(uid)));
         let due = *at <= now;
         if due {
             *at = now + CHECKUP;
@@ -71,25 +71,25 @@ impl Checkups {
     }
 }
 
-impl std::ops::Deref for Desk {
+impl std::ops::Deref for ColdBackupContext {
     type Target = Context;
 
     fn deref(&self) -> &Context {
-        &self.ctx
+        &self.shared
     }
 }
 
-impl Desk {
+impl ColdBackupContext {
     pub(super) fn new(ctx: Shared) -> Self {
         Self {
-            ctx,
+            shared: ctx,
             backoff: Backoff::default(),
             written: Mutex::default(),
-            places: Places::default(),
-            lanes: Lanes::new(LANE),
+            slots: MoverSlots::default(),
+            permits: KeyedSemaphore::new(LANE),
             servers_of: Mutex::default(),
             failed: Mutex::default(),
-            checkups: Checkups::default(),
+            checkups: RecheckTimes::default(),
             unprovable: Mutex::default(),
         }
     }
@@ -154,7 +154,7 @@ impl Desk {
             }
             Err(error) => {
                 self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
-                gone_is_fine(error).during("write the backup's status")
+                ignore_not_found_or_conflict(error).during("write the backup's status")
             }
         }
     }

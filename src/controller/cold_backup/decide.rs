@@ -54,24 +54,24 @@ pub enum Deletion {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Release the object and touch no data.
-    LetGo,
+    RemoveFinalizer,
     /// Delete the object: nothing is left that it speaks of.
-    Forget,
+    DeleteObject,
     /// Start a mover as soon as there is room.
-    Begin,
+    StartMover,
     /// See how the mover does.
-    Watch,
+    WatchMover,
     /// Destroy it.
     Erase,
     /// Nothing before this moment.
-    Rest(Moment),
+    Wait(Moment),
     /// It should go, and something of higher rank keeps it; look again at this moment.
-    Kept(Keeper, Moment),
+    Retain(RetainedBy, Moment),
 }
 
 /// What keeps a backup that should go.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Keeper {
+pub enum RetainedBy {
     /// A hold.
     Hold(String),
     /// Something that could not be read.
@@ -83,45 +83,45 @@ pub enum Keeper {
 /// Decides. `soon` is when unknown things are looked at again.
 pub fn decide(facts: &Facts, now: Moment, soon: Moment) -> Step {
     if facts.deletion == Deletion::Unconfirmed || (facts.deletion == Deletion::Confirmed && facts.phase == BackupPhase::Erased) {
-        return Step::LetGo;
+        return Step::RemoveFinalizer;
     }
     if facts.phase == BackupPhase::Erased {
         let evidence = facts.reason != BackupReason::Scheduled && !facts.account_gone;
-        return if evidence { Step::Rest(soon) } else { Step::Forget };
+        return if evidence { Step::Wait(soon) } else { Step::DeleteObject };
     }
     let confirmed = facts.deletion == Deletion::Confirmed;
     if confirmed || facts.deadline <= now || facts.phase == BackupPhase::Erasing {
         return end(facts, confirmed, now, soon);
     }
     match facts.phase {
-        BackupPhase::Pending => Step::Begin,
-        BackupPhase::Running => Step::Watch,
+        BackupPhase::Pending => Step::StartMover,
+        BackupPhase::Running => Step::WatchMover,
         BackupPhase::Failed => match facts.failed {
             Some((at, attempts)) if at + retention::pause(attempts) > now => {
-                Step::Rest((at + retention::pause(attempts)).min(facts.deadline))
+                Step::Wait((at + retention::pause(attempts)).min(facts.deadline))
             }
-            _ => Step::Begin,
+            _ => Step::StartMover,
         },
-        BackupPhase::Verified | BackupPhase::Erasing | BackupPhase::Erased => Step::Rest(facts.deadline),
+        BackupPhase::Verified | BackupPhase::Erasing | BackupPhase::Erased => Step::Wait(facts.deadline),
     }
 }
 
 fn end(facts: &Facts, confirmed: bool, now: Moment, soon: Moment) -> Step {
     if let Some(who) = &facts.held {
-        return Step::Kept(Keeper::Hold(who.clone()), soon);
+        return Step::Retain(RetainedBy::Hold(who.clone()), soon);
     }
     // A confirmed deletion rests on no clock.
     if let (Trust::Doubtful(why), false) = (&facts.clock, confirmed) {
-        return Step::Kept(Keeper::Unknown(why.clone()), soon);
+        return Step::Retain(RetainedBy::Unknown(why.clone()), soon);
     }
     // After this nobody asks for a restore any more, so that a server that is gone for good keeps nothing.
     let latest = facts.deadline + RESTORE_EXTENSION;
     match &facts.restoring_since {
         Known::Known(since) => match retention::kept_by_restore(facts.deadline, *since, now) {
-            Some(until) => Step::Kept(Keeper::Restore, until.min(soon)),
+            Some(until) => Step::Retain(RetainedBy::Restore, until.min(soon)),
             None => Step::Erase,
         },
-        Known::Unknown(why) if now < latest => Step::Kept(Keeper::Unknown(why.clone()), soon.min(latest)),
+        Known::Unknown(why) if now < latest => Step::Retain(RetainedBy::Unknown(why.clone()), soon.min(latest)),
         Known::Unknown(_) => Step::Erase,
     }
 }
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_backup_goes_at_its_deadline_to_the_second() {
-        assert_eq!(step(&facts(BackupPhase::Verified), "2026-12-23T09:59:59Z"), Step::Rest(at(DEADLINE)));
+        assert_eq!(step(&facts(BackupPhase::Verified), "2026-12-23T09:59:59Z"), Step::Wait(at(DEADLINE)));
         assert_eq!(step(&facts(BackupPhase::Verified), DEADLINE), Step::Erase);
         for phase in [BackupPhase::Pending, BackupPhase::Running, BackupPhase::Failed] {
             assert_eq!(step(&facts(phase), DEADLINE), Step::Erase, "{phase:?}");
@@ -168,23 +168,23 @@ mod tests {
     #[test]
     fn a_hold_keeps_it_even_when_its_end_was_begun() {
         let held = Facts { held: Some("legal".into()), deletion: Deletion::Confirmed, ..facts(BackupPhase::Erasing) };
-        assert!(matches!(step(&held, "2027-12-23T10:00:00Z"), Step::Kept(Keeper::Hold(_), _)));
+        assert!(matches!(step(&held, "2027-12-23T10:00:00Z"), Step::Retain(RetainedBy::Hold(_), _)));
     }
 
     #[test]
     fn a_doubtful_clock_ends_nothing_but_what_a_person_confirmed() {
         let doubtful = Facts { clock: Trust::Doubtful("x".into()), ..facts(BackupPhase::Verified) };
-        assert!(matches!(step(&doubtful, DEADLINE), Step::Kept(Keeper::Unknown(_), _)));
+        assert!(matches!(step(&doubtful, DEADLINE), Step::Retain(RetainedBy::Unknown(_), _)));
         assert_eq!(step(&Facts { deletion: Deletion::Confirmed, ..doubtful }, "2026-12-01T00:00:00Z"), Step::Erase);
     }
 
     #[test]
     fn a_restore_keeps_it_for_a_day_and_an_unreadable_ledger_no_longer() {
         let restoring = Facts { restoring_since: Known::Known(Some(at("2026-12-23T09:00:00Z"))), ..facts(BackupPhase::Verified) };
-        assert!(matches!(step(&restoring, "2026-12-24T09:59:59Z"), Step::Kept(Keeper::Restore, _)));
+        assert!(matches!(step(&restoring, "2026-12-24T09:59:59Z"), Step::Retain(RetainedBy::Restore, _)));
         assert_eq!(step(&restoring, "2026-12-24T10:00:00Z"), Step::Erase);
         let unknown = Facts { restoring_since: Known::Unknown("x".into()), ..facts(BackupPhase::Verified) };
-        assert!(matches!(step(&unknown, DEADLINE), Step::Kept(Keeper::Unknown(_), _)));
+        assert!(matches!(step(&unknown, DEADLINE), Step::Retain(RetainedBy::Unknown(_), _)));
         assert_eq!(step(&unknown, "2026-12-24T10:00:00Z"), Step::Erase);
     }
 
@@ -192,23 +192,23 @@ mod tests {
     fn an_unconfirmed_deletion_touches_no_data() {
         for phase in [BackupPhase::Pending, BackupPhase::Verified, BackupPhase::Erasing, BackupPhase::Erased] {
             let deleted = Facts { deletion: Deletion::Unconfirmed, ..facts(phase) };
-            assert_eq!(step(&deleted, "2027-12-23T10:00:00Z"), Step::LetGo, "{phase:?}");
+            assert_eq!(step(&deleted, "2027-12-23T10:00:00Z"), Step::RemoveFinalizer, "{phase:?}");
         }
     }
 
     #[test]
     fn what_is_erased_is_forgotten_unless_it_is_evidence() {
         let erased = facts(BackupPhase::Erased);
-        assert!(matches!(step(&erased, DEADLINE), Step::Rest(_)));
-        assert_eq!(step(&Facts { account_gone: true, ..erased.clone() }, DEADLINE), Step::Forget);
-        assert_eq!(step(&Facts { reason: BackupReason::Scheduled, ..erased }, DEADLINE), Step::Forget);
+        assert!(matches!(step(&erased, DEADLINE), Step::Wait(_)));
+        assert_eq!(step(&Facts { account_gone: true, ..erased.clone() }, DEADLINE), Step::DeleteObject);
+        assert_eq!(step(&Facts { reason: BackupReason::Scheduled, ..erased }, DEADLINE), Step::DeleteObject);
     }
 
     #[test]
     fn a_failed_one_is_tried_again_after_a_pause() {
         let failed = Facts { failed: Some((at("2026-12-01T00:00:00Z"), 1)), ..facts(BackupPhase::Failed) };
-        assert_eq!(step(&failed, "2026-12-01T00:00:10Z"), Step::Rest(at("2026-12-01T00:00:30Z")));
-        assert_eq!(step(&failed, "2026-12-01T00:00:30Z"), Step::Begin);
+        assert_eq!(step(&failed, "2026-12-01T00:00:10Z"), Step::Wait(at("2026-12-01T00:00:30Z")));
+        assert_eq!(step(&failed, "2026-12-01T00:00:30Z"), Step::StartMover);
     }
 
     proptest! {

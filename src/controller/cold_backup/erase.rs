@@ -8,7 +8,7 @@ use kube::{
 
 use super::{
     error::{During, Error},
-    placement::Home,
+    placement::Placement,
     take,
     work::Work,
 };
@@ -18,7 +18,7 @@ use crate::{
         folder_of,
         keys::{self},
     },
-    cluster::gone_is_fine,
+    cluster::ignore_not_found_or_conflict,
     mover::job::{BACKUP, COMPONENT},
 };
 
@@ -26,43 +26,43 @@ use crate::{
 /// would write behind the eraser's back. Safe to repeat.
 ///
 /// A bucket that cannot be reached does not keep the keys alive: without them nobody can read what lies there.
-pub(super) async fn erase(work: &mut Work<'_>, home: Option<&Home>) -> Result<bool, Error> {
-    let (desk, backup) = (work.desk, work.backup);
-    if !end_movers(work, home).await? {
+pub(super) async fn erase(work: &mut Work<'_>, placement: Option<&Placement>) -> Result<bool, Error> {
+    let (ctx, backup) = (work.ctx, work.backup);
+    if !end_movers(work, placement).await? {
         return Ok(false);
     }
     let folder = folder_of(backup);
-    let store = desk.stores.get(&backup.spec.store).await;
+    let store = ctx.stores.get(&backup.spec.store).await;
     let objects = async {
         let store = store.as_ref().map_err(|error| {
             Error::Store(crate::store::Error::Configuration { store: backup.spec.store.clone(), why: error.to_string() })
         })?;
         store.prove().await?;
-        Ok::<_, Error>(desk.telemetry.measure("store", "erase", store.store.erase_prefix(&folder)).await?)
+        Ok::<_, Error>(ctx.telemetry.measure("store", "erase", store.store.erase_prefix(&folder)).await?)
     }
     .await;
 
-    desk.key_ring().destroy(backup).await?;
+    ctx.key_ring().destroy(backup).await?;
     if let Some(escrow) = store.as_ref().ok().and_then(|s| s.key_escrow.clone()) {
-        let second = desk.stores.get(&escrow.store).await?;
+        let second = ctx.stores.get(&escrow.store).await?;
         keys::destroy_escrow(&second, &folder).await?;
     }
     if work.status.shredded_at.is_none() {
         work.status.shredded_at = Some(Time(work.now));
-        work.store(home).await?;
+        work.store(placement).await?;
         crate::crash::point("shredded-recorded", &backup.spec.account);
     }
     let erased = objects?;
     tracing::info!(versions = erased.versions, markers = erased.markers, uploads = erased.uploads, "erased the backup's objects");
-    work.status.erased_at = Some(Time((desk.now)()));
+    work.status.erased_at = Some(Time((ctx.now)()));
     Ok(true)
 }
 
 /// Ends every mover of the backup, a restore that ran past every grace included. `true` once their pods are gone too:
 /// a Job that is deleted in the foreground goes last.
-async fn end_movers(work: &Work<'_>, home: Option<&Home>) -> Result<bool, Error> {
-    let (desk, backup) = (work.desk, work.backup);
-    let jobs: Api<Job> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+async fn end_movers(work: &Work<'_>, placement: Option<&Placement>) -> Result<bool, Error> {
+    let (ctx, backup) = (work.ctx, work.backup);
+    let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let of_account = ListParams::default().labels(&format!("{}={},{ACCOUNT_LABEL}={}", COMPONENT.0, COMPONENT.1, backup.spec.account));
     let (name, uid) = (backup.name_any(), &backup.spec.account_uid);
     let movers = jobs.list(&of_account).await.during("list the movers")?.items;
@@ -70,12 +70,16 @@ async fn end_movers(work: &Work<'_>, home: Option<&Home>) -> Result<bool, Error>
         movers.iter().filter(|j| j.annotations().get(BACKUP) == Some(&name) && j.annotations().get(ACCOUNT_UID) == Some(uid)).collect();
     for job in &own {
         if job.metadata.deletion_timestamp.is_none() {
-            jobs.delete(&job.name_any(), &DeleteParams::foreground()).await.map(drop).or_else(gone_is_fine).during("end the mover")?;
+            jobs.delete(&job.name_any(), &DeleteParams::foreground())
+                .await
+                .map(drop)
+                .or_else(ignore_not_found_or_conflict)
+                .during("end the mover")?;
         }
     }
     // Of a proven one the logins went when it was proven.
-    if let Some(home) = home.filter(|_| own.is_empty() && work.status.attempts > 0 && work.status.verified_at.is_none()) {
-        take::clean_up(work, home).await?;
+    if let Some(placement) = placement.filter(|_| own.is_empty() && work.status.attempts > 0 && work.status.verified_at.is_none()) {
+        take::clean_up(work, placement).await?;
     }
     Ok(own.is_empty())
 }

@@ -1,7 +1,7 @@
 //! Why a backup could not be taken further.
 
 use super::placement;
-use crate::{backup::recheck::Unproven, database, ledger, store};
+use crate::{backup::recheck::NotVerified, database, ledger, store};
 
 /// Why a backup could not be taken further. The message goes into its conditions.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum Error {
     },
     /// The account's database cannot be found or asked.
     #[error(transparent)]
-    Home(#[from] placement::Error),
+    Placement(#[from] placement::Error),
     /// The database server.
     #[error(transparent)]
     Database(#[from] database::Error),
@@ -32,7 +32,7 @@ pub enum Error {
     Keys(#[from] crate::backup::keys::Error),
     /// What the mover left does not prove the backup.
     #[error(transparent)]
-    Unproven(#[from] Unproven),
+    NotVerified(#[from] NotVerified),
     /// The plan of a mover could not be written; it always can.
     #[error("failed to write down what a mover is to do")]
     Plan(#[from] serde_json::Error),
@@ -48,12 +48,12 @@ impl Error {
     pub(super) fn reason(&self) -> &'static str {
         match self {
             Self::Cluster { .. } => "ClusterUnreachable",
-            Self::Home(_) => "NoDatabase",
+            Self::Placement(_) => "NoDatabase",
             Self::Database(error) => error.reason(),
             Self::Ledger(error) => error.reason(),
-            Self::Store(error) | Self::Unproven(Unproven::Store(error)) => error.reason(),
+            Self::Store(error) | Self::NotVerified(NotVerified::Store(error)) => error.reason(),
             Self::Keys(_) => "KeyUnusable",
-            Self::Unproven(_) => "Unproven",
+            Self::NotVerified(_) => "Unproven",
             Self::Plan(_) => "Failed",
             Self::Mover(_) => "MoverFailed",
             Self::Escrow(_) => "NotEscrowed",
@@ -64,7 +64,7 @@ impl Error {
     pub(super) fn needs_a_person(&self) -> bool {
         use store::Error as S;
         match self {
-            Self::Store(error) | Self::Unproven(Unproven::Store(error)) => {
+            Self::Store(error) | Self::NotVerified(NotVerified::Store(error)) => {
                 matches!(
                     error,
                     S::AccessDenied { .. }
@@ -75,8 +75,8 @@ impl Error {
                         | S::Configuration { .. }
                 )
             }
-            Self::Unproven(_) | Self::Keys(_) | Self::Escrow(_) => true,
-            Self::Home(error) => error.needs_a_person(),
+            Self::NotVerified(_) | Self::Keys(_) | Self::Escrow(_) => true,
+            Self::Placement(error) => error.needs_a_person(),
             Self::Database(error) => !error.is_passing(),
             _ => false,
         }

@@ -11,7 +11,7 @@ use std::{
 
 /// Those that are starting a mover, in the order in which they came.
 #[derive(Default)]
-pub(super) struct Places(Mutex<Queue>);
+pub(super) struct MoverSlots(Mutex<Queue>);
 
 #[derive(Default)]
 struct Queue {
@@ -31,31 +31,31 @@ pub(super) struct Claim {
 }
 
 /// A place in the queue, until it is dropped.
-pub(super) struct Place<'p> {
-    places: &'p Places,
+pub(super) struct MoverSlot<'p> {
+    slots: &'p MoverSlots,
     number: u64,
     before: Vec<Claim>,
 }
 
-impl Places {
+impl MoverSlots {
     /// Takes a place. What is at work has to be listed after this.
-    pub fn take(&self, claim: Claim) -> Place<'_> {
+    pub fn take(&self, claim: Claim) -> MoverSlot<'_> {
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let number = queue.next;
         queue.next += 1;
         let before = queue.claims.values().filter(|c| c.server == claim.server && c.backup != claim.backup).cloned().collect();
         queue.claims.insert(number, claim);
-        Place { places: self, number, before }
+        MoverSlot { slots: self, number, before }
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for MoverSlot<'_> {
     fn drop(&mut self) {
-        self.places.0.lock().unwrap_or_else(PoisonError::into_inner).claims.remove(&self.number);
+        self.slots.0.lock().unwrap_or_else(PoisonError::into_inner).claims.remove(&self.number);
     }
 }
 
-impl Place<'_> {
+impl MoverSlot<'_> {
     /// Why a mover for this account cannot be started now, given those that are at work at the server.
     pub fn refusal(&self, at_work: &[Claim], account_uid: &str, server: &str, most: usize) -> Option<String> {
         let all = || at_work.iter().chain(&self.before);
@@ -79,30 +79,30 @@ mod tests {
 
     #[test]
     fn of_two_that_start_at_once_the_last_free_place_is_the_firsts() {
-        let places = Places::default();
-        let first = places.take(claim("a-1", "a", "pg"));
-        let second = places.take(claim("b-1", "b", "pg"));
+        let slots = MoverSlots::default();
+        let first = slots.take(claim("a-1", "a", "pg"));
+        let second = slots.take(claim("b-1", "b", "pg"));
         assert_eq!(first.refusal(&[], "a", "pg", 1), None);
         assert!(second.refusal(&[], "b", "pg", 1).is_some(), "both took the last place");
         // Its Job was made and listed: it counts once.
         assert!(second.refusal(&[claim("a-1", "a", "pg")], "b", "pg", 1).is_some());
         assert_eq!(second.refusal(&[claim("a-1", "a", "pg")], "b", "pg", 2), None);
         drop((first, second));
-        assert_eq!(places.take(claim("c-1", "c", "pg")).refusal(&[], "c", "pg", 1), None);
+        assert_eq!(slots.take(claim("c-1", "c", "pg")).refusal(&[], "c", "pg", 1), None);
     }
 
     #[test]
     fn one_that_hangs_while_it_starts_takes_a_place_at_its_own_server_only() {
-        let places = Places::default();
-        let _hangs = places.take(claim("a-1", "a", "pg-silent"));
-        assert_eq!(places.take(claim("b-1", "b", "pg")).refusal(&[], "b", "pg", 1), None);
+        let slots = MoverSlots::default();
+        let _hangs = slots.take(claim("a-1", "a", "pg-silent"));
+        assert_eq!(slots.take(claim("b-1", "b", "pg")).refusal(&[], "b", "pg", 1), None);
     }
 
     #[test]
     fn a_tenant_has_one_mover_at_a_time() {
-        let places = Places::default();
-        let _first = places.take(claim("a-1", "a", "pg"));
-        assert!(places.take(claim("a-2", "a", "pg")).refusal(&[], "a", "pg", 9).is_some());
-        assert!(places.take(claim("b-1", "b", "pg")).refusal(&[claim("b-0", "b", "pg")], "b", "pg", 9).is_some());
+        let slots = MoverSlots::default();
+        let _first = slots.take(claim("a-1", "a", "pg"));
+        assert!(slots.take(claim("a-2", "a", "pg")).refusal(&[], "a", "pg", 9).is_some());
+        assert!(slots.take(claim("b-1", "b", "pg")).refusal(&[claim("b-0", "b", "pg")], "b", "pg", 9).is_some());
     }
 }

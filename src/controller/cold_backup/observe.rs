@@ -8,7 +8,7 @@ use kube::{Api, Client, ResourceExt};
 use super::{
     decide::{Deletion, Facts},
     error::{During, Error},
-    placement::{self, Home},
+    placement::{self, Placement},
     work::Work,
 };
 use crate::error_chain::chain;
@@ -20,30 +20,30 @@ use crate::{
 };
 
 /// Reads the facts. Clocks are compared only when something is to end.
-pub(super) async fn facts(work: &Work<'_>, home: Option<&Result<Home, placement::Error>>) -> Result<Facts, Error> {
-    let (desk, backup, status) = (work.desk, work.backup, &work.status);
-    let accounts: Api<HelpDeskAccount> = Api::all(desk.client.clone());
+pub(super) async fn facts(work: &Work<'_>, placement: Option<&Result<Placement, placement::Error>>) -> Result<Facts, Error> {
+    let (ctx, backup, status) = (work.ctx, work.backup, &work.status);
+    let accounts: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
     let account = accounts.get_opt(&backup.spec.account).await.during("read the account")?;
-    let known = home.and_then(|home| home.as_ref().ok());
+    let known = placement.and_then(|placement| placement.as_ref().ok());
     // Of an account that was adopted another object speaks.
-    let speaker = known.map_or(&backup.spec.account_uid, |home| &home.entry.object_uid);
+    let speaker = known.map_or(&backup.spec.account_uid, |placement| &placement.entry.object_uid);
     let own = account.as_ref().filter(|a| a.uid().as_ref() == Some(speaker));
-    let record = known.map(|home| &home.entry.record);
+    let record = known.map(|placement| &placement.entry.record);
 
     let told = own.and_then(|a| a.status.as_ref()?.data_gone_by.as_ref()).map(|at| at.0);
     let deadline = retention::deadline(&backup.spec, record.map_or(told, |r| r.data_gone_by));
     let deletion = deletion(backup);
     let ends = deadline <= work.now || deletion == Deletion::Confirmed || status.phase == BackupPhase::Erasing;
-    let failed_at = desk.failed.lock().unwrap_or_else(PoisonError::into_inner).get(&backup.uid().unwrap_or_default()).copied();
+    let failed_at = ctx.failed.lock().unwrap_or_else(PoisonError::into_inner).get(&backup.uid().unwrap_or_default()).copied();
     Ok(Facts {
         phase: status.phase,
         reason: backup.spec.reason,
         deadline,
         deletion,
         held: held(backup, own, record, work.now),
-        restoring_since: match home {
+        restoring_since: match placement {
             None | Some(Err(placement::Error::Unknown { .. })) => Known::Known(None),
-            Some(Ok(home)) => Known::Known(home.entry.record.restoring_since),
+            Some(Ok(placement)) => Known::Known(placement.entry.record.restoring_since),
             Some(Err(error)) => Known::Unknown(chain(error)),
         },
         clock: if ends && status.phase != BackupPhase::Erased { trust(work, known).await } else { Trust::Trusted },
@@ -80,26 +80,26 @@ fn held(backup: &ColdBackup, account: Option<&HelpDeskAccount>, record: Option<&
 
 /// Compares this machine's clock with the API server's, the database server's and the bucket's, as far as they
 /// answer, and with the highest time that was ever recorded.
-async fn trust(work: &Work<'_>, home: Option<&Home>) -> Trust {
-    let (desk, backup, now) = (work.desk, work.backup, work.now);
+async fn trust(work: &Work<'_>, placement: Option<&Placement>) -> Trust {
+    let (ctx, backup, now) = (work.ctx, work.backup, work.now);
     let status = &work.status;
     let recorded = [&status.started_at, &status.completed_at, &status.verified_at].into_iter().flatten().map(|at| at.0);
     let mut high_water = recorded.chain(backup.creation_timestamp().map(|at| at.0)).max();
     let mut others = Vec::new();
-    if let Some(at) = api_server(&desk.client).await {
+    if let Some(at) = api_server(&ctx.client).await {
         others.push(("the API server".to_owned(), at));
     }
-    if let Some(home) = home {
-        match (home.server.ledger.high_water().await, home.server.server.identify().await) {
+    if let Some(placement) = placement {
+        match (placement.server.ledger.high_water().await, placement.server.server.identify().await) {
             (Ok(mark), Ok(identity)) => {
                 high_water = high_water.max(mark);
-                others.push((format!("the server {}", home.server.name), clock::whole_seconds(identity.now)));
+                others.push((format!("the server {}", placement.server.name), clock::whole_seconds(identity.now)));
             }
             (Err(error), _) => return Trust::Doubtful(chain(&error)),
             (_, Err(error)) => return Trust::Doubtful(chain(&error)),
         }
     }
-    if let Ok(store) = desk.stores.get(&backup.spec.store).await
+    if let Ok(store) = ctx.stores.get(&backup.spec.store).await
         && store.prove().await.is_ok()
         && let Some(seen) = store.store.clock()
     {

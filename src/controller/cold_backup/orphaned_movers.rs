@@ -9,13 +9,13 @@ use kube::{
 };
 
 use super::{
-    context::Desk,
+    context::ColdBackupContext,
     error::{During, Error},
 };
 use crate::error_chain::chain;
 use crate::{
     api::{ACCOUNT_UID, ColdBackup},
-    cluster::gone_is_fine,
+    cluster::ignore_not_found_or_conflict,
     mover::job::{BACKUP, COMPONENT},
 };
 
@@ -23,27 +23,31 @@ use crate::{
 const SWEEP: Duration = Duration::from_secs(600);
 
 /// Looks every ten minutes, for ever.
-pub(super) async fn for_ever(desk: &Desk) {
+pub(super) async fn run(ctx: &ColdBackupContext) {
     loop {
         tokio::time::sleep(SWEEP).await;
-        if let Err(error) = sweep(desk).await {
+        if let Err(error) = sweep(ctx).await {
             tracing::warn!(error = chain(&error), "failed to look for movers that no backup speaks for");
         }
     }
 }
 
 /// Removes Jobs that this operator made for backups whose objects are gone; their Secrets go with them.
-async fn sweep(desk: &Desk) -> Result<(), Error> {
-    let shard = desk.settings.selector();
+async fn sweep(ctx: &ColdBackupContext) -> Result<(), Error> {
+    let shard = ctx.settings.selector();
     let movers = ListParams::default().labels(&format!("{}={},{shard}", COMPONENT.0, COMPONENT.1));
-    let jobs: Api<Job> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
-    let backups: Api<ColdBackup> = Api::all(desk.client.clone());
+    let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
+    let backups: Api<ColdBackup> = Api::all(ctx.client.clone());
     for job in jobs.list(&movers).await.during("list the movers")? {
         let (Some(name), uid) = (job.annotations().get(BACKUP), job.annotations().get(ACCOUNT_UID)) else { continue };
         let backup = backups.get_opt(name).await.during("read the backup of a mover")?;
         if backup.is_none_or(|b| Some(&b.spec.account_uid) != uid) {
             tracing::info!(job = job.name_any(), backup = name, "removing a mover whose backup is gone");
-            jobs.delete(&job.name_any(), &DeleteParams::background()).await.map(drop).or_else(gone_is_fine).during("remove a mover")?;
+            jobs.delete(&job.name_any(), &DeleteParams::background())
+                .await
+                .map(drop)
+                .or_else(ignore_not_found_or_conflict)
+                .during("remove a mover")?;
         }
     }
     Ok(())

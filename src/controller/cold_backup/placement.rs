@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Where the account's data is, or was.
-pub(super) struct Home {
+pub(super) struct Placement {
     /// The server.
     pub server: Arc<Connected>,
     /// The tenant's names there.
@@ -54,7 +54,7 @@ impl Error {
 }
 
 /// Finds the account's server: by the account's status, or by asking every server.
-pub(super) async fn find(ctx: &Context, backup: &ColdBackup) -> Result<Home, Error> {
+pub(super) async fn find(ctx: &Context, backup: &ColdBackup) -> Result<Placement, Error> {
     let cluster = |e| Error::Cluster(Box::new(e));
     let uid = &backup.spec.account_uid;
     let tenant = Tenant::of(uid)?;
@@ -70,7 +70,7 @@ pub(super) async fn find(ctx: &Context, backup: &ColdBackup) -> Result<Home, Err
     let mut silent = None;
     for name in names {
         match ask(ctx, &name, uid).await {
-            Ok(Some((server, entry))) => return Ok(Home { server, tenant, entry }),
+            Ok(Some((server, entry))) => return Ok(Placement { server, tenant, entry }),
             Ok(None) => {}
             // One that does not answer may be the one, and another one may still be.
             Err(error) => silent = Some(error),
@@ -87,7 +87,7 @@ async fn ask(ctx: &Context, server: &str, uid: &str) -> Result<Option<(Arc<Conne
     Ok(server.ledger.load(uid).await?.map(|entry| (server, entry)))
 }
 
-impl Home {
+impl Placement {
     /// Writes what is true of the backup into the ledger, which outlives its object.
     pub async fn remember(&self, backup: &ColdBackup, status: &ColdBackupStatus) -> Result<(), ledger::Error> {
         let entry = BackupEntry {

@@ -22,12 +22,12 @@ use kube::{
 use tracing::Instrument;
 
 use super::{
-    context::Desk,
-    decide::{self, Keeper, Step},
+    context::ColdBackupContext,
+    decide::{self, RetainedBy, Step},
     erase,
     error::{During, Error},
     observe, orphaned_movers,
-    placement::{self, Home},
+    placement::{self, Placement},
     take,
     work::Work,
 };
@@ -38,7 +38,7 @@ use crate::{
         conditions::{Finding, Type},
     },
     backup::recheck,
-    cluster::gone_is_fine,
+    cluster::ignore_not_found_or_conflict,
     context::Shared,
     controller::{backup_store, database_server},
     mover::job::{BACKUP, COMPONENT},
@@ -62,20 +62,20 @@ pub async fn run(ctx: Shared) {
         .predicate_filter(what_matters, PredicateConfig::default());
     let movers = config().labels(&format!("{}={}", COMPONENT.0, COMPONENT.1));
     let jobs = watcher(Api::<Job>::namespaced(ctx.client.clone(), &ctx.settings.namespace), movers).default_backoff().touched_objects();
-    let desk = Arc::new(Desk::new(ctx));
-    let stores = watcher(Api::<BackupStore>::all(desk.client.clone()), config())
+    let ctx = Arc::new(ColdBackupContext::new(ctx));
+    let stores = watcher(Api::<BackupStore>::all(ctx.client.clone()), config())
         .default_backoff()
         .touched_objects()
         .predicate_filter(backup_store::turns, PredicateConfig::default());
-    let servers = watcher(Api::<DatabaseServer>::all(desk.client.clone()), config())
+    let servers = watcher(Api::<DatabaseServer>::all(ctx.client.clone()), config())
         .default_backoff()
         .touched_objects()
         .predicate_filter(database_server::turns, PredicateConfig::default());
     // Whom a store or a server kept waiting is known by that it failed.
     let failing = {
-        let (known, desk) = (backups.clone(), Arc::clone(&desk));
+        let (known, ctx) = (backups.clone(), Arc::clone(&ctx));
         move || {
-            let fails = |backup: &ColdBackup| desk.backoff.is_failing(&backup.name_any());
+            let fails = |backup: &ColdBackup| ctx.backoff.is_failing(&backup.name_any());
             known.state().into_iter().filter(|b| fails(b)).map(|b| ObjectRef::from_obj(&*b)).collect::<Vec<_>>()
         }
     };
@@ -90,9 +90,9 @@ pub async fn run(ctx: Shared) {
             let of = job.annotations().get(BACKUP).map(|name| ObjectRef::<ColdBackup>::new(name));
             of.filter(|backup| known.get(backup).is_some())
         })
-        .run(reconcile, failed, Arc::clone(&desk))
+        .run(reconcile, failed, Arc::clone(&ctx))
         .for_each(|_| std::future::ready(()));
-    tokio::join!(controller, orphaned_movers::for_ever(&desk));
+    tokio::join!(controller, orphaned_movers::run(&ctx));
 }
 
 /// Everything but the status wakes a backup, and a status that somebody wiped.
@@ -105,21 +105,21 @@ fn what_matters(backup: &ColdBackup) -> Option<u64> {
     Some(hasher.finish())
 }
 
-async fn reconcile(backup: Arc<ColdBackup>, desk: Arc<Desk>) -> Result<Action, Error> {
+async fn reconcile(backup: Arc<ColdBackup>, ctx: Arc<ColdBackupContext>) -> Result<Action, Error> {
     let span = tracing::info_span!("backup", backup = backup.name_any(), account = backup.spec.account);
     async {
         // On the heap, because very many may wait for a turn.
-        let Some(_turn) = desk.lanes.turn(&desk.lane(&backup)).await else { return Ok(Action::await_change()) };
-        let before = desk.newest(&backup);
-        let mut work = Work { desk: &desk, backup: &backup, status: before.clone(), now: (desk.now)() };
+        let Some(_turn) = ctx.permits.acquire(&ctx.lane(&backup)).await else { return Ok(Action::await_change()) };
+        let before = ctx.newest(&backup);
+        let mut work = Work { ctx: &ctx, backup: &backup, status: before.clone(), now: (ctx.now)() };
         let result = Box::pin(work.look()).await;
         match &result {
-            Ok(_) => desk.backoff.succeeded(&backup.name_any()),
+            Ok(_) => ctx.backoff.succeeded(&backup.name_any()),
             Err(error) => work.told(error),
         }
-        desk.count(&backup, work.unprovable().is_some());
+        ctx.count(&backup, work.unprovable().is_some());
         let status = work.status;
-        desk.write(&backup, &before, &status).await?;
+        ctx.write(&backup, &before, &status).await?;
         result
     }
     .instrument(span)
@@ -128,57 +128,51 @@ async fn reconcile(backup: Arc<ColdBackup>, desk: Arc<Desk>) -> Result<Action, E
 
 impl Work<'_> {
     async fn look(&mut self) -> Result<Action, Error> {
-        let home = match self.status.phase {
+        let placement = match self.status.phase {
             BackupPhase::Erased => None,
-            _ => Some(placement::find(self.desk, self.backup).await),
+            _ => Some(placement::find(self.ctx, self.backup).await),
         };
-        if let Some(Ok(home)) = &home {
-            self.desk.found(self.backup, &home.server.name);
+        if let Some(Ok(placement)) = &placement {
+            self.ctx.found(self.backup, &placement.server.name);
         }
-        let facts = observe::facts(self, home.as_ref()).await?;
+        let facts = observe::facts(self, placement.as_ref()).await?;
         let step = decide::decide(&facts, self.now, self.now + SOON);
-        if !matches!(step, Step::LetGo | Step::Forget) {
-            self.hold_on().await?;
+        if !matches!(step, Step::RemoveFinalizer | Step::DeleteObject) {
+            self.ensure().await?;
         }
-        match (step, home) {
-            (Step::LetGo, _) => self.let_go().await,
-            (Step::Forget, _) => self.forget().await,
-            (Step::Begin | Step::Watch, Some(home)) => {
-                let sleep = take::step(self, &home?).await?;
+        match (step, placement) {
+            (Step::RemoveFinalizer, _) => self.remove().await,
+            (Step::DeleteObject, _) => self.forget().await,
+            (Step::StartMover | Step::WatchMover, Some(placement)) => {
+                let sleep = take::step(self, &placement?).await?;
                 Ok(Action::requeue(sleep.min(self.until(facts.deadline))))
             }
-            (Step::Erase, home) => self.end(home.and_then(Result::ok).as_ref()).await,
-            (Step::Kept(keeper, until), _) => {
+            (Step::Erase, placement) => self.end(placement.and_then(Result::ok).as_ref()).await,
+            (Step::Retain(keeper, until), _) => {
                 self.kept(&keeper);
                 Ok(Action::requeue(self.until(until)))
             }
-            (Step::Rest(until), _) => {
-                if self.status.phase == BackupPhase::Verified && self.desk.checkups.is_due(&self.backup.uid().unwrap_or_default()) {
+            (Step::Wait(until), _) => {
+                if self.status.phase == BackupPhase::Verified && self.ctx.checkups.is_due(&self.backup.uid().unwrap_or_default()) {
                     // What lies in the bucket is looked at again, so that a loss is known before it is needed.
-                    recheck::recheck(
-                        &self.desk.stores,
-                        &self.desk.key_ring(),
-                        self.backup,
-                        &self.backup.spec.account_uid,
-                        (self.desk.now)(),
-                    )
-                    .await?;
+                    recheck::recheck(&self.ctx.stores, &self.ctx.key_ring(), self.backup, &self.backup.spec.account_uid, (self.ctx.now)())
+                        .await?;
                     self.find(Finding::yes(Type::Ready, "Verified", take::proven(&self.status)));
                 }
                 Ok(Action::requeue(self.until(until)))
             }
-            (Step::Begin | Step::Watch, None) => Ok(Action::requeue(self.until(self.now + SOON))),
+            (Step::StartMover | Step::WatchMover, None) => Ok(Action::requeue(self.until(self.now + SOON))),
         }
     }
 
     /// It should go and does not: says why.
-    fn kept(&mut self, keeper: &Keeper) {
+    fn kept(&mut self, keeper: &RetainedBy) {
         match keeper {
-            Keeper::Hold(who) => {
+            RetainedBy::Hold(who) => {
                 self.find(Finding::yes(Type::Ready, "Held", "it should be destroyed and a hold keeps it"));
                 self.also(Finding::yes(Type::Held, "Hold", who.clone()));
             }
-            Keeper::Unknown(why) => {
+            RetainedBy::Unknown(why) => {
                 self.find(Finding::no(
                     Type::Ready,
                     "Unknown",
@@ -186,7 +180,7 @@ impl Work<'_> {
                 ));
                 self.also(Finding::yes(Type::Overdue, "Unknown", why.clone()));
             }
-            Keeper::Restore => {
+            RetainedBy::Restore => {
                 self.find(Finding::yes(
                     Type::Ready,
                     "Restoring",
@@ -197,21 +191,21 @@ impl Work<'_> {
     }
 
     /// Destroys it: the intent, then the effects, and only what was seen to be gone is called so.
-    async fn end(&mut self, home: Option<&Home>) -> Result<Action, Error> {
+    async fn end(&mut self, placement: Option<&Placement>) -> Result<Action, Error> {
         if self.status.phase != BackupPhase::Erasing {
             self.status.phase = BackupPhase::Erasing;
             self.find(Finding::no(Type::Ready, "Erasing", "every version of its objects is being destroyed, then its keys"));
-            self.store(home).await?;
+            self.store(placement).await?;
             crate::crash::point("erasing-recorded", &self.backup.spec.account);
         }
-        if !erase::erase(self, home).await? {
+        if !erase::erase(self, placement).await? {
             return Ok(Action::requeue(ENDING));
         }
         self.status.phase = BackupPhase::Erased;
         // It may quote what the tenant wrote.
         self.status.failing = None;
         self.find(Finding::yes(Type::Ready, "Erased", "every version, delete marker and open upload is gone, and so are its keys"));
-        self.store(home).await?;
+        self.store(placement).await?;
         tracing::info!("erased: nothing of the backup is left");
         self.publish(EventType::Normal, "Erased", "every version, delete marker and open upload is gone, and so are its keys").await;
         Ok(Action::requeue(Duration::ZERO))
@@ -219,8 +213,8 @@ impl Work<'_> {
 
     /// Removes the object of a destroyed backup that is no evidence any more.
     async fn forget(&mut self) -> Result<Action, Error> {
-        self.let_go().await?;
-        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
+        self.remove().await?;
+        let api: Api<ColdBackup> = Api::all(self.ctx.client.clone());
         let same = DeleteParams {
             preconditions: Some(Preconditions { uid: self.backup.uid(), resource_version: None }),
             ..DeleteParams::default()
@@ -228,14 +222,14 @@ impl Work<'_> {
         api.delete(&self.backup.name_any(), &same)
             .await
             .map(drop)
-            .or_else(gone_is_fine)
+            .or_else(ignore_not_found_or_conflict)
             .during("remove the object of a destroyed backup")?;
         Ok(Action::await_change())
     }
 }
 
-fn failed(backup: Arc<ColdBackup>, error: &Error, desk: Arc<Desk>) -> Action {
-    let wait = desk.backoff.failed(&backup.name_any());
+fn failed(backup: Arc<ColdBackup>, error: &Error, ctx: Arc<ColdBackupContext>) -> Action {
+    let wait = ctx.backoff.failed(&backup.name_any());
     tracing::warn!(
         backup = backup.name_any(),
         account = backup.spec.account,

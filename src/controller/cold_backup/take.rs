@@ -18,8 +18,8 @@ use kube::{
 use super::{
     error::{During, Error},
     failure,
-    mover_slots::{Claim, Place},
-    placement::Home,
+    mover_slots::{Claim, MoverSlot},
+    placement::Placement,
     work::Work,
 };
 use crate::error_chain::chain;
@@ -32,13 +32,13 @@ use crate::{
         folder_of,
         keys::{self, Keys},
         manifest::{self, Verification},
-        recheck::{Unproven, read_manifest},
+        recheck::{NotVerified, read_manifest},
     },
-    cluster::gone_is_fine,
+    cluster::ignore_not_found_or_conflict,
     mover::{
         Task,
         config::Plan,
-        job::{self, BACKUP, COMPONENT, Files, Order, SERVER, State},
+        job::{self, BACKUP, COMPONENT, MoverFiles, MoverJob, SERVER, State},
     },
     store::{self, Connected},
 };
@@ -60,36 +60,39 @@ pub(super) fn job_name(backup: &ColdBackup, attempt: i32) -> String {
 }
 
 /// Takes a backup one step further. Returns when to look again.
-pub(super) async fn step(work: &mut Work<'_>, home: &Home) -> Result<Duration, Error> {
-    let jobs: Api<Job> = Api::namespaced(work.desk.client.clone(), &work.desk.settings.namespace);
+pub(super) async fn step(work: &mut Work<'_>, placement: &Placement) -> Result<Duration, Error> {
+    let jobs: Api<Job> = Api::namespaced(work.ctx.client.clone(), &work.ctx.settings.namespace);
     if let Some(left) = rest(work) {
         return Ok(left);
     }
     // Kept until the mover is started, or two reconciles would both take the last free place.
-    let claim =
-        || Claim { backup: work.backup.name_any(), account_uid: work.backup.spec.account_uid.clone(), server: home.server.name.clone() };
-    let desk = work.desk;
-    let place = (work.status.phase != BackupPhase::Running).then(|| desk.places.take(claim()));
+    let claim = || Claim {
+        backup: work.backup.name_any(),
+        account_uid: work.backup.spec.account_uid.clone(),
+        server: placement.server.name.clone(),
+    };
+    let ctx = work.ctx;
+    let place = (work.status.phase != BackupPhase::Running).then(|| ctx.slots.take(claim()));
     if let Some(place) = &place {
-        if let Some(refusal) = work.desk.settings.clients.refusal(home.server.identity.major) {
+        if let Some(refusal) = work.ctx.settings.clients.refusal(placement.server.identity.major) {
             work.find(Finding::no(Type::Ready, "NoClient", refusal));
             return Ok(PATIENCE);
         }
-        if let Some(why) = not_now(work, home, &jobs, place).await? {
+        if let Some(why) = not_now(work, placement, &jobs, place).await? {
             work.find(Finding::no(Type::Ready, "Waiting", why));
             return Ok(TURN);
         }
-        begin(work, home).await?;
+        begin(work, placement).await?;
     }
     let name = job_name(work.backup, work.status.attempts);
     let job = jobs.get_opt(&name).await.during("read the mover's Job")?;
     match job.as_ref().map(job::state) {
-        Some(State::Complete) => finish(work, home, &name).await,
-        Some(State::Failed(why)) => give_up(work, home, &name, &why).await,
+        Some(State::Complete) => finish(work, placement, &name).await,
+        Some(State::Failed(why)) => give_up(work, placement, &name, &why).await,
         Some(State::Running) if secrets(work).get_opt(&name).await.during("read the mover's Secret")?.is_some() => Ok(PATIENCE),
         // Not yet started, or a crash came between the Job and its Secret.
         Some(State::Running) | None => {
-            start(work, home, job, &name).await?;
+            start(work, placement, job, &name).await?;
             drop(place);
             Ok(PATIENCE)
         }
@@ -100,7 +103,7 @@ pub(super) async fn step(work: &mut Work<'_>, home: &Home) -> Result<Duration, E
 fn rest(work: &Work<'_>) -> Option<Duration> {
     let begun = work.status.started_at.as_ref().filter(|_| work.status.phase == BackupPhase::Failed)?.0;
     let wait = if work.unprovable().is_some() {
-        work.desk.settings.patience.pause()
+        work.ctx.settings.patience.pause()
     } else {
         SignedDuration::from_secs((5 << work.status.attempts.clamp(0, 6)).min(300))
     };
@@ -108,25 +111,26 @@ fn rest(work: &Work<'_>) -> Option<Duration> {
 }
 
 /// Why a mover cannot be started now: one at a time for a tenant, and so many at a server as it allows.
-async fn not_now(work: &Work<'_>, home: &Home, jobs: &Api<Job>, place: &Place<'_>) -> Result<Option<String>, Error> {
-    if home.entry.database.as_ref().is_none_or(|d| d.oid.is_none()) {
+async fn not_now(work: &Work<'_>, placement: &Placement, jobs: &Api<Job>, place: &MoverSlot<'_>) -> Result<Option<String>, Error> {
+    if placement.entry.database.as_ref().is_none_or(|d| d.oid.is_none()) {
         return Err(Error::Mover("the account has no database".into()));
     }
-    if work.backup.spec.reason == BackupReason::Frozen && home.entry.record.sealed_since.is_none() {
+    if work.backup.spec.reason == BackupReason::Frozen && placement.entry.record.sealed_since.is_none() {
         return Err(Error::Mover("the account is open again, so there is nothing frozen to back up".into()));
     }
-    let movers = ListParams::default().labels(&format!("{}={},{SERVER}={}", COMPONENT.0, COMPONENT.1, home.server.name));
+    let movers = ListParams::default().labels(&format!("{}={},{SERVER}={}", COMPONENT.0, COMPONENT.1, placement.server.name));
     let listed = jobs.list(&movers).await.during("count the movers")?;
     let noted = |job: &Job, key: &str| job.annotations().get(key).cloned().unwrap_or_default();
-    let claim = |job: &Job| Claim { backup: noted(job, BACKUP), account_uid: noted(job, ACCOUNT_UID), server: home.server.name.clone() };
+    let claim =
+        |job: &Job| Claim { backup: noted(job, BACKUP), account_uid: noted(job, ACCOUNT_UID), server: placement.server.name.clone() };
     let at_work: Vec<Claim> = listed.iter().filter(|job| job::state(job) == State::Running).map(claim).collect();
-    let most = usize::try_from(home.server.spec.movers).unwrap_or(1);
-    Ok(place.refusal(&at_work, &work.backup.spec.account_uid, &home.server.name, most))
+    let most = usize::try_from(placement.server.spec.movers).unwrap_or(1);
+    Ok(place.refusal(&at_work, &work.backup.spec.account_uid, &placement.server.name, most))
 }
 
 /// Records the intent: the attempt's number names its Job.
-async fn begin(work: &mut Work<'_>, home: &Home) -> Result<(), Error> {
-    let store = work.desk.stores.get(&work.backup.spec.store).await?;
+async fn begin(work: &mut Work<'_>, placement: &Placement) -> Result<(), Error> {
+    let store = work.ctx.stores.get(&work.backup.spec.store).await?;
     store.prove().await?;
     if work.status.attempts >= FRESH_AFTER && work.status.verified_at.is_none() {
         // What could not be proven so often is damaged for good. Nothing rests on it: it was never proven.
@@ -146,28 +150,28 @@ async fn begin(work: &mut Work<'_>, home: &Home) -> Result<(), Error> {
             job_name(work.backup, work.status.attempts)
         ),
     ));
-    work.store(Some(home)).await?;
+    work.store(Some(placement)).await?;
     crate::crash::point("backup-recorded", &work.backup.spec.account);
     Ok(())
 }
 
 /// Makes the keys, escrows them, opens the logins, and starts the mover.
-async fn start(work: &mut Work<'_>, home: &Home, job: Option<Job>, name: &str) -> Result<(), Error> {
-    let (desk, backup) = (work.desk, work.backup);
-    let store = desk.stores.get(&backup.spec.store).await?;
+async fn start(work: &mut Work<'_>, placement: &Placement, job: Option<Job>, name: &str) -> Result<(), Error> {
+    let (ctx, backup) = (work.ctx, work.backup);
+    let store = ctx.stores.get(&backup.spec.store).await?;
     store.prove().await?;
-    let ring = desk.key_ring();
+    let ring = ctx.key_ring();
     let keys = ring.ensure(backup, store.key_escrow.as_ref()).await?;
     escrow(work, &store, &keys).await?;
     work.status.key_id = Some(keys.recipient.clone());
 
-    let server = &home.server.server;
-    let source = desk.telemetry.measure("database", "dump_login", server.dump_login(&home.tenant)).await?;
+    let server = &placement.server.server;
+    let source = ctx.telemetry.measure("database", "dump_login", server.dump_login(&placement.tenant)).await?;
     let target = match backup.spec.verify {
-        VerifyMode::Restore => Some(desk.telemetry.measure("database", "scratch", server.scratch(&home.tenant, SCRATCH)).await?),
+        VerifyMode::Restore => Some(ctx.telemetry.measure("database", "scratch", server.scratch(&placement.tenant, SCRATCH)).await?),
         VerifyMode::Read => None,
     };
-    let database = home.entry.database.as_ref();
+    let database = placement.entry.database.as_ref();
     let plan = Plan {
         backup: backup.name_any(),
         account: backup.spec.account.clone(),
@@ -181,25 +185,25 @@ async fn start(work: &mut Work<'_>, home: &Home, job: Option<Job>, name: &str) -
         verifying_key: crate::digest::hex(&keys.verifying),
         restore_since: None,
     };
-    let order = Order {
+    let order = MoverJob {
         name: name.to_owned(),
         task: Task::Backup,
         backup,
-        server: &home.server.name,
+        server: &placement.server.name,
         scratch: target.is_some().then_some(SCRATCH),
-        namespace: &desk.settings.namespace,
-        image: &desk.settings.image,
+        namespace: &ctx.settings.namespace,
+        image: &ctx.settings.image,
         memory: work.status.mover_memory.unwrap_or_default(),
     };
     let signing = ring.signing_key(backup).await?;
-    let files =
-        Files { plan: &plan, store: &store, keys: &keys, signing: &signing, source: Some(&source), target: target.as_ref() }.render()?;
-    let jobs: Api<Job> = Api::namespaced(desk.client.clone(), &desk.settings.namespace);
+    let files = MoverFiles { plan: &plan, store: &store, keys: &keys, signing: &signing, source: Some(&source), target: target.as_ref() }
+        .render()?;
+    let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let job = match job {
         Some(job) => job,
         None => {
             let mut job = order.job();
-            if let Some(shard) = &desk.settings.shard {
+            if let Some(shard) = &ctx.settings.shard {
                 job.labels_mut().insert(SHARD_LABEL.into(), shard.clone());
             }
             jobs.create(&PostParams::default(), &job).await.during("start the mover")?
@@ -207,13 +211,13 @@ async fn start(work: &mut Work<'_>, home: &Home, job: Option<Job>, name: &str) -
     };
     secrets(work).create(&PostParams::default(), &order.secret(&job, files)).await.during("hand the mover its Secret")?;
     tracing::info!(job = name, attempt = work.status.attempts, "started a mover");
-    work.store(Some(home)).await
+    work.store(Some(placement)).await
 }
 
 /// Nothing is backed up before its key lies in escrow and was read back from there.
 async fn escrow(work: &Work<'_>, store: &Connected, keys: &Keys) -> Result<(), Error> {
     let (Some(escrow), Some(sealed)) = (&store.key_escrow, &keys.escrow) else { return Ok(()) };
-    let second = work.desk.stores.get(&escrow.store).await?;
+    let second = work.ctx.stores.get(&escrow.store).await?;
     let folder = folder_of(work.backup);
     if keys::has_escrow(&second, &folder, sealed).await? {
         return Ok(());
@@ -223,18 +227,18 @@ async fn escrow(work: &Work<'_>, store: &Connected, keys: &Keys) -> Result<(), E
 }
 
 /// The Job ended well: what its mover signed into the bucket decides whether the backup is proven.
-async fn finish(work: &mut Work<'_>, home: &Home, name: &str) -> Result<Duration, Error> {
-    let (desk, backup) = (work.desk, work.backup);
-    let store = desk.stores.get(&backup.spec.store).await?;
+async fn finish(work: &mut Work<'_>, placement: &Placement, name: &str) -> Result<Duration, Error> {
+    let (ctx, backup) = (work.ctx, work.backup);
+    let store = ctx.stores.get(&backup.spec.store).await?;
     store.prove().await?;
-    let ring = desk.key_ring();
-    let keys = ring.load(backup).await?.ok_or_else(|| Unproven::Incomplete("its key is not in the operator's namespace".into()))?;
+    let ring = ctx.key_ring();
+    let keys = ring.load(backup).await?.ok_or_else(|| NotVerified::Incomplete("its key is not in the operator's namespace".into()))?;
     let read = async {
         let believed = read_manifest(&store, backup, &keys).await?;
         let key = format!("{}{}", folder_of(backup), manifest::VERIFICATION);
         let verification: Verification = manifest::open(&store.store.read(&key, manifest::LARGEST_REPORT).await?, &keys.verifying)?;
         if verification.manifest_sha256 != believed.sha256 {
-            return Err(Unproven::Mismatch("the verification is of another manifest".into()));
+            return Err(NotVerified::Mismatch("the verification is of another manifest".into()));
         }
         Ok((believed, verification))
     }
@@ -242,11 +246,11 @@ async fn finish(work: &mut Work<'_>, home: &Home, name: &str) -> Result<Duration
     let (believed, verification) = match read {
         Ok(proof) => proof,
         // The Job says that all is well and its report is not there: unknown, so it is done again.
-        Err(Unproven::Store(store::Error::Missing(what))) => {
-            return give_up(work, home, name, &format!("it left no report: {what} is missing")).await;
+        Err(NotVerified::Store(store::Error::Missing(what))) => {
+            return give_up(work, placement, name, &format!("it left no report: {what} is missing")).await;
         }
         // A report that is not this backup's proves nothing, however often it is read.
-        Err(error @ (Unproven::Report(_) | Unproven::Mismatch(_))) => return give_up(work, home, name, &chain(&error)).await,
+        Err(error @ (NotVerified::Report(_) | NotVerified::Mismatch(_))) => return give_up(work, placement, name, &chain(&error)).await,
         Err(error) => return Err(error.into()),
     };
     let manifest = believed.manifest;
@@ -260,11 +264,11 @@ async fn finish(work: &mut Work<'_>, home: &Home, name: &str) -> Result<Duration
     work.status.restored_by = verification.fingerprint.is_some().then_some(restored.way);
     work.status.left_out = restored.left_out.iter().map(ToString::to_string).collect();
     work.find(Finding::yes(Type::Ready, "Verified", proven(&work.status)));
-    work.store(Some(home)).await?;
+    work.store(Some(placement)).await?;
     crate::crash::point("verified-recorded", &backup.spec.account);
     tracing::info!(bytes = work.status.bytes, "the backup is proven");
     work.publish(EventType::Normal, "Verified", &format!("{} bytes, read back and proven", manifest.dump.size)).await;
-    clean_up(work, home).await?;
+    clean_up(work, placement).await?;
     ring.destroy_signing(backup).await?;
     remove(work, name).await?;
     Ok(Duration::ZERO)
@@ -280,19 +284,19 @@ pub(super) fn proven(status: &ColdBackupStatus) -> String {
 }
 
 /// The attempt failed: its traces are removed, and another one follows.
-async fn give_up(work: &mut Work<'_>, home: &Home, name: &str, why: &str) -> Result<Duration, Error> {
+async fn give_up(work: &mut Work<'_>, placement: &Placement, name: &str, why: &str) -> Result<Duration, Error> {
     let said = last_words(work, name).await.unwrap_or_default();
     let why = if said.is_empty() { why.to_owned() } else { format!("{why}; {said}") };
     let ending = failure::ending(&pods(work, name).await.unwrap_or_default());
     let before = work.unprovable().is_some();
-    let why = failure::reckon(&mut work.status, ending, why, &work.desk.settings.patience, work.now);
+    let why = failure::reckon(&mut work.status, ending, why, &work.ctx.settings.patience, work.now);
     let error = Error::Mover(why);
     work.status.phase = BackupPhase::Failed;
     // What is found goes out with the count, so that nobody sees one without the other.
     work.find(Finding::no(Type::Ready, error.reason(), error.to_string()));
-    work.desk.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(work.backup.uid().unwrap_or_default(), work.now);
-    work.store(Some(home)).await?;
-    clean_up(work, home).await?;
+    work.ctx.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(work.backup.uid().unwrap_or_default(), work.now);
+    work.store(Some(placement)).await?;
+    clean_up(work, placement).await?;
     remove(work, name).await?;
     work.publish(EventType::Warning, "MoverFailed", &error.to_string()).await;
     if let Some(unprovable) = work.unprovable().filter(|_| !before) {
@@ -304,14 +308,14 @@ async fn give_up(work: &mut Work<'_>, home: &Home, name: &str, why: &str) -> Res
 
 /// The pods of an attempt.
 async fn pods(work: &Work<'_>, name: &str) -> Result<Vec<Pod>, Error> {
-    let pods: Api<Pod> = Api::namespaced(work.desk.client.clone(), &work.desk.settings.namespace);
+    let pods: Api<Pod> = Api::namespaced(work.ctx.client.clone(), &work.ctx.settings.namespace);
     Ok(pods.list(&ListParams::default().labels(&format!("job-name={name}"))).await.during("list the mover's pods")?.items)
 }
 
 /// What the mover complained of, from its log: the first pod's, whose words are about the cause. A later one may have
 /// met what that one left.
 async fn last_words(work: &Work<'_>, name: &str) -> Option<String> {
-    let api: Api<Pod> = Api::namespaced(work.desk.client.clone(), &work.desk.settings.namespace);
+    let api: Api<Pod> = Api::namespaced(work.ctx.client.clone(), &work.ctx.settings.namespace);
     let mut found = api.list(&ListParams::default().labels(&format!("job-name={name}"))).await.ok()?.items;
     found.sort_by_key(ResourceExt::creation_timestamp);
     let error = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok()?.pointer("/fields/error")?.as_str().map(str::to_owned);
@@ -325,23 +329,23 @@ async fn last_words(work: &Work<'_>, name: &str) -> Option<String> {
 }
 
 /// Removes the logins and the scratch database of this backup's movers.
-pub(super) async fn clean_up(work: &Work<'_>, home: &Home) -> Result<(), Error> {
-    if home.entry.database.is_none() {
+pub(super) async fn clean_up(work: &Work<'_>, placement: &Placement) -> Result<(), Error> {
+    if placement.entry.database.is_none() {
         return Ok(());
     }
-    let (server, telemetry) = (&home.server.server, &work.desk.telemetry);
-    telemetry.measure("database", "revoke_dump_login", server.revoke_dump_login(&home.tenant)).await?;
+    let (server, telemetry) = (&placement.server.server, &work.ctx.telemetry);
+    telemetry.measure("database", "revoke_dump_login", server.revoke_dump_login(&placement.tenant)).await?;
     if work.backup.spec.verify == VerifyMode::Restore {
-        telemetry.measure("database", "drop_scratch", server.drop_scratch(&home.tenant, SCRATCH)).await?;
+        telemetry.measure("database", "drop_scratch", server.drop_scratch(&placement.tenant, SCRATCH)).await?;
     }
     Ok(())
 }
 
 async fn remove(work: &Work<'_>, name: &str) -> Result<(), Error> {
-    let jobs: Api<Job> = Api::namespaced(work.desk.client.clone(), &work.desk.settings.namespace);
-    jobs.delete(name, &DeleteParams::background()).await.map(drop).or_else(gone_is_fine).during("remove the mover's Job")
+    let jobs: Api<Job> = Api::namespaced(work.ctx.client.clone(), &work.ctx.settings.namespace);
+    jobs.delete(name, &DeleteParams::background()).await.map(drop).or_else(ignore_not_found_or_conflict).during("remove the mover's Job")
 }
 
 fn secrets(work: &Work<'_>) -> Api<Secret> {
-    Api::namespaced(work.desk.client.clone(), &work.desk.settings.namespace)
+    Api::namespaced(work.ctx.client.clone(), &work.ctx.settings.namespace)
 }

@@ -10,9 +10,9 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    context::Desk,
+    context::ColdBackupContext,
     error::{During, Error},
-    placement::Home,
+    placement::Placement,
 };
 use crate::error_chain::chain;
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     },
     backup::FINALIZER,
     clock::{self, Moment},
-    cluster::gone_is_fine,
+    cluster::ignore_not_found_or_conflict,
 };
 
 /// Timers die with the process and clocks are set: nothing sleeps longer.
@@ -30,7 +30,7 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// One backup in one reconcile.
 pub(super) struct Work<'a> {
-    pub(super) desk: &'a Desk,
+    pub(super) ctx: &'a ColdBackupContext,
     pub(super) backup: &'a ColdBackup,
     /// As it will be written.
     pub(super) status: ColdBackupStatus,
@@ -38,7 +38,7 @@ pub(super) struct Work<'a> {
 }
 
 impl Work<'_> {
-    pub(super) async fn hold_on(&self) -> Result<(), Error> {
+    pub(super) async fn ensure(&self) -> Result<(), Error> {
         if self.backup.finalizers().iter().any(|f| f == FINALIZER) || self.backup.meta().deletion_timestamp.is_some() {
             return Ok(());
         }
@@ -46,8 +46,8 @@ impl Work<'_> {
         self.set_finalizers(&finalizers).await
     }
 
-    pub(super) async fn let_go(&self) -> Result<Action, Error> {
-        self.desk.forget(&self.backup.uid().unwrap_or_default());
+    pub(super) async fn remove(&self) -> Result<Action, Error> {
+        self.ctx.forget(&self.backup.uid().unwrap_or_default());
         let finalizers: Vec<_> = self.backup.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
         if finalizers.len() < self.backup.finalizers().len() {
             self.set_finalizers(&finalizers).await?;
@@ -56,21 +56,21 @@ impl Work<'_> {
     }
 
     pub(super) async fn set_finalizers(&self, finalizers: &[String]) -> Result<(), Error> {
-        let api: Api<ColdBackup> = Api::all(self.desk.client.clone());
+        let api: Api<ColdBackup> = Api::all(self.ctx.client.clone());
         let patch = json!({"metadata": {"finalizers": finalizers, "uid": self.backup.uid()}});
         api.patch(&self.backup.name_any(), &PatchParams::default(), &Patch::Merge(patch))
             .await
             .map(drop)
-            .or_else(gone_is_fine)
+            .or_else(ignore_not_found_or_conflict)
             .during("set the backup's finalizer")
     }
 
     /// Writes the status now: an intent before its effect.
-    pub(super) async fn store(&mut self, home: Option<&Home>) -> Result<(), Error> {
-        let before = self.desk.newest(self.backup);
-        self.desk.write(self.backup, &before, &self.status).await?;
-        if let Some(home) = home {
-            home.remember(self.backup, &self.status).await?;
+    pub(super) async fn store(&mut self, placement: Option<&Placement>) -> Result<(), Error> {
+        let before = self.ctx.newest(self.backup);
+        self.ctx.write(self.backup, &before, &self.status).await?;
+        if let Some(placement) = placement {
+            placement.remember(self.backup, &self.status).await?;
         }
         Ok(())
     }
@@ -91,7 +91,7 @@ impl Work<'_> {
             failing.attempts,
             failing.since.0,
             failing.message,
-            self.desk.settings.patience.pause().as_mins().max(1),
+            self.ctx.settings.patience.pause().as_mins().max(1),
         );
         Some(Finding::yes(Type::Unprovable, failing.reason.clone(), message))
     }
@@ -117,6 +117,6 @@ impl Work<'_> {
     }
 
     pub(super) async fn publish(&self, kind: EventType, reason: &str, note: &str) {
-        self.desk.publish(&self.backup.object_ref(&()), kind, reason, note, "Look").await;
+        self.ctx.publish(&self.backup.object_ref(&()), kind, reason, note, "Look").await;
     }
 }

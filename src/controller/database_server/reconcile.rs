@@ -38,9 +38,9 @@ use crate::{
     brake,
     clock::Moment,
     context::{Context, Shared},
-    database::{Connected, Error, Holds, Identity, Terms, extensions},
+    database::{Connected, Error, Holds, ServerInfo, TenantLimits, extensions},
     mover::Clients,
-    retry::{Backoff, spread},
+    retry::{Backoff, jitter},
     telemetry::LostLabel,
 };
 
@@ -55,13 +55,21 @@ const SWEEP: Duration = Duration::from_secs(600);
 /// Owns the fields that this controller writes.
 const FIELD_MANAGER: &str = "helpdesk-operator-servers";
 
-struct Desk {
-    ctx: Shared,
+struct ServerContext {
+    shared: Arc<Context>,
     backoff: Backoff,
     /// Every account of the cluster, of every shard.
     accounts: Accounts,
     /// When the last long look at each server was.
     swept: Mutex<HashMap<String, Instant>>,
+}
+
+impl std::ops::Deref for ServerContext {
+    type Target = Context;
+
+    fn deref(&self) -> &Context {
+        &self.shared
+    }
 }
 
 /// Looks after the DatabaseServers of this operator's shard, for ever.
@@ -88,12 +96,12 @@ pub async fn run(ctx: Shared) {
         .modify(|account| account.managed_fields_mut().clear())
         .reflect(account_writer)
         .for_each(|_| std::future::ready(()));
-    let desk = Arc::new(Desk { ctx, backoff: Backoff::default(), accounts, swept: Mutex::default() });
+    let ctx = Arc::new(ServerContext { shared: ctx, backoff: Backoff::default(), accounts, swept: Mutex::default() });
     // There are few servers, and one that hangs must not keep another from being looked at.
     let looks = Controller::for_stream(stream, servers)
         .with_config(Config::default().concurrency(0))
         .watches_stream(secrets, named)
-        .run(reconcile, failed, desk)
+        .run(reconcile, failed, ctx)
         .for_each(|_| std::future::ready(()));
     futures::future::join(all, looks).await;
 }
@@ -107,14 +115,14 @@ pub fn turns(server: &DatabaseServer) -> Option<u64> {
     Some(hasher.finish())
 }
 
-async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Action, Error> {
-    let (ctx, name) = (&desk.ctx, server.name_any());
+async fn reconcile(server: Arc<DatabaseServer>, ctx: Arc<ServerContext>) -> Result<Action, Error> {
+    let name = server.name_any();
     // The identity in status decides whether this is still the same server: a copy that is behind would bring back
     // one that a person has just cleared.
     let api: Api<DatabaseServer> = Api::all(ctx.client.clone());
     let Some(server) = api.get_opt(&name).await.map_err(|e| lost_accounts::unreadable(&name, e))? else {
         ctx.servers.forget(&name);
-        count_lost(ctx, &name, None);
+        count_lost(&ctx, &name, None);
         return Ok(Action::await_change());
     };
     let before = server.status.clone().unwrap_or_default();
@@ -124,7 +132,7 @@ async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Actio
     // Whatever woke this, a Secret among others, counts at once.
     ctx.servers.doubt(&name);
     let now = (ctx.now)();
-    let (facts, result) = look(&desk, &server, &before, now).await;
+    let (facts, result) = look(&ctx, &server, &before, now).await;
     let wake_at = facts.lost.as_ref().and_then(|lost| lost.wake_at);
     let ready = match &result {
         Ok(identity) => served(&ctx.settings.clients, identity),
@@ -135,9 +143,9 @@ async fn reconcile(server: Arc<DatabaseServer>, desk: Arc<Desk>) -> Result<Actio
         }
     };
     let next_look = if result.is_ok() { HEALTH } else { UNWELL };
-    report(ctx, &api, &server, &before, facts, ready, now).await?;
-    desk.backoff.succeeded(&name);
-    let health = next_look.mul_f64(0.9 + 0.2 * spread(&format!("{name}/{now}")));
+    report(&ctx, &api, &server, &before, facts, ready, now).await?;
+    ctx.backoff.succeeded(&name);
+    let health = next_look.mul_f64(0.9 + 0.2 * jitter(&format!("{name}/{now}")));
     let until = |at: Moment| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(SOONEST);
     Ok(Action::requeue(wake_at.map_or(health, |at| until(at).min(health))))
 }
@@ -160,7 +168,7 @@ fn count_lost(ctx: &Context, server: &str, counts: Option<(i64, i64, bool)>) {
 }
 
 /// Whether a server that answers can also be backed up: one that cannot takes no tenants.
-fn served(clients: &Clients, identity: &Identity) -> Finding {
+fn served(clients: &Clients, identity: &ServerInfo) -> Finding {
     if let Some(refusal) = clients.refusal(identity.major) {
         return Finding::no(Type::Ready, "NoClient", refusal);
     }
@@ -182,15 +190,20 @@ struct Facts {
 }
 
 /// Looks at the server. Returns what was seen even if something failed on the way.
-async fn look(desk: &Desk, server: &DatabaseServer, before: &DatabaseServerStatus, now: Moment) -> (Facts, Result<Identity, Error>) {
+async fn look(
+    ctx: &ServerContext,
+    server: &DatabaseServer,
+    before: &DatabaseServerStatus,
+    now: Moment,
+) -> (Facts, Result<ServerInfo, Error>) {
     let status = DatabaseServerStatus { conditions: Vec::new(), ..before.clone() };
     let mut facts = Facts { status, braked: None, extensions: None, connections: None, lost: None };
-    let result = look_into(desk, server, &mut facts, now).await;
+    let result = look_into(ctx, server, &mut facts, now).await;
     (facts, result)
 }
 
-async fn look_into(desk: &Desk, server: &DatabaseServer, facts: &mut Facts, now: Moment) -> Result<Identity, Error> {
-    let (ctx, name) = (&desk.ctx, server.name_any());
+async fn look_into(ctx: &ServerContext, server: &DatabaseServer, facts: &mut Facts, now: Moment) -> Result<ServerInfo, Error> {
+    let name = server.name_any();
     let connected = ctx.telemetry.measure("database", "connect", ctx.servers.get(&name)).await?;
     let identity = ctx.telemetry.measure("database", "identify", connected.server.identify()).await?;
     if identity.system_identifier != connected.identity.system_identifier {
@@ -215,16 +228,16 @@ async fn look_into(desk: &Desk, server: &DatabaseServer, facts: &mut Facts, now:
 
     let roll = connected.ledger.roll().await?;
     ctx.servers.remember_holds(&name, Holds::of(&roll));
-    let lost = lost_accounts::look(ctx, &desk.accounts, &connected, &roll, (&server.spec.brake, released_at), now).await;
+    let lost = lost_accounts::look(ctx, &ctx.accounts, &connected, &roll, (&server.spec.brake, released_at), now).await;
     if lost.counts.is_some() {
         count_lost(ctx, &name, lost.counts);
     }
     facts.lost = Some(lost);
 
     facts.extensions = Some(offered(ctx, server, &connected).await?);
-    if due(desk, &name) {
+    if due(ctx, &name) {
         facts.status.orphans = ctx.telemetry.measure("database", "sweep", sweep(ctx, &connected)).await?;
-        desk.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
+        ctx.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
     }
     Ok(identity)
 }
@@ -252,7 +265,7 @@ fn wanted(region: &str, plans: &[HelpDeskPlan], classes: &[HelpDeskClass]) -> Ve
     let here = plans.iter().filter(|plan| plan.spec.placements.iter().any(|p| p.region == region));
     here.fold(Vec::new(), |all, plan| {
         let class = classes.iter().find(|class| plan.spec.class == class.metadata.name && class.metadata.name.is_some());
-        extensions::union(&all, &Terms::of(&plan.spec.database, class.map(|class| &class.spec)).extensions)
+        extensions::union(&all, &TenantLimits::of(&plan.spec.database, class.map(|class| &class.spec)).extensions)
     })
 }
 
@@ -272,8 +285,8 @@ fn braked(server: &DatabaseServer, tenants: i64, steps: i64) -> (Finding, bool) 
     (Finding::yes(Type::Braked, "TooManyDeletions", text), true)
 }
 
-fn due(desk: &Desk, name: &str) -> bool {
-    let swept = desk.swept.lock().unwrap_or_else(PoisonError::into_inner);
+fn due(ctx: &ServerContext, name: &str) -> bool {
+    let swept = ctx.swept.lock().unwrap_or_else(PoisonError::into_inner);
     swept.get(name).is_none_or(|at| at.elapsed() >= SWEEP)
 }
 
@@ -396,8 +409,8 @@ fn kept(before: &[crate::api::Condition], kind: Type) -> Option<Finding> {
     })
 }
 
-fn failed(server: Arc<DatabaseServer>, error: &Error, desk: Arc<Desk>) -> Action {
-    let wait = desk.backoff.failed(&server.name_any());
+fn failed(server: Arc<DatabaseServer>, error: &Error, ctx: Arc<ServerContext>) -> Action {
+    let wait = ctx.backoff.failed(&server.name_any());
     tracing::warn!(server = server.name_any(), %error, wait = ?wait, "failed to look after a database server");
     Action::requeue(wait)
 }

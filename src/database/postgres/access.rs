@@ -13,7 +13,9 @@ use super::{
     state::{Role, State},
     tenant::{let_in, make_login, set_up_login},
 };
-use crate::database::{Error, Letter, LoginSecret, Password, Probe, RotationStep, Suspended, Tenant, Terms, settings::carried};
+use crate::database::{
+    Error, LoginSecret, LoginSlot, Password, Probe, RotationStep, SessionsLeft, Tenant, TenantLimits, settings::carried,
+};
 
 /// How long sessions are given to end.
 const ENDING: Duration = Duration::from_secs(10);
@@ -34,10 +36,10 @@ impl Driver {
     /// See [`crate::database::Server::suspend`]. Three walls, the one first that no tenant can hold up: a login that is no
     /// member of the owner role has no right to connect. Once its sessions are gone, nobody of the tenant holds what the
     /// other two need: the logins are shut, and the owner role loses the right to connect.
-    pub(in crate::database) async fn suspend(&self, tenant: &Tenant) -> Result<Suspended, Error> {
+    pub(in crate::database) async fn suspend(&self, tenant: &Tenant) -> Result<SessionsLeft, Error> {
         let (roles, state) = self.look(tenant).await?;
         let oid = i64::from(state.facts()?.oid);
-        let logins = [roles.login(Letter::A), roles.login(Letter::B)];
+        let logins = [roles.login(LoginSlot::A), roles.login(LoginSlot::B)];
         if logins.iter().any(|login| state.role(login).is_some_and(|role| role.belongs)) {
             let revocations = self.revocations(&logins, Some(&[&roles.own])).await?;
             if let Err(error) = self.change("take the tenant's logins out of its role", revocations).await {
@@ -62,9 +64,9 @@ impl Driver {
         self.end_sessions(oid, &roles).await
     }
 
-    async fn end_sessions(&self, oid: i64, roles: &Roles) -> Result<Suspended, Error> {
+    async fn end_sessions(&self, oid: i64, roles: &Roles) -> Result<SessionsLeft, Error> {
         let movers = [roles.dump.as_str(), roles.restore.as_str()];
-        let logins = [roles.login(Letter::A), roles.login(Letter::B)];
+        let logins = [roles.login(LoginSlot::A), roles.login(LoginSlot::B)];
         let until = Instant::now() + ENDING;
         let mut seen_empty = false;
         loop {
@@ -79,11 +81,11 @@ impl Driver {
         }
     }
 
-    async fn sessions(&self, oid: i64, movers: &[&str], logins: &[&str]) -> Result<Suspended, Error> {
+    async fn sessions(&self, oid: i64, movers: &[&str], logins: &[&str]) -> Result<SessionsLeft, Error> {
         let step = "count the tenant's sessions";
         let query = sqlx::query(SESSIONS).bind(oid).bind(movers).bind(logins);
         let row = self.within(ASK, step, query.fetch_one(&self.pool)).await?;
-        let read = || Ok(Suspended { sessions_left: row.try_get("sessions")?, holders: row.try_get("holders")? });
+        let read = || Ok(SessionsLeft { sessions_left: row.try_get("sessions")?, holders: row.try_get("holders")? });
         read().map_err(|error| explain(&self.address, step, error))
     }
 
@@ -98,7 +100,7 @@ impl Driver {
         if !state.role(&roles.own).is_some_and(|role| role.connects) {
             sql += &let_in(tenant, &roles);
         }
-        for letter in [Letter::A, Letter::B] {
+        for letter in [LoginSlot::A, LoginSlot::B] {
             if let Some(role) = state.login(&roles, letter) {
                 sql += &open_login(&roles, roles.login(letter), role);
             }
@@ -107,7 +109,7 @@ impl Driver {
     }
 
     /// See [`crate::database::Server::probe`].
-    pub(in crate::database) async fn probe(&self, tenant: &Tenant, letter: Letter, password: &Password) -> Result<Probe, Error> {
+    pub(in crate::database) async fn probe(&self, tenant: &Tenant, letter: LoginSlot, password: &Password) -> Result<Probe, Error> {
         let step = "try the tenant's own credentials";
         let options = options(&self.address, &tenant.login(letter), password).database(&tenant.name);
         // However many accounts are probed at once, the server has room for these sessions.
@@ -148,7 +150,7 @@ impl Driver {
     }
 
     /// See [`crate::database::Server::begin_rotation`].
-    pub(in crate::database) async fn begin_rotation(&self, tenant: &Tenant, terms: &Terms, new: &LoginSecret) -> Result<(), Error> {
+    pub(in crate::database) async fn begin_rotation(&self, tenant: &Tenant, terms: &TenantLimits, new: &LoginSecret) -> Result<(), Error> {
         let (roles, state) = self.look(tenant).await?;
         state.facts()?;
         let name = roles.login(new.letter);
@@ -166,7 +168,7 @@ impl Driver {
     }
 
     /// See [`crate::database::Server::finish_rotation`].
-    pub(in crate::database) async fn finish_rotation(&self, tenant: &Tenant, old: Letter) -> Result<RotationStep, Error> {
+    pub(in crate::database) async fn finish_rotation(&self, tenant: &Tenant, old: LoginSlot) -> Result<RotationStep, Error> {
         let (roles, state) = self.look(tenant).await?;
         let name = roles.login(old);
         let Some(role) = state.role(name) else { return Ok(RotationStep::Done) };
@@ -225,5 +227,5 @@ fn set_password(name: &str, login: &LoginSecret) -> String {
 /// Whether a tenant was ever let into the database: its owner role may connect, or a login is set up in it.
 pub(super) fn was_open(roles: &Roles, state: &State) -> bool {
     state.role(&roles.own).is_some_and(|role| role.connects)
-        || [Letter::A, Letter::B].into_iter().any(|letter| state.login(roles, letter).is_some_and(|role| role.set_up))
+        || [LoginSlot::A, LoginSlot::B].into_iter().any(|letter| state.login(roles, letter).is_some_and(|role| role.set_up))
 }

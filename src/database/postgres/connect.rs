@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     api::database_server::TlsMode,
-    database::{Connections, Error, Identity, Password},
+    database::{Connections, Error, Password, ServerInfo},
     ledger,
 };
 
@@ -69,7 +69,7 @@ impl Driver {
     }
 
     /// See [`crate::database::Server::identify`].
-    pub(in crate::database) async fn identify(&self) -> Result<Identity, Error> {
+    pub(in crate::database) async fn identify(&self) -> Result<ServerInfo, Error> {
         let row = self.within(ASK, "ask the server who it is", sqlx::query(IDENTIFY).bind(ledger::DATABASE).fetch_one(&self.pool)).await?;
         let mut rights = Rights::read(&row).map_err(|error| explain(&self.address, "ask the server who it is", error))?;
         let identity = identity(&row).map_err(|error| explain(&self.address, "ask the server who it is", error))?;
@@ -260,10 +260,10 @@ const IDENTIFY: &str = "SELECT current_setting('server_version') AS version, cur
         WHERE d.datname IN ('postgres', 'template1') AND x.grantee = 0 AND x.privilege_type = 'CONNECT' ORDER BY 1) AS public \
     FROM pg_roles r WHERE r.rolname = current_user";
 
-fn identity(row: &sqlx::postgres::PgRow) -> Result<Identity, sqlx::Error> {
+fn identity(row: &sqlx::postgres::PgRow) -> Result<ServerInfo, sqlx::Error> {
     let number: i32 = row.try_get("number")?;
     let now = Timestamp::from_microsecond(row.try_get("now")?).map_err(|e| sqlx::Error::Decode(e.into()))?;
-    Ok(Identity {
+    Ok(ServerInfo {
         version: row.try_get("version")?,
         major: u32::try_from(number / 10_000).unwrap_or_default(),
         system_identifier: row.try_get("system_identifier")?,

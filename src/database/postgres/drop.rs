@@ -8,13 +8,13 @@ use super::{
 };
 use crate::{
     backup::proof::DropAuthority,
-    database::{DatabaseFacts, Error, Tenant},
+    database::{DatabaseId, Error, Tenant},
 };
 
 impl Driver {
     /// See [`crate::database::Server::drop`]. What is dropped is looked at once more, in the session that drops it. The
     /// roles own nothing outside of the database; one that another tenant names stays as a shell.
-    pub(in crate::database) async fn drop(&self, tenant: &Tenant, facts: &DatabaseFacts, authority: &DropAuthority) -> Result<(), Error> {
+    pub(in crate::database) async fn drop(&self, tenant: &Tenant, facts: &DatabaseId, authority: &DropAuthority) -> Result<(), Error> {
         let refuse = || Error::NotAuthorized(tenant.name.clone());
         if !authority.covers(&tenant.uid, facts.oid, &facts.system_identifier) {
             return Err(refuse());

@@ -8,7 +8,7 @@ use super::{
     state::State,
     tenant::open_database,
 };
-use crate::database::{Error, Letter, MoverLogin, Password, Tenant};
+use crate::database::{Error, LoginSlot, MoverLogin, Password, Tenant};
 
 /// Sessions that a mover may have at once.
 const SESSIONS: u8 = 4;
@@ -54,7 +54,7 @@ impl Driver {
         let (name, database) = (quote_ident(&roles.dump), quote_ident(&tenant.name));
         let mut sql = login(&roles.dump, state.role(&roles.dump).is_some(), "BYPASSRLS", &tenant.uid, &password, &state)?;
         let mut owners = vec![quote_ident(&roles.own)];
-        for letter in [Letter::A, Letter::B] {
+        for letter in [LoginSlot::A, LoginSlot::B] {
             if state.login(&roles, letter).is_some() {
                 owners.push(quote_ident(roles.login(letter)));
             }

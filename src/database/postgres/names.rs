@@ -2,7 +2,7 @@
 
 use ring::digest;
 
-use crate::database::{Letter, Tenant};
+use crate::database::{LoginSlot, Tenant};
 
 /// Writes a name so that it means itself, whatever it contains. A NUL, which no name can have, is left out.
 pub(super) fn quote_ident(name: &str) -> String {
@@ -34,15 +34,15 @@ impl Roles {
             own: format!("{}_own", tenant.name),
             dump: format!("{}_dump", tenant.name),
             restore: format!("{}_rst", tenant.name),
-            logins: [tenant.login(Letter::A), tenant.login(Letter::B)],
+            logins: [tenant.login(LoginSlot::A), tenant.login(LoginSlot::B)],
         }
     }
 
     /// One of the two logins.
-    pub fn login(&self, letter: Letter) -> &str {
+    pub fn login(&self, letter: LoginSlot) -> &str {
         match letter {
-            Letter::A => &self.logins[0],
-            Letter::B => &self.logins[1],
+            LoginSlot::A => &self.logins[0],
+            LoginSlot::B => &self.logins[1],
         }
     }
 
@@ -78,7 +78,7 @@ mod tests {
     fn a_tenants_name_tells_nothing_but_digits_of_its_uid() {
         let tenant = Tenant::of("8f3a1c2e-0b4d-4f6a-9c8e-1234567890ab").unwrap();
         assert_eq!(tenant.name, "t_8f3a1c2e0b4d4f6a");
-        assert_eq!(tenant.login(Letter::B), "t_8f3a1c2e0b4d4f6a_b");
+        assert_eq!(tenant.login(LoginSlot::B), "t_8f3a1c2e0b4d4f6a_b");
         assert!(!scratch(&tenant, "acme-20261123t100003z").contains("acme"));
     }
 

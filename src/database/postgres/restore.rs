@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::plan::{Extension, Schemas},
-    database::{DatabaseFacts, Error, Letter, LoginSecret, MoverLogin, Password, Tenant, Terms, settings::carried},
+    database::{DatabaseId, Error, LoginSecret, LoginSlot, MoverLogin, Password, Tenant, TenantLimits, settings::carried},
 };
 
 impl Driver {
@@ -22,10 +22,10 @@ impl Driver {
     pub(in crate::database) async fn prepare_restore(
         &self,
         tenant: &Tenant,
-        terms: &Terms,
+        terms: &TenantLimits,
         secret: &LoginSecret,
         extensions: &[Extension],
-    ) -> Result<(DatabaseFacts, MoverLogin), Error> {
+    ) -> Result<(DatabaseId, MoverLogin), Error> {
         let (roles, mut state) = self.look(tenant).await?;
         let begun = state.is_restoring(&roles);
         if state.database.is_some() {
@@ -66,9 +66,9 @@ impl Driver {
     pub(in crate::database) async fn finish_restore(
         &self,
         tenant: &Tenant,
-        terms: &Terms,
+        terms: &TenantLimits,
         settings: &[(String, String)],
-    ) -> Result<DatabaseFacts, Error> {
+    ) -> Result<DatabaseId, Error> {
         let (roles, state) = self.look(tenant).await?;
         let facts = state.facts()?;
         let Some(role) = state.role(&roles.restore) else { return Ok(facts) };
@@ -81,7 +81,7 @@ impl Driver {
         let settings = carried(lines.iter().map(String::as_str));
         let mut sql = end_config_tables(&roles);
         sql += &make_schema(&roles);
-        for letter in [Letter::A, Letter::B] {
+        for letter in [LoginSlot::A, LoginSlot::B] {
             if state.login(&roles, letter).is_some() {
                 sql += &set_up_login(tenant, &roles, letter);
                 sql += &carry(tenant, &roles, letter, &settings);

@@ -1,7 +1,7 @@
 //! Carrying settings from one login to another.
 
 use super::names::{Roles, quote_ident, quote_literal};
-use crate::database::{Letter, Tenant};
+use crate::database::{LoginSlot, Tenant};
 
 /// What is set for a tenant, as `name=value`, in its database and as anybody; what comes later wins: for the database,
 /// for its logins, for its logins in the database. A login is a role that is named after the database.
@@ -14,7 +14,7 @@ pub const SETTINGS_OF_TENANT: &str = "SELECT c.line FROM pg_catalog.pg_db_role_s
 
 /// Sets each for a login in its database. One that this server does not know, or whose value it does not take, is a
 /// warning: it must keep nobody out.
-pub(super) fn carry(tenant: &Tenant, roles: &Roles, letter: Letter, settings: &[(String, String)]) -> String {
+pub(super) fn carry(tenant: &Tenant, roles: &Roles, letter: LoginSlot, settings: &[(String, String)]) -> String {
     if settings.is_empty() {
         return String::new();
     }

@@ -2,7 +2,7 @@
 
 use sqlx::{PgExecutor, Row};
 
-use crate::database::{DatabaseFacts, Error, Letter};
+use crate::database::{DatabaseId, Error, LoginSlot};
 
 /// A role that exists.
 #[derive(Clone, Debug)]
@@ -130,7 +130,7 @@ impl State {
     }
 
     /// The tenant's login of this letter, if it exists. Only for states of tenants.
-    pub fn login(&self, roles: &super::names::Roles, letter: Letter) -> Option<&Role> {
+    pub fn login(&self, roles: &super::names::Roles, letter: LoginSlot) -> Option<&Role> {
         self.role(roles.login(letter))
     }
 
@@ -143,8 +143,8 @@ impl State {
     ///
     /// # Errors
     /// [`Error::NoSuchDatabase`].
-    pub fn facts(&self) -> Result<DatabaseFacts, Error> {
+    pub fn facts(&self) -> Result<DatabaseId, Error> {
         let database = self.database.as_ref().ok_or_else(|| Error::NoSuchDatabase(self.name.clone()))?;
-        Ok(DatabaseFacts { oid: database.oid, system_identifier: self.system_identifier.clone() })
+        Ok(DatabaseId { oid: database.oid, system_identifier: self.system_identifier.clone() })
     }
 }

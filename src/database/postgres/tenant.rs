@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::plan::Schemas,
     clock::Moment,
-    database::{DatabaseFacts, Ensured, Error, Letter, LoginSecret, Observed, Tenant, Terms, extensions::SCHEMA},
+    database::{DatabaseId, Ensured, Error, LoginSecret, LoginSlot, ObservedDatabase, Tenant, TenantLimits, extensions::SCHEMA},
 };
 
 impl Driver {
@@ -24,7 +24,7 @@ impl Driver {
     /// 4. the operator's schema, the tenant's schema, the login's settings and the owner's right to connect;
     /// 5. the extensions, each by itself;
     /// 6. the right to make schemas, once none of the operator's schema's name can be made any more.
-    pub(in crate::database) async fn ensure(&self, tenant: &Tenant, terms: &Terms, login: &LoginSecret) -> Result<Ensured, Error> {
+    pub(in crate::database) async fn ensure(&self, tenant: &Tenant, terms: &TenantLimits, login: &LoginSecret) -> Result<Ensured, Error> {
         let (roles, state) = self.look(tenant).await?;
         if state.is_restoring(&roles) {
             return Err(Error::Restoring(tenant.name.clone()));
@@ -60,7 +60,7 @@ impl Driver {
                 sql += &let_in(tenant, &roles);
             }
         }
-        for letter in [Letter::A, Letter::B] {
+        for letter in [LoginSlot::A, LoginSlot::B] {
             if state.login(&roles, letter).is_some_and(|role| role.settings.iter().any(|line| line == "search_path=app")) {
                 sql += &find_extensions(tenant, &roles, letter);
             }
@@ -72,7 +72,7 @@ impl Driver {
     }
 
     /// Makes a database, empty and closed, unless it is there.
-    pub(super) async fn make_database(&self, state: &State, limit: i32, wishes: &[Wish]) -> Result<DatabaseFacts, Error> {
+    pub(super) async fn make_database(&self, state: &State, limit: i32, wishes: &[Wish]) -> Result<DatabaseId, Error> {
         if state.database.is_some() {
             return state.facts();
         }
@@ -85,11 +85,11 @@ impl Driver {
         let query = sqlx::query_scalar::<_, i64>("SELECT oid::bigint FROM pg_database WHERE datname = $1").bind(state.name.clone());
         let oid = self.within(ASK, step, query.fetch_one(&self.pool)).await?;
         let oid = u32::try_from(oid).map_err(|e| explain(&self.address, step, sqlx::Error::Decode(e.into())))?;
-        Ok(DatabaseFacts { oid, system_identifier: state.system_identifier.clone() })
+        Ok(DatabaseId { oid, system_identifier: state.system_identifier.clone() })
     }
 
     /// See [`crate::database::Server::observe`].
-    pub(in crate::database) async fn observe(&self, tenant: &Tenant) -> Result<Observed, Error> {
+    pub(in crate::database) async fn observe(&self, tenant: &Tenant) -> Result<ObservedDatabase, Error> {
         let roles = Roles::of(tenant);
         let ours: Vec<&str> = roles.all().to_vec();
         let step = "look at the tenant's database";
@@ -97,7 +97,7 @@ impl Driver {
             .bind(&tenant.name)
             .bind(&tenant.uid)
             .bind(ours)
-            .bind(vec![roles.login(Letter::A), roles.login(Letter::B)])
+            .bind(vec![roles.login(LoginSlot::A), roles.login(LoginSlot::B)])
             .bind(vec![roles.dump.as_str(), roles.restore.as_str()])
             .bind(&roles.own);
         let row = match self.within(ASK, step, query.fetch_one(&self.pool)).await {
@@ -133,11 +133,11 @@ const OBSERVE: &str = "WITH d AS (SELECT oid, shobj_description(oid, 'pg_databas
         AND s.usename <> ALL($5) AND s.usename <> current_user) AS sessions, \
     extract(epoch FROM clock_timestamp())::bigint AS now";
 
-fn observed(row: &sqlx::postgres::PgRow) -> Result<Observed, sqlx::Error> {
+fn observed(row: &sqlx::postgres::PgRow) -> Result<ObservedDatabase, sqlx::Error> {
     let oid = row.try_get::<Option<i64>, _>("oid")?.map(u32::try_from).transpose().map_err(|e| sqlx::Error::Decode(e.into()))?;
     let system_identifier: String = row.try_get("system_identifier")?;
-    Ok(Observed {
-        database: oid.map(|oid| DatabaseFacts { oid, system_identifier }),
+    Ok(ObservedDatabase {
+        database: oid.map(|oid| DatabaseId { oid, system_identifier }),
         foreign: row.try_get("foreign")?,
         can_login: row.try_get("can_login")?,
         makes_schemas: row.try_get("makes_schemas")?,
@@ -147,7 +147,7 @@ fn observed(row: &sqlx::postgres::PgRow) -> Result<Observed, sqlx::Error> {
 }
 
 /// Sessions in a tenant's database: both logins during a rotation, and a few for the operator and its movers.
-pub(super) const fn room(terms: &Terms) -> i32 {
+pub(super) const fn room(terms: &TenantLimits) -> i32 {
     terms.connection_limit.saturating_mul(2).saturating_add(8)
 }
 
@@ -161,7 +161,7 @@ pub(super) fn make_owner(tenant: &Tenant, roles: &Roles, state: &State) -> Strin
 }
 
 /// One of the two logins. The operator may act as it too: what a tenant makes after `SET ROLE NONE` is the login's.
-pub(super) fn make_login(tenant: &Tenant, roles: &Roles, terms: &Terms, login: &LoginSecret, open: bool) -> String {
+pub(super) fn make_login(tenant: &Tenant, roles: &Roles, terms: &TenantLimits, login: &LoginSecret, open: bool) -> String {
     let (name, own, uid) = (quote_ident(roles.login(login.letter)), quote_ident(&roles.own), quote_literal(&tenant.uid));
     format!(
         "CREATE ROLE {name} {} CONNECTION LIMIT {} IN ROLE {own} PASSWORD {}; COMMENT ON ROLE {name} IS {uid}; \
@@ -188,18 +188,18 @@ pub(super) fn make_schema(roles: &Roles) -> String {
 }
 
 /// What a login does acts as the owner and finds the schema, and last the extensions.
-pub(super) fn set_up_login(tenant: &Tenant, roles: &Roles, letter: Letter) -> String {
+pub(super) fn set_up_login(tenant: &Tenant, roles: &Roles, letter: LoginSlot) -> String {
     let (login, own, database) = (quote_ident(roles.login(letter)), quote_literal(&roles.own), quote_ident(&tenant.name));
     format!("ALTER ROLE {login} IN DATABASE {database} SET role = {own};") + &find_extensions(tenant, roles, letter)
 }
 
-fn find_extensions(tenant: &Tenant, roles: &Roles, letter: Letter) -> String {
+fn find_extensions(tenant: &Tenant, roles: &Roles, letter: LoginSlot) -> String {
     let (login, database) = (quote_ident(roles.login(letter)), quote_ident(&tenant.name));
     format!("ALTER ROLE {login} IN DATABASE {database} SET search_path = app, {};", quote_ident(SCHEMA))
 }
 
 /// The right to make schemas, given or taken; nothing if it is as the terms say.
-pub(super) fn set_schemas(tenant: &Tenant, roles: &Roles, terms: &Terms, creates: bool) -> String {
+pub(super) fn set_schemas(tenant: &Tenant, roles: &Roles, terms: &TenantLimits, creates: bool) -> String {
     let (database, own) = (quote_ident(&tenant.name), quote_ident(&roles.own));
     match (terms.schemas, creates) {
         (Schemas::Own, false) => format!("GRANT CREATE ON DATABASE {database} TO {own};"),

@@ -38,7 +38,7 @@ struct Story {
     /// Backups by the deadline that their pin asked for.
     frozen_taken: Option<FrozenPin>,
     log: Vec<String>,
-    refused: Vec<Refused>,
+    refused: Vec<RejectedBilling>,
     /// Since when no backup can be proven.
     unprovable_since: Option<Moment>,
     /// Who asked and who approved that this is not waited for.
@@ -105,7 +105,7 @@ impl Story {
 
     /// A look that finds somebody in the database, or nobody.
     fn intrude(&mut self, somebody_is_in: bool) {
-        self.record = watch_the_seal(&self.record, somebody_is_in, self.now);
+        self.record = check_seal(&self.record, somebody_is_in, self.now);
     }
 
     fn close(&mut self, mode: ClosureMode, cold_backup: Option<bool>) -> &mut Self {
@@ -117,7 +117,7 @@ impl Story {
     /// One reconcile. Says whether anything moved.
     fn reconcile(&mut self) -> bool {
         let before = self.record.clone();
-        let seen = Seen {
+        let seen = Inputs {
             billing: self.billing.as_ref(),
             closure: self.closure.as_ref(),
             confirmed_deletion: self.deleting,
@@ -130,7 +130,7 @@ impl Story {
             created_at: self.created_at,
             clock: self.facts.clock.clone(),
         };
-        let (record, refused) = absorb(&self.record, &seen, self.now);
+        let (record, refused) = update_record(&self.record, &seen, self.now);
         self.record = record;
         self.refused.extend(refused);
         if let Known::Known(windows) = &mut self.facts.windows {
@@ -157,7 +157,7 @@ impl Story {
                 (None, _) => Frozen::Missing,
             });
         }
-        self.record = watch_the_proof(&self.record, &self.facts.frozen, self.agreed, self.now);
+        self.record = check_proof(&self.record, &self.facts.frozen, self.agreed, self.now);
         let verdict = decide(&self.record, &self.facts, self.now);
         self.record = note_delay(&self.record, &verdict);
         match verdict.step {
@@ -220,7 +220,7 @@ impl Story {
         self.log.join("\n")
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self) -> Decision {
         decide(&self.record, &self.facts, self.now)
     }
 }
@@ -335,7 +335,7 @@ fn billing_counted_twice_or_out_of_order_changes_nothing() {
     story.billing = Some(late);
     story.settle();
     assert_eq!(Record { told: None, ..story.record.clone() }, before);
-    assert!(matches!(story.refused.last(), Some(Refused::OlderBilling { .. })));
+    assert!(matches!(story.refused.last(), Some(RejectedBilling::OlderBilling { .. })));
     assert_eq!(story.record.told.as_ref().map(|told| told.why.reason()), Some("OlderSequence"));
 }
 

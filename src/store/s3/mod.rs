@@ -23,7 +23,7 @@ use aws_sdk_s3::{
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode};
 
 pub use objects::Download;
-pub use skew::Seen;
+pub use skew::ClockReading;
 pub use upload::Upload;
 
 use super::{Credentials, Error, Location};
@@ -82,7 +82,7 @@ impl S3 {
     }
 
     /// What the bucket's clock showed in its newest answer.
-    pub fn clock(&self) -> Option<Seen> {
+    pub fn clock(&self) -> Option<ClockReading> {
         self.clock.newest()
     }
 

@@ -12,7 +12,7 @@ use crate::clock::{self, Moment};
 
 /// Two clocks, read at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct ClockReading {
     /// The bucket's.
     pub theirs: Moment,
     /// This machine's.
@@ -21,10 +21,10 @@ pub struct Seen {
 
 /// The newest reading.
 #[derive(Debug, Default)]
-pub(super) struct Skew(Mutex<Option<Seen>>);
+pub(super) struct Skew(Mutex<Option<ClockReading>>);
 
 impl Skew {
-    pub(super) fn newest(&self) -> Option<Seen> {
+    pub(super) fn newest(&self) -> Option<ClockReading> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -47,7 +47,7 @@ impl Intercept for Watch {
         if let Some(date) = context.response().headers().get("date")
             && let Ok(theirs) = DateTimeParser::new().parse_timestamp(date)
         {
-            *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Seen { theirs, ours: clock::precise_now() });
+            *self.0.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(ClockReading { theirs, ours: clock::precise_now() });
         }
         Ok(())
     }
