@@ -41,7 +41,7 @@ pub enum Trust {
 ///
 /// A clock before the high-water mark would lengthen nothing and a clock ahead of the others would shorten
 /// deadlines, so both are refused beyond [`TOLERANCE`].
-pub fn judge(now: Moment, high_water: Option<Moment>, others: &[(&str, Moment)]) -> Trust {
+pub fn compare(now: Moment, high_water: Option<Moment>, others: &[(&str, Moment)]) -> Trust {
     if let Some(mark) = high_water
         && now + TOLERANCE < mark
     {
@@ -66,17 +66,17 @@ mod tests {
     #[test]
     fn clocks_that_agree_within_the_tolerance_are_trusted() {
         let now = at("2026-11-23T10:00:00Z");
-        assert_eq!(judge(now, Some(at("2026-11-23T10:00:20Z")), &[("pg", at("2026-11-23T09:59:40Z"))]), Trust::Trusted);
+        assert_eq!(compare(now, Some(at("2026-11-23T10:00:20Z")), &[("pg", at("2026-11-23T09:59:40Z"))]), Trust::Trusted);
     }
 
     #[test]
     fn a_clock_before_the_highest_time_ever_recorded_is_doubtful() {
-        assert!(matches!(judge(at("2026-11-23T10:00:00Z"), Some(at("2026-11-23T11:00:00Z")), &[]), Trust::Doubtful(_)));
+        assert!(matches!(compare(at("2026-11-23T10:00:00Z"), Some(at("2026-11-23T11:00:00Z")), &[]), Trust::Doubtful(_)));
     }
 
     #[test]
     fn a_clock_ahead_of_the_database_is_doubtful() {
-        let Trust::Doubtful(why) = judge(at("2027-11-23T10:00:00Z"), None, &[("server pg-eu-1", at("2026-11-23T10:00:00Z"))]) else {
+        let Trust::Doubtful(why) = compare(at("2027-11-23T10:00:00Z"), None, &[("server pg-eu-1", at("2026-11-23T10:00:00Z"))]) else {
             panic!("trusted")
         };
         assert!(why.contains("pg-eu-1"), "{why}");

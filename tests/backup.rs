@@ -33,40 +33,40 @@ use rig::{Database, Desk, bucket, connected, raw};
 async fn a_stream_comes_back_as_it_went_and_is_written_once() {
     let store = connected(&bucket("stream", true).await, "eu-1/").await;
     let bytes: Vec<u8> = (0..40_u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let mut upload = store.store.upload("uid/one/dump").await.unwrap();
+    let mut upload = store.bucket.upload("uid/one/dump").await.unwrap();
     for chunk in bytes.chunks(1_000_003) {
         upload.write(chunk).await.unwrap();
     }
     let stored = upload.complete().await.unwrap();
     assert_eq!(stored.size, bytes.len() as u64);
     assert!(stored.crc64nvme.is_some(), "the store keeps the checksum of the whole object");
-    let head = store.store.head("uid/one/dump").await.unwrap().unwrap();
+    let head = store.bucket.head("uid/one/dump").await.unwrap().unwrap();
     assert_eq!((head.size, &head.etag, &head.crc64nvme), (stored.size, &stored.etag, &stored.crc64nvme));
 
-    let mut download = store.store.get("uid/one/dump").await.unwrap();
+    let mut download = store.bucket.get("uid/one/dump").await.unwrap();
     let mut back = Vec::new();
     while let Some(chunk) = download.next().await.unwrap() {
         back.extend_from_slice(&chunk);
     }
     assert!(back == bytes);
 
-    let mut second = store.store.upload("uid/one/dump").await.unwrap();
+    let mut second = store.bucket.upload("uid/one/dump").await.unwrap();
     second.write(b"other").await.unwrap();
     assert!(matches!(second.complete().await, Err(Error::Altered { .. })));
 
-    store.store.write_once("uid/one/small", b"a".to_vec()).await.unwrap();
-    store.store.write_once("uid/one/small", b"a".to_vec()).await.unwrap();
-    assert!(matches!(store.store.write_once("uid/one/small", b"b".to_vec()).await, Err(Error::Altered { .. })));
+    store.bucket.write_once("uid/one/small", b"a".to_vec()).await.unwrap();
+    store.bucket.write_once("uid/one/small", b"a".to_vec()).await.unwrap();
+    assert!(matches!(store.bucket.write_once("uid/one/small", b"b".to_vec()).await, Err(Error::Altered { .. })));
 }
 
 #[tokio::test]
 #[ignore = "needs a store: make test"]
 async fn an_aborted_upload_leaves_nothing() {
     let store = connected(&bucket("abort", true).await, "").await;
-    let mut upload = store.store.upload("uid/one/dump").await.unwrap();
+    let mut upload = store.bucket.upload("uid/one/dump").await.unwrap();
     upload.write(&vec![1; 20 << 20]).await.unwrap();
     upload.abort().await.unwrap();
-    assert!(store.store.contents("uid/one/").await.unwrap().is_empty());
+    assert!(store.bucket.contents("uid/one/").await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn an_aborted_upload_leaves_nothing() {
 async fn an_erasure_takes_versions_markers_and_open_uploads_and_nothing_else() {
     let name = bucket("erase", true).await;
     let store = connected(&name, "eu-1/").await;
-    assert_eq!(store.store.versioning().await.unwrap(), Versioning::Enabled);
+    assert_eq!(store.bucket.versioning().await.unwrap(), Versioning::Enabled);
     let s3 = raw();
     for text in ["1", "2", "3"] {
         s3.put_object().bucket(&name).key("eu-1/uid/one/a").body(text.as_bytes().to_vec().into()).send().await.unwrap();
@@ -88,13 +88,13 @@ async fn an_erasure_takes_versions_markers_and_open_uploads_and_nothing_else() {
     for neighbour in ["eu-1/uid/one.a", "eu-1/uid/onerous/a", "eu-1/uid/two/a", "uid/one/a"] {
         s3.put_object().bucket(&name).key(neighbour).body(vec![0].into()).send().await.unwrap();
     }
-    let erased = store.store.erase_prefix("uid/one/").await.unwrap();
+    let erased = store.bucket.erase_prefix("uid/one/").await.unwrap();
     assert_eq!((erased.versions, erased.markers, erased.uploads), (1103, 1, 1));
-    assert!(store.store.contents("uid/one/").await.unwrap().is_empty());
-    assert_eq!(store.store.erase_prefix("uid/one/").await.unwrap().versions, 0, "a second erasure finds nothing");
+    assert!(store.bucket.contents("uid/one/").await.unwrap().is_empty());
+    assert_eq!(store.bucket.erase_prefix("uid/one/").await.unwrap().versions, 0, "a second erasure finds nothing");
     let left = s3.list_objects_v2().bucket(&name).send().await.unwrap();
     assert_eq!(left.contents().len(), 5, "neighbours and the marker stay");
-    assert!(store.store.erase_prefix("").await.is_err(), "nobody erases the whole store");
+    assert!(store.bucket.erase_prefix("").await.is_err(), "nobody erases the whole store");
 }
 
 #[tokio::test]
@@ -107,7 +107,7 @@ async fn a_locked_object_says_until_when() {
     let until = aws_sdk_s3::primitives::DateTime::from_secs(helpdesk_operator::clock::now().as_second() + 3600);
     let put = s3.put_object().bucket(&name).key("uid/one/a").body(vec![0].into());
     put.object_lock_mode(ObjectLockMode::Governance).object_lock_retain_until_date(until).send().await.unwrap();
-    match store.store.erase_prefix("uid/one/").await {
+    match store.bucket.erase_prefix("uid/one/").await {
         Err(Error::Locked { key, until: Some(at) }) => assert_eq!((key.as_str(), at.as_second()), ("uid/one/a", until.secs())),
         other => panic!("{other:?}"),
     }
@@ -118,7 +118,7 @@ async fn a_locked_object_says_until_when() {
     let call = s3.put_object_retention().bucket(&name).key("uid/one/a").version_id(version).retention(shorter);
     if call.bypass_governance_retention(true).send().await.is_ok() {
         tokio::time::sleep(Duration::from_secs(4)).await;
-        assert_eq!(store.store.erase_prefix("uid/one/").await.unwrap().versions, 1);
+        assert_eq!(store.bucket.erase_prefix("uid/one/").await.unwrap().versions, 1);
     }
 }
 
@@ -127,20 +127,20 @@ async fn a_locked_object_says_until_when() {
 async fn every_wrong_place_is_told_apart() {
     let name = bucket("place", false).await;
     let mut store = connected(&name, "").await;
-    assert!(store.prove().await.is_ok());
+    assert!(store.check_identity().await.is_ok());
     store.identity = Some("another".into());
-    assert!(matches!(store.prove().await, Err(Error::ForeignBucket(_))));
+    assert!(matches!(store.check_identity().await, Err(Error::ForeignBucket(_))));
     store.identity = None;
-    assert!(matches!(store.prove().await, Err(Error::Unclaimed)));
+    assert!(matches!(store.check_identity().await, Err(Error::Unclaimed)));
     let empty = rig::connect(&bucket("empty", false).await, "", Some("lost"), None);
-    assert!(matches!(empty.prove().await, Err(Error::ForeignBucket(_))), "an empty bucket where a marker used to be");
+    assert!(matches!(empty.check_identity().await, Err(Error::ForeignBucket(_))), "an empty bucket where a marker used to be");
     let none = rig::connect("no-such-bucket", "", Some("x"), None);
-    assert!(matches!(none.prove().await, Err(Error::NoSuchBucket(_))));
+    assert!(matches!(none.check_identity().await, Err(Error::NoSuchBucket(_))));
     let stranger = rig::connect(&name, "", Some("x"), Some(("root", "wrong")));
-    assert!(matches!(stranger.prove().await, Err(Error::AccessDenied { .. })));
+    assert!(matches!(stranger.check_identity().await, Err(Error::AccessDenied { .. })));
     let gone = rig::connect_at("https://127.0.0.1:1", &name);
-    assert!(matches!(gone.prove().await, Err(Error::Unreachable { .. })));
-    assert!(store.store.clock().is_some_and(|seen| seen.ours.duration_since(seen.theirs).abs().as_secs() < 5));
+    assert!(matches!(gone.check_identity().await, Err(Error::Unreachable { .. })));
+    assert!(store.bucket.clock().is_some_and(|seen| seen.ours.duration_since(seen.theirs).abs().as_secs() < 5));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -153,11 +153,11 @@ async fn a_backup_is_taken_and_proven_by_a_restore_and_restored_again() {
     assert!(manifest.fingerprint.rows >= 5000);
     assert!(manifest.fingerprint.sequence_state.is_some());
     let proof: Verification =
-        manifest::open(&desk.store.store.read(&desk.key(VERIFICATION), 65_536).await.unwrap(), &desk.keys.verifying).unwrap();
+        manifest::verify(&desk.store.bucket.read(&desk.key(VERIFICATION), 65_536).await.unwrap(), &desk.keys.verifying).unwrap();
     assert_eq!(proof.fingerprint.as_ref().and_then(|f| manifest.fingerprint.differs(f)), None);
     assert_eq!(
         proof.manifest_sha256,
-        helpdesk_operator::digest::sha256(&desk.store.store.read(&desk.key(MANIFEST), 65_536).await.unwrap())
+        helpdesk_operator::digest::sha256(&desk.store.bucket.read(&desk.key(MANIFEST), 65_536).await.unwrap())
     );
 
     let again = Instant::now();
@@ -190,7 +190,7 @@ async fn another_database_behind_the_login_is_not_backed_up() {
     let mut desk = Desk::new("other", &database, VerifyMode::Read).await;
     desk.plan.database_oid += 1;
     assert!(matches!(desk.run(Task::Backup).await, Err(MoverError::OtherDatabase(_))));
-    assert!(desk.store.store.head(&desk.key(MANIFEST)).await.unwrap().is_none());
+    assert!(desk.store.bucket.head(&desk.key(MANIFEST)).await.unwrap().is_none());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -215,7 +215,7 @@ async fn a_damaged_object_is_never_proven() {
         desk.remove(VERIFICATION).await;
         let answer = desk.run(Task::Verify).await;
         assert!(matches!(answer, Err(MoverError::Unequal(_))), "{what}: {answer:?}");
-        assert!(desk.store.store.head(&desk.key(VERIFICATION)).await.unwrap().is_none(), "{what} was called proven");
+        assert!(desk.store.bucket.head(&desk.key(VERIFICATION)).await.unwrap().is_none(), "{what} was called proven");
     }
     desk.remove(&dump).await;
     assert!(matches!(desk.run(Task::Verify).await, Err(MoverError::Store(Error::Missing(_)))), "deleted by hand");
@@ -235,17 +235,17 @@ async fn a_mover_killed_in_mid_upload_leaves_no_object_and_a_retry_completes() {
     let desk = Desk::new("killed", &database, VerifyMode::Read).await;
     let mut killed = desk.spawn(Task::Backup);
     let deadline = Instant::now() + Duration::from_secs(60);
-    while desk.store.store.contents(&desk.plan.folder).await.unwrap().uploads == 0 {
+    while desk.store.bucket.contents(&desk.plan.folder).await.unwrap().uploads == 0 {
         assert!(Instant::now() < deadline, "no upload began");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
     killed.kill().unwrap();
     killed.wait().unwrap();
-    let left = desk.store.store.contents(&desk.plan.folder).await.unwrap();
+    let left = desk.store.bucket.contents(&desk.plan.folder).await.unwrap();
     assert_eq!((left.objects, left.uploads), (0, 1), "an unfinished dump is no object");
     desk.run(Task::Backup).await.unwrap();
-    let after = desk.store.store.contents(&desk.plan.folder).await.unwrap();
+    let after = desk.store.bucket.contents(&desk.plan.folder).await.unwrap();
     assert_eq!((after.objects, after.uploads), (5, 0));
 }
 
@@ -256,7 +256,7 @@ async fn a_dump_that_fails_leaves_no_object() {
     let desk = Desk::new("failing", &database, VerifyMode::Read).await;
     let backup = desk.run(Task::Backup);
     let cut = async {
-        while desk.store.store.contents(&desk.plan.folder).await.unwrap().uploads == 0 {
+        while desk.store.bucket.contents(&desk.plan.folder).await.unwrap().uploads == 0 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         database.end_sessions_of("pg_dump").await
@@ -264,7 +264,7 @@ async fn a_dump_that_fails_leaves_no_object() {
     let (answer, ended) = tokio::join!(backup, cut);
     if ended > 0 {
         assert!(matches!(answer, Err(MoverError::Tool { .. })), "{answer:?}");
-        let left = desk.store.store.contents(&desk.plan.folder).await.unwrap();
+        let left = desk.store.bucket.contents(&desk.plan.folder).await.unwrap();
         assert_eq!((left.objects, left.uploads), (0, 0));
     }
 }

@@ -24,7 +24,7 @@ use helpdesk_operator::{
     backup::manifest::{self, Remains, Restored, VERIFICATION, Verification, Way},
     database::{LoginSlot, MoverLogin, TenantLimits},
     mover::{self, Task},
-    store::Connected,
+    store::ConnectedStore,
 };
 use proptest::{
     strategy::{Strategy as _, ValueTree as _},
@@ -46,7 +46,7 @@ fn told(step: &str, error: &mover::Error) -> String {
     format!("{step}: {}", helpdesk_operator::error_chain::chain(error))
 }
 
-async fn prove<'d>(desk: &'d desk::Desk, store: Connected, name: &str, sql: &str, terms: &TenantLimits) -> Result<Proven<'d>, String> {
+async fn prove<'d>(desk: &'d desk::Desk, store: ConnectedStore, name: &str, sql: &str, terms: &TenantLimits) -> Result<Proven<'d>, String> {
     let tenant = desk.tenant_on(terms).await;
     let mut session = tenant.session().await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut session).await.map_err(|e| format!("its SQL: {e}"))?;
@@ -64,11 +64,11 @@ async fn prove<'d>(desk: &'d desk::Desk, store: Connected, name: &str, sql: &str
         tenant.gone().await;
         return Err(told("its backup", &error));
     }
-    let proof: Verification = manifest::open(&backup.bytes(VERIFICATION).await, &backup.keys.verifying).unwrap();
+    let proof: Verification = manifest::verify(&backup.bytes(VERIFICATION).await, &backup.keys.verifying).unwrap();
     Ok(Proven { tenant, backup, scratch, restored: proof.restored.unwrap(), seen })
 }
 
-async fn lives_on(desk: &desk::Desk, store: Connected, case: &Case) -> Result<(), String> {
+async fn lives_on(desk: &desk::Desk, store: ConnectedStore, case: &Case) -> Result<(), String> {
     let terms = case.terms();
     let Proven { tenant, backup, restored, seen: before, .. } = prove(desk, store, case.name, &case.sql, &terms).await?;
     let mut found: Vec<_> = restored.left_out.iter().map(|l| (l.what.as_str(), l.remains)).collect();
@@ -117,7 +117,7 @@ async fn every_kind_of_database_is_proven_and_comes_back() {
 }
 
 /// Does what the README says a person does without the cluster.
-async fn by_hand(desk: &desk::Desk, store: Connected, case: &Case) -> Result<(), String> {
+async fn by_hand(desk: &desk::Desk, store: ConnectedStore, case: &Case) -> Result<(), String> {
     let proven = prove(desk, store, case.name, &case.sql, &case.terms()).await?;
     let identity: age::x25519::Identity = proven.backup.keys.identity.parse().unwrap();
     let manifest = proven.backup.manifest().await;
@@ -197,7 +197,7 @@ fn tree(number: u64) -> impl proptest::strategy::ValueTree<Value = Vec<generated
 }
 
 /// Proves a random database and changes copies of it. Returns which mutations were found.
-async fn proven_and_mutated(desk: &desk::Desk, store: Connected, number: u64, sql: &str) -> Result<Vec<&'static str>, String> {
+async fn proven_and_mutated(desk: &desk::Desk, store: ConnectedStore, number: u64, sql: &str) -> Result<Vec<&'static str>, String> {
     let proven = prove(desk, store, &format!("random{number}"), sql, &desk::terms()).await?;
     let mut found = Vec::new();
     let count = generated::MUTATIONS.len() as u64;
@@ -303,7 +303,7 @@ async fn random_databases() {
 }
 
 /// The smallest database that still fails.
-async fn smallest(desk: &desk::Desk, store: impl Fn() -> Connected, number: u64) -> String {
+async fn smallest(desk: &desk::Desk, store: impl Fn() -> ConnectedStore, number: u64) -> String {
     let mut tree = tree(number);
     let mut sql = generated::sql(&tree.current());
     for _ in 0..40 {

@@ -311,10 +311,10 @@ async fn a_rotation_fails_no_login() {
         let (desk, stop, current, logins, tenant) = (desk.clone(), stop.clone(), current.clone(), logins.clone(), made.tenant.clone());
         async move {
             while !stop.load(Ordering::Relaxed) {
-                let (letter, password) = current.lock().unwrap().clone();
-                let session = desk.session(&tenant.login(letter), password.expose(), &tenant.name).await.expect("a login failed");
+                let (slot, password) = current.lock().unwrap().clone();
+                let session = desk.session(&tenant.login(slot), password.expose(), &tenant.name).await.expect("a login failed");
                 session.close().await.unwrap();
-                logins.fetch_add(usize::from(letter == LoginSlot::B), Ordering::Relaxed);
+                logins.fetch_add(usize::from(slot == LoginSlot::B), Ordering::Relaxed);
             }
         }
     });

@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, ColdBackup, backup_store::KeyEscrow},
-    store::{self, Connected},
+    store::{self, ConnectedStore},
 };
 
 const IDENTITY: &str = "identity";
@@ -308,9 +308,9 @@ pub(crate) fn encrypt(recipient: &x25519::Recipient, plain: &[u8]) -> Result<Vec
 ///
 /// # Errors
 /// [`Error::Store`].
-pub async fn put_escrow(escrow: &Connected, folder: &str, sealed: &[u8]) -> Result<(), Error> {
-    escrow.prove().await?;
-    escrow.store.write_once(&escrow_key(folder), sealed.to_vec()).await?;
+pub async fn put_escrow(escrow: &ConnectedStore, folder: &str, sealed: &[u8]) -> Result<(), Error> {
+    escrow.check_identity().await?;
+    escrow.bucket.write_once(&escrow_key(folder), sealed.to_vec()).await?;
     Ok(())
 }
 
@@ -318,9 +318,9 @@ pub async fn put_escrow(escrow: &Connected, folder: &str, sealed: &[u8]) -> Resu
 ///
 /// # Errors
 /// [`Error::Store`] when nothing is known.
-pub async fn has_escrow(escrow: &Connected, folder: &str, sealed: &[u8]) -> Result<bool, Error> {
-    escrow.prove().await?;
-    match escrow.store.read(&escrow_key(folder), sealed.len() as u64).await {
+pub async fn has_escrow(escrow: &ConnectedStore, folder: &str, sealed: &[u8]) -> Result<bool, Error> {
+    escrow.check_identity().await?;
+    match escrow.bucket.read(&escrow_key(folder), sealed.len() as u64).await {
         Ok(bytes) => Ok(bytes == sealed),
         Err(store::Error::Missing(_) | store::Error::Altered { .. }) => Ok(false),
         Err(error) => Err(error.into()),
@@ -331,9 +331,9 @@ pub async fn has_escrow(escrow: &Connected, folder: &str, sealed: &[u8]) -> Resu
 ///
 /// # Errors
 /// [`Error::Store`].
-pub async fn destroy_escrow(escrow: &Connected, folder: &str) -> Result<store::Erased, Error> {
-    escrow.prove().await?;
-    Ok(escrow.store.erase_prefix(&escrow_folder(folder)).await?)
+pub async fn destroy_escrow(escrow: &ConnectedStore, folder: &str) -> Result<store::Erased, Error> {
+    escrow.check_identity().await?;
+    Ok(escrow.bucket.erase_prefix(&escrow_folder(folder)).await?)
 }
 
 #[cfg(test)]

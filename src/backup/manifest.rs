@@ -304,20 +304,20 @@ pub(crate) fn report_name(since: Moment, database_oid: u32) -> String {
 }
 
 /// A report of a kind, which its signature covers.
-pub trait Report: Serialize + DeserializeOwned {
+pub trait SignedReport: Serialize + DeserializeOwned {
     /// What it is.
     const KIND: &'static str;
 }
 
-impl Report for Manifest {
+impl SignedReport for Manifest {
     const KIND: &'static str = "helpdesk-operator.io backup manifest v1";
 }
 
-impl Report for Verification {
+impl SignedReport for Verification {
     const KIND: &'static str = "helpdesk-operator.io backup verification v1";
 }
 
-impl Report for RestoreReport {
+impl SignedReport for RestoreReport {
     const KIND: &'static str = "helpdesk-operator.io restore report v1";
 }
 
@@ -340,12 +340,12 @@ pub enum Error {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Sealed<T> {
+struct Signed<T> {
     facts: T,
     signature: String,
 }
 
-fn message<T: Report>(facts: &T) -> Result<Vec<u8>, Error> {
+fn message<T: SignedReport>(facts: &T) -> Result<Vec<u8>, Error> {
     let mut message = T::KIND.as_bytes().to_vec();
     message.push(b'\n');
     serde_json::to_writer(&mut message, facts).map_err(|source| Error::Parse { kind: T::KIND, source })?;
@@ -356,9 +356,9 @@ fn message<T: Report>(facts: &T) -> Result<Vec<u8>, Error> {
 ///
 /// # Errors
 /// Never, as long as a report can be written as JSON.
-pub fn seal<T: Report>(facts: T, key: &Ed25519KeyPair) -> Result<Vec<u8>, Error> {
+pub fn sign<T: SignedReport>(facts: T, key: &Ed25519KeyPair) -> Result<Vec<u8>, Error> {
     let signature = crate::digest::hex(key.sign(&message(&facts)?).as_ref());
-    let mut bytes = serde_json::to_vec_pretty(&Sealed { facts, signature }).map_err(|source| Error::Parse { kind: T::KIND, source })?;
+    let mut bytes = serde_json::to_vec_pretty(&Signed { facts, signature }).map_err(|source| Error::Parse { kind: T::KIND, source })?;
     bytes.push(b'\n');
     Ok(bytes)
 }
@@ -367,8 +367,8 @@ pub fn seal<T: Report>(facts: T, key: &Ed25519KeyPair) -> Result<Vec<u8>, Error>
 ///
 /// # Errors
 /// See [`Error`].
-pub fn open<T: Report>(bytes: &[u8], verifying_key: &[u8]) -> Result<T, Error> {
-    let sealed: Sealed<T> = serde_json::from_slice(bytes).map_err(|source| Error::Parse { kind: T::KIND, source })?;
+pub fn verify<T: SignedReport>(bytes: &[u8], verifying_key: &[u8]) -> Result<T, Error> {
+    let sealed: Signed<T> = serde_json::from_slice(bytes).map_err(|source| Error::Parse { kind: T::KIND, source })?;
     let signature = unhex(&sealed.signature).ok_or(Error::BadSignature(T::KIND))?;
     let signed = message(&sealed.facts)?;
     UnparsedPublicKey::new(&ED25519, verifying_key).verify(&signed, &signature).map_err(|_| Error::BadSignature(T::KIND))?;
@@ -425,44 +425,44 @@ pub(crate) mod tests {
     #[test]
     fn what_was_signed_is_believed() {
         let key = key();
-        let bytes = seal(manifest(), &key).unwrap();
-        assert_eq!(open::<Manifest>(&bytes, key.public_key().as_ref()).unwrap(), manifest());
+        let bytes = sign(manifest(), &key).unwrap();
+        assert_eq!(verify::<Manifest>(&bytes, key.public_key().as_ref()).unwrap(), manifest());
     }
 
     #[test]
     fn another_backups_key_signs_nothing_here() {
-        let bytes = seal(manifest(), &key()).unwrap();
-        assert!(matches!(open::<Manifest>(&bytes, key().public_key().as_ref()), Err(Error::BadSignature(_))));
+        let bytes = sign(manifest(), &key()).unwrap();
+        assert!(matches!(verify::<Manifest>(&bytes, key().public_key().as_ref()), Err(Error::BadSignature(_))));
     }
 
     #[test]
     fn an_unsigned_field_is_refused() {
         let key = key();
-        let text = String::from_utf8(seal(manifest(), &key).unwrap()).unwrap();
+        let text = String::from_utf8(sign(manifest(), &key).unwrap()).unwrap();
         let more = text.replacen("\"backup\":", "\"note\": \"trust me\", \"backup\":", 1);
-        assert!(open::<Manifest>(more.as_bytes(), key.public_key().as_ref()).is_err());
+        assert!(verify::<Manifest>(more.as_bytes(), key.public_key().as_ref()).is_err());
     }
 
     #[test]
     fn a_signature_over_one_kind_is_none_over_another() {
         #[derive(Serialize, Deserialize)]
         struct Other(Manifest);
-        impl Report for Other {
+        impl SignedReport for Other {
             const KIND: &'static str = "other";
         }
         let key = key();
-        let bytes = seal(Other(manifest()), &key).unwrap();
-        assert!(matches!(open::<Manifest>(&bytes, key.public_key().as_ref()), Err(Error::BadSignature(_))));
+        let bytes = sign(Other(manifest()), &key).unwrap();
+        assert!(matches!(verify::<Manifest>(&bytes, key.public_key().as_ref()), Err(Error::BadSignature(_))));
     }
 
     proptest! {
         #[test]
         fn a_flipped_bit_is_found_or_changes_nothing(at in 0_usize..2600, bit in 0_u8..8) {
             let key = key();
-            let mut bytes = seal(manifest(), &key).unwrap();
+            let mut bytes = sign(manifest(), &key).unwrap();
             let at = at % bytes.len();
             bytes[at] ^= 1 << bit;
-            if let Ok(read) = open::<Manifest>(&bytes, key.public_key().as_ref()) {
+            if let Ok(read) = verify::<Manifest>(&bytes, key.public_key().as_ref()) {
                 prop_assert_eq!(read, manifest());
             }
         }

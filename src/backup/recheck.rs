@@ -12,7 +12,7 @@ use crate::digest;
 use crate::{
     api::ColdBackup,
     clock::Moment,
-    store::{self, Connected, Stores},
+    store::{self, ConnectedStore, Stores},
 };
 
 /// Why a backup proves nothing at this moment.
@@ -53,11 +53,11 @@ pub(crate) struct SignedManifest {
 }
 
 /// Reads the manifest and believes it if the backup's own key signed it for this very backup.
-pub(crate) async fn read_manifest(store: &Connected, backup: &ColdBackup, keys: &Keys) -> Result<SignedManifest, NotVerified> {
+pub(crate) async fn read_manifest(store: &ConnectedStore, backup: &ColdBackup, keys: &Keys) -> Result<SignedManifest, NotVerified> {
     let folder = folder_of(backup);
-    let bytes = store.store.read(&format!("{folder}{}", manifest::MANIFEST), manifest::LARGEST_REPORT).await?;
+    let bytes = store.bucket.read(&format!("{folder}{}", manifest::MANIFEST), manifest::LARGEST_REPORT).await?;
     let sha256 = digest::sha256(&bytes);
-    let manifest: Manifest = manifest::open(&bytes, &keys.verifying)?;
+    let manifest: Manifest = manifest::verify(&bytes, &keys.verifying)?;
     let name = backup.name_any();
     if manifest.backup != name || manifest.account_uid != backup.spec.account_uid {
         return Err(NotVerified::Mismatch(format!(
@@ -87,12 +87,12 @@ pub async fn recheck(
     }
     let keys = keys.load(backup).await?.ok_or_else(|| NotVerified::Incomplete("its key is not in the operator's namespace".into()))?;
     let store = stores.get(&backup.spec.store).await?;
-    store.prove().await?;
+    store.check_identity().await?;
     let SignedManifest { manifest, sha256 } = read_manifest(&store, backup, &keys).await?;
     let folder = folder_of(backup);
 
-    let bytes = store.store.read(&format!("{folder}{}", manifest::VERIFICATION), manifest::LARGEST_REPORT).await?;
-    let verification: Verification = manifest::open(&bytes, &keys.verifying)?;
+    let bytes = store.bucket.read(&format!("{folder}{}", manifest::VERIFICATION), manifest::LARGEST_REPORT).await?;
+    let verification: Verification = manifest::verify(&bytes, &keys.verifying)?;
     if verification.manifest_sha256 != sha256 || verification.plain != manifest.plain {
         return Err(NotVerified::Mismatch("the verification is of another manifest".into()));
     }
@@ -109,9 +109,9 @@ pub async fn recheck(
     Ok(Verified::attest(backup.name_any(), account_uid.to_owned(), source.database_oid, source.system_identifier, snapshot_at, now))
 }
 
-async fn is_there(store: &Connected, folder: &str, object: &Object) -> Result<(), NotVerified> {
+async fn is_there(store: &ConnectedStore, folder: &str, object: &Object) -> Result<(), NotVerified> {
     let key = format!("{folder}{}", object.name);
-    let head = store.store.head(&key).await?.ok_or_else(|| NotVerified::Incomplete(format!("{key} is not in the bucket")))?;
+    let head = store.bucket.head(&key).await?.ok_or_else(|| NotVerified::Incomplete(format!("{key} is not in the bucket")))?;
     let same_sum = head.crc64nvme.is_none() || object.crc64nvme.is_none() || head.crc64nvme == object.crc64nvme;
     if head.size != object.size || head.etag != object.etag || !same_sum {
         return Err(NotVerified::Incomplete(format!("{key} is not what was proven: {} bytes with the tag {}", head.size, head.etag)));
@@ -145,14 +145,14 @@ impl Remaining {
 /// When the store, the escrow or the cluster cannot be asked, or the bucket does not prove who it is.
 pub async fn remaining(stores: &Stores, keys: &KeyRing, account_uid: &str, store: &str) -> Result<Remaining, NotVerified> {
     let store = stores.get(store).await?;
-    store.prove().await?;
-    let contents = store.store.contents(&format!("{account_uid}/")).await?;
+    store.check_identity().await?;
+    let contents = store.bucket.contents(&format!("{account_uid}/")).await?;
     let secrets = keys.count(account_uid).await?;
     let escrowed = match &store.key_escrow {
         Some(escrow) => {
             let second = stores.get(&escrow.store).await?;
-            second.prove().await?;
-            second.store.contents(&escrow_folder(&format!("{account_uid}/"))).await?
+            second.check_identity().await?;
+            second.bucket.contents(&escrow_folder(&format!("{account_uid}/"))).await?
         }
         None => store::Contents::default(),
     };

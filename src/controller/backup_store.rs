@@ -38,15 +38,15 @@ use crate::{
     clock::Moment,
     context::{Context, Shared},
     retry::{Backoff, jitter},
-    store::{Connected, Error, MARKER, Marker},
+    store::{ConnectedStore, Error, MARKER, Marker},
 };
 
 /// Between two looks.
-const HEALTH: Duration = Duration::from_secs(60);
+const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
 /// Between two looks at one that cannot be used: backups may wait for it.
 const UNWELL: Duration = Duration::from_secs(5);
 /// Between two long looks.
-const SWEEP: Duration = Duration::from_secs(600);
+const ORPHAN_INTERVAL: Duration = Duration::from_secs(600);
 /// Owns the fields that this controller writes.
 const FIELD_MANAGER: &str = "helpdesk-operator-stores";
 /// The folder of escrowed keys.
@@ -126,7 +126,7 @@ async fn reconcile(store: Arc<BackupStore>, ctx: Arc<StoreContext>) -> Result<Ac
         }
     }
     ctx.backoff.succeeded(&name);
-    let next_look = if ready.holds == Some(true) { HEALTH } else { UNWELL };
+    let next_look = if ready.holds == Some(true) { HEALTH_INTERVAL } else { UNWELL };
     Ok(Action::requeue(next_look.mul_f64(0.9 + 0.2 * jitter(&format!("{name}/{now}")))))
 }
 
@@ -139,7 +139,7 @@ async fn look(ctx: &StoreContext, store: &BackupStore, status: &mut BackupStoreS
     let here = |b: &&ColdBackup| b.spec.store == store.name_any() && b.status.as_ref().is_none_or(|s| s.phase != BackupPhase::Erased);
     let alive = backups.iter().filter(here).count();
     status.backups = Some(i32::try_from(alive).unwrap_or(i32::MAX));
-    status.versioning = Some(connected.store.versioning().await?.name().to_owned());
+    status.versioning = Some(connected.bucket.versioning().await?.name().to_owned());
     if let Some(refusal) = refuse_lock(&connected, store.spec.object_lock).await? {
         return Ok(refusal);
     }
@@ -154,7 +154,7 @@ async fn look(ctx: &StoreContext, store: &BackupStore, status: &mut BackupStoreS
 }
 
 /// Whether the bucket is the one that it was; an unclaimed one is taken into use.
-async fn claim(ctx: &StoreContext, connected: &Connected, remembered: Option<&str>, now: Moment) -> Result<Marker, Error> {
+async fn claim(ctx: &StoreContext, connected: &ConnectedStore, remembered: Option<&str>, now: Moment) -> Result<Marker, Error> {
     let (ours, name) = (&ctx.installation.id, &connected.location.name);
     match (connected.marker().await?, remembered) {
         (Some(marker), _) if marker.installation != *ours => {
@@ -178,7 +178,7 @@ async fn claim(ctx: &StoreContext, connected: &Connected, remembered: Option<&st
                 code: "Json".into(),
                 source: e.into(),
             })?;
-            match connected.store.write_once(MARKER, bytes).await {
+            match connected.bucket.write_once(MARKER, bytes).await {
                 Ok(_) => Ok(marker),
                 // Another replica was faster: what it wrote counts.
                 Err(Error::Altered { .. }) => connected.marker().await?.ok_or(Error::Unclaimed),
@@ -189,8 +189,8 @@ async fn claim(ctx: &StoreContext, connected: &Connected, remembered: Option<&st
 }
 
 /// A lock that a wish for erasure could not be met under.
-async fn refuse_lock(connected: &Connected, declared: ObjectLock) -> Result<Option<Finding>, Error> {
-    let Some(lock) = connected.store.default_lock().await? else { return Ok(None) };
+async fn refuse_lock(connected: &ConnectedStore, declared: ObjectLock) -> Result<Option<Finding>, Error> {
+    let Some(lock) = connected.bucket.default_lock().await? else { return Ok(None) };
     let no = |message: String| Ok(Some(Finding::no(Type::Ready, "ObjectLocked", message)));
     match declared {
         ObjectLock::Off => no(format!(
@@ -213,12 +213,12 @@ async fn backups(ctx: &StoreContext, store: &BackupStore) -> Result<Vec<ColdBack
 }
 
 /// Folders that belong to no backup: of backups below a uid, of keys below `keys/` and a uid.
-async fn orphans(connected: &Connected, backups: &[ColdBackup]) -> Result<Vec<String>, Error> {
+async fn orphans(connected: &ConnectedStore, backups: &[ColdBackup]) -> Result<Vec<String>, Error> {
     let known: BTreeSet<String> = backups.iter().map(|b| backup::folder(&b.spec.account, &b.spec.account_uid, &b.name_any())).collect();
     let mut orphans = Vec::new();
     for top in ["", KEYS] {
-        for account in connected.store.folders(top).await?.into_iter().filter(|f| top == KEYS || f != KEYS) {
-            for moment in connected.store.folders(&format!("{top}{account}")).await? {
+        for account in connected.bucket.folders(top).await?.into_iter().filter(|f| top == KEYS || f != KEYS) {
+            for moment in connected.bucket.folders(&format!("{top}{account}")).await? {
                 let folder = format!("{account}{moment}");
                 if !known.contains(&folder) {
                     orphans.push(format!("{top}{folder}"));
@@ -231,7 +231,7 @@ async fn orphans(connected: &Connected, backups: &[ColdBackup]) -> Result<Vec<St
 
 fn due(ctx: &StoreContext, name: &str) -> bool {
     let swept = ctx.swept.lock().unwrap_or_else(PoisonError::into_inner);
-    swept.get(name).is_none_or(|at| at.elapsed() >= SWEEP)
+    swept.get(name).is_none_or(|at| at.elapsed() >= ORPHAN_INTERVAL)
 }
 
 /// What a person may do about it.

@@ -1,6 +1,6 @@
 //! What the rest may ask of a database server.
 //!
-//! [`Servers`] hands out [`Connected`] servers by the name of their `DatabaseServer`: each with its [`Server`], which
+//! [`Servers`] hands out [`ConnectedServer`] servers by the name of their `DatabaseServer`: each with its [`Server`], which
 //! makes, shuts, opens and drops databases of tenants, and its [`Ledger`], which remembers them.
 //!
 //! **Invariant: nothing is changed that does not carry the account's uid as its marker.** Databases and roles carry it
@@ -26,7 +26,7 @@ pub use crate::ledger::LoginSlot;
 pub use error::Error;
 pub use extensions::{Lacking, Offer};
 pub use password::{Password, Verifier};
-pub use servers::{Connected, Holds, Servers};
+pub use servers::{ConnectedServer, Holds, Servers};
 pub use tenant::{
     Connections, DatabaseId, Ensured, LoginSecret, MoverLogin, ObservedDatabase, Probe, RotationStep, ServerInfo, SessionsLeft, Tenant,
     TenantLimits,
@@ -119,16 +119,16 @@ impl Server {
     ///
     /// # Errors
     /// That the server could not be asked: then nothing is known.
-    pub async fn probe(&self, tenant: &Tenant, letter: LoginSlot, password: &Password) -> Result<Probe, Error> {
-        engine!(self, driver => driver.probe(tenant, letter, password).await)
+    pub async fn probe(&self, tenant: &Tenant, slot: LoginSlot, password: &Password) -> Result<Probe, Error> {
+        engine!(self, driver => driver.probe(tenant, slot, password).await)
     }
 
     /// Whether the tenant's own credentials are refused.
     ///
     /// # Errors
     /// That the server could not be asked: then nothing is known.
-    pub async fn probe_refused(&self, tenant: &Tenant, letter: LoginSlot, password: &Password) -> Result<bool, Error> {
-        Ok(self.probe(tenant, letter, password).await? != Probe::LetIn)
+    pub async fn probe_refused(&self, tenant: &Tenant, slot: LoginSlot, password: &Password) -> Result<bool, Error> {
+        Ok(self.probe(tenant, slot, password).await? != Probe::LetIn)
     }
 
     /// Sets the password of one of the tenant's logins.

@@ -87,7 +87,7 @@ impl Slot {
 struct CachedConnection {
     looked_at: Instant,
     basis: ConnectionInputs,
-    outcome: Result<Arc<Connected>, Error>,
+    outcome: Result<Arc<ConnectedServer>, Error>,
 }
 
 /// What a connection was made from; when it changed the connection is made anew.
@@ -101,13 +101,13 @@ struct ConnectionInputs {
 
 /// One server that was reached, identified and whose ledger is this installation's.
 #[derive(Debug)]
-pub struct Connected {
+pub struct ConnectedServer {
     /// The name of the `DatabaseServer`.
     pub name: String,
     /// Its spec when it was connected.
     pub spec: DatabaseServerSpec,
     /// The server.
-    pub server: Server,
+    pub driver: Server,
     /// Its ledger.
     pub ledger: Ledger,
     /// Who it said it was when it was connected.
@@ -133,7 +133,7 @@ impl Servers {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn get(&self, name: &str) -> Result<Arc<Connected>, Error> {
+    pub async fn get(&self, name: &str) -> Result<Arc<ConnectedServer>, Error> {
         let slot = self.slot(name);
         let mut remembered = slot.lock().await?;
         if slot.broken.swap(false, Ordering::Relaxed) {
@@ -150,7 +150,7 @@ impl Servers {
             Err(error) => (ConnectionInputs::default(), Err(error)),
             Ok(seen) => match remembered.take() {
                 Some(CachedConnection { basis, outcome: Ok(connected), .. }) if basis == seen.basis => {
-                    let identity = if doubted { connected.server.identify().await } else { Ok(connected.identity.clone()) };
+                    let identity = if doubted { connected.driver.identify().await } else { Ok(connected.identity.clone()) };
                     (basis, identity.and_then(|identity| seen.recognise(&identity)).map(|()| connected))
                 }
                 _ => (seen.basis.clone(), seen.connect(&self.installation_id).await.map(Arc::new)),
@@ -248,7 +248,7 @@ struct ServerObject {
 }
 
 impl ServerObject {
-    async fn connect(self, installation_id: &str) -> Result<Connected, Error> {
+    async fn connect(self, installation_id: &str) -> Result<ConnectedServer, Error> {
         let (server, pool) = match self.spec.engine {
             Engine::Postgresql => {
                 let (driver, pool) = Driver::connect(self.address.clone(), &self.admin).await?;
@@ -264,7 +264,7 @@ impl ServerObject {
         }
         ledger.migrate().await?;
         match ledger.claim(installation_id).await? {
-            Claim::Ours => Ok(Connected { name: self.name, spec: self.spec, server, ledger, identity }),
+            Claim::Ours => Ok(ConnectedServer { name: self.name, spec: self.spec, driver: server, ledger, identity }),
             Claim::Foreign(id) => Err(Error::ForeignLedger(id)),
         }
     }

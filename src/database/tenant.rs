@@ -37,8 +37,8 @@ impl Tenant {
     }
 
     /// The name of one of its two logins.
-    pub fn login(&self, letter: LoginSlot) -> String {
-        format!("{}_{}", self.name, letter.name())
+    pub fn login(&self, slot: LoginSlot) -> String {
+        format!("{}_{}", self.name, slot.name())
     }
 }
 
@@ -84,7 +84,7 @@ pub struct Ensured {
 #[derive(Clone, Debug)]
 pub struct LoginSecret {
     /// Which login.
-    pub letter: LoginSlot,
+    pub slot: LoginSlot,
     /// Computed here from the password, which the server never sees.
     pub verifier: Verifier,
 }

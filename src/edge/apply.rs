@@ -38,7 +38,7 @@ pub struct Applied {
 ///
 /// # Errors
 /// The cluster could not be asked, or an object of the name belongs to somebody else.
-pub async fn make(client: &Client, objects: &Objects, owner: Owner<'_>, wanted: &[Wanted]) -> Result<Applied, Error> {
+pub async fn apply(client: &Client, objects: &Objects, owner: Owner<'_>, wanted: &[Wanted]) -> Result<Applied, Error> {
     let mut made = Applied::default();
     for one in wanted {
         let found = objects.get(one.kind, Some(&one.namespace), &one.name);
@@ -46,7 +46,7 @@ pub async fn make(client: &Client, objects: &Objects, owner: Owner<'_>, wanted: 
             if found.annotations().get(ACCOUNT_UID).is_none_or(|uid| uid != owner.uid) {
                 return Err(Error::Foreign(format!("{} {}/{}", one.kind.resource().kind, one.namespace, one.name)));
             }
-            if objects.is_current(one.kind, found) && same(one, found, owner) {
+            if objects.is_current(one.kind, found) && is_up_to_date(one, found, owner) {
                 continue;
             }
         }
@@ -141,7 +141,7 @@ fn digest(spec: &Value) -> String {
 }
 
 /// Whether an object is as it is wanted, so that it need not be written.
-fn same(wanted: &Wanted, found: &DynamicObject, owner: Owner<'_>) -> bool {
+fn is_up_to_date(wanted: &Wanted, found: &DynamicObject, owner: Owner<'_>) -> bool {
     found.metadata.deletion_timestamp.is_none()
         && labels(owner).iter().all(|(key, value)| found.labels().get(*key).is_some_and(|v| v == value))
         && found.annotations().get(APPLIED) == Some(&digest(&wanted.spec))
@@ -163,13 +163,13 @@ pub enum Acceptance {
     /// It is in force.
     Accepted,
     /// It has not been looked at, or not in its present form.
-    Waiting(String),
+    Pending(String),
     /// It is not kept.
-    Refused(String),
+    Rejected(String),
 }
 
 /// What the gateway says of the objects, the worst first.
-pub fn word(objects: &Objects, wanted: &[Wanted]) -> Acceptance {
+pub fn acceptance(objects: &Objects, wanted: &[Wanted]) -> Acceptance {
     let mut waiting = None;
     for one in wanted {
         let what = format!("{} {}", one.kind.resource().kind, one.name);
@@ -181,19 +181,19 @@ pub fn word(objects: &Objects, wanted: &[Wanted]) -> Acceptance {
             waiting.get_or_insert(format!("{what} was just written"));
             continue;
         }
-        match word_of(one.kind, &found, &one.spec) {
+        match acceptance_of(one.kind, &found, &one.spec) {
             Acceptance::Accepted => {}
-            Acceptance::Waiting(why) => {
+            Acceptance::Pending(why) => {
                 waiting.get_or_insert(format!("{what}: {why}"));
             }
-            Acceptance::Refused(why) => return Acceptance::Refused(format!("{what}: {why}")),
+            Acceptance::Rejected(why) => return Acceptance::Rejected(format!("{what}: {why}")),
         }
     }
-    waiting.map_or(Acceptance::Accepted, Acceptance::Waiting)
+    waiting.map_or(Acceptance::Accepted, Acceptance::Pending)
 }
 
 /// What the gateway says of one object; `wanted` is its spec.
-fn word_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Acceptance {
+fn acceptance_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Acceptance {
     let status = &found.data["status"];
     let generation = found.metadata.generation.unwrap_or_default();
     match kind {
@@ -203,21 +203,22 @@ fn word_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Acceptance {
                 parents.iter().find(|p| ["kind", "name", "sectionName"].iter().all(|key| p["parentRef"][key] == reference[key])).cloned()
             };
             all(wanted["parentRefs"].as_array().into_iter().flatten().map(|reference| match about(reference) {
-                Some(parent) => said(&parent["conditions"], &["Accepted", "ResolvedRefs"], generation),
-                None => Acceptance::Waiting("no gateway has looked at it; is it running?".into()),
+                Some(parent) => from_conditions(&parent["conditions"], &["Accepted", "ResolvedRefs"], generation),
+                None => Acceptance::Pending("no gateway has looked at it; is it running?".into()),
             }))
         }
         Kind::ListenerSet => {
             let listeners = status["listeners"].as_array().cloned().unwrap_or_default();
-            let parts = listeners.iter().map(|l| said(&l["conditions"], &["Accepted", "ResolvedRefs", "Programmed"], generation));
-            all([said(&status["conditions"], &["Accepted"], generation)].into_iter().chain(parts))
+            let parts =
+                listeners.iter().map(|l| from_conditions(&l["conditions"], &["Accepted", "ResolvedRefs", "Programmed"], generation));
+            all([from_conditions(&status["conditions"], &["Accepted"], generation)].into_iter().chain(parts))
         }
         Kind::SecurityPolicy | Kind::ClientTrafficPolicy | Kind::BackendTrafficPolicy => {
             let ancestors = status["ancestors"].as_array().cloned().unwrap_or_default();
             if ancestors.is_empty() {
-                return Acceptance::Waiting("no gateway has looked at it; is it running?".into());
+                return Acceptance::Pending("no gateway has looked at it; is it running?".into());
             }
-            all(ancestors.iter().map(|a| said(&a["conditions"], &["Accepted"], generation)))
+            all(ancestors.iter().map(|a| from_conditions(&a["conditions"], &["Accepted"], generation)))
         }
         Kind::Certificate | Kind::HttpRouteFilter | Kind::ReferenceGrant | Kind::Gateway | Kind::GatewayClass => Acceptance::Accepted,
     }
@@ -225,24 +226,24 @@ fn word_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Acceptance {
 
 fn all(words: impl Iterator<Item = Acceptance>) -> Acceptance {
     let mut worst = Acceptance::Accepted;
-    for word in words {
-        match word {
-            Acceptance::Refused(why) => return Acceptance::Refused(why),
-            Acceptance::Waiting(why) if worst == Acceptance::Accepted => worst = Acceptance::Waiting(why),
-            Acceptance::Waiting(_) | Acceptance::Accepted => {}
+    for acceptance in words {
+        match acceptance {
+            Acceptance::Rejected(why) => return Acceptance::Rejected(why),
+            Acceptance::Pending(why) if worst == Acceptance::Accepted => worst = Acceptance::Pending(why),
+            Acceptance::Pending(_) | Acceptance::Accepted => {}
         }
     }
     worst
 }
 
-fn said(conditions: &Value, kinds: &[&str], generation: i64) -> Acceptance {
+fn from_conditions(conditions: &Value, kinds: &[&str], generation: i64) -> Acceptance {
     all(kinds.iter().map(|kind| match condition(conditions, kind) {
-        None => Acceptance::Waiting(format!("the gateway has not said whether it is {kind}")),
+        None => Acceptance::Pending(format!("the gateway has not said whether it is {kind}")),
         Some(c) if c["observedGeneration"].as_i64().is_some_and(|seen| seen < generation) => {
-            Acceptance::Waiting("the gateway has not looked at its present form".into())
+            Acceptance::Pending("the gateway has not looked at its present form".into())
         }
         Some(c) if c["status"] == "True" => Acceptance::Accepted,
-        Some(c) => Acceptance::Refused(format!("{}: {}", c["reason"].as_str().unwrap_or(kind), c["message"].as_str().unwrap_or_default())),
+        Some(c) => Acceptance::Rejected(format!("{}: {}", c["reason"].as_str().unwrap_or(kind), c["message"].as_str().unwrap_or_default())),
     }))
 }
 
@@ -253,7 +254,7 @@ pub fn in_force(objects: &Objects, kind: Kind, namespace: &str, name: &str, owne
         found.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid)
             && found.metadata.deletion_timestamp.is_none()
             && !ancestors.is_empty()
-            && ancestors.iter().all(|a| said(&a["conditions"], &["Accepted"], 0) == Acceptance::Accepted)
+            && ancestors.iter().all(|a| from_conditions(&a["conditions"], &["Accepted"], 0) == Acceptance::Accepted)
     })
 }
 
@@ -290,11 +291,11 @@ mod tests {
 
     #[test]
     fn a_policy_is_in_force_only_once_its_present_form_was_accepted() {
-        let word = |o: &DynamicObject| word_of(Kind::SecurityPolicy, o, &json!({}));
-        assert_eq!(word(&policy("True", 2)), Acceptance::Accepted);
-        assert!(matches!(word(&policy("True", 1)), Acceptance::Waiting(_)));
-        assert_eq!(word(&policy("False", 2)), Acceptance::Refused("Invalid: bad".into()));
-        assert!(matches!(word(&object(json!({}))), Acceptance::Waiting(_)));
+        let acceptance = |o: &DynamicObject| acceptance_of(Kind::SecurityPolicy, o, &json!({}));
+        assert_eq!(acceptance(&policy("True", 2)), Acceptance::Accepted);
+        assert!(matches!(acceptance(&policy("True", 1)), Acceptance::Pending(_)));
+        assert_eq!(acceptance(&policy("False", 2)), Acceptance::Rejected("Invalid: bad".into()));
+        assert!(matches!(acceptance(&object(json!({}))), Acceptance::Pending(_)));
     }
 
     #[test]
@@ -305,9 +306,9 @@ mod tests {
                 {"type": "ResolvedRefs", "status": "True", "observedGeneration": 2}]})
         };
         let wanted = json!({"parentRefs": [{"kind": "Gateway", "name": "edge", "sectionName": "a"}, {"kind": "Gateway", "name": "edge", "sectionName": "b"}]});
-        let word = |parents: Value| word_of(Kind::HttpRoute, &object(json!({"parents": parents})), &wanted);
-        assert_eq!(word(json!([parent("a", "True"), parent("b", "True")])), Acceptance::Accepted);
-        assert!(matches!(word(json!([parent("a", "True")])), Acceptance::Waiting(_)));
-        assert!(matches!(word(json!([parent("a", "True"), parent("b", "False")])), Acceptance::Refused(_)));
+        let acceptance = |parents: Value| acceptance_of(Kind::HttpRoute, &object(json!({"parents": parents})), &wanted);
+        assert_eq!(acceptance(json!([parent("a", "True"), parent("b", "True")])), Acceptance::Accepted);
+        assert!(matches!(acceptance(json!([parent("a", "True")])), Acceptance::Pending(_)));
+        assert!(matches!(acceptance(json!([parent("a", "True"), parent("b", "False")])), Acceptance::Rejected(_)));
     }
 }

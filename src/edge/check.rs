@@ -86,7 +86,7 @@ impl View {
 }
 
 /// Asks every address; says what is wrong with the first that does not answer as it should.
-pub async fn look(view: Arc<View>) -> Option<Mismatch> {
+pub async fn check(view: Arc<View>) -> Option<Mismatch> {
     let too_long = || {
         let why = format!("{} took longer than {} s to answer all that was asked", view.hosts.join(", "), LONGEST.as_secs());
         Some(Mismatch { reason: "Unreachable", why })

@@ -12,25 +12,25 @@ pub const PATIENCE: i32 = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimState {
     /// It is the account's.
-    Mine,
+    Owned,
     /// Nobody has it, or nobody may keep it any longer.
     Free,
     /// It is another's, or reserved; a sentence for people.
-    Refused(String),
+    Denied(String),
 }
 
 /// How an account stands with a host name, by the claim that there is. An account that has proved the name takes it from
 /// one that cannot prove it any more.
-pub fn standing(claim: Option<&DomainClaim>, uid: &str, proven: bool, now: Moment) -> ClaimState {
+pub fn claim_state(claim: Option<&DomainClaim>, uid: &str, proven: bool, now: Moment) -> ClaimState {
     let Some(claim) = claim else { return ClaimState::Free };
     let spec = &claim.spec;
     if spec.account_uid == uid {
-        return ClaimState::Mine;
+        return ClaimState::Owned;
     }
     match &spec.reserved_until {
         Some(until) if until.0 <= now => return ClaimState::Free,
         Some(until) => {
-            return ClaimState::Refused(format!(
+            return ClaimState::Denied(format!(
                 "the name belonged to an account that is gone and is reserved until {}; choose another, or wait",
                 clock::whole_seconds(until.0)
             ));
@@ -41,7 +41,7 @@ pub fn standing(claim: Option<&DomainClaim>, uid: &str, proven: bool, now: Momen
         return ClaimState::Free;
     }
     // Whose it is, is nobody else's business.
-    ClaimState::Refused("the name is another account's; choose another".into())
+    ClaimState::Denied("the name is another account's; choose another".into())
 }
 
 /// Why a custom name cannot be any tenant's: it is the platform's, or lies below or above what is.
@@ -100,28 +100,28 @@ mod tests {
     #[test]
     fn the_first_proven_owner_wins_and_the_loser_is_told() {
         let theirs = claim("a", |_| ());
-        assert_eq!(standing(None, "b", true, at(NOW)), ClaimState::Free);
-        assert_eq!(standing(Some(&theirs), "a", true, at(NOW)), ClaimState::Mine);
-        assert!(matches!(standing(Some(&theirs), "b", true, at(NOW)), ClaimState::Refused(_)));
+        assert_eq!(claim_state(None, "b", true, at(NOW)), ClaimState::Free);
+        assert_eq!(claim_state(Some(&theirs), "a", true, at(NOW)), ClaimState::Owned);
+        assert!(matches!(claim_state(Some(&theirs), "b", true, at(NOW)), ClaimState::Denied(_)));
     }
 
     #[test]
     fn a_name_in_quarantine_is_refused_until_its_time() {
         let gone = claim("a", |c| c.reserved_until = Some(Time(at("2026-11-23T12:00:00Z"))));
-        assert!(matches!(standing(Some(&gone), "b", true, at(NOW)), ClaimState::Refused(why) if why.contains("2026-11-23T12:00:00Z")));
-        assert_eq!(standing(Some(&gone), "b", true, at("2026-11-23T12:00:00Z")), ClaimState::Free);
+        assert!(matches!(claim_state(Some(&gone), "b", true, at(NOW)), ClaimState::Denied(why) if why.contains("2026-11-23T12:00:00Z")));
+        assert_eq!(claim_state(Some(&gone), "b", true, at("2026-11-23T12:00:00Z")), ClaimState::Free);
     }
 
     #[test]
     fn a_lost_name_goes_to_whoever_proves_it() {
         let lost = claim("a", |c| c.lost_since = Some(Time(at(NOW))));
-        assert!(matches!(standing(Some(&lost), "b", false, at(NOW)), ClaimState::Refused(_)));
-        assert_eq!(standing(Some(&lost), "b", true, at(NOW)), ClaimState::Free);
+        assert!(matches!(claim_state(Some(&lost), "b", false, at(NOW)), ClaimState::Denied(_)));
+        assert_eq!(claim_state(Some(&lost), "b", true, at(NOW)), ClaimState::Free);
         let slug = claim("a", |c| {
             c.lost_since = Some(Time(at(NOW)));
             c.used_as = DomainUse::Slug;
         });
-        assert!(matches!(standing(Some(&slug), "b", true, at(NOW)), ClaimState::Refused(_)));
+        assert!(matches!(claim_state(Some(&slug), "b", true, at(NOW)), ClaimState::Denied(_)));
     }
 
     #[test]

@@ -50,7 +50,7 @@ pub struct Listener {
 }
 
 /// Reads a Gateway; says what is wrong with one that cannot be used.
-pub async fn look(objects: &Objects, wanted: &GatewayRef, base: &str) -> Result<Gateway, String> {
+pub async fn observe(objects: &Objects, wanted: &GatewayRef, base: &str) -> Result<Gateway, String> {
     for kind in [Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::ListenerSet, Kind::ReferenceGrant] {
         installed(objects, kind).await?;
     }

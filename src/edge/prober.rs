@@ -115,7 +115,7 @@ impl Prober {
     /// Workers that look for themselves, and the names of accounts of which they have news. `failures` counts what was
     /// seen to be wrong.
     pub fn new(failures: Counter) -> (Arc<Self>, UnboundedReceiver<String>) {
-        Self::with(Pace::DEFAULT, failures, Box::new(|view| check::look(view).boxed()))
+        Self::with(Pace::DEFAULT, failures, Box::new(|view| check::check(view).boxed()))
     }
 
     fn with(pace: Pace, failures: Counter, look: Look) -> (Arc<Self>, UnboundedReceiver<String>) {
@@ -352,7 +352,7 @@ mod tests {
             }
         });
         let begun = Instant::now();
-        let seen = check::look(Arc::new(view("silent.example", port))).await.expect("it answered");
+        let seen = check::check(Arc::new(view("silent.example", port))).await.expect("it answered");
         assert_eq!(seen.reason, "Unreachable", "{}", seen.why);
         assert!(begun.elapsed() < Duration::from_secs(10));
         silent.abort();

@@ -64,7 +64,7 @@ impl LoginSlot {
 
     /// Reads what [`Self::name`] wrote.
     pub fn from_name(name: &str) -> Option<Self> {
-        [Self::A, Self::B].into_iter().find(|letter| letter.name() == name)
+        [Self::A, Self::B].into_iter().find(|slot| slot.name() == name)
     }
 
     /// The other one.
@@ -103,7 +103,8 @@ pub struct NamespaceEntry {
 #[serde(rename_all = "camelCase")]
 pub struct LoginEntry {
     /// Which of the two.
-    pub letter: LoginSlot,
+    #[serde(rename = "letter")]
+    pub slot: LoginSlot,
     /// When its password was set.
     pub password_set_at: Moment,
     /// The newest request for another password that was seen.

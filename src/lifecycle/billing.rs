@@ -2,7 +2,7 @@
 //!
 //! A word of billing is what it writes into `.status.billing`. Words are repeated, come late, and carry fields that a
 //! merge patch left standing from an older one. [`check`] refuses a word that is out of order or of an impossible time;
-//! [`hear`] says what an account stands at after one that is not. Both are pure.
+//! [`judge_billing`] says what an account stands at after one that is not. Both are pure.
 //!
 //! - **Only a payment ends a run of failures.** Every retry of a failed charge is another word; none of them moves the
 //!   start of the run, and so none of them moves the block.
@@ -209,7 +209,7 @@ pub fn check(heard: Option<&Billing>, word: &Billing, created_at: Moment, now: M
 }
 
 /// What an account stands at after a word that [`check`] let through, and what of the word does not count.
-pub fn hear(before: Option<&Standing>, word: &Billing, now: Moment) -> (Option<Standing>, Option<RejectedBilling>) {
+pub fn judge_billing(before: Option<&Standing>, word: &Billing, now: Moment) -> (Option<Standing>, Option<RejectedBilling>) {
     if word.state == BillingState::Incomplete {
         return (before.cloned(), None);
     }
@@ -360,7 +360,7 @@ mod tests {
     fn heard(words: &[Billing]) -> (Standing, Vec<&'static str>) {
         let (mut standing, mut refused) = (None, Vec::new());
         for word in words {
-            let (next, why) = hear(standing.as_ref(), word, at("12-01"));
+            let (next, why) = judge_billing(standing.as_ref(), word, at("12-01"));
             standing = next;
             refused.extend(why.map(|why| why.reason()));
         }

@@ -36,7 +36,7 @@ pub struct Inputs<'a> {
 /// count besides is in [`Record::told`].
 pub fn update_record(record: &Record, seen: &Inputs<'_>, now: Moment) -> (Record, Option<RejectedBilling>) {
     let mut next = record.clone();
-    let refused = absorb_billing(&mut next, seen, now);
+    let refused = update_billing(&mut next, seen, now);
     update_closure(&mut next, seen, now);
     update_hold(&mut next, seen, now);
 
@@ -53,13 +53,13 @@ pub fn update_record(record: &Record, seen: &Inputs<'_>, now: Moment) -> (Record
     (next, refused)
 }
 
-pub(super) fn absorb_billing(next: &mut Record, seen: &Inputs<'_>, now: Moment) -> Option<RejectedBilling> {
+pub(super) fn update_billing(next: &mut Record, seen: &Inputs<'_>, now: Moment) -> Option<RejectedBilling> {
     let word = seen.billing.filter(|word| !next.has_heard(word))?;
     let checked = billing::check(next.billing.as_ref(), word, seen.created_at, now);
     let refused = match checked {
         Err(refused) => Some(refused),
         Ok(()) => {
-            let (standing, refused) = billing::hear(next.standing.as_ref(), word, now);
+            let (standing, refused) = billing::judge_billing(next.standing.as_ref(), word, now);
             next.standing = standing;
             next.billing = Some(word.clone());
             refused
@@ -91,7 +91,7 @@ pub(super) fn update_closure(next: &mut Record, seen: &Inputs<'_>, now: Moment) 
                 next.closure = Some(ClosureRecord { mode, keeps_backup, seen_at, delete_at, by_deletion: seen.confirmed_deletion });
                 next.restoring_since = None;
                 next.withdrawn = false;
-                repin_for_closure(next, windows);
+                pin_for_closure(next, windows);
             }
         }
         // A cancellation whose stage nobody has seen enforced leaves nothing behind.
@@ -120,7 +120,7 @@ pub(super) fn update_closure(next: &mut Record, seen: &Inputs<'_>, now: Moment) 
 }
 
 /// An erasure shortens what was promised: the end comes `eraseDelay` after the wish.
-pub(super) fn repin_for_closure(next: &mut Record, windows: &Lifecycle) {
+pub(super) fn pin_for_closure(next: &mut Record, windows: &Lifecycle) {
     let Some(erasure) = next.erasure() else { return };
     let delete_at = erasure.delete_at;
     let gone_by = if erasure.keeps_backup { delete_at + windows.cold_backup.duration() } else { delete_at };

@@ -248,7 +248,7 @@ impl Record {
     /// The record as it is written now: older ones say what was heard of billing, and not what it came to.
     pub fn up_to_date(mut self) -> Self {
         if let (None, Some(heard)) = (&self.standing, &self.billing) {
-            let (standing, _) = billing::hear(None, heard, heard.since.0);
+            let (standing, _) = billing::judge_billing(None, heard, heard.since.0);
             let pinned = self.grace.map(|grace| grace.since);
             self.standing = standing.map(|s| Standing { failing_since: s.failing_since.map(|since| pinned.unwrap_or(since)), ..s });
         }

@@ -15,7 +15,7 @@ use super::{
     postgres::{composed, failed, ident},
     progress::Progress,
     stream::{self, Until},
-    transfer::{Sealed, download, object, upload},
+    transfer::{Encrypted, download, object, upload},
 };
 use crate::backup::manifest::{Apart, Manifest};
 
@@ -131,7 +131,7 @@ pub(super) async fn dump(
         Ok(())
     };
     let sealed = upload(mover, &name, stream::reader(chunks), progress, read);
-    let Sealed { stored, plain, sha256 } = progress.during("copy a table apart", sealed).await?;
+    let Encrypted { stored, plain, sha256 } = progress.during("copy a table apart", sealed).await?;
     Ok(Apart { table: table.to_owned(), columns, object: object(name, sha256, stored), plain })
 }
 

@@ -12,7 +12,7 @@ use super::{
     locks,
     postgres::{self, Pipe, Snapshot},
     progress::Progress,
-    transfer::{Sealed, object, upload},
+    transfer::{Encrypted, object, upload},
     verify,
 };
 use crate::digest;
@@ -28,8 +28,8 @@ use crate::{
 
 /// Takes the backup, or finds it taken, and proves it. Returns the verification as it is stored.
 pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
-    mover.store.prove().await?;
-    if mover.store.store.head(&mover.key(MANIFEST)).await?.is_some() {
+    mover.store.check_identity().await?;
+    if mover.store.bucket.head(&mover.key(MANIFEST)).await?.is_some() {
         tracing::info!("a manifest is there already: going on with its proof");
     } else {
         take(mover).await?;
@@ -38,7 +38,7 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
 }
 
 async fn take(mover: &Mover) -> Result<(), Error> {
-    let (plan, bucket) = (&mover.plan, &mover.store.store);
+    let (plan, bucket) = (&mover.plan, &mover.store.bucket);
     let login = mover.source.as_ref().ok_or(Error::Plan { file: super::config::SOURCE, why: "it is missing".into() })?;
     let aborted = bucket.abort_uploads(&plan.folder).await?;
     if aborted > 0 {
@@ -72,7 +72,7 @@ async fn take_once(mover: &Mover, login: &MoverLogin, apart: &[String]) -> Resul
     let before = sequences_now(login).await?;
     let dump = progress.during("dump", dump(mover, login, &tools, &snapshot, (&name, apart), &progress));
     let read = fingerprint::take(&mut session, Origin::Snapshot(login, &snapshot.name));
-    let (Sealed { stored, plain, sha256 }, mut contents) = both(dump, read).await?;
+    let (Encrypted { stored, plain, sha256 }, mut contents) = both(dump, read).await?;
     let mut rows = Vec::new();
     for table in apart {
         rows.push(apart::dump(mover, &mut session, table, &progress).await?);
@@ -109,7 +109,7 @@ async fn take_once(mover: &Mover, login: &MoverLogin, apart: &[String]) -> Resul
         extensions,
         settings,
     };
-    mover.store.store.write_once(&mover.key(MANIFEST), manifest::seal(facts, &mover.signing)?).await?;
+    mover.store.bucket.write_once(&mover.key(MANIFEST), manifest::sign(facts, &mover.signing)?).await?;
     Ok(())
 }
 
@@ -143,7 +143,7 @@ async fn dump(
     snapshot: &Snapshot,
     (name, apart): (&str, &[String]),
     progress: &Arc<Progress>,
-) -> Result<Sealed, Error> {
+) -> Result<Encrypted, Error> {
     let option = format!("--snapshot={}", snapshot.name);
     let excluded: Vec<_> = apart.iter().map(|table| apart::exclude(table)).collect();
     let mut arguments = vec!["--format=custom", "--compress=0", "--no-password", "--lock-wait-timeout=60s", option.as_str()];
@@ -162,7 +162,7 @@ async fn dump(
 /// Writes the small object. One that lies there already was written by a dead attempt for the same key: it counts if
 /// it opens.
 async fn write_secrets(mover: &Mover, sealed: Vec<u8>) -> Result<Object, Error> {
-    let (key, bucket) = (mover.key(SECRETS), &mover.store.store);
+    let (key, bucket) = (mover.key(SECRETS), &mover.store.bucket);
     let sha256 = digest::sha256(&sealed);
     match bucket.write_once(&key, sealed).await {
         Ok(stored) => Ok(object(SECRETS.to_owned(), sha256, stored)),

@@ -16,7 +16,7 @@ use crate::{
     api::{VerifyMode, database_server::TlsMode},
     clock::Moment,
     database::MoverLogin,
-    store::{Connected, Credentials, Location, Store, s3::S3},
+    store::{ConnectedStore, Credentials, Location, Store, s3::S3},
 };
 
 /// The arguments of `helpdesk-operator mover`. None of them is a secret; secrets are files in the plan's folder.
@@ -61,7 +61,7 @@ impl Task {
     }
 }
 
-/// The file with the [`Plan`].
+/// The file with the [`MoverConfig`].
 pub const PLAN: &str = "plan.json";
 /// The public half of the store's credentials.
 pub const ACCESS_KEY_ID: &str = "s3-access-key-id";
@@ -84,7 +84,7 @@ const OBJECTS: u32 = 50;
 /// Everything about the work that is no secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Plan {
+pub struct MoverConfig {
     /// The `ColdBackup`.
     pub backup: String,
     /// The account.
@@ -147,9 +147,9 @@ impl From<LoginFile> for MoverLogin {
 /// A mover that has read its files.
 pub struct Mover {
     /// What to do.
-    pub plan: Plan,
+    pub plan: MoverConfig,
     /// The bucket.
-    pub store: Connected,
+    pub store: ConnectedStore,
     /// Reads the backup.
     pub identity: x25519::Identity,
     /// Signs the report.
@@ -173,17 +173,17 @@ impl Mover {
     /// [`Error::Plan`]; it never shows what a file contains.
     pub fn read(args: &Args) -> Result<Self, Error> {
         let folder = args.plan.as_path();
-        let plan: Plan = parse(PLAN, &bytes(folder, PLAN)?)?;
+        let plan: MoverConfig = parse(PLAN, &bytes(folder, PLAN)?)?;
         let credentials = Credentials {
             access_key_id: text(folder, ACCESS_KEY_ID)?,
             secret_access_key: Zeroizing::new(text(folder, SECRET_ACCESS_KEY)?),
         };
         let ca_pem = optional(folder, STORE_CA)?.map(|pem| String::from_utf8_lossy(&pem).into_owned());
         let s3 = S3::new(plan.store.clone(), &credentials, &credentials, ca_pem.as_deref())?;
-        let store = Connected {
+        let store = ConnectedStore {
             location: plan.store.clone(),
             region: String::new(),
-            store: Store::S3(s3),
+            bucket: Store::S3(s3),
             credentials,
             ca_pem,
             key_escrow: None,
@@ -208,7 +208,7 @@ impl Mover {
         let (stem, rest) = name.split_once('.').unwrap_or((name, ""));
         let mut free = name.to_owned();
         for number in 2..OBJECTS {
-            if self.store.store.head(&self.key(&free)).await?.is_none() {
+            if self.store.bucket.head(&self.key(&free)).await?.is_none() {
                 break;
             }
             free = format!("{stem}-{number}.{rest}");

@@ -23,14 +23,14 @@ pub(super) async fn write(mover: &Mover, contents: &Contents) -> Result<Object, 
     let sealed = keys::encrypt(&mover.identity.to_public(), &packed).map_err(|_| Error::Key("it encrypts nothing"))?;
     let name = mover.free_name(CONTENTS).await?;
     let sha256 = digest::sha256(&sealed);
-    let stored: Stored = mover.store.store.write_once(&mover.key(&name), sealed).await?;
+    let stored: Stored = mover.store.bucket.write_once(&mover.key(&name), sealed).await?;
     Ok(Object { name, size: stored.size, sha256, etag: stored.etag, crc64nvme: stored.crc64nvme })
 }
 
 /// Reads them back. A backup of before there were such has none.
 pub(super) async fn read(mover: &Mover, manifest: &Manifest) -> Result<Option<Contents>, Error> {
     let Some(object) = &manifest.contents else { return Ok(None) };
-    let sealed = match mover.store.store.read(&mover.key(&object.name), LARGEST).await {
+    let sealed = match mover.store.bucket.read(&mover.key(&object.name), LARGEST).await {
         Ok(bytes) => bytes,
         Err(store::Error::Missing(_)) => return Err(Error::Unequal(format!("{} is missing", object.name))),
         Err(error) => return Err(error.into()),

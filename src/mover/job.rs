@@ -22,14 +22,14 @@ use k8s_openapi::{
 
 use super::{
     Task,
-    config::{self, LoginFile, Plan},
+    config::{self, LoginFile, MoverConfig},
 };
 use crate::digest;
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, ColdBackup, MoverMemory},
     backup::keys::Keys,
     database::MoverLogin,
-    store::Connected,
+    store::ConnectedStore,
 };
 
 /// Label on everything that is made for movers.
@@ -81,9 +81,9 @@ pub struct MoverJob<'o> {
 /// Everything that a mover reads.
 pub struct MoverFiles<'f> {
     /// The part that is no secret.
-    pub plan: &'f Plan,
+    pub plan: &'f MoverConfig,
     /// The bucket.
-    pub store: &'f Connected,
+    pub store: &'f ConnectedStore,
     /// Reads the backup.
     pub keys: &'f Keys,
     /// Signs the report (PKCS#8).

@@ -9,12 +9,12 @@ use crate::{
 
 /// The manifest, whose signature and subject were checked, with its SHA-256.
 pub(super) async fn believed(mover: &Mover) -> Result<(Manifest, String), Error> {
-    let bytes = match mover.store.store.read(&mover.key(MANIFEST), manifest::LARGEST_REPORT).await {
+    let bytes = match mover.store.bucket.read(&mover.key(MANIFEST), manifest::LARGEST_REPORT).await {
         Ok(bytes) => bytes,
         Err(store::Error::Missing(_)) => return Err(Error::NoManifest),
         Err(error) => return Err(error.into()),
     };
-    let facts: Manifest = manifest::open(&bytes, &mover.verifying)?;
+    let facts: Manifest = manifest::verify(&bytes, &mover.verifying)?;
     let plan = &mover.plan;
     if facts.account_uid != plan.account_uid || facts.backup != plan.backup || facts.store_identity != plan.store_identity {
         return Err(Error::Unequal(format!("its manifest speaks of {} of account {}", facts.backup, facts.account_uid)));
@@ -27,12 +27,12 @@ pub(super) async fn believed(mover: &Mover) -> Result<(Manifest, String), Error>
 
 /// The proof that lies in the bucket, and as it is stored.
 pub(super) async fn known(mover: &Mover, manifest_sha256: &str) -> Result<Option<(Verification, Vec<u8>)>, Error> {
-    let bytes = match mover.store.store.read(&mover.key(VERIFICATION), manifest::LARGEST_REPORT).await {
+    let bytes = match mover.store.bucket.read(&mover.key(VERIFICATION), manifest::LARGEST_REPORT).await {
         Ok(bytes) => bytes,
         Err(store::Error::Missing(_)) => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    let proof: Verification = manifest::open(&bytes, &mover.verifying)?;
+    let proof: Verification = manifest::verify(&bytes, &mover.verifying)?;
     if proof.manifest_sha256 != manifest_sha256 {
         return Err(Error::Unequal("its verification is of another manifest".into()));
     }

@@ -16,12 +16,12 @@ use crate::{
 
 /// Restores, or finds it done. Returns the report as it is stored.
 pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
-    mover.store.prove().await?;
+    mover.store.check_identity().await?;
     let (facts, manifest_sha256) = reports::believed(mover).await?;
     let since = mover.plan.restore_since.ok_or(Error::Plan { file: PLAN, why: "restoreSince is missing".into() })?;
     let login = mover.target.as_ref().ok_or(Error::Plan { file: TARGET, why: "it is missing".into() })?;
     let key = mover.key(&manifest::report_name(since, mover.plan.database_oid));
-    match mover.store.store.read(&key, manifest::LARGEST_REPORT).await {
+    match mover.store.bucket.read(&key, manifest::LARGEST_REPORT).await {
         Ok(bytes) => return Ok(bytes),
         Err(store::Error::Missing(_)) => {}
         Err(error) => return Err(error.into()),
@@ -45,7 +45,7 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
         restored: Some(filled.restored),
         completed_at: clock::now(),
     };
-    let bytes = manifest::seal(report, &mover.signing)?;
-    mover.store.store.write_once(&key, bytes.clone()).await?;
+    let bytes = manifest::sign(report, &mover.signing)?;
+    mover.store.bucket.write_once(&key, bytes.clone()).await?;
     Ok(bytes)
 }

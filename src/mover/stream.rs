@@ -38,7 +38,7 @@ pub(super) fn channel() -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>) {
 /// Reads a dump, compresses and encrypts it, and passes the result on. Blocks; run it on a thread of its own.
 ///
 /// Returns the size and the checksum of what was read. The end of the input is no success: the tool's status is.
-pub(super) fn seal(
+pub(super) fn encrypt(
     mut dump: impl Read,
     recipient: &x25519::Recipient,
     chunks: mpsc::Sender<Bytes>,
@@ -66,11 +66,11 @@ pub(super) fn seal(
     Ok(plain.finish())
 }
 
-/// Reads what [`seal`] made and hands the dump to `consumer`. Blocks; run it on a thread of its own.
+/// Reads what [`encrypt`] made and hands the dump to `consumer`. Blocks; run it on a thread of its own.
 ///
 /// A consumer that stops listening stops the reading only if nobody wants to know whether the rest is whole; otherwise
 /// every byte is decrypted and summed all the same.
-pub(super) fn unseal(
+pub(super) fn decrypt(
     chunks: mpsc::Receiver<Bytes>,
     identity: &x25519::Identity,
     mut consumer: impl Write,
@@ -206,7 +206,7 @@ mod tests {
         let (sender, mut receiver) = channel();
         let recipient = identity.to_public();
         std::thread::scope(|scope| {
-            let sealing = scope.spawn(|| seal(plain, &recipient, sender, &Arc::default()).unwrap());
+            let sealing = scope.spawn(|| encrypt(plain, &recipient, sender, &Arc::default()).unwrap());
             let mut bytes = Vec::new();
             while let Some(chunk) = receiver.blocking_recv() {
                 bytes.extend_from_slice(&chunk);
@@ -226,7 +226,7 @@ mod tests {
                     }
                 }
             });
-            unseal(receiver, identity, &mut plain, &Arc::default(), Until::End)
+            decrypt(receiver, identity, &mut plain, &Arc::default(), Until::End)
         })?;
         Ok((plain, sum))
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What lies in the bucket, and what it was before compression.
-pub(super) struct Sealed {
+pub(super) struct Encrypted {
     pub stored: Stored,
     pub plain: Plain,
     pub sha256: String,
@@ -30,11 +30,11 @@ pub(super) async fn upload(
     input: impl std::io::Read + Send + 'static,
     progress: &Arc<Progress>,
     ended: impl Future<Output = Result<(), Error>>,
-) -> Result<Sealed, Error> {
-    let mut upload = mover.store.store.upload(&mover.key(name)).await?;
+) -> Result<Encrypted, Error> {
+    let mut upload = mover.store.bucket.upload(&mover.key(name)).await?;
     let (sender, mut chunks) = stream::channel();
     let (recipient, counted) = (mover.identity.to_public(), Arc::clone(progress));
-    let sealing = tokio::task::spawn_blocking(move || stream::seal(input, &recipient, sender, &counted));
+    let sealing = tokio::task::spawn_blocking(move || stream::encrypt(input, &recipient, sender, &counted));
     let mut sum = stream::Summed::default();
     let sent = async {
         let mut sent = Ok(());
@@ -51,7 +51,7 @@ pub(super) async fn upload(
     let (sent, ended) = tokio::join!(sent, ended);
     let sealed = sealing.await.map_err(|e| Error::Stream(std::io::Error::other(e)))?;
     match sent.map_err(Error::Store).and(ended).and(sealed) {
-        Ok(plain) => Ok(Sealed { stored: upload.complete().await?, plain, sha256: sum.finish().sha256 }),
+        Ok(plain) => Ok(Encrypted { stored: upload.complete().await?, plain, sha256: sum.finish().sha256 }),
         Err(error) => {
             if let Err(left) = upload.abort().await {
                 tracing::warn!(error = chain(&left), "failed to abort the upload; the next attempt will");
@@ -104,10 +104,10 @@ pub(super) async fn download(
 ) -> Result<Plain, Error> {
     let (sender, chunks) = stream::channel();
     let (identity, counted) = (mover.identity.clone(), Arc::clone(progress));
-    let opening = tokio::task::spawn_blocking(move || stream::unseal(chunks, &identity, consumer, &counted, until));
+    let opening = tokio::task::spawn_blocking(move || stream::decrypt(chunks, &identity, consumer, &counted, until));
     let arrived = async {
         let mut sum = stream::Summed::default();
-        let mut download = mover.store.store.get(&mover.key(&object.name)).await?;
+        let mut download = mover.store.bucket.get(&mover.key(&object.name)).await?;
         while let Some(chunk) = download.next().await? {
             sum.add(&chunk);
             progress.stored(chunk.len());

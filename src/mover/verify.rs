@@ -21,9 +21,9 @@ use crate::{
 
 /// Proves the backup, or finds it proven. Returns the verification as it is stored.
 pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
-    mover.store.prove().await?;
+    mover.store.check_identity().await?;
     let (manifest, manifest_sha256) = reports::believed(mover).await?;
-    let bucket = &mover.store.store;
+    let bucket = &mover.store.bucket;
     if let Some((_, bytes)) = reports::known(mover, &manifest_sha256).await? {
         tracing::info!("the backup is proven already");
         return Ok(bytes);
@@ -58,7 +58,7 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
         verified_at: clock::now(),
     };
     tracing::info!(seconds = begun.elapsed().as_secs_f64(), mode = ?mover.plan.verify, "proven");
-    let bytes = manifest::seal(facts, &mover.signing)?;
+    let bytes = manifest::sign(facts, &mover.signing)?;
     bucket.write_once(&mover.key(VERIFICATION), bytes.clone()).await?;
     Ok(bytes)
 }
@@ -70,7 +70,7 @@ fn major(manifest: &Manifest) -> u32 {
 /// Reads the small object back.
 async fn secrets(mover: &Mover, manifest: &Manifest) -> Result<(), Error> {
     let object = &manifest.secrets;
-    let bytes = mover.store.store.read(&mover.key(&object.name), object.size).await?;
+    let bytes = mover.store.bucket.read(&mover.key(&object.name), object.size).await?;
     if digest::sha256(&bytes) != object.sha256 {
         return Err(Error::Unequal(format!("{} is not what was stored", object.name)));
     }

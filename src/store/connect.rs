@@ -31,13 +31,13 @@ pub struct Marker {
 }
 
 /// A store that can be spoken to.
-pub struct Connected {
+pub struct ConnectedStore {
     /// Where it is.
     pub location: Location,
     /// Its region, which the backups of an account must not leave.
     pub region: String,
     /// The bucket.
-    pub store: Store,
+    pub bucket: Store,
     /// What movers get: the credentials that read and write.
     pub credentials: Credentials,
     /// The certificates that its address is checked against; `None`: the system's.
@@ -53,7 +53,7 @@ pub struct Connected {
 /// The largest marker that is read, in bytes.
 const LARGEST_MARKER: u64 = 4096;
 
-impl Connected {
+impl ConnectedStore {
     /// Reads the bucket's marker; `None` when there is none.
     ///
     /// # Errors
@@ -66,7 +66,7 @@ impl Connected {
     }
 
     async fn read_marker(&self) -> Result<Option<Marker>, Error> {
-        match self.store.read(MARKER, LARGEST_MARKER).await {
+        match self.bucket.read(MARKER, LARGEST_MARKER).await {
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
                 .map_err(|e| Error::ForeignBucket(format!("its {MARKER} cannot be read as one ({e})"))),
@@ -80,7 +80,7 @@ impl Connected {
     ///
     /// # Errors
     /// [`Error::Unclaimed`], [`Error::ForeignBucket`], or why the store could not be asked.
-    pub async fn prove(&self) -> Result<(), Error> {
+    pub async fn check_identity(&self) -> Result<(), Error> {
         let expected = self.identity.as_deref().ok_or(Error::Unclaimed)?;
         let marker = match &self.silence {
             Some(silence) => silence.ask(&self.location.endpoint, self.read_marker()).await?,
@@ -98,7 +98,7 @@ impl Connected {
 pub struct Stores {
     client: Client,
     namespace: String,
-    connected: Mutex<HashMap<String, (String, Arc<Connected>)>>,
+    connected: Mutex<HashMap<String, (String, Arc<ConnectedStore>)>>,
 }
 
 impl Stores {
@@ -112,7 +112,7 @@ impl Stores {
     ///
     /// # Errors
     /// [`Error::Configuration`], [`Error::Cluster`].
-    pub async fn get(&self, name: &str) -> Result<Arc<Connected>, Error> {
+    pub async fn get(&self, name: &str) -> Result<Arc<ConnectedStore>, Error> {
         let cluster = |source| Error::Cluster { store: name.to_owned(), source: Box::new(source) };
         let object = Api::<BackupStore>::all(self.client.clone()).get_opt(name).await.map_err(cluster)?;
         let object = object.ok_or_else(|| Error::Configuration { store: name.to_owned(), why: "there is no such BackupStore".into() })?;
@@ -123,7 +123,7 @@ impl Stores {
     ///
     /// # Errors
     /// [`Error::Configuration`], [`Error::Cluster`].
-    pub async fn connect(&self, object: &BackupStore) -> Result<Arc<Connected>, Error> {
+    pub async fn connect(&self, object: &BackupStore) -> Result<Arc<ConnectedStore>, Error> {
         let name = object.metadata.name.clone().unwrap_or_default();
         let spec = &object.spec;
         let identity = object.status.as_ref().and_then(|s| s.identity.clone());
@@ -158,10 +158,10 @@ impl Stores {
             expected_bucket_owner: spec.expected_bucket_owner.clone(),
         };
         let s3 = super::s3::S3::hasty(location.clone(), &credentials, &erase_credentials, ca_pem.as_deref())?;
-        let store = Arc::new(Connected {
+        let store = Arc::new(ConnectedStore {
             location,
             region: spec.region.clone(),
-            store: Store::S3(s3),
+            bucket: Store::S3(s3),
             credentials,
             ca_pem,
             key_escrow: spec.key_escrow.clone(),

@@ -3,7 +3,7 @@
 //! Keys are *below the store's prefix*: `9b1c…/20261123T100003Z/manifest.json`. The driver puts the prefix in front,
 //! so nothing outside the folder of this installation can be reached by a wrong key.
 //!
-//! **Invariant:** "empty" is an answer only of a bucket that proved who it is ([`Connected::prove`]): the right
+//! **Invariant:** "empty" is an answer only of a bucket that proved who it is ([`ConnectedStore::prove`]): the right
 //! address with another bucket behind it is [`Error::ForeignBucket`], and nothing counts as erased there.
 
 mod answer;
@@ -14,7 +14,7 @@ pub mod s3;
 mod silence;
 
 pub use answer::{Contents, Erased, Head, Lock, Stored, Versioning};
-pub use connect::{Connected, Marker, Stores};
+pub use connect::{ConnectedStore, Marker, Stores};
 pub use error::{Cause, Error};
 pub use location::{Credentials, Location, MARKER};
 pub use silence::Silence;
@@ -30,7 +30,7 @@ impl Store {
     ///
     /// # Errors
     /// Every answer but "there it is" and "there is none". A bucket that is missing may answer the second: ask
-    /// [`Connected::prove`] first where that matters.
+    /// [`ConnectedStore::prove`] first where that matters.
     pub async fn head(&self, key: &str) -> Result<Option<Head>, Error> {
         match self {
             Self::S3(s3) => s3.head(key).await,

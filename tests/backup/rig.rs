@@ -20,8 +20,8 @@ use helpdesk_operator::{
     },
     clock,
     database::{MoverLogin, Password},
-    mover::{self, Args, Task, config::Plan, job::MoverFiles},
-    store::{Connected, Credentials, Location, MARKER, Marker, Store, s3::S3},
+    mover::{self, Args, Task, config::MoverConfig, job::MoverFiles},
+    store::{ConnectedStore, Credentials, Location, MARKER, Marker, Store, s3::S3},
 };
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use sqlx::{
@@ -85,18 +85,18 @@ pub async fn locked_bucket(label: &str) -> String {
 }
 
 /// A store without a marker of its own.
-pub fn connect(bucket: &str, prefix: &str, identity: Option<&str>, keys: Option<(&str, &str)>) -> Connected {
+pub fn connect(bucket: &str, prefix: &str, identity: Option<&str>, keys: Option<(&str, &str)>) -> ConnectedStore {
     let (id, secret) = keys
         .map_or_else(|| (var("HELPDESK_TEST_S3_ACCESS_KEY_ID"), var("HELPDESK_TEST_S3_SECRET_ACCESS_KEY")), |(a, b)| (a.into(), b.into()));
     make(&var("HELPDESK_TEST_S3_ENDPOINT"), bucket, prefix, identity, id, secret)
 }
 
 /// A store at an address where nobody answers.
-pub fn connect_at(endpoint: &str, bucket: &str) -> Connected {
+pub fn connect_at(endpoint: &str, bucket: &str) -> ConnectedStore {
     make(endpoint, bucket, "", Some("x"), "a".into(), "b".into())
 }
 
-fn make(endpoint: &str, bucket: &str, prefix: &str, identity: Option<&str>, id: String, secret: String) -> Connected {
+fn make(endpoint: &str, bucket: &str, prefix: &str, identity: Option<&str>, id: String, secret: String) -> ConnectedStore {
     let location = Location {
         name: "eu-cold".into(),
         endpoint: endpoint.into(),
@@ -108,10 +108,10 @@ fn make(endpoint: &str, bucket: &str, prefix: &str, identity: Option<&str>, id: 
     let credentials = Credentials { access_key_id: id, secret_access_key: secret.into() };
     let ca_pem = Some(pem("HELPDESK_TEST_S3_CA"));
     let s3 = S3::new(location.clone(), &credentials, &credentials, ca_pem.as_deref()).unwrap();
-    Connected {
+    ConnectedStore {
         location,
         region: "eu-1".into(),
-        store: Store::S3(s3),
+        bucket: Store::S3(s3),
         credentials,
         ca_pem,
         key_escrow: None,
@@ -121,10 +121,10 @@ fn make(endpoint: &str, bucket: &str, prefix: &str, identity: Option<&str>, id: 
 }
 
 /// A store that was taken into use.
-pub async fn connected(bucket: &str, prefix: &str) -> Connected {
+pub async fn connected(bucket: &str, prefix: &str) -> ConnectedStore {
     let store = connect(bucket, prefix, Some("the-bucket"), None);
     let marker = Marker { installation: "i".into(), store: "eu-cold".into(), identity: "the-bucket".into(), created_at: clock::now() };
-    store.store.write_once(MARKER, serde_json::to_vec(&marker).unwrap()).await.unwrap();
+    store.bucket.write_once(MARKER, serde_json::to_vec(&marker).unwrap()).await.unwrap();
     store
 }
 
@@ -262,9 +262,9 @@ impl Drop for Database {
 
 /// One backup of one database, with everything that its movers need.
 pub struct Desk {
-    pub store: Connected,
+    pub store: ConnectedStore,
     pub keys: Keys,
-    pub plan: Plan,
+    pub plan: MoverConfig,
     signing: Vec<u8>,
     folder: PathBuf,
     source: MoverLogin,
@@ -284,7 +284,7 @@ impl Desk {
     /// One backup of the database behind `source`, proven in the one behind `scratch`.
     pub fn of(
         label: &str,
-        store: Connected,
+        store: ConnectedStore,
         source: MoverLogin,
         (database_oid, system_identifier): (u32, String),
         scratch: MoverLogin,
@@ -304,7 +304,7 @@ impl Desk {
         let folder = std::env::temp_dir().join(unique(label));
         let backup = backup::build("acme", uid, "eu-cold", due, BackupReason::Frozen, verify, due);
         let name = backup.metadata.name.clone().unwrap();
-        let plan = Plan {
+        let plan = MoverConfig {
             folder: format!("{uid}/{label}-{name}/"),
             backup: name,
             account: "acme".into(),
@@ -325,11 +325,11 @@ impl Desk {
     }
 
     pub async fn bytes(&self, name: &str) -> Vec<u8> {
-        self.store.store.read(&self.key(name), 1 << 30).await.unwrap()
+        self.store.bucket.read(&self.key(name), 1 << 30).await.unwrap()
     }
 
     pub async fn manifest(&self) -> Manifest {
-        manifest::open(&self.bytes(MANIFEST).await, &self.keys.verifying).unwrap()
+        manifest::verify(&self.bytes(MANIFEST).await, &self.keys.verifying).unwrap()
     }
 
     fn full(&self, name: &str) -> String {
@@ -344,7 +344,7 @@ impl Desk {
         raw().delete_object().bucket(&self.plan.store.bucket).key(self.full(name)).send().await.unwrap();
     }
 
-    fn write(&self, label: &str, plan: &Plan, target: &MoverLogin, task: Task) -> Args {
+    fn write(&self, label: &str, plan: &MoverConfig, target: &MoverLogin, task: Task) -> Args {
         let files = MoverFiles {
             plan,
             store: &self.store,

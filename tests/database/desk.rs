@@ -179,10 +179,10 @@ pub fn fresh_uid() -> String {
     [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
 }
 
-pub fn fresh_secret(letter: LoginSlot) -> (Password, LoginSecret) {
+pub fn fresh_secret(slot: LoginSlot) -> (Password, LoginSecret) {
     let password = Password::generate().unwrap();
     let verifier = password.verifier().unwrap();
-    (password, LoginSecret { letter, verifier })
+    (password, LoginSecret { slot, verifier })
 }
 
 pub fn code(error: &sqlx::Error) -> String {

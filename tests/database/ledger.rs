@@ -59,7 +59,7 @@ async fn what_is_written_reads_back_and_an_old_revision_writes_nothing() {
     next.database = Some(DatabaseEntry { name: "t_1".into(), oid: Some(u32::MAX), system_identifier: "7".into() });
     next.namespace = Some(NamespaceEntry { name: "hd-1".into(), uid: None });
     next.login = Some(LoginEntry {
-        letter: LoginSlot::B,
+        slot: LoginSlot::B,
         password_set_at: clock::now(),
         rotation_token: Some("it's".into()),
         retiring: true,

@@ -48,7 +48,7 @@ pub(super) struct AccountContext {
     /// What is known of the accounts, for the metrics.
     pub stage_counts: StageCounts,
     /// What is remembered of addresses.
-    pub web: CertificateExpiries,
+    pub expiries: CertificateExpiries,
     /// Who looks at them from outside.
     pub prober: Arc<Prober>,
     /// How many accounts of one server are looked after at once.

@@ -37,13 +37,13 @@ fn own_secret(tenant: &Tenant) -> String {
 }
 
 /// The password of one of the tenant's logins, from the operator's own copy.
-pub(super) async fn password(ctx: &AccountContext, tenant: &Tenant, letter: LoginSlot) -> Result<Option<Password>, Error> {
+pub(super) async fn password(ctx: &AccountContext, tenant: &Tenant, slot: LoginSlot) -> Result<Option<Password>, Error> {
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let Some(secret) = api.get_opt(&own_secret(tenant)).await.during("read the tenant's password")? else { return Ok(None) };
     if secret.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
         return Err(Error::Foreign { what: format!("Secret {}/{}", ctx.settings.namespace, own_secret(tenant)) });
     }
-    let value = secret.data.as_ref().and_then(|d| d.get(letter.name())).and_then(|v| String::from_utf8(v.0.clone()).ok());
+    let value = secret.data.as_ref().and_then(|d| d.get(slot.name())).and_then(|v| String::from_utf8(v.0.clone()).ok());
     Ok(value.map(Password::from_text))
 }
 
@@ -52,14 +52,14 @@ pub(super) async fn password_or_new(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
     tenant: &Tenant,
-    letter: LoginSlot,
+    slot: LoginSlot,
 ) -> Result<Password, Error> {
-    if let Some(password) = password(ctx, tenant, letter).await? {
+    if let Some(password) = password(ctx, tenant, slot).await? {
         return Ok(password);
     }
     let fresh = Password::generate()?;
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    let data = BTreeMap::from([(letter.name().to_owned(), ByteString(fresh.expose().as_bytes().to_vec()))]);
+    let data = BTreeMap::from([(slot.name().to_owned(), ByteString(fresh.expose().as_bytes().to_vec()))]);
     let secret = Secret { metadata: own_meta(account, tenant, own_secret(tenant)), data: Some(data.clone()), ..Secret::default() };
     match api.create(&PostParams::default(), &secret).await {
         Ok(_) => Ok(fresh),
@@ -82,7 +82,7 @@ fn own_meta(account: &HelpDeskAccount, tenant: &Tenant, name: String) -> ObjectM
 }
 
 /// Removes the operator's own copy: there is no login any more.
-pub(super) async fn forget(ctx: &AccountContext, tenant: &Tenant) -> Result<(), Error> {
+pub(super) async fn delete_password_secret(ctx: &AccountContext, tenant: &Tenant) -> Result<(), Error> {
     if password(ctx, tenant, LoginSlot::A).await?.is_none() && password(ctx, tenant, LoginSlot::B).await?.is_none() {
         return Ok(());
     }
@@ -95,21 +95,21 @@ pub(super) async fn forget(ctx: &AccountContext, tenant: &Tenant) -> Result<(), 
 }
 
 /// The verifier of a password, for the server.
-pub(super) fn verified(letter: LoginSlot, password: &Password) -> Result<LoginSecret, Error> {
-    Ok(LoginSecret { letter, verifier: password.verifier()? })
+pub(super) fn login_secret(slot: LoginSlot, password: &Password) -> Result<LoginSecret, Error> {
+    Ok(LoginSecret { slot, verifier: password.verifier()? })
 }
 
 /// Hands the credentials to the tenant, in the keys of the Service Binding specification; puts back what was edited.
-pub(super) async fn hand_over(
+pub(super) async fn ensure_binding_secret(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
     placement: &Placement,
     namespace: &str,
-    letter: LoginSlot,
+    slot: LoginSlot,
     password: &Password,
 ) -> Result<(), Error> {
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
-    let data = binding(ctx, placement, letter, password).await?;
+    let data = binding(ctx, placement, slot, password).await?;
     let found = api.get_opt(SECRET).await.during("read the tenant's Secret")?;
     if let Some(found) = &found {
         if found.annotations().get(ACCOUNT_UID) != Some(&placement.tenant.uid) {
@@ -134,11 +134,11 @@ pub(super) async fn hand_over(
 async fn binding(
     ctx: &AccountContext,
     placement: &Placement,
-    letter: LoginSlot,
+    slot: LoginSlot,
     password: &Password,
 ) -> Result<BTreeMap<String, ByteString>, Error> {
     let spec = &placement.server.spec;
-    let (user, database) = (placement.tenant.login(letter), &placement.tenant.name);
+    let (user, database) = (placement.tenant.login(slot), &placement.tenant.name);
     let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
     let uri = format!("postgresql://{user}:{}@{host}:{}/{database}?sslmode=verify-full", password.expose(), spec.port);
     let mut keys = vec![
@@ -163,7 +163,7 @@ async fn binding(
 
 /// Why the tenant's Secret is gone from Terminated on: removed with its namespace, and by name before that, so that
 /// no moment remains in which the namespace is on its way out and the credentials still lie there.
-pub(super) async fn take_back(ctx: &AccountContext, tenant: &Tenant, namespace: &str) -> Result<(), Error> {
+pub(super) async fn delete_binding_secret(ctx: &AccountContext, tenant: &Tenant, namespace: &str) -> Result<(), Error> {
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(found) = api.get_opt(SECRET).await.during("read the tenant's Secret")? else { return Ok(()) };
     if found.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
@@ -202,24 +202,24 @@ pub(super) async fn rotate(
     by: &Rotation<'_>,
     now: Moment,
 ) -> Result<(LoginEntry, Moment), Error> {
-    let (server, tenant) = (&placement.server.server, &placement.tenant);
+    let (server, tenant) = (&placement.server.driver, &placement.tenant);
     if rotation_is_due(&login, by.asked, by.interval, now) {
-        let letter = login.letter.other();
+        let slot = login.slot.other();
         // A fresh one: the other letter's may be left from an earlier rotation.
-        discard(ctx, tenant, letter).await?;
-        let password = password_or_new(ctx, account, tenant, letter).await?;
-        let secret = verified(letter, &password)?;
+        discard(ctx, tenant, slot).await?;
+        let password = password_or_new(ctx, account, tenant, slot).await?;
+        let secret = login_secret(slot, &password)?;
         let work = server.begin_rotation(tenant, &by.terms, &secret);
         ctx.telemetry.measure("database", "begin_rotation", work).await?;
         login = LoginEntry {
-            letter,
+            slot,
             password_set_at: now,
             rotation_token: by.asked.cloned().or(login.rotation_token),
             retiring: true,
             terms: login.terms,
             password_lost: false,
         };
-        tracing::info!(login = letter.name(), "the tenant got another password");
+        tracing::info!(login = slot.name(), "the tenant got another password");
         return Ok((login, now + ROTATION_PATIENCE));
     }
     let next = login.password_set_at + by.interval.duration();
@@ -231,7 +231,7 @@ pub(super) async fn rotate(
     if now < earliest {
         return Ok((login, earliest));
     }
-    let old = login.letter.other();
+    let old = login.slot.other();
     match ctx.telemetry.measure("database", "finish_rotation", server.finish_rotation(tenant, old)).await? {
         RotationStep::Waiting(_) => Ok((login, now + ROTATION_PATIENCE)),
         RotationStep::Done => {
@@ -241,12 +241,12 @@ pub(super) async fn rotate(
     }
 }
 
-async fn discard(ctx: &AccountContext, tenant: &Tenant, letter: LoginSlot) -> Result<(), Error> {
-    if password(ctx, tenant, letter).await?.is_none() {
+async fn discard(ctx: &AccountContext, tenant: &Tenant, slot: LoginSlot) -> Result<(), Error> {
+    if password(ctx, tenant, slot).await?.is_none() {
         return Ok(());
     }
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    let patch = json!({"data": {letter.name(): null}});
+    let patch = json!({"data": {slot.name(): null}});
     api.patch(&own_secret(tenant), &PatchParams::default(), &Patch::Merge(patch))
         .await
         .map(drop)
@@ -260,7 +260,7 @@ mod tests {
 
     fn login(token: Option<&str>, retiring: bool) -> LoginEntry {
         LoginEntry {
-            letter: LoginSlot::A,
+            slot: LoginSlot::A,
             password_set_at: "2026-01-01T00:00:00Z".parse().unwrap(),
             rotation_token: token.map(Into::into),
             retiring,

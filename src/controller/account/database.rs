@@ -47,24 +47,24 @@ impl Work<'_> {
         let before = self.placement.entry.clone();
         self.placement.entry.namespace = Some(namespace);
         let mut current = before.login.clone().unwrap_or(LoginEntry {
-            letter: LoginSlot::A,
+            slot: LoginSlot::A,
             password_set_at: self.now,
             rotation_token: self.asked().cloned(),
             retiring: false,
             terms: None,
             password_lost: false,
         });
-        if before.login.is_some() && credentials::password(self.ctx, &self.placement.tenant, current.letter).await?.is_none() {
+        if before.login.is_some() && credentials::password(self.ctx, &self.placement.tenant, current.slot).await?.is_none() {
             // Noted before another one is stored, so that a crash in between cannot leave the server with the old one.
             current.password_lost = true;
             self.placement.entry.login = Some(current.clone());
             self.store().await?;
         }
-        let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, current.letter).await?;
+        let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, current.slot).await?;
         let terms = self.terms()?;
         let is_new = self.database()?.database.is_none() || before.login.is_none();
         if is_new || !self.is_as_agreed(&current, &terms)? {
-            let Ensured { facts, lacking } = self.ensure(&terms, current.letter, &password).await?;
+            let Ensured { facts, lacking } = self.ensure(&terms, current.slot, &password).await?;
             self.placement.entry.database = Some(DatabaseEntry {
                 name: self.placement.tenant.name.clone(),
                 oid: Some(facts.oid),
@@ -78,10 +78,10 @@ impl Work<'_> {
             self.placement.entry.login = Some(current.clone());
         }
         if current.password_lost {
-            let secret = credentials::verified(current.letter, &password)?;
+            let secret = credentials::login_secret(current.slot, &password)?;
             self.ctx
                 .telemetry
-                .measure("database", "set_password", self.placement.server.server.set_password(&self.placement.tenant, &secret))
+                .measure("database", "set_password", self.placement.server.driver.set_password(&self.placement.tenant, &secret))
                 .await?;
             current.password_lost = false;
             current.password_set_at = self.now;
@@ -90,20 +90,21 @@ impl Work<'_> {
         let shut = !self.database()?.can_login;
         // An entry that was turned round may have been shut in part.
         if !is_new && (shut || self.entering) {
-            self.ctx.telemetry.measure("database", "resume", self.placement.server.server.resume(&self.placement.tenant)).await?;
+            self.ctx.telemetry.measure("database", "resume", self.placement.server.driver.resume(&self.placement.tenant)).await?;
             self.placement.entry.access_epoch += i64::from(shut);
         }
-        credentials::hand_over(self.ctx, self.account, &self.placement, &namespace_name, current.letter, &password).await?;
+        credentials::ensure_binding_secret(self.ctx, self.account, &self.placement, &namespace_name, current.slot, &password).await?;
 
         if !self.entering {
             let by = credentials::Rotation { terms, asked: self.asked(), interval: self.plan()?.spec.database.rotate_password };
-            let letter = current.letter;
+            let slot = current.slot;
             let (rotated, look_again) = credentials::rotate(self.ctx, self.account, &self.placement, current, &by, self.now).await?;
             current = rotated;
             self.wake(look_again);
-            if current.letter != letter {
-                let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, current.letter).await?;
-                credentials::hand_over(self.ctx, self.account, &self.placement, &namespace_name, current.letter, &password).await?;
+            if current.slot != slot {
+                let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, current.slot).await?;
+                credentials::ensure_binding_secret(self.ctx, self.account, &self.placement, &namespace_name, current.slot, &password)
+                    .await?;
             }
             self.placement.entry.login = Some(current);
         }
@@ -131,9 +132,9 @@ impl Work<'_> {
         self.wake(self.now + SignedDuration::from_secs(60));
     }
 
-    async fn ensure(&self, terms: &TenantLimits, letter: LoginSlot, password: &crate::database::Password) -> Result<Ensured, Error> {
-        let secret = credentials::verified(letter, password)?;
-        let work = self.placement.server.server.ensure(&self.placement.tenant, terms, &secret);
+    async fn ensure(&self, terms: &TenantLimits, slot: LoginSlot, password: &crate::database::Password) -> Result<Ensured, Error> {
+        let secret = credentials::login_secret(slot, password)?;
+        let work = self.placement.server.driver.ensure(&self.placement.tenant, terms, &secret);
         Ok(self.ctx.telemetry.measure("database", "ensure", work).await?)
     }
 
@@ -161,7 +162,7 @@ impl Work<'_> {
     /// Only informs: what it cannot measure holds nothing up.
     async fn check_quota(&mut self) {
         let Some(most) = self.plan().ok().and_then(|plan| plan.spec.database.max_bytes()) else { return };
-        let finding = match self.ctx.telemetry.measure("database", "size", self.placement.server.server.size(&self.placement.tenant)).await
+        let finding = match self.ctx.telemetry.measure("database", "size", self.placement.server.driver.size(&self.placement.tenant)).await
         {
             Ok(bytes) if bytes > most => {
                 let message = format!(
@@ -212,7 +213,7 @@ impl Work<'_> {
 
     /// Shuts every login and ends every session. `false` while some are left.
     async fn end_sessions(&mut self) -> Result<bool, Error> {
-        let work = self.placement.server.server.suspend(&self.placement.tenant);
+        let work = self.placement.server.driver.suspend(&self.placement.tenant);
         let left = self.ctx.telemetry.measure("database", "suspend", work).await?;
         if left.sessions_left > 0 {
             self.waiting_on.push(format!("{} sessions in the database do not end (of {})", left.sessions_left, left.holders.join(", ")));
@@ -224,8 +225,8 @@ impl Work<'_> {
     /// Tries the tenant's own credentials; says what is wrong if they are let in.
     async fn probe(&self) -> Result<Option<String>, Error> {
         let Some(current) = &self.placement.entry.login else { return Ok(None) };
-        let Some(password) = credentials::password(self.ctx, &self.placement.tenant, current.letter).await? else { return Ok(None) };
-        let work = self.placement.server.server.probe(&self.placement.tenant, current.letter, &password);
+        let Some(password) = credentials::password(self.ctx, &self.placement.tenant, current.slot).await? else { return Ok(None) };
+        let work = self.placement.server.driver.probe(&self.placement.tenant, current.slot, &password);
         let outcome = self.ctx.telemetry.measure("database", "probe", work).await?;
         Ok((outcome == Probe::LetIn).then(|| "the database still let the tenant's credentials in".to_owned()))
     }
@@ -264,10 +265,10 @@ impl Work<'_> {
         }
         self.ctx
             .telemetry
-            .measure("database", "drop", self.placement.server.server.drop(&self.placement.tenant, &facts, &authority))
+            .measure("database", "drop", self.placement.server.driver.drop(&self.placement.tenant, &facts, &authority))
             .await?;
         crate::crash::point("database-dropped", self.record().stage.name());
-        credentials::forget(self.ctx, &self.placement.tenant).await?;
+        credentials::delete_password_secret(self.ctx, &self.placement.tenant).await?;
         self.placement.entry.database = None;
         self.placement.entry.login = None;
         self.store().await

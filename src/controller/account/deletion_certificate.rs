@@ -56,7 +56,7 @@ impl Work<'_> {
             }
         }
         let gone = std::collections::BTreeSet::from([uid.clone()]);
-        let shells = self.placement.server.server.remove_shells(&gone).await?.len();
+        let shells = self.placement.server.driver.remove_shells(&gone).await?.len();
         self.scrub().await?;
         if let Some(unprovable) = &mut self.placement.entry.record.unprovable {
             // It may quote what the tenant wrote.

@@ -15,7 +15,7 @@ pub enum Database {
 
 /// What is wanted of the tenant's addresses on the web.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Web {
+pub enum Routes {
     /// They lead to the app, under the tenant's policy.
     Live,
     /// They answer that the account is suspended.
@@ -42,38 +42,48 @@ pub enum Backups {
 
 /// What a stage wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct World {
+pub struct DesiredState {
     /// The tenant's database.
     pub database: Database,
     /// Whether the tenant has a namespace, with its configuration and the Secret with its credentials.
     pub namespace: bool,
     /// The tenant's addresses.
-    pub web: Web,
+    pub routes: Routes,
     /// The tenant's backups.
     pub backups: Backups,
     /// Whether personal data of the owner is kept.
     pub personal_data: bool,
 }
 
-const KEPT: Web = Web::Gone { reserved: true };
+const KEPT: Routes = Routes::Gone { reserved: true };
 
 /// What the stage wants: the table of the product, row by row.
-pub const fn wanted(stage: Stage) -> World {
+pub const fn state(stage: Stage) -> DesiredState {
     match stage {
-        Stage::Trial | Stage::Active => {
-            World { database: Database::Open, namespace: true, web: Web::Live, backups: Backups::Scheduled, personal_data: true }
+        Stage::Trial | Stage::Active => DesiredState {
+            database: Database::Open,
+            namespace: true,
+            routes: Routes::Live,
+            backups: Backups::Scheduled,
+            personal_data: true,
+        },
+        Stage::Blocked => DesiredState {
+            database: Database::Shut,
+            namespace: true,
+            routes: Routes::Suspended,
+            backups: Backups::Frozen,
+            personal_data: true,
+        },
+        Stage::Terminated => {
+            DesiredState { database: Database::Shut, namespace: false, routes: KEPT, backups: Backups::Frozen, personal_data: true }
         }
-        Stage::Blocked => {
-            World { database: Database::Shut, namespace: true, web: Web::Suspended, backups: Backups::Frozen, personal_data: true }
-        }
-        Stage::Terminated => World { database: Database::Shut, namespace: false, web: KEPT, backups: Backups::Frozen, personal_data: true },
         Stage::Deleted => {
-            World { database: Database::Gone, namespace: false, web: KEPT, backups: Backups::FrozenOnly, personal_data: true }
+            DesiredState { database: Database::Gone, namespace: false, routes: KEPT, backups: Backups::FrozenOnly, personal_data: true }
         }
-        Stage::Expired => World {
+        Stage::Expired => DesiredState {
             database: Database::Gone,
             namespace: false,
-            web: Web::Gone { reserved: false },
+            routes: Routes::Gone { reserved: false },
             backups: Backups::Gone,
             personal_data: false,
         },

@@ -174,7 +174,7 @@ impl Error {
     }
 
     /// The message with the messages of its causes.
-    pub fn told(&self) -> String {
+    pub fn with_causes(&self) -> String {
         chain(self)
     }
 }

@@ -24,7 +24,7 @@ pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, erro
     let before = account.status.clone().unwrap_or_default();
     let now = (ctx.now)();
     let uid = account.uid().unwrap_or_default();
-    let blind = Observation::blind(ctx, account, &error.told());
+    let blind = Observation::blind(ctx, account, &error.with_causes());
     let remembered = ctx.stage_counts.record(&uid);
     let believed = remembered.clone().or_else(|| record_of(&before)).unwrap_or_else(|| Record::created(now));
     let windows = decide::windows(&blind, &believed);
@@ -42,7 +42,7 @@ pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, erro
         ..before.clone()
     };
     if let Err(error) = write(ctx, account, &before, &status).await {
-        tracing::warn!(error = error.told(), "failed to report a failure");
+        tracing::warn!(error = error.with_causes(), "failed to report a failure");
         return;
     }
     for condition in turned(&before.conditions, &status.conditions) {
@@ -59,7 +59,7 @@ fn conditions_of_failure(
     generation: Option<i64>,
     now: Moment,
 ) -> Vec<Condition> {
-    let message = error.told();
+    let message = error.with_causes();
     let mut findings = vec![Finding::unknown(Type::Ready, error.reason(), message.clone())];
     if error.needs_a_person() {
         findings =

@@ -41,15 +41,15 @@ use crate::{
 };
 
 /// How soon to look again after something is not as it should be and nobody announces that it is.
-pub(super) const AGAIN: SignedDuration = SignedDuration::from_secs(5);
+pub(super) const RECHECK_INTERVAL: SignedDuration = SignedDuration::from_secs(5);
 /// How soon to ask DNS again for a proof that is missing.
-const ASK_AGAIN: SignedDuration = SignedDuration::from_secs(30);
+const CHALLENGE_INTERVAL: SignedDuration = SignedDuration::from_secs(30);
 
 /// A certificate that has less than this left is spoken of.
 const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// One host name on its way to being served.
-pub(super) struct Name {
+pub(super) struct Hostname {
     /// What is shown of it.
     pub status: DomainStatus,
     /// Whether it may be served.
@@ -69,23 +69,23 @@ impl Work<'_> {
     }
 
     /// The name under the plan's base domain, alone.
-    pub(super) async fn slug(&mut self, placement: &PlanPlacement, may_claim: bool) -> Result<Vec<Name>, Error> {
+    pub(super) async fn slug(&mut self, placement: &PlanPlacement, may_claim: bool) -> Result<Vec<Hostname>, Error> {
         let slug = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
         Ok(vec![self.name(&slug, DomainUse::Slug, None, may_claim).await?])
     }
 
     /// Says which names the account does not get, and in which field they are.
-    pub(super) fn stall(&mut self, names: &[Name]) {
-        let refused: Vec<_> = names.iter().filter(|name| name.is_refused()).map(Name::told).collect();
+    pub(super) fn stall(&mut self, names: &[Hostname]) {
+        let refused: Vec<_> = names.iter().filter(|name| name.is_refused()).map(Hostname::told).collect();
         if !refused.is_empty() {
             self.findings.push(Finding::yes(Type::Stalled, "NameTaken", refused.join("; ")));
             // That a name becomes free wakes nobody who wants it.
-            self.wake(self.now + ASK_AGAIN);
+            self.wake(self.now + CHALLENGE_INTERVAL);
         }
     }
 
     /// Every name of the account: how it stands with it. While the account is closed nothing new is claimed.
-    pub(super) async fn names(&mut self, placement: &PlanPlacement, may_claim: bool) -> Result<Vec<Name>, Error> {
+    pub(super) async fn names(&mut self, placement: &PlanPlacement, may_claim: bool) -> Result<Vec<Hostname>, Error> {
         let slug = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
         let mut names = vec![self.name(&slug, DomainUse::Slug, None, may_claim).await?];
         let is_former = |c: &DomainClaim| {
@@ -106,7 +106,7 @@ impl Work<'_> {
         for host in self.account.spec.domain.custom.clone() {
             names.push(match claim_rules::refused_custom(&host, bases.iter().map(String::as_str)) {
                 Some(why) => {
-                    Name { status: status(&host, DomainUse::Custom, DomainState::Refused, Some(why)), served: false, copied: false }
+                    Hostname { status: status(&host, DomainUse::Custom, DomainState::Refused, Some(why)), served: false, copied: false }
                 }
                 None => {
                     let challenge = dns_challenge::challenge(&self.ctx.installation, &self.placement.entry.uid, &host);
@@ -117,25 +117,25 @@ impl Work<'_> {
         Ok(names)
     }
 
-    async fn name(&mut self, host: &str, used_as: DomainUse, challenge: Option<Challenge>, may_claim: bool) -> Result<Name, Error> {
+    async fn name(&mut self, host: &str, used_as: DomainUse, challenge: Option<Challenge>, may_claim: bool) -> Result<Hostname, Error> {
         let proof = match &challenge {
             Some(challenge) => self.ctx.challenges.of(challenge, self.now).await,
             None => ChallengeResult::Proven,
         };
         let claim = self.claim_of(host);
         let uid = self.placement.entry.uid.clone();
-        let standing = claim_rules::standing(claim.as_deref(), &uid, proof == ChallengeResult::Proven, self.now);
-        let mut name = Name { status: status(host, used_as, DomainState::Withheld, None), served: false, copied: false };
+        let standing = claim_rules::claim_state(claim.as_deref(), &uid, proof == ChallengeResult::Proven, self.now);
+        let mut name = Hostname { status: status(host, used_as, DomainState::Withheld, None), served: false, copied: false };
         if challenge.is_some() {
             // A proof is asked for again although nothing announces that it went.
             self.wake(self.now + self.ctx.challenges.again_after());
         }
         match (standing, proof) {
-            (ClaimState::Refused(why), _) => {
+            (ClaimState::Denied(why), _) => {
                 name.status.state = DomainState::Refused;
                 name.status.message = Some(why);
             }
-            (ClaimState::Mine, proof) => {
+            (ClaimState::Owned, proof) => {
                 let Some(claim) = &claim else { return Ok(name) };
                 let lost = match (&proof, &claim.spec.lost_since) {
                     (ChallengeResult::Proven, _) => None,
@@ -151,7 +151,7 @@ impl Work<'_> {
                         Some(format!("the proof is missing since {since}: {why}; the name is served until {until}", since = since.0));
                     name.status.challenge = challenge;
                     name.status.state = if name.served { DomainState::Withheld } else { DomainState::Unproven };
-                    self.wake(self.now + ASK_AGAIN);
+                    self.wake(self.now + CHALLENGE_INTERVAL);
                 }
             }
             (ClaimState::Free, ChallengeResult::Proven) if may_claim => {
@@ -177,14 +177,14 @@ impl Work<'_> {
                 let record = challenge.as_ref().map(|c| format!("{} IN TXT \"{}\"", c.record, c.value)).unwrap_or_default();
                 name.status.message = Some(format!("{why}; to prove that the name is the tenant's, set: {record}"));
                 name.status.challenge = challenge;
-                self.wake(self.now + ASK_AGAIN);
+                self.wake(self.now + CHALLENGE_INTERVAL);
             }
         }
         Ok(name)
     }
 
     /// Names that the account does not list any more are given back, after their routes are gone.
-    pub(super) async fn release_unwanted(&self, names: &[Name]) -> Result<(), Error> {
+    pub(super) async fn release_unwanted(&self, names: &[Hostname]) -> Result<(), Error> {
         let listed = |c: &DomainClaim| names.iter().any(|n| n.status.host == c.name_any());
         for claim in self.claims().iter().filter(|c| c.spec.used_as == DomainUse::Custom && !listed(c)) {
             claims::release(&self.ctx.client, claim).await?;
@@ -199,7 +199,7 @@ impl Work<'_> {
         placement: &PlanPlacement,
         gateway: &Gateway,
         namespace: &str,
-        names: &mut [Name],
+        names: &mut [Hostname],
     ) -> Result<(Vec<Wanted>, BTreeMap<String, Leaf>), Error> {
         let (mut wanted, mut leaves) = (vec![], BTreeMap::new());
         for name in names.iter_mut().filter(|n| n.status.used_as == DomainUse::Custom && n.served) {
@@ -244,7 +244,7 @@ impl Work<'_> {
                     name.served = false;
                     name.status.state = DomainState::Withheld;
                     name.status.message = Some(why);
-                    self.wake(self.now + AGAIN);
+                    self.wake(self.now + RECHECK_INTERVAL);
                 }
             }
         }
@@ -332,7 +332,7 @@ pub(super) async fn begin_quarantine(ctx: &AccountContext, entry: &Entry, seen: 
 }
 
 /// Which names get listeners of their own, and which share one.
-pub(super) fn listeners(names: &[Name], gateway: &Gateway, slug_on_its_own: bool) -> (Vec<OwnListener>, Vec<String>) {
+pub(super) fn listeners(names: &[Hostname], gateway: &Gateway, slug_on_its_own: bool) -> (Vec<OwnListener>, Vec<String>) {
     let (mut own, mut shared) = (vec![], vec![]);
     for name in names.iter().filter(|n| n.served) {
         let host = name.status.host.clone();
@@ -348,7 +348,7 @@ pub(super) fn listeners(names: &[Name], gateway: &Gateway, slug_on_its_own: bool
     (own, shared)
 }
 
-impl Name {
+impl Hostname {
     /// Whether it is another's, reserved, or nobody's to have.
     pub(super) fn is_refused(&self) -> bool {
         self.status.state == DomainState::Refused

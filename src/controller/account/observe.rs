@@ -50,13 +50,15 @@ pub(super) async fn observe(
     let uid = &placement.entry.uid;
     let plan = match placement::plan(ctx, account) {
         Ok(plan) => Known::Known(plan),
-        Err(error) => Known::Unknown(error.told()),
+        Err(error) => Known::Unknown(error.with_causes()),
     };
-    let database = ctx.telemetry.measure("database", "observe", placement.server.server.observe(&placement.tenant)).await;
+    let database = ctx.telemetry.measure("database", "observe", placement.server.driver.observe(&placement.tenant)).await;
     let clock = match &database {
-        Ok(observed) => {
-            clock::judge(now, placement.server.ledger.high_water().await?, &[(&format!("server {}", placement.server.name), observed.now)])
-        }
+        Ok(observed) => clock::compare(
+            now,
+            placement.server.ledger.high_water().await?,
+            &[(&format!("server {}", placement.server.name), observed.now)],
+        ),
         Err(_) => Trust::Doubtful("no other clock could be asked".into()),
     };
     let mut backups: Vec<_> = ctx.caches.backups.state().into_iter().filter(|b| b.spec.account_uid == *uid).collect();
@@ -114,7 +116,7 @@ async fn observe_brake(ctx: &AccountContext, placement: &Placement, now: Moment)
 impl Observation {
     /// What can be told of an account whose server cannot be asked.
     pub fn blind(ctx: &AccountContext, account: &HelpDeskAccount, why: &str) -> Self {
-        let plan = placement::plan(ctx, account).map_or_else(|error| Known::Unknown(error.told()), Known::Known);
+        let plan = placement::plan(ctx, account).map_or_else(|error| Known::Unknown(error.with_causes()), Known::Known);
         Self {
             plan,
             clock: Trust::Trusted,

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     api::{ADOPT, DatabaseServer, HelpDeskAccount, HelpDeskPlan, plan::PlanPlacement},
     clock::Moment,
-    database::{self, Connected, Tenant},
+    database::{self, ConnectedServer, Tenant},
     ledger::Entry,
     lifecycle::Record,
 };
@@ -22,7 +22,7 @@ use crate::{
 /// Where an account lives.
 pub(super) struct Placement {
     /// Its server.
-    pub server: Arc<Connected>,
+    pub server: Arc<ConnectedServer>,
     /// Its names there.
     pub tenant: Tenant,
     /// What the ledger remembers.
@@ -32,13 +32,13 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    fn of(server: Arc<Connected>, entry: Entry) -> Result<Self, Error> {
+    fn of(server: Arc<ConnectedServer>, entry: Entry) -> Result<Self, Error> {
         Ok(Self { tenant: Tenant::of(&entry.uid)?, server, entry, adopted: false })
     }
 }
 
 /// Finds the account's home, or gives a new account one: what another object left behind, or a place of its own.
-pub(super) async fn find(ctx: &AccountContext, account: &HelpDeskAccount, now: Moment) -> Result<Placement, Error> {
+pub(super) async fn find_or_assign(ctx: &AccountContext, account: &HelpDeskAccount, now: Moment) -> Result<Placement, Error> {
     let uid = account.uid().ok_or(Error::Incomplete("uid"))?;
     let told = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|d| d.server.clone());
     if let Some(name) = &told {
@@ -91,7 +91,7 @@ pub(super) async fn find(ctx: &AccountContext, account: &HelpDeskAccount, now: M
 /// Who was asked for an account, and what they said.
 enum Asked {
     /// An entry speaks for it.
-    Placement(Arc<Connected>, Box<Entry>),
+    Placement(Arc<ConnectedServer>, Box<Entry>),
     /// None of those that answered has one.
     Nowhere(Nowhere),
 }
@@ -100,11 +100,11 @@ enum Asked {
 #[derive(Default)]
 struct Nowhere {
     /// Those that answered.
-    answered: Vec<(Arc<DatabaseServer>, Arc<Connected>)>,
+    answered: Vec<(Arc<DatabaseServer>, Arc<ConnectedServer>)>,
     /// Those that did not, and why.
     silent: Vec<(String, database::Error)>,
     /// Entries of other objects under the same name, the same accountID, or the uid that a person names.
-    left: Vec<(Arc<Connected>, Entry)>,
+    left: Vec<(Arc<ConnectedServer>, Entry)>,
 }
 
 /// Asks every server of the region, all at once: one that does not answer makes nobody wait for longer than itself.
@@ -131,7 +131,7 @@ async fn ask_one(
     account: &HelpDeskAccount,
     uid: &str,
     server: &str,
-) -> Result<(Arc<Connected>, Option<Entry>, Vec<Entry>), database::Error> {
+) -> Result<(Arc<ConnectedServer>, Option<Entry>, Vec<Entry>), database::Error> {
     let server = ctx.servers.get(server).await?;
     if let Some(entry) = server.ledger.load_by_object(uid).await? {
         return Ok((server, Some(entry), vec![]));
@@ -157,7 +157,7 @@ fn has_forerunner(ctx: &AccountContext, name: &str, uid: &str) -> bool {
 
 /// Points what another object left behind to this one, which speaks for it from now on. Everything that was pinned
 /// stays; what came due meanwhile is decided at the next look, one stage after the other.
-async fn adopt(ctx: &AccountContext, account: &HelpDeskAccount, server: Arc<Connected>, entry: &Entry) -> Result<Placement, Error> {
+async fn adopt(ctx: &AccountContext, account: &HelpDeskAccount, server: Arc<ConnectedServer>, entry: &Entry) -> Result<Placement, Error> {
     let uid = account.uid().ok_or(Error::Incomplete("uid"))?;
     // The API server has one object of a name. That it is this one means that the other is gone, whatever a cache says.
     let api: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
@@ -207,7 +207,7 @@ fn in_region(ctx: &AccountContext, region: &str) -> Vec<Arc<DatabaseServer>> {
 }
 
 /// The emptiest server of the region that takes tenants and has room.
-async fn choose(ctx: &AccountContext, account: &HelpDeskAccount, asked: &Nowhere) -> Result<Arc<Connected>, Error> {
+async fn choose(ctx: &AccountContext, account: &HelpDeskAccount, asked: &Nowhere) -> Result<Arc<ConnectedServer>, Error> {
     let plan = plan(ctx, account)?;
     placement(&plan, account)?;
     let region = &account.spec.region;
@@ -216,7 +216,7 @@ async fn choose(ctx: &AccountContext, account: &HelpDeskAccount, asked: &Nowhere
             "spec.region: no DatabaseServer is in region {region}; create one, or correct the region"
         )));
     }
-    let mut best: Option<(i64, Arc<Connected>)> = None;
+    let mut best: Option<(i64, Arc<ConnectedServer>)> = None;
     let mut refused = String::new();
     for (server, error) in &asked.silent {
         refused = format!("{refused}; {server}: {error}");

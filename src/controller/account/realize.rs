@@ -72,7 +72,7 @@ pub(super) async fn realize(
 
 impl Work<'_> {
     async fn stage(&mut self) -> Result<(), Error> {
-        let world = desired::wanted(self.placement.entry.record.stage);
+        let world = desired::state(self.placement.entry.record.stage);
         if let (Known::Unknown(why), true) = (&self.seen.plan, world.database != Database::Open) {
             let told = format!("{why}; until then the windows hold that were seen last");
             self.findings.push(Finding::yes(Type::Stalled, "NoPlacement", told));
@@ -89,7 +89,7 @@ impl Work<'_> {
         if world.namespace && world.database == Database::Shut && self.record().resumes.is_some() {
             self.take_up_namespace().await?;
         }
-        self.web(world.web).await;
+        self.realize_routes(world.routes).await;
         if !world.namespace {
             self.remove_namespace().await?;
         }
@@ -127,7 +127,7 @@ impl Work<'_> {
     async fn remove_namespace(&mut self) -> Result<(), Error> {
         let Some(recorded) = self.placement.entry.namespace.clone() else { return Ok(()) };
         if self.entering {
-            credentials::take_back(self.ctx, &self.placement.tenant, &recorded.name).await?;
+            credentials::delete_binding_secret(self.ctx, &self.placement.tenant, &recorded.name).await?;
         }
         if namespace::remove(self.ctx, &self.placement.tenant).await? {
             self.placement.entry.namespace = None;

@@ -73,7 +73,7 @@ async fn look(account: &HelpDeskAccount, ctx: &AccountContext) -> Result<Action,
     finalizer::ensure(ctx, account).await?;
 
     let now = (ctx.now)();
-    let placement = match placement::find(ctx, account, now).await {
+    let placement = match placement::find_or_assign(ctx, account, now).await {
         Err(Error::NeverPlaced) => return finalizer::remove(ctx, account).await,
         placement => placement?,
     };

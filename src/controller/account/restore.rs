@@ -24,9 +24,9 @@ impl Work<'_> {
             }
             let terms = self.terms()?;
             let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, LoginSlot::A).await?;
-            let secret = credentials::verified(LoginSlot::A, &password)?;
+            let secret = credentials::login_secret(LoginSlot::A, &password)?;
             let (extensions, _) = restore_job::needs(self.ctx, &backup).await?;
-            let work = self.placement.server.server.prepare_restore(&self.placement.tenant, &terms, &secret, &extensions);
+            let work = self.placement.server.driver.prepare_restore(&self.placement.tenant, &terms, &secret, &extensions);
             let (facts, mover) = self.ctx.telemetry.measure("database", "prepare_restore", work).await?;
             self.placement.entry.database = Some(DatabaseEntry {
                 name: self.placement.tenant.name.clone(),
@@ -34,7 +34,7 @@ impl Work<'_> {
                 system_identifier: facts.system_identifier.clone(),
             });
             self.placement.entry.login = Some(LoginEntry {
-                letter: LoginSlot::A,
+                slot: LoginSlot::A,
                 password_set_at: self.now,
                 rotation_token: self.asked().cloned(),
                 retiring: false,
@@ -53,7 +53,7 @@ impl Work<'_> {
                 }
                 let terms = self.terms()?;
                 let (_, settings) = restore_job::needs(self.ctx, &backup).await?;
-                let work = self.placement.server.server.finish_restore(&self.placement.tenant, &terms, &settings);
+                let work = self.placement.server.driver.finish_restore(&self.placement.tenant, &terms, &settings);
                 self.ctx.telemetry.measure("database", "finish_restore", work).await?;
                 let left_out = report.restored.map(|restored| restored.left_out).unwrap_or_default();
                 self.placement.entry.record.restored_without = left_out.iter().map(ToString::to_string).collect();

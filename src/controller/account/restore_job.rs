@@ -25,7 +25,7 @@ use crate::{
     database::{DatabaseId, MoverLogin},
     mover::{
         Task,
-        config::Plan,
+        config::MoverConfig,
         job::{self, MoverFiles, MoverJob, State},
     },
     store,
@@ -81,12 +81,12 @@ async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Momen
         return failed("its Job does not name the database");
     };
     let store = ctx.stores.get(&backup.spec.store).await?;
-    store.prove().await?;
+    store.check_identity().await?;
     let keys = load_keys(ctx, backup).await?;
     let believed = read_manifest(&store, backup, &keys).await?;
     let key = format!("{}{}", folder_of(backup), manifest::report_name(since, oid));
-    let report: RestoreReport = match store.store.read(&key, manifest::LARGEST_REPORT).await {
-        Ok(bytes) => manifest::open(&bytes, &verifying)?,
+    let report: RestoreReport = match store.bucket.read(&key, manifest::LARGEST_REPORT).await {
+        Ok(bytes) => manifest::verify(&bytes, &verifying)?,
         Err(store::Error::Missing(_)) => return failed("it left no report"),
         Err(error) => return Err(error.into()),
     };
@@ -108,7 +108,7 @@ async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Momen
 /// Whatever could not be read.
 pub async fn needs(ctx: &Context, backup: &ColdBackup) -> Result<(Vec<Extension>, Vec<(String, String)>), NotVerified> {
     let store = ctx.stores.get(&backup.spec.store).await?;
-    store.prove().await?;
+    store.check_identity().await?;
     let manifest = read_manifest(&store, backup, &load_keys(ctx, backup).await?).await?.manifest;
     Ok((manifest.extensions, manifest.settings))
 }
@@ -127,12 +127,12 @@ pub async fn start(
     since: Moment,
 ) -> Result<(), NotVerified> {
     let store = ctx.stores.get(&backup.spec.store).await?;
-    store.prove().await?;
+    store.check_identity().await?;
     let keys = load_keys(ctx, backup).await?;
     let random = |_| keys::Error::Random;
     let signing = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(random)?;
     let pair = Ed25519KeyPair::from_pkcs8(signing.as_ref()).map_err(|_| keys::Error::Random)?;
-    let plan = Plan {
+    let plan = MoverConfig {
         backup: backup.name_any(),
         account: backup.spec.account.clone(),
         account_uid: backup.spec.account_uid.clone(),

@@ -11,7 +11,7 @@ use kube::{ResourceExt, runtime::reflector::ObjectRef};
 use super::{
     context::AccountContext,
     desired,
-    hostnames::{self, AGAIN, Name},
+    hostnames::{self, Hostname, RECHECK_INTERVAL},
     namespace, placement,
     work::Work,
 };
@@ -47,7 +47,7 @@ const PAGE_PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 const WRONG_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
 /// The same after something was seen from outside: whoever saw it announces what turns.
-const SEEN_AGAIN: SignedDuration = SignedDuration::from_secs(120);
+const SEEN_RECHECK_INTERVAL: SignedDuration = SignedDuration::from_secs(120);
 
 /// Nothing of this account's addresses is looked at or remembered any more.
 pub(super) fn forget(ctx: &AccountContext, uid: &str) {
@@ -56,7 +56,7 @@ pub(super) fn forget(ctx: &AccountContext, uid: &str) {
 }
 
 fn remember(ctx: &AccountContext, uid: &str, first_expiry: Option<Moment>) {
-    let first = ctx.web.put(uid, first_expiry);
+    let first = ctx.expiries.put(uid, first_expiry);
     ctx.telemetry.edge_first_expiry.set(first.map_or(0, Moment::as_second));
 }
 
@@ -79,21 +79,21 @@ fn does_without_a_page(reason: &str, closing_since: Moment, now: Moment) -> bool
 impl Work<'_> {
     /// Makes the tenant's addresses as the stage wants them. What goes wrong is told and tried again; it keeps nothing
     /// else of the account from being done.
-    pub(super) async fn web(&mut self, wanted: desired::Web) {
+    pub(super) async fn realize_routes(&mut self, wanted: desired::Routes) {
         let placement = match self.plan() {
             Ok(plan) => placement::placement(plan, self.account).ok().cloned(),
             Err(_) => None,
         };
         let gateway = placement.as_ref().and_then(|p| p.gateway.clone().map(|g| (p.clone(), g)));
         let done = match (wanted, gateway) {
-            (desired::Web::Live | desired::Web::Suspended, Some((placement, reference))) => {
-                match gateway::look(&self.ctx.caches.edge, &reference, &placement.domain_base).await {
+            (desired::Routes::Live | desired::Routes::Suspended, Some((placement, reference))) => {
+                match gateway::observe(&self.ctx.caches.edge, &reference, &placement.domain_base).await {
                     Ok(gateway) => self.publish(&placement, &gateway, wanted).await,
                     Err(why) => self.unseen(&placement).await.map(|()| Err(Withheld("GatewayUnusable", why))),
                 }
             }
-            (desired::Web::Live | desired::Web::Suspended, None) => self.unpublished(placement.as_ref(), wanted).await,
-            (desired::Web::Gone { .. }, _) => self.unpublish(wanted).await.map(|()| Ok(())),
+            (desired::Routes::Live | desired::Routes::Suspended, None) => self.unpublished(placement.as_ref(), wanted).await,
+            (desired::Routes::Gone { .. }, _) => self.unpublish(wanted).await.map(|()| Ok(())),
         };
         let done = match done {
             // What is not ours is not published by us, and keeps nobody waiting.
@@ -101,7 +101,7 @@ impl Work<'_> {
             done => done,
         };
         let done = match done {
-            Ok(Err(why)) if wanted == desired::Web::Suspended => self.without_a_page(why).await,
+            Ok(Err(why)) if wanted == desired::Routes::Suspended => self.without_a_page(why).await,
             done => done,
         };
         match done {
@@ -116,8 +116,8 @@ impl Work<'_> {
     }
 
     /// Open stages go on without their address; a closed one is not enforced before its addresses are seen to refuse.
-    fn not_ready(&mut self, wanted: desired::Web, finding: Finding) {
-        let closed = wanted != desired::Web::Live;
+    fn not_ready(&mut self, wanted: desired::Routes, finding: Finding) {
+        let closed = wanted != desired::Routes::Live;
         if closed && self.entering {
             self.waiting_on.push(finding.message.clone());
         }
@@ -128,8 +128,8 @@ impl Work<'_> {
                     // Nobody waits for the page of an account that is closed already.
                     (true, _) if !self.entering => PAGE_PATIENCE,
                     (true, true) => PAGE_PATIENCE,
-                    (false, true) => SEEN_AGAIN,
-                    (_, false) => AGAIN,
+                    (false, true) => SEEN_RECHECK_INTERVAL,
+                    (_, false) => RECHECK_INTERVAL,
                 },
         );
         self.findings.push(finding);
@@ -159,16 +159,16 @@ impl Work<'_> {
     }
 
     /// A plan without a Gateway publishes nothing. The name is the account's all the same: a Gateway may come later.
-    async fn unpublished(&mut self, placement: Option<&PlanPlacement>, wanted: desired::Web) -> Result<Result<(), Withheld>, Error> {
+    async fn unpublished(&mut self, placement: Option<&PlanPlacement>, wanted: desired::Routes) -> Result<Result<(), Withheld>, Error> {
         self.take_down().await?;
-        let left = if self.entering && wanted == desired::Web::Suspended { self.left().await? } else { vec![] };
+        let left = if self.entering && wanted == desired::Routes::Suspended { self.left().await? } else { vec![] };
         if !left.is_empty() {
             return Ok(Err(Withheld("Progressing", format!("{} is being taken down", left.join(", ")))));
         }
         if let Some(placement) = placement {
-            let slug = self.slug(placement, wanted == desired::Web::Live).await?;
+            let slug = self.slug(placement, wanted == desired::Routes::Live).await?;
             self.stall(&slug);
-            self.domains = slug.into_iter().filter(Name::is_refused).map(|name| name.status).collect();
+            self.domains = slug.into_iter().filter(Hostname::is_refused).map(|name| name.status).collect();
         }
         Ok(Ok(()))
     }
@@ -181,8 +181,13 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn publish(&mut self, placement: &PlanPlacement, gateway: &Gateway, wanted: desired::Web) -> Result<Result<(), Withheld>, Error> {
-        let live = wanted == desired::Web::Live;
+    async fn publish(
+        &mut self,
+        placement: &PlanPlacement,
+        gateway: &Gateway,
+        wanted: desired::Routes,
+    ) -> Result<Result<(), Withheld>, Error> {
+        let live = wanted == desired::Routes::Live;
         let Some(namespace) = self.placement.entry.namespace.as_ref().map(|n| n.name.clone()) else { return Ok(Ok(())) };
         let plan = match &self.seen.plan {
             Known::Known(plan) => plan.clone(),
@@ -240,7 +245,7 @@ impl Work<'_> {
         let site =
             Site { account: &account, uid: &uid, namespace: &namespace, gateway, primary: &primary, shared, own, former, min_tls, answer };
         extra.extend(edge::wanted(&site));
-        let made = apply::make(&self.ctx.client, &self.ctx.caches.edge, owner, &extra).await?;
+        let made = apply::apply(&self.ctx.client, &self.ctx.caches.edge, owner, &extra).await?;
         self.release_unwanted(&names).await?;
         for name in names.iter_mut().filter(|n| n.served) {
             name.status.state = match (live, name.status.used_as) {
@@ -256,11 +261,11 @@ impl Work<'_> {
                 format!("the cluster's Gateway API or gateway does not know what is needed: {refused}"),
             )));
         }
-        match apply::word(&self.ctx.caches.edge, &extra) {
+        match apply::acceptance(&self.ctx.caches.edge, &extra) {
             Acceptance::Accepted if agents_open => {}
             Acceptance::Accepted => return Ok(Err(Withheld("Progressing", "agents' paths open once their policy is in force".into()))),
-            Acceptance::Waiting(why) => return Ok(Err(Withheld("Progressing", why))),
-            Acceptance::Refused(why) => return Ok(Err(Withheld("NotAccepted", why))),
+            Acceptance::Pending(why) => return Ok(Err(Withheld("Progressing", why))),
+            Acceptance::Rejected(why) => return Ok(Err(Withheld("NotAccepted", why))),
         }
         let notes = outcome.map(|o| o.notes).unwrap_or_default();
         Ok(self.look_from_outside(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner))
@@ -289,11 +294,11 @@ impl Work<'_> {
     }
 
     /// Nothing is published; certificates that are being made are kept.
-    async fn withhold(&mut self, mut names: Vec<Name>, keep: Vec<Wanted>, why: Withheld) -> Result<Result<(), Withheld>, Error> {
+    async fn withhold(&mut self, mut names: Vec<Hostname>, keep: Vec<Wanted>, why: Withheld) -> Result<Result<(), Withheld>, Error> {
         let account = self.account.name_any();
         let uid = self.placement.entry.uid.clone();
         self.ctx.prober.forget(&uid);
-        apply::make(&self.ctx.client, &self.ctx.caches.edge, Owner { account: &account, uid: &uid }, &keep).await?;
+        apply::apply(&self.ctx.client, &self.ctx.caches.edge, Owner { account: &account, uid: &uid }, &keep).await?;
         for name in names.iter_mut().filter(|n| n.served) {
             name.status.state = DomainState::Withheld;
             name.status.message = Some(why.1.clone());
@@ -307,11 +312,11 @@ impl Work<'_> {
         let account = self.account.name_any();
         let owner = Owner { account: &account, uid: &self.placement.entry.uid };
         forget(self.ctx, owner.uid);
-        apply::make(&self.ctx.client, &self.ctx.caches.edge, owner, &[]).await.map(drop)
+        apply::apply(&self.ctx.client, &self.ctx.caches.edge, owner, &[]).await.map(drop)
     }
 
     /// No route, no listener, no certificate; the names stay reserved, after the end for as long as the plan says.
-    async fn unpublish(&mut self, wanted: desired::Web) -> Result<(), Error> {
+    async fn unpublish(&mut self, wanted: desired::Routes) -> Result<(), Error> {
         self.take_down().await?;
         let left = if self.entering { self.left().await? } else { vec![] };
         if self.placement.entry.namespace.is_none() {
@@ -321,7 +326,7 @@ impl Work<'_> {
             self.waiting_on.push(format!("{} is being taken down", left.join(", ")));
             self.wake(self.now + SignedDuration::from_secs(1));
         }
-        if wanted == (desired::Web::Gone { reserved: false }) && self.entering {
+        if wanted == (desired::Routes::Gone { reserved: false }) && self.entering {
             hostnames::begin_quarantine(self.ctx, &self.placement.entry, self.seen, self.now).await?;
         }
         Ok(())

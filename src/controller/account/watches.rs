@@ -144,7 +144,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         caches: Caches { plans, servers, backups, classes, claims, edge },
         backoff: Backoff::default(),
         stage_counts: StageCounts::default(),
-        web: CertificateExpiries::default(),
+        expiries: CertificateExpiries::default(),
         prober,
         permits: KeyedSemaphore::new(ctx.settings.concurrency.into()),
         slow_permits: KeyedSemaphore::new((ctx.settings.concurrency / 2).into()),
@@ -257,7 +257,7 @@ fn failed(account: Arc<HelpDeskAccount>, error: &Error, ctx: Arc<AccountContext>
     tracing::warn!(
         account = account.name_any(),
         reason = error.reason(),
-        error = error.told(),
+        error = error.with_causes(),
         retry_in = wait.as_secs(),
         "an account could not be taken further"
     );

@@ -30,7 +30,7 @@ const FIELD_MANAGER: &str = "helpdesk-operator-backups";
 /// So many backups of one server and one store are looked after at once.
 const LANE: usize = 16;
 /// Between two looks at the objects, key and escrow of a proven backup.
-const CHECKUP: Duration = Duration::from_secs(6 * 3600);
+const RECHECK_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
 /// What a reconcile is given.
 pub(super) struct ColdBackupContext {
@@ -62,10 +62,10 @@ impl RecheckTimes {
     pub(super) fn is_due(&self, uid: &str) -> bool {
         let now = Instant::now();
         let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let at = next.entry(uid.to_owned()).or_insert_with(|| now + CHECKUP.mul_f64(jitter(uid)));
+        let at = next.entry(uid.to_owned()).or_insert_with(|| now + RECHECK_INTERVAL.mul_f64(jitter(uid)));
         let due = *at <= now;
         if due {
-            *at = now + CHECKUP;
+            *at = now + RECHECK_INTERVAL;
         }
         due
     }

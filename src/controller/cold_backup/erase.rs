@@ -37,8 +37,8 @@ pub(super) async fn erase(work: &mut Work<'_>, placement: Option<&Placement>) ->
         let store = store.as_ref().map_err(|error| {
             Error::Store(crate::store::Error::Configuration { store: backup.spec.store.clone(), why: error.to_string() })
         })?;
-        store.prove().await?;
-        Ok::<_, Error>(ctx.telemetry.measure("store", "erase", store.store.erase_prefix(&folder)).await?)
+        store.check_identity().await?;
+        Ok::<_, Error>(ctx.telemetry.measure("store", "erase", store.bucket.erase_prefix(&folder)).await?)
     }
     .await;
 

@@ -90,7 +90,7 @@ async fn trust(work: &Work<'_>, placement: Option<&Placement>) -> Trust {
         others.push(("the API server".to_owned(), at));
     }
     if let Some(placement) = placement {
-        match (placement.server.ledger.high_water().await, placement.server.server.identify().await) {
+        match (placement.server.ledger.high_water().await, placement.server.driver.identify().await) {
             (Ok(mark), Ok(identity)) => {
                 high_water = high_water.max(mark);
                 others.push((format!("the server {}", placement.server.name), clock::whole_seconds(identity.now)));
@@ -100,8 +100,8 @@ async fn trust(work: &Work<'_>, placement: Option<&Placement>) -> Trust {
         }
     }
     if let Ok(store) = ctx.stores.get(&backup.spec.store).await
-        && store.prove().await.is_ok()
-        && let Some(seen) = store.store.clock()
+        && store.check_identity().await.is_ok()
+        && let Some(seen) = store.bucket.clock()
     {
         // Both were read at one time, which was a moment ago.
         others.push((format!("the store {}", backup.spec.store), clock::whole_seconds(seen.theirs + now.duration_since(seen.ours))));
@@ -110,7 +110,7 @@ async fn trust(work: &Work<'_>, placement: Option<&Placement>) -> Trust {
         return Trust::Doubtful("no other clock could be asked".into());
     }
     let others: Vec<_> = others.iter().map(|(whose, at)| (whose.as_str(), *at)).collect();
-    clock::judge(now, high_water, &others)
+    clock::compare(now, high_water, &others)
 }
 
 async fn api_server(client: &Client) -> Option<Moment> {

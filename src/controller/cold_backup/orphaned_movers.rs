@@ -20,12 +20,12 @@ use crate::{
 };
 
 /// Between two looks.
-const SWEEP: Duration = Duration::from_secs(600);
+const ORPHAN_INTERVAL: Duration = Duration::from_secs(600);
 
 /// Looks every ten minutes, for ever.
 pub(super) async fn run(ctx: &ColdBackupContext) {
     loop {
-        tokio::time::sleep(SWEEP).await;
+        tokio::time::sleep(ORPHAN_INTERVAL).await;
         if let Err(error) = sweep(ctx).await {
             tracing::warn!(error = chain(&error), "failed to look for movers that no backup speaks for");
         }

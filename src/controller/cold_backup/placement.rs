@@ -8,14 +8,14 @@ use crate::{
     api::{ColdBackup, ColdBackupStatus, DatabaseServer, HelpDeskAccount},
     backup::folder_of,
     context::Context,
-    database::{self, Connected, Tenant},
+    database::{self, ConnectedServer, Tenant},
     ledger::{self, BackupEntry, Entry},
 };
 
 /// Where the account's data is, or was.
 pub(super) struct Placement {
     /// The server.
-    pub server: Arc<Connected>,
+    pub server: Arc<ConnectedServer>,
     /// The tenant's names there.
     pub tenant: Tenant,
     /// What its ledger remembers.
@@ -82,7 +82,7 @@ pub(super) async fn find(ctx: &Context, backup: &ColdBackup) -> Result<Placement
     Err(Error::Unknown { account: backup.spec.account.clone(), uid: uid.clone() })
 }
 
-async fn ask(ctx: &Context, server: &str, uid: &str) -> Result<Option<(Arc<Connected>, Entry)>, Error> {
+async fn ask(ctx: &Context, server: &str, uid: &str) -> Result<Option<(Arc<ConnectedServer>, Entry)>, Error> {
     let server = ctx.servers.get(server).await?;
     Ok(server.ledger.load(uid).await?.map(|entry| (server, entry)))
 }

@@ -115,7 +115,7 @@ async fn reconcile(backup: Arc<ColdBackup>, ctx: Arc<ColdBackupContext>) -> Resu
         let result = Box::pin(work.look()).await;
         match &result {
             Ok(_) => ctx.backoff.succeeded(&backup.name_any()),
-            Err(error) => work.told(error),
+            Err(error) => work.set_failure(error),
         }
         ctx.count(&backup, work.unprovable().is_some());
         let status = work.status;

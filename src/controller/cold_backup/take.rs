@@ -37,10 +37,10 @@ use crate::{
     cluster::ignore_not_found_or_conflict,
     mover::{
         Task,
-        config::Plan,
+        config::MoverConfig,
         job::{self, BACKUP, COMPONENT, MoverFiles, MoverJob, SERVER, State},
     },
-    store::{self, Connected},
+    store::{self, ConnectedStore},
 };
 
 /// How often a waiting backup asks for its turn.
@@ -62,7 +62,7 @@ pub(super) fn job_name(backup: &ColdBackup, attempt: i32) -> String {
 /// Takes a backup one step further. Returns when to look again.
 pub(super) async fn step(work: &mut Work<'_>, placement: &Placement) -> Result<Duration, Error> {
     let jobs: Api<Job> = Api::namespaced(work.ctx.client.clone(), &work.ctx.settings.namespace);
-    if let Some(left) = rest(work) {
+    if let Some(left) = retry_delay(work) {
         return Ok(left);
     }
     // Kept until the mover is started, or two reconciles would both take the last free place.
@@ -78,7 +78,7 @@ pub(super) async fn step(work: &mut Work<'_>, placement: &Placement) -> Result<D
             work.find(Finding::no(Type::Ready, "NoClient", refusal));
             return Ok(PATIENCE);
         }
-        if let Some(why) = not_now(work, placement, &jobs, place).await? {
+        if let Some(why) = why_queued(work, placement, &jobs, place).await? {
             work.find(Finding::no(Type::Ready, "Waiting", why));
             return Ok(TURN);
         }
@@ -88,7 +88,7 @@ pub(super) async fn step(work: &mut Work<'_>, placement: &Placement) -> Result<D
     let job = jobs.get_opt(&name).await.during("read the mover's Job")?;
     match job.as_ref().map(job::state) {
         Some(State::Complete) => finish(work, placement, &name).await,
-        Some(State::Failed(why)) => give_up(work, placement, &name, &why).await,
+        Some(State::Failed(why)) => fail_attempt(work, placement, &name, &why).await,
         Some(State::Running) if secrets(work).get_opt(&name).await.during("read the mover's Secret")?.is_some() => Ok(PATIENCE),
         // Not yet started, or a crash came between the Job and its Secret.
         Some(State::Running) | None => {
@@ -100,7 +100,7 @@ pub(super) async fn step(work: &mut Work<'_>, placement: &Placement) -> Result<D
 }
 
 /// How long a failed attempt is rested from: longer after each, by what is recorded, so that a restart does not hurry.
-fn rest(work: &Work<'_>) -> Option<Duration> {
+fn retry_delay(work: &Work<'_>) -> Option<Duration> {
     let begun = work.status.started_at.as_ref().filter(|_| work.status.phase == BackupPhase::Failed)?.0;
     let wait = if work.unprovable().is_some() {
         work.ctx.settings.patience.pause()
@@ -111,7 +111,7 @@ fn rest(work: &Work<'_>) -> Option<Duration> {
 }
 
 /// Why a mover cannot be started now: one at a time for a tenant, and so many at a server as it allows.
-async fn not_now(work: &Work<'_>, placement: &Placement, jobs: &Api<Job>, place: &MoverSlot<'_>) -> Result<Option<String>, Error> {
+async fn why_queued(work: &Work<'_>, placement: &Placement, jobs: &Api<Job>, place: &MoverSlot<'_>) -> Result<Option<String>, Error> {
     if placement.entry.database.as_ref().is_none_or(|d| d.oid.is_none()) {
         return Err(Error::Mover("the account has no database".into()));
     }
@@ -131,10 +131,10 @@ async fn not_now(work: &Work<'_>, placement: &Placement, jobs: &Api<Job>, place:
 /// Records the intent: the attempt's number names its Job.
 async fn begin(work: &mut Work<'_>, placement: &Placement) -> Result<(), Error> {
     let store = work.ctx.stores.get(&work.backup.spec.store).await?;
-    store.prove().await?;
+    store.check_identity().await?;
     if work.status.attempts >= FRESH_AFTER && work.status.verified_at.is_none() {
         // What could not be proven so often is damaged for good. Nothing rests on it: it was never proven.
-        let erased = store.store.erase_prefix(&folder_of(work.backup)).await?;
+        let erased = store.bucket.erase_prefix(&folder_of(work.backup)).await?;
         tracing::warn!(versions = erased.versions, "erased what could not be proven; taking the backup anew");
     }
     work.status.phase = BackupPhase::Running;
@@ -159,20 +159,20 @@ async fn begin(work: &mut Work<'_>, placement: &Placement) -> Result<(), Error> 
 async fn start(work: &mut Work<'_>, placement: &Placement, job: Option<Job>, name: &str) -> Result<(), Error> {
     let (ctx, backup) = (work.ctx, work.backup);
     let store = ctx.stores.get(&backup.spec.store).await?;
-    store.prove().await?;
+    store.check_identity().await?;
     let ring = ctx.key_ring();
     let keys = ring.ensure(backup, store.key_escrow.as_ref()).await?;
     escrow(work, &store, &keys).await?;
     work.status.key_id = Some(keys.recipient.clone());
 
-    let server = &placement.server.server;
+    let server = &placement.server.driver;
     let source = ctx.telemetry.measure("database", "dump_login", server.dump_login(&placement.tenant)).await?;
     let target = match backup.spec.verify {
         VerifyMode::Restore => Some(ctx.telemetry.measure("database", "scratch", server.scratch(&placement.tenant, SCRATCH)).await?),
         VerifyMode::Read => None,
     };
     let database = placement.entry.database.as_ref();
-    let plan = Plan {
+    let plan = MoverConfig {
         backup: backup.name_any(),
         account: backup.spec.account.clone(),
         account_uid: backup.spec.account_uid.clone(),
@@ -215,7 +215,7 @@ async fn start(work: &mut Work<'_>, placement: &Placement, job: Option<Job>, nam
 }
 
 /// Nothing is backed up before its key lies in escrow and was read back from there.
-async fn escrow(work: &Work<'_>, store: &Connected, keys: &Keys) -> Result<(), Error> {
+async fn escrow(work: &Work<'_>, store: &ConnectedStore, keys: &Keys) -> Result<(), Error> {
     let (Some(escrow), Some(sealed)) = (&store.key_escrow, &keys.escrow) else { return Ok(()) };
     let second = work.ctx.stores.get(&escrow.store).await?;
     let folder = folder_of(work.backup);
@@ -230,13 +230,13 @@ async fn escrow(work: &Work<'_>, store: &Connected, keys: &Keys) -> Result<(), E
 async fn finish(work: &mut Work<'_>, placement: &Placement, name: &str) -> Result<Duration, Error> {
     let (ctx, backup) = (work.ctx, work.backup);
     let store = ctx.stores.get(&backup.spec.store).await?;
-    store.prove().await?;
+    store.check_identity().await?;
     let ring = ctx.key_ring();
     let keys = ring.load(backup).await?.ok_or_else(|| NotVerified::Incomplete("its key is not in the operator's namespace".into()))?;
     let read = async {
         let believed = read_manifest(&store, backup, &keys).await?;
         let key = format!("{}{}", folder_of(backup), manifest::VERIFICATION);
-        let verification: Verification = manifest::open(&store.store.read(&key, manifest::LARGEST_REPORT).await?, &keys.verifying)?;
+        let verification: Verification = manifest::verify(&store.bucket.read(&key, manifest::LARGEST_REPORT).await?, &keys.verifying)?;
         if verification.manifest_sha256 != believed.sha256 {
             return Err(NotVerified::Mismatch("the verification is of another manifest".into()));
         }
@@ -247,10 +247,12 @@ async fn finish(work: &mut Work<'_>, placement: &Placement, name: &str) -> Resul
         Ok(proof) => proof,
         // The Job says that all is well and its report is not there: unknown, so it is done again.
         Err(NotVerified::Store(store::Error::Missing(what))) => {
-            return give_up(work, placement, name, &format!("it left no report: {what} is missing")).await;
+            return fail_attempt(work, placement, name, &format!("it left no report: {what} is missing")).await;
         }
         // A report that is not this backup's proves nothing, however often it is read.
-        Err(error @ (NotVerified::Report(_) | NotVerified::Mismatch(_))) => return give_up(work, placement, name, &chain(&error)).await,
+        Err(error @ (NotVerified::Report(_) | NotVerified::Mismatch(_))) => {
+            return fail_attempt(work, placement, name, &chain(&error)).await;
+        }
         Err(error) => return Err(error.into()),
     };
     let manifest = believed.manifest;
@@ -284,8 +286,8 @@ pub(super) fn proven(status: &ColdBackupStatus) -> String {
 }
 
 /// The attempt failed: its traces are removed, and another one follows.
-async fn give_up(work: &mut Work<'_>, placement: &Placement, name: &str, why: &str) -> Result<Duration, Error> {
-    let said = last_words(work, name).await.unwrap_or_default();
+async fn fail_attempt(work: &mut Work<'_>, placement: &Placement, name: &str, why: &str) -> Result<Duration, Error> {
+    let said = last_log_error(work, name).await.unwrap_or_default();
     let why = if said.is_empty() { why.to_owned() } else { format!("{why}; {said}") };
     let ending = failure::ending(&pods(work, name).await.unwrap_or_default());
     let before = work.unprovable().is_some();
@@ -314,7 +316,7 @@ async fn pods(work: &Work<'_>, name: &str) -> Result<Vec<Pod>, Error> {
 
 /// What the mover complained of, from its log: the first pod's, whose words are about the cause. A later one may have
 /// met what that one left.
-async fn last_words(work: &Work<'_>, name: &str) -> Option<String> {
+async fn last_log_error(work: &Work<'_>, name: &str) -> Option<String> {
     let api: Api<Pod> = Api::namespaced(work.ctx.client.clone(), &work.ctx.settings.namespace);
     let mut found = api.list(&ListParams::default().labels(&format!("job-name={name}"))).await.ok()?.items;
     found.sort_by_key(ResourceExt::creation_timestamp);
@@ -333,7 +335,7 @@ pub(super) async fn clean_up(work: &Work<'_>, placement: &Placement) -> Result<(
     if placement.entry.database.is_none() {
         return Ok(());
     }
-    let (server, telemetry) = (&placement.server.server, &work.ctx.telemetry);
+    let (server, telemetry) = (&placement.server.driver, &work.ctx.telemetry);
     telemetry.measure("database", "revoke_dump_login", server.revoke_dump_login(&placement.tenant)).await?;
     if work.backup.spec.verify == VerifyMode::Restore {
         telemetry.measure("database", "drop_scratch", server.drop_scratch(&placement.tenant, SCRATCH)).await?;

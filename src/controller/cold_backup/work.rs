@@ -102,7 +102,7 @@ impl Work<'_> {
         self.status.conditions.extend(more);
     }
 
-    pub(super) fn told(&mut self, error: &Error) {
+    pub(super) fn set_failure(&mut self, error: &Error) {
         let message = chain(error);
         self.find(Finding::no(Type::Ready, error.reason(), message.clone()));
         if error.needs_a_person() {

@@ -30,7 +30,7 @@ use crate::{
     brake,
     clock::{self, Moment, Trust},
     context::Context,
-    database::{Connected, Error, Tenant},
+    database::{ConnectedServer, Error, Tenant},
     ledger::{Entry, OnRoll},
     lifecycle::{self, Stage},
 };
@@ -88,7 +88,7 @@ fn course(lost: &[Lost], limit: i64, released: bool, now: Moment) -> Course {
 pub(super) async fn look(
     ctx: &Context,
     accounts: &Accounts,
-    connected: &Connected,
+    connected: &ConnectedServer,
     roll: &[OnRoll],
     terms: (&Brake, Option<Moment>),
     now: Moment,
@@ -119,7 +119,7 @@ impl<E: Into<Error>> From<E> for Trouble {
 async fn look_into(
     ctx: &Context,
     accounts: &Accounts,
-    connected: &Connected,
+    connected: &ConnectedServer,
     roll: &[OnRoll],
     (terms, released_at): (&Brake, Option<Moment>),
     now: Moment,
@@ -145,7 +145,7 @@ async fn look_into(
     let whose = format!("server {}", connected.name);
     let mut lost = Vec::new();
     for (one, its_clock) in seen.into_iter().flatten() {
-        if let Trust::Doubtful(why) = clock::judge(now, high_water, &[(&whose, its_clock)]) {
+        if let Trust::Doubtful(why) = clock::compare(now, high_water, &[(&whose, its_clock)]) {
             return Err(Trouble::Unsure(format!("no account without an object is shut: {why}")));
         }
         lost.push(one);
@@ -187,16 +187,16 @@ async fn is_gone(ctx: &Context, line: &OnRoll) -> Result<bool, Error> {
 }
 
 /// One account without an object, with the server's clock; `None`: an object speaks for it after all.
-async fn one(connected: &Connected, line: &OnRoll) -> Result<Option<(Lost, Moment)>, Error> {
+async fn one(connected: &ConnectedServer, line: &OnRoll) -> Result<Option<(Lost, Moment)>, Error> {
     let Some(entry) = connected.ledger.load(&line.uid).await?.filter(|entry| entry.object_uid == line.object_uid) else { return Ok(None) };
-    let seen = connected.server.observe(&Tenant::of(&entry.uid)?).await?;
+    let seen = connected.driver.observe(&Tenant::of(&entry.uid)?).await?;
     let open = entry.database.is_some() && seen.database.is_some() && !seen.foreign && (seen.can_login || seen.sessions > 0);
     let Entry { account, uid, record, .. } = entry;
     Ok(Some((Lost { account, uid, stage: record.stage, open, shuts_at: lifecycle::shuts_at(&record) }, seen.now)))
 }
 
 /// Shuts one lost account. `true` once nobody is in.
-async fn shut(ctx: &Context, connected: &Connected, uid: &str) -> Result<bool, Error> {
+async fn shut(ctx: &Context, connected: &ConnectedServer, uid: &str) -> Result<bool, Error> {
     let Some(entry) = connected.ledger.load(uid).await? else { return Ok(false) };
     // Whoever adopts it at this moment writes the entry too, and one of the two is told that it was changed.
     let epoch = Entry { access_epoch: entry.access_epoch + 1, ..entry.clone() };
@@ -204,7 +204,7 @@ async fn shut(ctx: &Context, connected: &Connected, uid: &str) -> Result<bool, E
         Err(error) if error.is_conflict() => return Ok(false),
         written => written?,
     };
-    let left = ctx.telemetry.measure("database", "suspend", connected.server.suspend(&Tenant::of(uid)?)).await?;
+    let left = ctx.telemetry.measure("database", "suspend", connected.driver.suspend(&Tenant::of(uid)?)).await?;
     tracing::warn!(
         account = entry.account,
         server = connected.name,

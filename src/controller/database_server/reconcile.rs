@@ -38,20 +38,20 @@ use crate::{
     brake,
     clock::Moment,
     context::{Context, Shared},
-    database::{Connected, Error, Holds, ServerInfo, TenantLimits, extensions},
+    database::{ConnectedServer, Error, Holds, ServerInfo, TenantLimits, extensions},
     mover::Clients,
     retry::{Backoff, jitter},
     telemetry::LostLabel,
 };
 
 /// Between two looks.
-const HEALTH: Duration = Duration::from_secs(30);
+const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
 /// Between two looks at one that cannot be used: many accounts may wait for it.
 const UNWELL: Duration = Duration::from_secs(5);
 /// The shortest time between two looks, when an account without an object is to be shut.
 const SOONEST: Duration = Duration::from_secs(3);
 /// Between two long looks.
-const SWEEP: Duration = Duration::from_secs(600);
+const ORPHAN_INTERVAL: Duration = Duration::from_secs(600);
 /// Owns the fields that this controller writes.
 const FIELD_MANAGER: &str = "helpdesk-operator-servers";
 
@@ -142,7 +142,7 @@ async fn reconcile(server: Arc<DatabaseServer>, ctx: Arc<ServerContext>) -> Resu
             Finding::no(Type::Ready, error.reason(), error.to_string())
         }
     };
-    let next_look = if result.is_ok() { HEALTH } else { UNWELL };
+    let next_look = if result.is_ok() { HEALTH_INTERVAL } else { UNWELL };
     report(&ctx, &api, &server, &before, facts, ready, now).await?;
     ctx.backoff.succeeded(&name);
     let health = next_look.mul_f64(0.9 + 0.2 * jitter(&format!("{name}/{now}")));
@@ -205,7 +205,7 @@ async fn look(
 async fn look_into(ctx: &ServerContext, server: &DatabaseServer, facts: &mut Facts, now: Moment) -> Result<ServerInfo, Error> {
     let name = server.name_any();
     let connected = ctx.telemetry.measure("database", "connect", ctx.servers.get(&name)).await?;
-    let identity = ctx.telemetry.measure("database", "identify", connected.server.identify()).await?;
+    let identity = ctx.telemetry.measure("database", "identify", connected.driver.identify()).await?;
     if identity.system_identifier != connected.identity.system_identifier {
         let (recorded, seen) = (connected.identity.system_identifier.clone(), identity.system_identifier);
         return Err(Error::IdentityChanged { recorded, seen });
@@ -243,7 +243,7 @@ async fn look_into(ctx: &ServerContext, server: &DatabaseServer, facts: &mut Fac
 }
 
 /// Whether the server offers what plans of its region and their classes want.
-async fn offered(ctx: &Context, server: &DatabaseServer, connected: &Connected) -> Result<Finding, Error> {
+async fn offered(ctx: &Context, server: &DatabaseServer, connected: &ConnectedServer) -> Result<Finding, Error> {
     let plans: Vec<HelpDeskPlan> = all(&Api::all(ctx.client.clone())).await?;
     let classes: Vec<HelpDeskClass> = all(&Api::all(ctx.client.clone())).await?;
     let wanted = wanted(&server.spec.region, &plans, &classes);
@@ -252,7 +252,7 @@ async fn offered(ctx: &Context, server: &DatabaseServer, connected: &Connected) 
         return Ok(nothing);
     }
     let names: Vec<String> = wanted.iter().map(|extension| extension.name.clone()).collect();
-    let lacking = extensions::not_offered(&wanted, &connected.server.offers(&names).await?);
+    let lacking = extensions::not_offered(&wanted, &connected.driver.offers(&names).await?);
     if lacking.is_empty() {
         return Ok(nothing);
     }
@@ -287,27 +287,27 @@ fn braked(server: &DatabaseServer, tenants: i64, steps: i64) -> (Finding, bool) 
 
 fn due(ctx: &ServerContext, name: &str) -> bool {
     let swept = ctx.swept.lock().unwrap_or_else(PoisonError::into_inner);
-    swept.get(name).is_none_or(|at| at.elapsed() >= SWEEP)
+    swept.get(name).is_none_or(|at| at.elapsed() >= ORPHAN_INTERVAL)
 }
 
 /// Removes what movers left behind and names orphans: what carries a marker for which no account speaks.
-async fn sweep(ctx: &Context, connected: &Connected) -> Result<Vec<String>, Error> {
-    let gone = connected.server.drop_own_leftovers(&uids_of_backups(ctx).await?).await?;
+async fn sweep(ctx: &Context, connected: &ConnectedServer) -> Result<Vec<String>, Error> {
+    let gone = connected.driver.drop_own_leftovers(&uids_of_backups(ctx).await?).await?;
     if !gone.is_empty() {
         tracing::info!(server = connected.name, removed = gone.join(", "), "removed what movers left behind");
     }
-    connected.server.remove_shells(&connected.ledger.gone().await?.into_iter().collect()).await?;
-    let suspects = connected.server.orphans(&spoken_for(ctx, connected).await?).await?;
+    connected.driver.remove_shells(&connected.ledger.gone().await?.into_iter().collect()).await?;
+    let suspects = connected.driver.orphans(&spoken_for(ctx, connected).await?).await?;
     if suspects.is_empty() {
         return Ok(suspects);
     }
     // An account may have come between the two looks; a second pair of looks cannot miss it.
-    let again: BTreeSet<String> = connected.server.orphans(&spoken_for(ctx, connected).await?).await?.into_iter().collect();
+    let again: BTreeSet<String> = connected.driver.orphans(&spoken_for(ctx, connected).await?).await?.into_iter().collect();
     Ok(suspects.into_iter().filter(|name| again.contains(name)).collect())
 }
 
 /// The uids for which an account in the cluster speaks.
-async fn spoken_for(ctx: &Context, connected: &Connected) -> Result<BTreeSet<String>, Error> {
+async fn spoken_for(ctx: &Context, connected: &ConnectedServer) -> Result<BTreeSet<String>, Error> {
     let api: Api<PartialObjectMeta<HelpDeskAccount>> = Api::all(ctx.client.clone());
     let objects: BTreeSet<String> = all(&api).await?.iter().filter_map(ResourceExt::uid).collect();
     let speakers = connected.ledger.speakers().await?;

@@ -11,7 +11,7 @@ use super::{
     names::{Roles, quote_ident, quote_literal},
     settings::carry,
     state::{Role, State},
-    tenant::{let_in, make_login, set_up_login},
+    tenant::{create_login, grant_connect, set_up_login},
 };
 use crate::database::{
     Error, LoginSecret, LoginSlot, Password, Probe, RotationStep, SessionsLeft, Tenant, TenantLimits, settings::carried,
@@ -37,7 +37,7 @@ impl Driver {
     /// member of the owner role has no right to connect. Once its sessions are gone, nobody of the tenant holds what the
     /// other two need: the logins are shut, and the owner role loses the right to connect.
     pub(in crate::database) async fn suspend(&self, tenant: &Tenant) -> Result<SessionsLeft, Error> {
-        let (roles, state) = self.look(tenant).await?;
+        let (roles, state) = self.read_state(tenant).await?;
         let oid = i64::from(state.facts()?.oid);
         let logins = [roles.login(LoginSlot::A), roles.login(LoginSlot::B)];
         if logins.iter().any(|login| state.role(login).is_some_and(|role| role.belongs)) {
@@ -91,29 +91,29 @@ impl Driver {
 
     /// See [`crate::database::Server::resume`].
     pub(in crate::database) async fn resume(&self, tenant: &Tenant) -> Result<(), Error> {
-        let (roles, state) = self.look(tenant).await?;
+        let (roles, state) = self.read_state(tenant).await?;
         state.facts()?;
         if state.is_restoring(&roles) {
             return Err(Error::Restoring(tenant.name.clone()));
         }
         let mut sql = String::new();
         if !state.role(&roles.own).is_some_and(|role| role.connects) {
-            sql += &let_in(tenant, &roles);
+            sql += &grant_connect(tenant, &roles);
         }
-        for letter in [LoginSlot::A, LoginSlot::B] {
-            if let Some(role) = state.login(&roles, letter) {
-                sql += &open_login(&roles, roles.login(letter), role);
+        for slot in [LoginSlot::A, LoginSlot::B] {
+            if let Some(role) = state.login(&roles, slot) {
+                sql += &open_login(&roles, roles.login(slot), role);
             }
         }
         self.change("open the tenant's logins", sql).await
     }
 
     /// See [`crate::database::Server::probe`].
-    pub(in crate::database) async fn probe(&self, tenant: &Tenant, letter: LoginSlot, password: &Password) -> Result<Probe, Error> {
+    pub(in crate::database) async fn probe(&self, tenant: &Tenant, slot: LoginSlot, password: &Password) -> Result<Probe, Error> {
         let step = "try the tenant's own credentials";
-        let options = options(&self.address, &tenant.login(letter), password).database(&tenant.name);
+        let options = options(&self.address, &tenant.login(slot), password).database(&tenant.name);
         // However many accounts are probed at once, the server has room for these sessions.
-        let turn = self.turn(&self.visits, step).await?;
+        let permit = self.permit(&self.session_permits, step).await?;
         let attempt = async {
             match PgConnection::connect_with(&options).await {
                 Ok(session) => {
@@ -130,19 +130,19 @@ impl Driver {
         if self.within(ASK, step, attempt).await? {
             return Ok(Probe::LetIn);
         }
-        drop(turn);
+        drop(permit);
         // Refused, but perhaps for another reason than that the login is shut: the catalog decides.
-        let (roles, state) = self.look(tenant).await?;
+        let (roles, state) = self.read_state(tenant).await?;
         let shut = !state.role(&roles.own).is_some_and(|role| role.connects)
-            || !state.login(&roles, letter).is_some_and(|role| role.can_login && role.belongs)
+            || !state.login(&roles, slot).is_some_and(|role| role.can_login && role.belongs)
             || !state.database.as_ref().is_some_and(|found| found.open);
         Ok(if shut { Probe::Refused } else { Probe::WrongPassword })
     }
 
     /// See [`crate::database::Server::set_password`].
     pub(in crate::database) async fn set_password(&self, tenant: &Tenant, login: &LoginSecret) -> Result<(), Error> {
-        let (roles, state) = self.look(tenant).await?;
-        let name = roles.login(login.letter);
+        let (roles, state) = self.read_state(tenant).await?;
+        let name = roles.login(login.slot);
         if state.role(name).is_none() {
             return Err(Error::NoSuchLogin(name.to_owned()));
         }
@@ -151,25 +151,25 @@ impl Driver {
 
     /// See [`crate::database::Server::begin_rotation`].
     pub(in crate::database) async fn begin_rotation(&self, tenant: &Tenant, terms: &TenantLimits, new: &LoginSecret) -> Result<(), Error> {
-        let (roles, state) = self.look(tenant).await?;
+        let (roles, state) = self.read_state(tenant).await?;
         state.facts()?;
-        let name = roles.login(new.letter);
-        let open = state.login(&roles, new.letter.other()).is_none_or(|old| old.can_login);
+        let name = roles.login(new.slot);
+        let open = state.login(&roles, new.slot.other()).is_none_or(|old| old.can_login);
         let mut sql = match state.role(name) {
             // Somebody names it, so that it could not be dropped after the rotation before.
             Some(shell) if open && !shell.can_login => set_password(name, new) + &open_login(&roles, name, shell),
             Some(_) => set_password(name, new),
-            None => make_login(tenant, &roles, terms, new, open),
+            None => create_login(tenant, &roles, terms, new, open),
         };
-        sql += &set_up_login(tenant, &roles, new.letter);
-        let old = state.login(&roles, new.letter.other()).map(|old| old.settings.as_slice()).unwrap_or_default();
-        sql += &carry(tenant, &roles, new.letter, &carried(old.iter().map(String::as_str)));
+        sql += &set_up_login(tenant, &roles, new.slot);
+        let old = state.login(&roles, new.slot.other()).map(|old| old.settings.as_slice()).unwrap_or_default();
+        sql += &carry(tenant, &roles, new.slot, &carried(old.iter().map(String::as_str)));
         self.change("make the tenant's other login", sql).await
     }
 
     /// See [`crate::database::Server::finish_rotation`].
     pub(in crate::database) async fn finish_rotation(&self, tenant: &Tenant, old: LoginSlot) -> Result<RotationStep, Error> {
-        let (roles, state) = self.look(tenant).await?;
+        let (roles, state) = self.read_state(tenant).await?;
         let name = roles.login(old);
         let Some(role) = state.role(name) else { return Ok(RotationStep::Done) };
         state.facts()?;
@@ -196,7 +196,7 @@ impl Driver {
             // Who gets a publication needs this right, if only within this transaction.
             sql = format!("GRANT CREATE ON DATABASE {database} TO {own}; {sql} REVOKE CREATE ON DATABASE {database} FROM {own};");
         }
-        self.visit(&tenant.name, "hand over what the tenant's old login owns", sql).await?;
+        self.run_in_database(&tenant.name, "hand over what the tenant's old login owns", sql).await?;
         self.remove_roles("drop the tenant's old login", &[name.to_owned()], &[&tenant.name]).await?;
         Ok(RotationStep::Done)
     }
@@ -227,5 +227,5 @@ fn set_password(name: &str, login: &LoginSecret) -> String {
 /// Whether a tenant was ever let into the database: its owner role may connect, or a login is set up in it.
 pub(super) fn was_open(roles: &Roles, state: &State) -> bool {
     state.role(&roles.own).is_some_and(|role| role.connects)
-        || [LoginSlot::A, LoginSlot::B].into_iter().any(|letter| state.login(roles, letter).is_some_and(|role| role.set_up))
+        || [LoginSlot::A, LoginSlot::B].into_iter().any(|slot| state.login(roles, slot).is_some_and(|role| role.set_up))
 }

@@ -60,9 +60,9 @@ impl Driver {
             drops: pool(3, pinned(170)),
             watch: pool(1, pinned(5)),
             options: inside(pinned(30)),
-            making: Semaphore::new(4),
-            dropping: Semaphore::new(3),
-            visits: Semaphore::new(8),
+            create_permits: Semaphore::new(4),
+            drop_permits: Semaphore::new(3),
+            session_permits: Semaphore::new(8),
             address,
         };
         Ok((driver, ledger))

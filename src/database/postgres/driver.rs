@@ -15,7 +15,7 @@ pub(super) const CHANGE: Duration = Duration::from_secs(40);
 pub(super) const DROP: Duration = Duration::from_secs(180);
 
 /// How long others may be ahead in a queue.
-pub(super) const TURN: Duration = Duration::from_secs(60);
+pub(super) const PERMIT: Duration = Duration::from_secs(60);
 
 /// A PostgreSQL server and the pools of connections to it.
 pub struct Driver {
@@ -27,11 +27,11 @@ pub struct Driver {
     /// Looks for whoever keeps the others waiting, when all of them wait.
     pub(super) watch: PgPool,
     /// Databases that are made at once: more would not be faster, and would hold every connection.
-    pub(super) making: Semaphore,
+    pub(super) create_permits: Semaphore,
     /// Databases that are dropped at once; whoever waits holds no connection.
-    pub(super) dropping: Semaphore,
+    pub(super) drop_permits: Semaphore,
     /// Sessions inside databases of tenants, which no pool can hold.
-    pub(super) visits: Semaphore,
+    pub(super) session_permits: Semaphore,
 }
 
 impl fmt::Debug for Driver {

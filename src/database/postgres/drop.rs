@@ -20,11 +20,11 @@ impl Driver {
             return Err(refuse());
         }
         let roles = Roles::of(tenant);
-        let _turn = self.turn(&self.dropping, "drop the tenant's database").await?;
+        let _turn = self.permit(&self.drop_permits, "drop the tenant's database").await?;
         let mut session = self.within(ASK, "get a session for dropping", self.drops.acquire()).await?;
         let step = "look at the tenant's database";
         let state = self.within(ASK, step, State::read(&mut *session, &tenant.name, &roles.all())).await?;
-        state.vet(&tenant.uid)?;
+        state.check_marker(&tenant.uid)?;
         if state.system_identifier != facts.system_identifier {
             return Err(refuse());
         }
@@ -43,10 +43,10 @@ impl Driver {
     pub(super) async fn drop_unproven(&self, state: &State, uid: &str) -> Result<(), Error> {
         let step = "drop an unfinished database";
         let names: Vec<&str> = state.roles.iter().map(|(name, _)| name.as_str()).collect();
-        let _turn = self.turn(&self.dropping, step).await?;
+        let _turn = self.permit(&self.drop_permits, step).await?;
         let mut session = self.within(ASK, step, self.drops.acquire()).await?;
         let again = self.within(ASK, step, State::read(&mut *session, &state.name, &names)).await?;
-        again.vet(uid)?;
+        again.check_marker(uid)?;
         if again.facts()? != state.facts()? {
             return Err(explain(&self.address, step, sqlx::Error::RowNotFound));
         }

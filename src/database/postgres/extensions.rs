@@ -131,7 +131,7 @@ impl Driver {
     /// The extensions that were made for a tenant in its database.
     pub(super) async fn made_for_tenant(&self, database: &str) -> Result<Vec<Extension>, Error> {
         let step = "read the extensions of the tenant's database";
-        let _turn = self.turn(&self.visits, step).await?;
+        let _turn = self.permit(&self.session_permits, step).await?;
         let options = self.options.clone().database(database);
         let work = async {
             let mut session = PgConnection::connect_with(&options).await?;
@@ -152,7 +152,7 @@ impl Driver {
         more: &str,
         wishes: &[Wish],
     ) -> Result<Vec<Lacking>, Error> {
-        let _turn = self.turn(&self.visits, step).await?;
+        let _turn = self.permit(&self.session_permits, step).await?;
         let options = self.options.clone().database(database);
         let work = async {
             let mut session = PgConnection::connect_with(&options).await?;
@@ -173,7 +173,7 @@ impl Driver {
         if wishes.is_empty() {
             return Ok(());
         }
-        self.visit(database, step, config_tables("GRANT SELECT, INSERT, DELETE", &quote_ident(user))).await
+        self.run_in_database(database, step, config_tables("GRANT SELECT, INSERT, DELETE", &quote_ident(user))).await
     }
 }
 
@@ -242,17 +242,17 @@ async fn find(session: &mut PgConnection, wishes: &[Wish]) -> Result<BTreeMap<St
 
 /// The wanted ones, each after what it requires.
 fn in_order<'a>(found: &'a BTreeMap<String, Found>, wishes: &'a [Wish]) -> Vec<&'a str> {
-    fn visit<'a>(name: &'a str, found: &'a BTreeMap<String, Found>, seen: &mut BTreeSet<&'a str>, order: &mut Vec<&'a str>) {
+    fn run_in_database<'a>(name: &'a str, found: &'a BTreeMap<String, Found>, seen: &mut BTreeSet<&'a str>, order: &mut Vec<&'a str>) {
         if seen.insert(name) {
             for required in found.get(name).map(|f| f.requires.as_slice()).unwrap_or_default() {
-                visit(required, found, seen, order);
+                run_in_database(required, found, seen, order);
             }
             order.push(name);
         }
     }
     let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
     for wish in wishes {
-        visit(&wish.name, found, &mut seen, &mut order);
+        run_in_database(&wish.name, found, &mut seen, &mut order);
     }
     order
 }

@@ -39,7 +39,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use self::{
-    driver::{ASK, CHANGE, TURN, send},
+    driver::{ASK, CHANGE, PERMIT, send},
     names::Roles,
     state::State,
 };
@@ -55,25 +55,25 @@ impl Driver {
     }
 
     /// Waits for a turn.
-    async fn turn<'a>(&self, turns: &'a Semaphore, step: &'static str) -> Result<SemaphorePermit<'a>, Error> {
-        match tokio::time::timeout(TURN, turns.acquire()).await {
-            Ok(Ok(turn)) => Ok(turn),
-            _ => Err(Error::TooSlow { step, seconds: TURN.as_secs() }),
+    async fn permit<'a>(&self, turns: &'a Semaphore, step: &'static str) -> Result<SemaphorePermit<'a>, Error> {
+        match tokio::time::timeout(PERMIT, turns.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Error::TooSlow { step, seconds: PERMIT.as_secs() }),
         }
     }
 
     /// Looks at a tenant's database and roles, and refuses to go on if they are somebody else's.
-    async fn look(&self, tenant: &Tenant) -> Result<(Roles, State), Error> {
+    async fn read_state(&self, tenant: &Tenant) -> Result<(Roles, State), Error> {
         let roles = Roles::of(tenant);
         let step = "look at the tenant's database";
         let state = self.within(ASK, step, State::read(&self.pool, &tenant.name, &roles.all())).await?;
-        state.vet(&tenant.uid)?;
+        state.check_marker(&tenant.uid)?;
         Ok((roles, state))
     }
 
     /// Sends statements that are one transaction to a session inside a database.
-    async fn visit(&self, database: &str, step: &'static str, sql: String) -> Result<(), Error> {
-        let _turn = self.turn(&self.visits, step).await?;
+    async fn run_in_database(&self, database: &str, step: &'static str, sql: String) -> Result<(), Error> {
+        let _turn = self.permit(&self.session_permits, step).await?;
         let options = self.options.clone().database(database);
         let work = async || {
             let mut session = PgConnection::connect_with(&options).await?;

@@ -45,7 +45,7 @@ impl Driver {
     /// reads nothing that is not the tenant's, so a mover that was taken over learns of no other; it could write what
     /// the tenant could write, if it undid that its sessions are read-only.
     pub(in crate::database) async fn dump_login(&self, tenant: &Tenant) -> Result<MoverLogin, Error> {
-        let (roles, state) = self.look(tenant).await?;
+        let (roles, state) = self.read_state(tenant).await?;
         state.facts()?;
         if state.is_restoring(&roles) {
             return Err(Error::Restoring(tenant.name.clone()));
@@ -54,9 +54,9 @@ impl Driver {
         let (name, database) = (quote_ident(&roles.dump), quote_ident(&tenant.name));
         let mut sql = login(&roles.dump, state.role(&roles.dump).is_some(), "BYPASSRLS", &tenant.uid, &password, &state)?;
         let mut owners = vec![quote_ident(&roles.own)];
-        for letter in [LoginSlot::A, LoginSlot::B] {
-            if state.login(&roles, letter).is_some() {
-                owners.push(quote_ident(roles.login(letter)));
+        for slot in [LoginSlot::A, LoginSlot::B] {
+            if state.login(&roles, slot).is_some() {
+                owners.push(quote_ident(roles.login(slot)));
             }
         }
         sql += &format!(
@@ -69,7 +69,7 @@ impl Driver {
         );
         self.change("make the login for a dump", sql).await?;
         let readable = READABLE.replacen("%s", &quote_literal(&roles.dump), 1);
-        self.visit(&tenant.name, "make everything readable for a dump", readable).await?;
+        self.run_in_database(&tenant.name, "make everything readable for a dump", readable).await?;
         Ok(self.mover(&tenant.name, &roles.dump, password))
     }
 
@@ -80,7 +80,7 @@ impl Driver {
 
     /// Shuts the login for dumps and drops it. `false` if its role stays as a shell, because somebody names it.
     pub(super) async fn remove_dump_login(&self, tenant: &Tenant) -> Result<bool, Error> {
-        let (roles, state) = self.look(tenant).await?;
+        let (roles, state) = self.read_state(tenant).await?;
         let Some(role) = state.role(&roles.dump) else { return Ok(true) };
         let (name, database) = (quote_ident(&roles.dump), quote_ident(&tenant.name));
         let mut sql = format!("ALTER ROLE {name} NOLOGIN;");
@@ -104,7 +104,7 @@ impl Driver {
         let password = Password::generate()?;
         let sql = login(&name, state.role(&name).is_some(), "", &tenant.uid, &password, &state)?;
         self.change("make the login of a scratch database", sql).await?;
-        self.make_database(&state, i32::from(SESSIONS) + 2, &wishes).await?;
+        self.create_database(&state, i32::from(SESSIONS) + 2, &wishes).await?;
         let rights = format!("GRANT CONNECT, TEMPORARY, CREATE ON DATABASE {0} TO {0};", quote_ident(&name));
         self.change("open a scratch database", open_database(&name, &tenant.uid, &rights)).await?;
         self.equip_for_restore(&name, &name, &wishes).await?;
@@ -127,7 +127,7 @@ impl Driver {
 
     async fn look_at_scratch(&self, tenant: &Tenant, name: &str) -> Result<State, Error> {
         let state = self.within(ASK, "look at a scratch database", State::read(&self.pool, name, &[name])).await?;
-        state.vet(&tenant.uid)?;
+        state.check_marker(&tenant.uid)?;
         Ok(state)
     }
 

@@ -39,8 +39,8 @@ impl Roles {
     }
 
     /// One of the two logins.
-    pub fn login(&self, letter: LoginSlot) -> &str {
-        match letter {
+    pub fn login(&self, slot: LoginSlot) -> &str {
+        match slot {
             LoginSlot::A => &self.logins[0],
             LoginSlot::B => &self.logins[1],
         }

@@ -10,7 +10,7 @@ use super::{
     movers::{act_as_owner, login},
     names::{quote_ident, quote_literal},
     settings::carry,
-    tenant::{make_login, make_owner, make_schema, open_database, room, set_up_login},
+    tenant::{connection_limit, create_login, create_owner, make_schema, open_database, set_up_login},
 };
 use crate::{
     api::plan::{Extension, Schemas},
@@ -26,7 +26,7 @@ impl Driver {
         secret: &LoginSecret,
         extensions: &[Extension],
     ) -> Result<(DatabaseId, MoverLogin), Error> {
-        let (roles, mut state) = self.look(tenant).await?;
+        let (roles, mut state) = self.read_state(tenant).await?;
         let begun = state.is_restoring(&roles);
         if state.database.is_some() {
             if !begun || was_open(&roles, &state) {
@@ -36,20 +36,20 @@ impl Driver {
             state.database = None;
         }
         let password = Password::generate()?;
-        let mut sql = make_owner(tenant, &roles, &state);
-        let name = roles.login(secret.letter);
+        let mut sql = create_owner(tenant, &roles, &state);
+        let name = roles.login(secret.slot);
         if state.role(name).is_some() {
             let verifier = quote_literal(secret.verifier.expose());
             sql += &format!("ALTER ROLE {} NOLOGIN PASSWORD {verifier};", quote_ident(name));
         } else {
-            sql += &make_login(tenant, &roles, terms, secret, false);
+            sql += &create_login(tenant, &roles, terms, secret, false);
         }
         sql += &login(&roles.restore, state.role(&roles.restore).is_some(), "", &tenant.uid, &password, &state)?;
         sql += &act_as_owner(&roles);
         self.change("make the roles for a restore", sql).await?;
 
         let wishes: Vec<Wish> = extensions.iter().map(Wish::copied).collect();
-        let facts = self.make_database(&state, room(terms), &wishes).await?;
+        let facts = self.create_database(&state, connection_limit(terms), &wishes).await?;
         let (restore, own, database) = (quote_ident(&roles.restore), quote_ident(&roles.own), quote_ident(&tenant.name));
         let rights = format!(
             "GRANT CONNECT, TEMPORARY ON DATABASE {database} TO {restore}; GRANT CREATE ON DATABASE {database} TO {own}; \
@@ -69,7 +69,7 @@ impl Driver {
         terms: &TenantLimits,
         settings: &[(String, String)],
     ) -> Result<DatabaseId, Error> {
-        let (roles, state) = self.look(tenant).await?;
+        let (roles, state) = self.read_state(tenant).await?;
         let facts = state.facts()?;
         let Some(role) = state.role(&roles.restore) else { return Ok(facts) };
         let (restore, own, database) = (quote_ident(&roles.restore), quote_ident(&roles.own), quote_ident(&tenant.name));
@@ -81,10 +81,10 @@ impl Driver {
         let settings = carried(lines.iter().map(String::as_str));
         let mut sql = end_config_tables(&roles);
         sql += &make_schema(&roles);
-        for letter in [LoginSlot::A, LoginSlot::B] {
-            if state.login(&roles, letter).is_some() {
-                sql += &set_up_login(tenant, &roles, letter);
-                sql += &carry(tenant, &roles, letter, &settings);
+        for slot in [LoginSlot::A, LoginSlot::B] {
+            if state.login(&roles, slot).is_some() {
+                sql += &set_up_login(tenant, &roles, slot);
+                sql += &carry(tenant, &roles, slot, &settings);
             }
         }
         sql += &format!(
@@ -94,7 +94,7 @@ impl Driver {
         if terms.schemas == Schemas::Fixed {
             sql += &format!("REVOKE CREATE ON DATABASE {database} FROM {own};");
         }
-        self.visit(&tenant.name, "finish a restore", sql).await?;
+        self.run_in_database(&tenant.name, "finish a restore", sql).await?;
         self.end_sessions_of(&[role.oid]).await?;
         self.remove_roles("drop the login of a restore", &[roles.restore], &[&tenant.name]).await?;
         Ok(facts)

@@ -44,7 +44,7 @@ impl Driver {
         let query = sqlx::query_scalar::<_, String>(NAMED_IN).bind(roles).bind(spared);
         for database in self.within(ASK, "look where roles are named", query.fetch_all(&self.pool)).await? {
             let sql = format!("DROP OWNED BY {};", quoted(&self.existing(roles).await?));
-            if let Err(error) = self.visit(&database, "take roles out of a database that names them", sql).await {
+            if let Err(error) = self.run_in_database(&database, "take roles out of a database that names them", sql).await {
                 tracing::warn!(server = %self.address, database, %error, "roles stay named there");
             }
         }
@@ -89,7 +89,7 @@ impl Driver {
         let mut left = Vec::new();
         let named: BTreeSet<String> = self.marked().await?.into_iter().map(|found| found.uid).filter(|uid| gone.contains(uid)).collect();
         for uid in named {
-            let Some((roles, state)) = self.unless_refused(&uid, self.look(&Tenant::of(&uid)?).await)? else { continue };
+            let Some((roles, state)) = self.unless_refused(&uid, self.read_state(&Tenant::of(&uid)?).await)? else { continue };
             let there = those_there(&state);
             // Roles also come before their database.
             if state.database.is_none() && !there.is_empty() && !state.is_restoring(&roles) {

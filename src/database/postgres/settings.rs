@@ -14,11 +14,11 @@ pub const SETTINGS_OF_TENANT: &str = "SELECT c.line FROM pg_catalog.pg_db_role_s
 
 /// Sets each for a login in its database. One that this server does not know, or whose value it does not take, is a
 /// warning: it must keep nobody out.
-pub(super) fn carry(tenant: &Tenant, roles: &Roles, letter: LoginSlot, settings: &[(String, String)]) -> String {
+pub(super) fn carry(tenant: &Tenant, roles: &Roles, slot: LoginSlot, settings: &[(String, String)]) -> String {
     if settings.is_empty() {
         return String::new();
     }
-    let (login, database) = (quote_ident(roles.login(letter)), quote_ident(&tenant.name));
+    let (login, database) = (quote_ident(roles.login(slot)), quote_ident(&tenant.name));
     let mut body = "BEGIN ".to_owned();
     for (name, value) in settings {
         body += &format!(

@@ -105,7 +105,7 @@ impl State {
     ///
     /// A database is its own if it carries the marker; or if it carries none, belongs to this operator, lets nobody
     /// in and its first role carries the marker: then its maker crashed before it could mark it.
-    pub fn vet(&self, uid: &str) -> Result<(), Error> {
+    pub fn check_marker(&self, uid: &str) -> Result<(), Error> {
         let foreign = |name: &str| Error::Foreign { name: name.to_owned(), uid: uid.to_owned() };
         for (name, role) in &self.roles {
             if role.as_ref().is_some_and(|role| role.marker.as_deref() != Some(uid)) {
@@ -130,8 +130,8 @@ impl State {
     }
 
     /// The tenant's login of this letter, if it exists. Only for states of tenants.
-    pub fn login(&self, roles: &super::names::Roles, letter: LoginSlot) -> Option<&Role> {
-        self.role(roles.login(letter))
+    pub fn login(&self, roles: &super::names::Roles, slot: LoginSlot) -> Option<&Role> {
+        self.role(roles.login(slot))
     }
 
     /// Whether a restore into the database was begun and not finished: its login is open. Only for states of tenants.

@@ -25,44 +25,44 @@ impl Driver {
     /// 5. the extensions, each by itself;
     /// 6. the right to make schemas, once none of the operator's schema's name can be made any more.
     pub(in crate::database) async fn ensure(&self, tenant: &Tenant, terms: &TenantLimits, login: &LoginSecret) -> Result<Ensured, Error> {
-        let (roles, state) = self.look(tenant).await?;
+        let (roles, state) = self.read_state(tenant).await?;
         if state.is_restoring(&roles) {
             return Err(Error::Restoring(tenant.name.clone()));
         }
-        let (existing, other) = (state.login(&roles, login.letter), state.login(&roles, login.letter.other()));
+        let (existing, other) = (state.login(&roles, login.slot), state.login(&roles, login.slot.other()));
 
-        let mut sql = make_owner(tenant, &roles, &state);
+        let mut sql = create_owner(tenant, &roles, &state);
         match existing {
             None => {
                 let open = other.is_none_or(|other| other.can_login);
-                sql += &make_login(tenant, &roles, terms, login, open);
+                sql += &create_login(tenant, &roles, terms, login, open);
             }
             Some(role) if role.limit != terms.connection_limit => {
-                sql += &format!("ALTER ROLE {} CONNECTION LIMIT {};", quote_ident(roles.login(login.letter)), terms.connection_limit);
+                sql += &format!("ALTER ROLE {} CONNECTION LIMIT {};", quote_ident(roles.login(login.slot)), terms.connection_limit);
             }
             Some(_) => {}
         }
-        if state.database.as_ref().is_some_and(|found| found.limit != room(terms)) {
-            sql += &format!("ALTER DATABASE {} CONNECTION LIMIT {};", quote_ident(&tenant.name), room(terms));
+        if state.database.as_ref().is_some_and(|found| found.limit != connection_limit(terms)) {
+            sql += &format!("ALTER DATABASE {} CONNECTION LIMIT {};", quote_ident(&tenant.name), connection_limit(terms));
         }
         self.change("make the tenant's roles", sql).await?;
 
         let wishes: Vec<Wish> = terms.extensions.iter().map(Wish::planned).collect();
-        let facts = self.make_database(&state, room(terms), &wishes).await?;
+        let facts = self.create_database(&state, connection_limit(terms), &wishes).await?;
         if state.database.as_ref().is_none_or(|found| found.marker.is_none()) {
             self.change("open the tenant's database", open_database(&tenant.name, &tenant.uid, "")).await?;
         }
         let mut sql = String::new();
         if !existing.is_some_and(|role| role.set_up) {
             sql += &make_schema(&roles);
-            sql += &set_up_login(tenant, &roles, login.letter);
+            sql += &set_up_login(tenant, &roles, login.slot);
             if !other.is_some_and(|role| role.set_up) {
-                sql += &let_in(tenant, &roles);
+                sql += &grant_connect(tenant, &roles);
             }
         }
-        for letter in [LoginSlot::A, LoginSlot::B] {
-            if state.login(&roles, letter).is_some_and(|role| role.settings.iter().any(|line| line == "search_path=app")) {
-                sql += &find_extensions(tenant, &roles, letter);
+        for slot in [LoginSlot::A, LoginSlot::B] {
+            if state.login(&roles, slot).is_some_and(|role| role.settings.iter().any(|line| line == "search_path=app")) {
+                sql += &find_extensions(tenant, &roles, slot);
             }
         }
         let lacking = self.equip(&tenant.name, "make the tenant's schema", &roles.own, &sql, &wishes).await?;
@@ -72,16 +72,16 @@ impl Driver {
     }
 
     /// Makes a database, empty and closed, unless it is there.
-    pub(super) async fn make_database(&self, state: &State, limit: i32, wishes: &[Wish]) -> Result<DatabaseId, Error> {
+    pub(super) async fn create_database(&self, state: &State, limit: i32, wishes: &[Wish]) -> Result<DatabaseId, Error> {
         if state.database.is_some() {
             return state.facts();
         }
         let step = "make the tenant's database";
         let (name, template) = (quote_ident(&state.name), quote_ident(self.template(wishes).await?));
         let sql = format!("CREATE DATABASE {name} TEMPLATE {template} ENCODING 'UTF8' ALLOW_CONNECTIONS false CONNECTION LIMIT {limit}");
-        let turn = self.turn(&self.making, step).await?;
+        let permit = self.permit(&self.create_permits, step).await?;
         self.within(CHANGE, step, send(&self.pool, sql)).await?;
-        drop(turn);
+        drop(permit);
         let query = sqlx::query_scalar::<_, i64>("SELECT oid::bigint FROM pg_database WHERE datname = $1").bind(state.name.clone());
         let oid = self.within(ASK, step, query.fetch_one(&self.pool)).await?;
         let oid = u32::try_from(oid).map_err(|e| explain(&self.address, step, sqlx::Error::Decode(e.into())))?;
@@ -147,12 +147,12 @@ fn observed(row: &sqlx::postgres::PgRow) -> Result<ObservedDatabase, sqlx::Error
 }
 
 /// Sessions in a tenant's database: both logins during a rotation, and a few for the operator and its movers.
-pub(super) const fn room(terms: &TenantLimits) -> i32 {
+pub(super) const fn connection_limit(terms: &TenantLimits) -> i32 {
     terms.connection_limit.saturating_mul(2).saturating_add(8)
 }
 
 /// The owner role, unless it is there. The operator can act as it, to make and to hand over what it owns.
-pub(super) fn make_owner(tenant: &Tenant, roles: &Roles, state: &State) -> String {
+pub(super) fn create_owner(tenant: &Tenant, roles: &Roles, state: &State) -> String {
     if state.role(&roles.own).is_some() {
         return String::new();
     }
@@ -161,8 +161,8 @@ pub(super) fn make_owner(tenant: &Tenant, roles: &Roles, state: &State) -> Strin
 }
 
 /// One of the two logins. The operator may act as it too: what a tenant makes after `SET ROLE NONE` is the login's.
-pub(super) fn make_login(tenant: &Tenant, roles: &Roles, terms: &TenantLimits, login: &LoginSecret, open: bool) -> String {
-    let (name, own, uid) = (quote_ident(roles.login(login.letter)), quote_ident(&roles.own), quote_literal(&tenant.uid));
+pub(super) fn create_login(tenant: &Tenant, roles: &Roles, terms: &TenantLimits, login: &LoginSecret, open: bool) -> String {
+    let (name, own, uid) = (quote_ident(roles.login(login.slot)), quote_ident(&roles.own), quote_literal(&tenant.uid));
     format!(
         "CREATE ROLE {name} {} CONNECTION LIMIT {} IN ROLE {own} PASSWORD {}; COMMENT ON ROLE {name} IS {uid}; \
          GRANT {name} TO CURRENT_USER WITH INHERIT TRUE, SET TRUE;",
@@ -188,13 +188,13 @@ pub(super) fn make_schema(roles: &Roles) -> String {
 }
 
 /// What a login does acts as the owner and finds the schema, and last the extensions.
-pub(super) fn set_up_login(tenant: &Tenant, roles: &Roles, letter: LoginSlot) -> String {
-    let (login, own, database) = (quote_ident(roles.login(letter)), quote_literal(&roles.own), quote_ident(&tenant.name));
-    format!("ALTER ROLE {login} IN DATABASE {database} SET role = {own};") + &find_extensions(tenant, roles, letter)
+pub(super) fn set_up_login(tenant: &Tenant, roles: &Roles, slot: LoginSlot) -> String {
+    let (login, own, database) = (quote_ident(roles.login(slot)), quote_literal(&roles.own), quote_ident(&tenant.name));
+    format!("ALTER ROLE {login} IN DATABASE {database} SET role = {own};") + &find_extensions(tenant, roles, slot)
 }
 
-fn find_extensions(tenant: &Tenant, roles: &Roles, letter: LoginSlot) -> String {
-    let (login, database) = (quote_ident(roles.login(letter)), quote_ident(&tenant.name));
+fn find_extensions(tenant: &Tenant, roles: &Roles, slot: LoginSlot) -> String {
+    let (login, database) = (quote_ident(roles.login(slot)), quote_ident(&tenant.name));
     format!("ALTER ROLE {login} IN DATABASE {database} SET search_path = app, {};", quote_ident(SCHEMA))
 }
 
@@ -209,6 +209,6 @@ pub(super) fn set_schemas(tenant: &Tenant, roles: &Roles, terms: &TenantLimits, 
 }
 
 /// The tenant's right to enter its database.
-pub(super) fn let_in(tenant: &Tenant, roles: &Roles) -> String {
+pub(super) fn grant_connect(tenant: &Tenant, roles: &Roles) -> String {
     format!("GRANT CONNECT, TEMPORARY ON DATABASE {} TO {};", quote_ident(&tenant.name), quote_ident(&roles.own))
 }

@@ -690,7 +690,7 @@ fn paid(since: Moment) -> Standing {
         sequence: 99,
         epoch: 0,
     };
-    billing::hear(None, &word, since).0.unwrap()
+    billing::judge_billing(None, &word, since).0.unwrap()
 }
 
 #[test]
