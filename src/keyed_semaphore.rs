@@ -1,5 +1,5 @@
-//! Turns for work that waits on the network: as many at once as a lane is wide, and each server and each store is a
-//! lane of its own. One that accepts connections and never answers keeps its own lane waiting and no other.
+//! One semaphore for each server and each store, because work there waits on the network. A server that accepts
+//! connections and never answers takes the permits of its own semaphore and of no other.
 
 use std::{
     collections::HashMap,
@@ -8,10 +8,10 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Lanes by the name of what is waited for.
+/// Semaphores, by the name of what is waited for.
 pub struct KeyedSemaphore {
-    width: usize,
-    lanes: Mutex<Open>,
+    permits: usize,
+    semaphores: Mutex<Open>,
 }
 
 #[derive(Default)]
@@ -20,34 +20,41 @@ struct Open {
     closed: bool,
 }
 
-/// A turn, until it is dropped.
+/// A permit, until it is dropped.
 pub struct Permit {
-    _permit: OwnedSemaphorePermit,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Permit {
+    /// Where nothing is limited.
+    pub const fn unlimited() -> Self {
+        Self { _permit: None }
+    }
 }
 
 impl KeyedSemaphore {
-    /// Lanes in each of which so many work at once.
-    pub fn new(width: usize) -> Self {
-        Self { width: width.max(1), lanes: Mutex::default() }
+    /// Semaphores that each have so many permits, one at least.
+    pub fn new(permits: usize) -> Self {
+        Self { permits: permits.max(1), semaphores: Mutex::default() }
     }
 
-    /// Waits for a turn in the lane of this name; `None`: there are none any more.
+    /// Waits for a permit of the semaphore of this name; `None`: they were closed.
     pub async fn acquire(&self, name: &str) -> Option<Permit> {
-        let lane = {
-            let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-            if lanes.closed {
+        let semaphore = {
+            let mut all = self.semaphores.lock().unwrap_or_else(PoisonError::into_inner);
+            if all.closed {
                 return None;
             }
-            Arc::clone(lanes.by_name.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.width))))
+            Arc::clone(all.by_name.entry(name.to_owned()).or_insert_with(|| Arc::new(Semaphore::new(self.permits))))
         };
-        lane.acquire_owned().await.ok().map(|permit| Permit { _permit: permit })
+        semaphore.acquire_owned().await.ok().map(|permit| Permit { _permit: Some(permit) })
     }
 
-    /// Gives no more turns: whoever waits for one, however many they are, is sent away. Those at work go on.
+    /// Gives no more permits: everybody who waits for one gets `None`. Permits that were given stay good.
     pub fn close(&self) {
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes.closed = true;
-        lanes.by_name.values().for_each(|lane| lane.close());
+        let mut all = self.semaphores.lock().unwrap_or_else(PoisonError::into_inner);
+        all.closed = true;
+        all.by_name.values().for_each(|semaphore| semaphore.close());
     }
 }
 
@@ -58,25 +65,25 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn one_lane_that_is_full_keeps_no_other_waiting() {
-        let lanes = KeyedSemaphore::new(2);
-        let (first, _second) = (lanes.acquire("hangs").await, lanes.acquire("hangs").await);
+    async fn a_semaphore_that_is_taken_keeps_no_other_waiting() {
+        let semaphores = KeyedSemaphore::new(2);
+        let (first, _second) = (semaphores.acquire("hangs").await, semaphores.acquire("hangs").await);
         let soon = Duration::from_millis(50);
-        assert!(tokio::time::timeout(soon, lanes.acquire("hangs")).await.is_err());
-        let other = tokio::time::timeout(soon, lanes.acquire("answers")).await;
-        assert!(other.is_ok(), "a lane of another name was kept waiting");
+        assert!(tokio::time::timeout(soon, semaphores.acquire("hangs")).await.is_err());
+        let other = tokio::time::timeout(soon, semaphores.acquire("answers")).await;
+        assert!(other.is_ok(), "another semaphore kept waiting");
         drop(first);
-        assert!(tokio::time::timeout(soon, lanes.acquire("hangs")).await.is_ok());
+        assert!(tokio::time::timeout(soon, semaphores.acquire("hangs")).await.is_ok());
     }
 
     #[tokio::test]
-    async fn whoever_waits_when_the_lanes_close_is_sent_away() {
-        let lanes = KeyedSemaphore::new(1);
-        let at_work = lanes.acquire("a").await;
+    async fn whoever_waits_when_they_are_closed_gets_no_permit() {
+        let semaphores = KeyedSemaphore::new(1);
+        let at_work = semaphores.acquire("a").await;
         assert!(at_work.is_some());
-        let waits = lanes.acquire("a");
-        let (waited, ()) = tokio::join!(waits, async { lanes.close() });
+        let waits = semaphores.acquire("a");
+        let (waited, ()) = tokio::join!(waits, async { semaphores.close() });
         assert!(waited.is_none());
-        assert!(lanes.acquire("b").await.is_none(), "a new lane gave a turn");
+        assert!(semaphores.acquire("b").await.is_none(), "a new semaphore gave a permit");
     }
 }

@@ -5,28 +5,21 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use futures::StreamExt;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Resource, ResourceExt,
     api::{ListParams, Patch, PatchParams},
     core::PartialObjectMeta,
-    runtime::{
-        Config, Controller, PredicateConfig, WatchStreamExt,
-        controller::Action,
-        predicates,
-        reflector::{self, ObjectRef},
-        watcher,
-    },
+    runtime::{Controller, PredicateConfig, WatchStreamExt, controller::Action, predicates, reflector::ObjectRef, watcher},
 };
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant;
 
+use super::Reconciler;
 use crate::error_chain::chain;
 use crate::{
     api::{
@@ -37,9 +30,10 @@ use crate::{
     backup,
     clock::Moment,
     context::{Context, Shared},
-    retry::{Backoff, jitter},
+    retry::Backoff,
     store::{ConnectedStore, Error, MARKER, Marker},
 };
+use tracing::Span;
 
 /// Between two looks.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
@@ -67,17 +61,33 @@ impl std::ops::Deref for StoreContext {
     }
 }
 
-/// Looks after the BackupStores of this operator's shard, for ever.
+impl Reconciler for StoreContext {
+    type Object = BackupStore;
+    type Error = Error;
+    const NAME: &'static str = "a store";
+
+    fn span(store: &BackupStore) -> Span {
+        tracing::info_span!("store", store = store.name_any())
+    }
+
+    fn backoff(&self) -> &Backoff {
+        &self.backoff
+    }
+
+    fn reason(error: &Error) -> &'static str {
+        error.reason()
+    }
+
+    async fn reconcile(&self, store: &BackupStore) -> Result<Action, Error> {
+        reconcile(self, &store.name_any()).await
+    }
+}
+
+/// Runs the controller of the BackupStores of this operator's shard.
 pub async fn run(ctx: Shared) {
-    let selector = ctx.settings.selector();
-    let (stores, writer) = reflector::store();
-    let config = watcher::Config::default().streaming_lists().labels(&selector);
-    let stream = watcher(Api::<BackupStore>::all(ctx.client.clone()), config)
-        .default_backoff()
-        .modify(|store| store.managed_fields_mut().clear())
-        .reflect(writer)
-        .applied_objects()
-        .predicate_filter(predicates::generation, PredicateConfig::default());
+    let (stores, stream) =
+        super::cached(Api::<BackupStore>::all(ctx.client.clone()), watcher::Config::default().labels(&ctx.settings.selector()));
+    let stream = stream.applied_objects().predicate_filter(predicates::generation, PredicateConfig::default());
     let secrets = ctx.secrets();
     let known = stores.clone();
     let named = move |secret: PartialObjectMeta<Secret>| {
@@ -88,33 +98,18 @@ pub async fn run(ctx: Shared) {
         };
         known.state().into_iter().filter(move |s| names(s)).map(|s| ObjectRef::from_obj(&*s)).collect::<Vec<_>>()
     };
-    let ctx = Arc::new(StoreContext { shared: ctx, backoff: Backoff::default(), swept: Mutex::default() });
-    // There are few stores, and one that hangs must not keep another from being looked at.
-    Controller::for_stream(stream, stores)
-        .with_config(Config::default().concurrency(0))
-        .watches_stream(secrets, named)
-        .run(reconcile, failed, ctx)
-        .for_each(|_| std::future::ready(()))
-        .await;
+    let triggers = Controller::for_stream(stream, stores).watches_stream(secrets, named);
+    super::run(triggers, Arc::new(StoreContext { shared: ctx, backoff: Backoff::default(), swept: Mutex::default() })).await;
 }
 
-/// A store wakes whom it may have kept waiting when it was edited, or when it became ready or unready.
-pub fn turns(store: &BackupStore) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
-    store.metadata.generation.hash(&mut hasher);
-    store.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, Type::Ready)).hash(&mut hasher);
-    Some(hasher.finish())
-}
-
-async fn reconcile(store: Arc<BackupStore>, ctx: Arc<StoreContext>) -> Result<Action, Error> {
-    let name = store.name_any();
+async fn reconcile(ctx: &StoreContext, name: &str) -> Result<Action, Error> {
     let api: Api<BackupStore> = Api::all(ctx.client.clone());
     // The identity in status decides whether this is still the same bucket: an old copy of it will not do.
-    let Some(store) = api.get_opt(&name).await.map_err(|e| unreadable(&name, e))? else { return Ok(Action::await_change()) };
+    let Some(store) = api.get_opt(name).await.map_err(|e| unreadable(name, e))? else { return Ok(Action::await_change()) };
     let before = store.status.clone().unwrap_or_default();
     let now = (ctx.now)();
     let mut status = BackupStoreStatus { observed_generation: store.metadata.generation, conditions: Vec::new(), ..before.clone() };
-    let ready = match look(&ctx, &store, &mut status, now).await {
+    let ready = match look(ctx, &store, &mut status, now).await {
         Ok(finding) => finding,
         Err(error) => Finding::no(Type::Ready, error.reason(), format!("{}{}", chain(&error), advice(&error))),
     };
@@ -125,9 +120,8 @@ async fn reconcile(store: Arc<BackupStore>, ctx: Arc<StoreContext>) -> Result<Ac
             ctx.publish_readiness(&store.object_ref(&()), &ready).await;
         }
     }
-    ctx.backoff.succeeded(&name);
     let next_look = if ready.holds == Some(true) { HEALTH_INTERVAL } else { UNWELL };
-    Ok(Action::requeue(next_look.mul_f64(0.9 + 0.2 * jitter(&format!("{name}/{now}")))))
+    Ok(Action::requeue(super::about(next_look, name, now)))
 }
 
 /// Looks at the bucket, from who it is to what lies in it.
@@ -261,10 +255,4 @@ async fn write(api: &Api<BackupStore>, store: &BackupStore, status: &BackupStore
 
 fn unreadable(store: &str, source: kube::Error) -> Error {
     Error::Cluster { store: store.to_owned(), source: Box::new(source) }
-}
-
-fn failed(store: Arc<BackupStore>, error: &Error, ctx: Arc<StoreContext>) -> Action {
-    let wait = ctx.backoff.failed(&store.name_any());
-    tracing::warn!(store = store.name_any(), %error, wait = ?wait, "failed to look after a store");
-    Action::requeue(wait)
 }

@@ -1,7 +1,158 @@
-//! The controllers: one folder or file for each kind that is reconciled. Everything below is a library that knows none of
-//! them.
+//! The controllers, one folder or file for each kind that is reconciled, and the frame that they share: watch, wait for a
+//! permit, reconcile one object, count its failures, come back.
+//!
+//! Everything outside of this folder is a library that knows no controller, and no controller knows another.
 
 pub mod account;
 pub mod backup_store;
 pub mod cold_backup;
 pub mod database_server;
+
+use std::{
+    fmt::Debug,
+    hash::{DefaultHasher, Hash, Hasher},
+    ops::Deref,
+    sync::Arc,
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt};
+use kube::{
+    Api, Resource, ResourceExt,
+    runtime::{
+        Config, Controller, WatchStreamExt,
+        controller::Action,
+        reflector::{self, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use tracing::{Instrument, Span};
+
+use crate::{
+    api::{
+        BackupStore, Condition, DatabaseServer,
+        conditions::{self, Type},
+    },
+    clock::{self, Moment},
+    context::Context,
+    error_chain::chain,
+    keyed_semaphore::Permit,
+    retry::{Backoff, jitter},
+};
+
+/// Without a nearer deadline an object is reconciled this often: timers die with the process, and what no watch
+/// announces is found this way.
+const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
+
+/// One controller: what it keeps between reconciles, and one pass over one object.
+pub(crate) trait Reconciler: Deref<Target = Context> + Send + Sync + 'static {
+    /// The kind that is reconciled.
+    type Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static;
+    /// Why an object could not be taken further.
+    type Error: std::error::Error + Send + Sync + 'static;
+    /// The kind in log lines, with its article.
+    const NAME: &'static str;
+
+    /// The span of one reconcile; it names the object.
+    fn span(object: &Self::Object) -> Span;
+
+    /// Failures in a row, by the object's uid.
+    fn backoff(&self) -> &Backoff;
+
+    /// Waits until the object may be reconciled; `None`: the process is told to stop.
+    fn permit(&self, _object: &Self::Object) -> impl Future<Output = Option<Permit>> + Send {
+        std::future::ready(Some(Permit::unlimited()))
+    }
+
+    /// Takes the object as far as it can go now, and says when to come back.
+    fn reconcile(&self, object: &Self::Object) -> impl Future<Output = Result<Action, Self::Error>> + Send;
+
+    /// One word for the log.
+    fn reason(error: &Self::Error) -> &'static str;
+
+    /// How long to wait after a failure; `wait` is what the back-off says.
+    fn retry_after(&self, _object: &Self::Object, _error: &Self::Error, wait: Duration) -> Duration {
+        wait
+    }
+}
+
+/// Runs a controller until its triggers end. As many objects as are triggered begin at once; how many of them work is up
+/// to [`Reconciler::permit`], so that one that hangs keeps no other waiting.
+pub(crate) async fn run<R: Reconciler>(triggers: Controller<R::Object>, reconciler: Arc<R>) {
+    let triggers = triggers.with_config(Config::default().concurrency(0));
+    triggers.run(reconcile::<R>, error_policy::<R>, reconciler).for_each(|_| std::future::ready(())).await;
+}
+
+async fn reconcile<R: Reconciler>(object: Arc<R::Object>, reconciler: Arc<R>) -> Result<Action, R::Error> {
+    let span = R::span(&object);
+    async {
+        let Some(_permit) = reconciler.permit(&object).await else { return Ok(Action::await_change()) };
+        // On the heap, because very many may wait for a permit.
+        let action = Box::pin(reconciler.reconcile(&object)).await?;
+        reconciler.backoff().succeeded(&uid(&*object));
+        Ok(action)
+    }
+    .instrument(span)
+    .await
+}
+
+fn error_policy<R: Reconciler>(object: Arc<R::Object>, error: &R::Error, reconciler: Arc<R>) -> Action {
+    let wait = reconciler.backoff().failed(&uid(&*object));
+    let wait = reconciler.retry_after(&object, error, wait);
+    tracing::warn!(
+        parent: &R::span(&object),
+        object = object.name_any(),
+        reason = R::reason(error),
+        error = chain(error),
+        retry_in = wait.as_secs(),
+        "{} could not be taken further",
+        R::NAME
+    );
+    Action::requeue(wait)
+}
+
+fn uid(object: &impl ResourceExt) -> String {
+    object.uid().unwrap_or_default()
+}
+
+/// Lists and watches one kind: the cache of its objects, without their managed fields, and the stream that fills it.
+pub(crate) fn cached<K>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (cache, writer) = reflector::store();
+    let stream = watcher(api, config.streaming_lists()).default_backoff().modify(|object: &mut K| object.managed_fields_mut().clear());
+    (cache, stream.reflect(writer))
+}
+
+/// Exactly until the deadline, by the clock with its fraction, and an hour at most.
+pub(crate) fn until(deadline: Option<Moment>) -> Duration {
+    let left = |at: Moment| Duration::try_from(at.duration_since(clock::precise_now())).unwrap_or(Duration::ZERO);
+    deadline.map_or(LONGEST_SLEEP, |at| (left(at) + Duration::from_millis(1)).min(LONGEST_SLEEP))
+}
+
+/// An interval, give or take a tenth, so that objects that were made together do not come back together.
+pub(crate) fn about(interval: Duration, name: &str, now: Moment) -> Duration {
+    interval.mul_f64(0.9 + 0.2 * jitter(&format!("{name}/{now}")))
+}
+
+/// What of a server triggers those whom it may have kept waiting: it was edited or annotated, or its readiness changed.
+pub(crate) fn server_readiness(server: &DatabaseServer) -> Option<u64> {
+    readiness(server, server.status.as_ref().map(|status| &*status.conditions))
+}
+
+/// The same of a store.
+pub(crate) fn store_readiness(store: &BackupStore) -> Option<u64> {
+    readiness(store, store.status.as_ref().map(|status| &*status.conditions))
+}
+
+fn readiness(object: &impl ResourceExt, conditions: Option<&[Condition]>) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    let is_ready = conditions.is_some_and(|all| conditions::holds(all, Type::Ready));
+    (object.meta().generation, object.annotations(), is_ready).hash(&mut hasher);
+    Some(hasher.finish())
+}

@@ -50,7 +50,7 @@ impl Outcome {
 }
 
 /// Closes the stage if all its effects were seen, and decides what comes next.
-pub(super) async fn settle(
+pub(super) async fn record(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
     seen: &Observation,

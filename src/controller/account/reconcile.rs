@@ -1,99 +1,113 @@
-//! One look at one account, top to bottom.
+//! One reconcile of one account, top to bottom.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use kube::{Resource, ResourceExt, runtime::controller::Action};
-use tracing::Instrument;
+use tracing::Span;
 
 use super::{context::AccountContext, decide, error::Error, failure, finalizer, hostnames, observe, outcome, placement, realize, report};
 use crate::{
     api::{HelpDeskAccount, deletion_is_confirmed},
-    clock,
+    controller::{Reconciler, until},
     keyed_semaphore::Permit,
     lifecycle::Stage,
+    retry::Backoff,
 };
 
-/// Without a nearer deadline, an account is looked at this often: timers die with the process, and what nobody
-/// announces is found this way.
-const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
-
-/// When an account is looked at again that took over its data: whoever shut it as a lost one at the same moment is done
+/// When an account that took over its data is reconciled again: whoever shut it as a lost one at the same moment is done
 /// by then.
 const AFTER_ADOPTION: Duration = Duration::from_secs(60);
 
-/// Takes an account as far as it can go now, and says when to look again.
-///
-/// # Errors
-/// See [`Error`]; it was reported in the account's conditions, and the account is tried again by itself.
-pub(super) async fn reconcile(account: Arc<HelpDeskAccount>, ctx: Arc<AccountContext>) -> Result<Action, Error> {
-    let stage = account.status.as_ref().and_then(|s| s.stage).map_or("", Stage::name);
-    let span = tracing::info_span!("account", account = account.name_any(), stage);
-    async {
-        // A server that hangs keeps those waiting that are on it, and nobody else. On the heap, because very many may
-        // wait for a turn.
-        let Some(_turn) = acquire(&ctx, &account).await else { return Ok(Action::await_change()) };
-        let result = Box::pin(look(&account, &ctx)).await;
+/// How often an owner's Secret is looked for that is not there.
+const OWNER_INTERVAL: Duration = Duration::from_secs(10);
+
+impl Reconciler for AccountContext {
+    type Object = HelpDeskAccount;
+    type Error = Error;
+    const NAME: &'static str = "an account";
+
+    fn span(account: &HelpDeskAccount) -> Span {
+        let stage = account.status.as_ref().and_then(|s| s.stage).map_or("", Stage::name);
+        tracing::info_span!("account", account = account.name_any(), stage)
+    }
+
+    fn backoff(&self) -> &Backoff {
+        &self.backoff
+    }
+
+    /// Making a database and dropping one take seconds, and only a few are made or dropped at once: an account that waits
+    /// for that must not keep others from being blocked or opened on time.
+    async fn permit(&self, account: &HelpDeskAccount) -> Option<Permit> {
+        let key = semaphore_key(account);
+        match account.status.as_ref().and_then(|s| s.stage) {
+            None => self.slow_permits.acquire(&format!("{key} beginning")).await,
+            Some(stage) if stage >= Stage::Terminated => self.slow_permits.acquire(&format!("{key} ending")).await,
+            Some(_) => self.permits.acquire(&key).await,
+        }
+    }
+
+    async fn reconcile(&self, account: &HelpDeskAccount) -> Result<Action, Error> {
+        let result = Box::pin(reconcile(self, account)).await;
         if let Err(error) = &result {
-            failure::report(&ctx, &account, error).await;
-        } else if let Some(uid) = account.uid() {
-            ctx.backoff.succeeded(&uid);
+            failure::report(self, account, error).await;
         }
         result
     }
-    .instrument(span)
-    .await
-}
 
-/// Waits for a turn; `None`: the process is told to stop. Making a database and dropping one take seconds, and only a few
-/// are made or dropped at once: who waits for that must not keep others from being blocked or opened on time.
-async fn acquire(ctx: &AccountContext, account: &HelpDeskAccount) -> Option<Permit> {
-    let name = lane(account);
-    let stage = account.status.as_ref().and_then(|s| s.stage);
-    match stage {
-        None => ctx.slow_permits.acquire(&format!("{name} beginning")).await,
-        Some(stage) if stage >= Stage::Terminated => ctx.slow_permits.acquire(&format!("{name} ending")).await,
-        Some(_) => ctx.permits.acquire(&name).await,
+    fn reason(error: &Error) -> &'static str {
+        error.reason()
+    }
+
+    fn retry_after(&self, account: &HelpDeskAccount, error: &Error, wait: Duration) -> Duration {
+        let server = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|database| &database.server);
+        if let Some(server) = server.filter(|_| error.is_silence()) {
+            self.servers.doubt(server);
+        }
+        // Secrets of owners may be anywhere, so no watch announces that one was made.
+        if matches!(error, Error::Owner(_)) { wait.min(OWNER_INTERVAL) } else { wait }
     }
 }
 
-/// What an account's reconcile waits for: its server; while it has none, all of its region.
-fn lane(account: &HelpDeskAccount) -> String {
+/// The semaphore that an account waits for: that of its server; while it has none, that of its region.
+fn semaphore_key(account: &HelpDeskAccount) -> String {
     match account.status.as_ref().and_then(|s| s.database.as_ref()) {
         Some(database) => format!("server {}", database.server),
         None => format!("region {}", account.spec.region),
     }
 }
 
-async fn look(account: &HelpDeskAccount, ctx: &AccountContext) -> Result<Action, Error> {
-    if account.meta().deletion_timestamp.is_some() && !deletion_is_confirmed(account) {
-        // The definition was deleted, or admission was gone around: no authority over data.
+async fn reconcile(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Action, Error> {
+    let is_being_deleted = account.meta().deletion_timestamp.is_some();
+    // Its definition was deleted, or the admission policy was bypassed: the finalizer goes, and all data stays.
+    if is_being_deleted && !deletion_is_confirmed(account) {
         ctx.stage_counts.forget(&ctx.telemetry, &account.uid().unwrap_or_default());
         return finalizer::remove(ctx, account).await;
     }
     finalizer::ensure(ctx, account).await?;
 
+    // Read once: no decision below reads a clock.
     let now = (ctx.now)();
+    // 1. Which server holds the account, and what its ledger says. A new account is assigned to a server.
     let placement = match placement::find_or_assign(ctx, account, now).await {
         Err(Error::NeverPlaced) => return finalizer::remove(ctx, account).await,
-        placement => placement?,
+        found => found?,
     };
-    let adopted = placement.adopted;
-    let facts = observe::observe(ctx, account, &placement, now).await?;
-    let decided = decide::decide(ctx, account, placement, &facts, now).await?;
-    let realized = realize::realize(ctx, account, &facts, decided, now).await?;
-    let outcome = outcome::settle(ctx, account, &facts, realized, (ctx.now)()).await?;
-    report::report(ctx, account, &facts, &outcome, (ctx.now)()).await?;
+    let was_adopted = placement.adopted;
+    // 2. Everything that the decision needs. What cannot be read is unknown, with the reason.
+    let observed = observe::observe(ctx, account, &placement, now).await?;
+    // 3. The decision, stored in the ledger before any effect.
+    let decided = decide::decide(ctx, account, placement, &observed, now).await?;
+    // 4. Database, namespace, routes and backups as the stage wants them. Every call can be repeated.
+    let realized = realize::realize(ctx, account, &observed, decided, now).await?;
+    // 5. Once nothing is waited for, the stage is enforced: stored, and its window starts.
+    let outcome = outcome::record(ctx, account, &observed, realized, (ctx.now)()).await?;
+    // 6. Status, conditions and events, where they differ.
+    report::report(ctx, account, &observed, &outcome, (ctx.now)()).await?;
 
-    if account.meta().deletion_timestamp.is_some() && outcome.is_over() {
-        hostnames::begin_quarantine(ctx, &outcome.placement.entry, &facts, now).await?;
+    if is_being_deleted && outcome.is_over() {
+        hostnames::begin_quarantine(ctx, &outcome.placement.entry, &observed, now).await?;
         return finalizer::remove(ctx, account).await;
     }
-    let sleep = sleep_for(outcome.wake_at);
-    Ok(Action::requeue(if adopted { sleep.min(AFTER_ADOPTION) } else { sleep }))
-}
-
-/// Exactly until the deadline, by the clock with its fraction.
-fn sleep_for(wake_at: Option<clock::Moment>) -> Duration {
-    let until = |at: clock::Moment| Duration::try_from(at.duration_since(clock::precise_now())).unwrap_or(Duration::ZERO);
-    wake_at.map_or(LONGEST_SLEEP, |at| (until(at) + Duration::from_millis(1)).min(LONGEST_SLEEP))
+    let sleep = until(outcome.wake_at);
+    Ok(Action::requeue(if was_adopted { sleep.min(AFTER_ADOPTION) } else { sleep }))
 }

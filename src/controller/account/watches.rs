@@ -3,7 +3,6 @@
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
-    time::Duration,
 };
 
 use futures::StreamExt;
@@ -11,24 +10,14 @@ use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::{
     Api, Resource, ResourceExt,
     core::{DynamicObject, PartialObjectMeta},
-    runtime::{
-        Config, Controller, PredicateConfig, WatchStreamExt,
-        controller::Action,
-        predicates,
-        reflector::{self, ObjectRef},
-        watcher,
-    },
+    runtime::{Controller, PredicateConfig, WatchStreamExt, predicates, reflector::ObjectRef, watcher},
 };
 
-use super::{
-    context::{AccountContext, Caches, CertificateExpiries, PlacementAttempts, StageCounts},
-    error::Error,
-    reconcile::reconcile,
-};
+use super::context::{AccountContext, Caches, CertificateExpiries, PlacementAttempts, StageCounts};
 use crate::{
     api::{ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
     context::Shared,
-    controller::{backup_store, database_server},
+    controller::{self, cached, server_readiness, store_readiness},
     edge::{
         dns_challenge::ChallengeResolver,
         objects::{self, Kind},
@@ -44,58 +33,26 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     let config = || watcher::Config::default().streaming_lists();
     let selector = ctx.settings.selector();
 
-    let (accounts, account_writer) = reflector::store();
-    let account_stream = watcher(Api::<HelpDeskAccount>::all(client.clone()), config().labels(&selector))
-        .default_backoff()
-        .modify(|account| account.managed_fields_mut().clear())
-        .reflect(account_writer)
-        .applied_objects()
-        .predicate_filter(what_matters, PredicateConfig::default());
-
-    let (plans, plan_writer) = reflector::store();
-    let plan_stream = watcher(Api::<HelpDeskPlan>::all(client.clone()), config())
-        .default_backoff()
-        .reflect(plan_writer)
-        .touched_objects()
-        .predicate_filter(predicates::generation, PredicateConfig::default());
-
-    let (servers, server_writer) = reflector::store();
-    let server_stream = watcher(Api::<DatabaseServer>::all(client.clone()), config())
-        .default_backoff()
-        .modify(|server| server.managed_fields_mut().clear())
-        .reflect(server_writer)
-        .touched_objects()
-        .predicate_filter(database_server::turns, PredicateConfig::default());
-
+    let (accounts, account_stream) = cached(Api::<HelpDeskAccount>::all(client.clone()), watcher::Config::default().labels(&selector));
+    let account_stream = account_stream.applied_objects().predicate_filter(what_matters, PredicateConfig::default());
+    let (plans, plan_stream) = cached(Api::<HelpDeskPlan>::all(client.clone()), watcher::Config::default());
+    let plan_stream = plan_stream.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
+    let (servers, server_stream) = cached(Api::<DatabaseServer>::all(client.clone()), watcher::Config::default());
+    let server_stream = server_stream.touched_objects().predicate_filter(server_readiness, PredicateConfig::default());
+    let (backups, backup_stream) = cached(Api::<ColdBackup>::all(client.clone()), watcher::Config::default());
+    let backup_stream = backup_stream.touched_objects();
+    let (classes, class_stream) = cached(Api::<HelpDeskClass>::all(client.clone()), watcher::Config::default());
+    let class_stream = class_stream.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
+    let (claims, claim_stream) = cached(Api::<DomainClaim>::all(client.clone()), watcher::Config::default());
+    let claim_stream = claim_stream.touched_objects();
     let store_stream = watcher(Api::<BackupStore>::all(client.clone()), config())
         .default_backoff()
         .touched_objects()
-        .predicate_filter(backup_store::turns, PredicateConfig::default());
-
-    let (backups, backup_writer) = reflector::store();
-    let backup_stream = watcher(Api::<ColdBackup>::all(client.clone()), config())
-        .default_backoff()
-        .modify(|backup| backup.managed_fields_mut().clear())
-        .reflect(backup_writer)
-        .touched_objects();
+        .predicate_filter(store_readiness, PredicateConfig::default());
 
     let labelled = || config().labels(ACCOUNT_LABEL);
     let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), labelled()).default_backoff().touched_objects();
     let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled()).default_backoff().touched_objects();
-
-    let (classes, class_writer) = reflector::store();
-    let class_stream = watcher(Api::<HelpDeskClass>::all(client.clone()), config())
-        .default_backoff()
-        .reflect(class_writer)
-        .touched_objects()
-        .predicate_filter(predicates::generation, PredicateConfig::default());
-
-    let (claims, claim_writer) = reflector::store();
-    let claim_stream = watcher(Api::<DomainClaim>::all(client.clone()), config())
-        .default_backoff()
-        .modify(|claim| claim.managed_fields_mut().clear())
-        .reflect(claim_writer)
-        .touched_objects();
 
     let (edge, edge_streams) = objects::watch(&client);
 
@@ -161,9 +118,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
             accounts.state().into_iter().filter(|a| fails(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
         }
     };
-    // As many as are woken begin; how many work at once is up to the lanes.
-    let mut controller = Controller::for_stream(account_stream, accounts)
-        .with_config(Config::default().concurrency(0))
+    let mut triggers = Controller::for_stream(account_stream, accounts)
         .reconcile_on(news.map(|account| ObjectRef::new(&account)))
         .watches_stream(store_stream, of_store)
         .watches_stream(plan_stream, of_plan)
@@ -177,7 +132,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         let published = published.clone();
         let stream =
             stream.predicate_filter(move |object: &DynamicObject| Some(what_of_the_edge(kind, object)), PredicateConfig::default());
-        controller = controller.watches_stream_with(
+        triggers = triggers.watches_stream_with(
             stream,
             move |object: DynamicObject| match object.labels().get(ACCOUNT_LABEL) {
                 Some(name) => vec![ObjectRef::new(name)],
@@ -186,14 +141,14 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
             kind.resource(),
         );
     }
-    // Those that wait for a turn need not finish.
+    // Those that wait for a permit need not finish.
     let closing = ctx.clone();
     let shutdown = async move {
         shutdown.await;
         closing.permits.close();
         closing.slow_permits.close();
     };
-    controller.graceful_shutdown_on(shutdown).run(reconcile, failed, ctx).for_each(|_| std::future::ready(())).await;
+    controller::run(triggers.graceful_shutdown_on(shutdown), ctx).await;
 }
 
 fn owner<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<HelpDeskAccount>>
@@ -239,29 +194,6 @@ fn what_of_the_edge(kind: Kind, object: &DynamicObject) -> u64 {
         _ => status.to_string().hash(&mut hasher),
     }
     hasher.finish()
-}
-
-/// How often an owner's Secret is looked for that is not there.
-const OWNER_AGAIN: Duration = Duration::from_secs(10);
-
-fn failed(account: Arc<HelpDeskAccount>, error: &Error, ctx: Arc<AccountContext>) -> Action {
-    let mut wait = ctx.backoff.failed(&account.uid().unwrap_or_default());
-    if matches!(error, Error::Owner(_)) {
-        // Secrets of owners may be anywhere, so nobody announces that one was made.
-        wait = wait.min(OWNER_AGAIN);
-    }
-    let server = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|database| &database.server);
-    if let Some(server) = server.filter(|_| error.is_silence()) {
-        ctx.servers.doubt(server);
-    }
-    tracing::warn!(
-        account = account.name_any(),
-        reason = error.reason(),
-        error = error.with_causes(),
-        retry_in = wait.as_secs(),
-        "an account could not be taken further"
-    );
-    Action::requeue(wait)
 }
 
 #[cfg(test)]

@@ -28,7 +28,7 @@ use crate::{
 /// Owns the fields that this controller writes.
 const FIELD_MANAGER: &str = "helpdesk-operator-backups";
 /// So many backups of one server and one store are looked after at once.
-const LANE: usize = 16;
+const PERMITS: usize = 16;
 /// Between two looks at the objects, key and escrow of a proven backup.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
@@ -86,7 +86,7 @@ impl ColdBackupContext {
             backoff: Backoff::default(),
             written: Mutex::default(),
             slots: MoverSlots::default(),
-            permits: KeyedSemaphore::new(LANE),
+            permits: KeyedSemaphore::new(PERMITS),
             servers_of: Mutex::default(),
             failed: Mutex::default(),
             checkups: RecheckTimes::default(),
@@ -94,8 +94,8 @@ impl ColdBackupContext {
         }
     }
 
-    /// What a backup's reconcile waits for: its server, as far as that is known, and its store.
-    pub(super) fn lane(&self, backup: &ColdBackup) -> String {
+    /// The semaphore that a backup's reconcile waits for: that of its server, as far as it is known, and its store.
+    pub(super) fn semaphore_key(&self, backup: &ColdBackup) -> String {
         let servers = self.servers_of.lock().unwrap_or_else(PoisonError::into_inner);
         let server = servers.get(&backup.spec.account_uid).map_or("", String::as_str);
         format!("server {server} store {}", backup.spec.store)

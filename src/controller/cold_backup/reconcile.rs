@@ -6,20 +6,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt;
 use k8s_openapi::{api::batch::v1::Job, jiff::SignedDuration};
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, Preconditions},
-    runtime::{
-        Config, Controller, PredicateConfig, WatchStreamExt,
-        controller::Action,
-        events::EventType,
-        reflector::{self, ObjectRef},
-        watcher,
-    },
+    runtime::{Controller, PredicateConfig, WatchStreamExt, controller::Action, events::EventType, reflector::ObjectRef, watcher},
 };
-use tracing::Instrument;
+use tracing::Span;
 
 use super::{
     context::ColdBackupContext,
@@ -31,7 +24,6 @@ use super::{
     take,
     work::Work,
 };
-use crate::error_chain::chain;
 use crate::{
     api::{
         BackupPhase, BackupStore, ColdBackup, DatabaseServer,
@@ -40,8 +32,10 @@ use crate::{
     backup::recheck,
     cluster::ignore_not_found_or_conflict,
     context::Shared,
-    controller::{backup_store, database_server},
+    controller::{self, Reconciler, cached, server_readiness, store_readiness},
+    keyed_semaphore::Permit,
     mover::job::{BACKUP, COMPONENT},
+    retry::Backoff,
 };
 
 /// When what could not be read is looked at again.
@@ -49,50 +43,41 @@ const SOON: SignedDuration = SignedDuration::from_secs(30);
 /// For a mover to end.
 const ENDING: Duration = Duration::from_secs(2);
 
-/// Looks after the ColdBackups of this operator's shard, for ever.
+/// Runs the controller of the ColdBackups of this operator's shard.
 pub async fn run(ctx: Shared) {
-    let selector = ctx.settings.selector();
-    let (backups, writer) = reflector::store();
-    let config = || watcher::Config::default().streaming_lists();
-    let stream = watcher(Api::<ColdBackup>::all(ctx.client.clone()), config().labels(&selector))
+    let client = ctx.client.clone();
+    let config = watcher::Config::default;
+    let (backups, stream) = cached(Api::<ColdBackup>::all(client.clone()), config().labels(&ctx.settings.selector()));
+    let stream = stream.applied_objects().predicate_filter(what_matters, PredicateConfig::default());
+    let movers = config().streaming_lists().labels(&format!("{}={}", COMPONENT.0, COMPONENT.1));
+    let jobs = watcher(Api::<Job>::namespaced(client.clone(), &ctx.settings.namespace), movers).default_backoff().touched_objects();
+    let stores = watcher(Api::<BackupStore>::all(client.clone()), config().streaming_lists())
         .default_backoff()
-        .modify(|backup| backup.managed_fields_mut().clear())
-        .reflect(writer)
-        .applied_objects()
-        .predicate_filter(what_matters, PredicateConfig::default());
-    let movers = config().labels(&format!("{}={}", COMPONENT.0, COMPONENT.1));
-    let jobs = watcher(Api::<Job>::namespaced(ctx.client.clone(), &ctx.settings.namespace), movers).default_backoff().touched_objects();
+        .touched_objects()
+        .predicate_filter(store_readiness, PredicateConfig::default());
+    let servers = watcher(Api::<DatabaseServer>::all(client), config().streaming_lists())
+        .default_backoff()
+        .touched_objects()
+        .predicate_filter(server_readiness, PredicateConfig::default());
     let ctx = Arc::new(ColdBackupContext::new(ctx));
-    let stores = watcher(Api::<BackupStore>::all(ctx.client.clone()), config())
-        .default_backoff()
-        .touched_objects()
-        .predicate_filter(backup_store::turns, PredicateConfig::default());
-    let servers = watcher(Api::<DatabaseServer>::all(ctx.client.clone()), config())
-        .default_backoff()
-        .touched_objects()
-        .predicate_filter(database_server::turns, PredicateConfig::default());
     // Whom a store or a server kept waiting is known by that it failed.
     let failing = {
         let (known, ctx) = (backups.clone(), Arc::clone(&ctx));
         move || {
-            let fails = |backup: &ColdBackup| ctx.backoff.is_failing(&backup.name_any());
+            let fails = |backup: &ColdBackup| backup.uid().is_some_and(|uid| ctx.backoff.is_failing(&uid));
             known.state().into_iter().filter(|b| fails(b)).map(|b| ObjectRef::from_obj(&*b)).collect::<Vec<_>>()
         }
     };
     let failing_too = failing.clone();
     let known = backups.clone();
-    // As many as are woken begin; how many work at once is up to the lanes.
-    let controller = Controller::for_stream(stream, backups)
-        .with_config(Config::default().concurrency(0))
+    let triggers = Controller::for_stream(stream, backups)
         .watches_stream(stores, move |_: BackupStore| failing())
         .watches_stream(servers, move |_: DatabaseServer| failing_too())
         .watches_stream(jobs, move |job: Job| {
             let of = job.annotations().get(BACKUP).map(|name| ObjectRef::<ColdBackup>::new(name));
             of.filter(|backup| known.get(backup).is_some())
-        })
-        .run(reconcile, failed, Arc::clone(&ctx))
-        .for_each(|_| std::future::ready(()));
-    tokio::join!(controller, orphaned_movers::run(&ctx));
+        });
+    tokio::join!(controller::run(triggers, Arc::clone(&ctx)), orphaned_movers::run(&ctx));
 }
 
 /// Everything but the status wakes a backup, and a status that somebody wiped.
@@ -105,29 +90,43 @@ fn what_matters(backup: &ColdBackup) -> Option<u64> {
     Some(hasher.finish())
 }
 
-async fn reconcile(backup: Arc<ColdBackup>, ctx: Arc<ColdBackupContext>) -> Result<Action, Error> {
-    let span = tracing::info_span!("backup", backup = backup.name_any(), account = backup.spec.account);
-    async {
-        // On the heap, because very many may wait for a turn.
-        let Some(_turn) = ctx.permits.acquire(&ctx.lane(&backup)).await else { return Ok(Action::await_change()) };
-        let before = ctx.newest(&backup);
-        let mut work = Work { ctx: &ctx, backup: &backup, status: before.clone(), now: (ctx.now)() };
-        let result = Box::pin(work.look()).await;
-        match &result {
-            Ok(_) => ctx.backoff.succeeded(&backup.name_any()),
-            Err(error) => work.set_failure(error),
+impl Reconciler for ColdBackupContext {
+    type Object = ColdBackup;
+    type Error = Error;
+    const NAME: &'static str = "a backup";
+
+    fn span(backup: &ColdBackup) -> Span {
+        tracing::info_span!("backup", backup = backup.name_any(), account = backup.spec.account)
+    }
+
+    fn backoff(&self) -> &Backoff {
+        &self.backoff
+    }
+
+    async fn permit(&self, backup: &ColdBackup) -> Option<Permit> {
+        self.permits.acquire(&self.semaphore_key(backup)).await
+    }
+
+    fn reason(error: &Error) -> &'static str {
+        error.reason()
+    }
+
+    async fn reconcile(&self, backup: &ColdBackup) -> Result<Action, Error> {
+        let before = self.newest(backup);
+        let mut work = Work { ctx: self, backup, status: before.clone(), now: (self.now)() };
+        let result = work.reconcile().await;
+        if let Err(error) = &result {
+            work.set_failure(error);
         }
-        ctx.count(&backup, work.unprovable().is_some());
+        self.count(backup, work.unprovable().is_some());
         let status = work.status;
-        ctx.write(&backup, &before, &status).await?;
+        self.write(backup, &before, &status).await?;
         result
     }
-    .instrument(span)
-    .await
 }
 
 impl Work<'_> {
-    async fn look(&mut self) -> Result<Action, Error> {
+    async fn reconcile(&mut self) -> Result<Action, Error> {
         let placement = match self.status.phase {
             BackupPhase::Erased => None,
             _ => Some(placement::find(self.ctx, self.backup).await),
@@ -145,12 +144,12 @@ impl Work<'_> {
             (Step::DeleteObject, _) => self.forget().await,
             (Step::StartMover | Step::WatchMover, Some(placement)) => {
                 let sleep = take::step(self, &placement?).await?;
-                Ok(Action::requeue(sleep.min(self.until(facts.deadline))))
+                Ok(Action::requeue(sleep.min(controller::until(Some(facts.deadline)))))
             }
             (Step::Erase, placement) => self.end(placement.and_then(Result::ok).as_ref()).await,
             (Step::Retain(keeper, until), _) => {
                 self.kept(&keeper);
-                Ok(Action::requeue(self.until(until)))
+                Ok(Action::requeue(controller::until(Some(until))))
             }
             (Step::Wait(until), _) => {
                 if self.status.phase == BackupPhase::Verified && self.ctx.checkups.is_due(&self.backup.uid().unwrap_or_default()) {
@@ -159,9 +158,9 @@ impl Work<'_> {
                         .await?;
                     self.find(Finding::yes(Type::Ready, "Verified", take::proven(&self.status)));
                 }
-                Ok(Action::requeue(self.until(until)))
+                Ok(Action::requeue(controller::until(Some(until))))
             }
-            (Step::StartMover | Step::WatchMover, None) => Ok(Action::requeue(self.until(self.now + SOON))),
+            (Step::StartMover | Step::WatchMover, None) => Ok(Action::requeue(controller::until(Some(self.now + SOON)))),
         }
     }
 
@@ -226,17 +225,4 @@ impl Work<'_> {
             .during("remove the object of a destroyed backup")?;
         Ok(Action::await_change())
     }
-}
-
-fn failed(backup: Arc<ColdBackup>, error: &Error, ctx: Arc<ColdBackupContext>) -> Action {
-    let wait = ctx.backoff.failed(&backup.name_any());
-    tracing::warn!(
-        backup = backup.name_any(),
-        account = backup.spec.account,
-        reason = error.reason(),
-        error = chain(error),
-        retry_in = wait.as_secs(),
-        "a backup could not be taken further"
-    );
-    Action::requeue(wait)
 }

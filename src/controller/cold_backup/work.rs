@@ -1,7 +1,5 @@
 //! One backup in one reconcile: its status as it will be written, its conditions, its finalizer.
 
-use std::time::Duration;
-
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -21,12 +19,9 @@ use crate::{
         conditions::{self, Finding, Type},
     },
     backup::FINALIZER,
-    clock::{self, Moment},
+    clock::Moment,
     cluster::ignore_not_found_or_conflict,
 };
-
-/// Timers die with the process and clocks are set: nothing sleeps longer.
-const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
 /// One backup in one reconcile.
 pub(super) struct Work<'a> {
@@ -108,12 +103,6 @@ impl Work<'_> {
         if error.needs_a_person() {
             self.also(Finding::yes(Type::Stalled, error.reason(), message));
         }
-    }
-
-    /// Exactly until a moment, by the clock with its fraction, but not for too long.
-    pub(super) fn until(&self, at: Moment) -> Duration {
-        let left = Duration::try_from(at.duration_since(clock::precise_now())).unwrap_or(Duration::ZERO);
-        (left + Duration::from_millis(1)).min(LONGEST_SLEEP)
     }
 
     pub(super) async fn publish(&self, kind: EventType, reason: &str, note: &str) {

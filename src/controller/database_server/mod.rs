@@ -3,4 +3,4 @@
 mod lost_accounts;
 mod reconcile;
 
-pub use reconcile::{run, turns};
+pub use reconcile::run;

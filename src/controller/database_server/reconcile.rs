@@ -6,7 +6,6 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -18,15 +17,12 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
     core::PartialObjectMeta,
     runtime::{
-        Config, Controller, Predicate, PredicateConfig, WatchStreamExt,
-        controller::Action,
-        events::EventType,
-        predicates,
-        reflector::{self, ObjectRef},
+        Controller, Predicate, PredicateConfig, WatchStreamExt, controller::Action, events::EventType, predicates, reflector::ObjectRef,
         watcher,
     },
 };
 use tokio::time::Instant;
+use tracing::Span;
 
 use super::lost_accounts::{self, Accounts, Look};
 use crate::{
@@ -38,9 +34,10 @@ use crate::{
     brake,
     clock::Moment,
     context::{Context, Shared},
+    controller::{self, Reconciler, about, cached},
     database::{ConnectedServer, Error, Holds, ServerInfo, TenantLimits, extensions},
     mover::Clients,
-    retry::{Backoff, jitter},
+    retry::Backoff,
     telemetry::LostLabel,
 };
 
@@ -72,17 +69,34 @@ impl std::ops::Deref for ServerContext {
     }
 }
 
-/// Looks after the DatabaseServers of this operator's shard, for ever.
+impl Reconciler for ServerContext {
+    type Object = DatabaseServer;
+    type Error = Error;
+    const NAME: &'static str = "a database server";
+
+    fn span(server: &DatabaseServer) -> Span {
+        tracing::info_span!("server", server = server.name_any())
+    }
+
+    fn backoff(&self) -> &Backoff {
+        &self.backoff
+    }
+
+    fn reason(error: &Error) -> &'static str {
+        error.reason()
+    }
+
+    async fn reconcile(&self, server: &DatabaseServer) -> Result<Action, Error> {
+        reconcile(self, &server.name_any()).await
+    }
+}
+
+/// Runs the controller of the DatabaseServers of this operator's shard.
 pub async fn run(ctx: Shared) {
-    let selector = ctx.settings.selector();
-    let (servers, writer) = reflector::store();
-    let config = watcher::Config::default().streaming_lists().labels(&selector);
-    let stream = watcher(Api::<DatabaseServer>::all(ctx.client.clone()), config)
-        .default_backoff()
-        .modify(|server| server.managed_fields_mut().clear())
-        .reflect(writer)
-        .applied_objects()
-        .predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
+    let config = watcher::Config::default;
+    let (servers, stream) = cached(Api::<DatabaseServer>::all(ctx.client.clone()), config().labels(&ctx.settings.selector()));
+    let stream =
+        stream.applied_objects().predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
     let secrets = ctx.secrets();
     let known = servers.clone();
     let named = move |secret: PartialObjectMeta<Secret>| {
@@ -90,62 +104,41 @@ pub async fn run(ctx: Shared) {
         let names = |server: &DatabaseServer| server.spec.admin_secret == name || server.spec.tls.ca_secret.as_ref() == Some(&name);
         known.state().into_iter().filter(|s| names(s)).map(|s| ObjectRef::from_obj(&*s)).collect::<Vec<_>>()
     };
-    let (accounts, account_writer) = reflector::store();
-    let all = watcher(Api::<PartialObjectMeta<HelpDeskAccount>>::all(ctx.client.clone()), watcher::Config::default().streaming_lists())
-        .default_backoff()
-        .modify(|account| account.managed_fields_mut().clear())
-        .reflect(account_writer)
-        .for_each(|_| std::future::ready(()));
-    let ctx = Arc::new(ServerContext { shared: ctx, backoff: Backoff::default(), accounts, swept: Mutex::default() });
-    // There are few servers, and one that hangs must not keep another from being looked at.
-    let looks = Controller::for_stream(stream, servers)
-        .with_config(Config::default().concurrency(0))
-        .watches_stream(secrets, named)
-        .run(reconcile, failed, ctx)
-        .for_each(|_| std::future::ready(()));
-    futures::future::join(all, looks).await;
+    let (accounts, all) = cached(Api::<PartialObjectMeta<HelpDeskAccount>>::all(ctx.client.clone()), config());
+    let triggers = Controller::for_stream(stream, servers).watches_stream(secrets, named);
+    let reconciler = Arc::new(ServerContext { shared: ctx, backoff: Backoff::default(), accounts, swept: Mutex::default() });
+    futures::future::join(all.for_each(|_| std::future::ready(())), controller::run(triggers, reconciler)).await;
 }
 
-/// A server wakes whom it may have kept waiting when it was edited or annotated, or when it became ready or unready.
-pub fn turns(server: &DatabaseServer) -> Option<u64> {
-    let mut hasher = DefaultHasher::new();
-    server.metadata.generation.hash(&mut hasher);
-    server.metadata.annotations.hash(&mut hasher);
-    server.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, Type::Ready)).hash(&mut hasher);
-    Some(hasher.finish())
-}
-
-async fn reconcile(server: Arc<DatabaseServer>, ctx: Arc<ServerContext>) -> Result<Action, Error> {
-    let name = server.name_any();
+async fn reconcile(ctx: &ServerContext, name: &str) -> Result<Action, Error> {
     // The identity in status decides whether this is still the same server: a copy that is behind would bring back
     // one that a person has just cleared.
     let api: Api<DatabaseServer> = Api::all(ctx.client.clone());
-    let Some(server) = api.get_opt(&name).await.map_err(|e| lost_accounts::unreadable(&name, e))? else {
-        ctx.servers.forget(&name);
-        count_lost(&ctx, &name, None);
+    let Some(server) = api.get_opt(name).await.map_err(|e| lost_accounts::unreadable(name, e))? else {
+        ctx.servers.forget(name);
+        count_lost(ctx, name, None);
         return Ok(Action::await_change());
     };
     let before = server.status.clone().unwrap_or_default();
     if before.observed_generation != server.metadata.generation {
-        ctx.servers.invalidate(&name);
+        ctx.servers.invalidate(name);
     }
     // Whatever woke this, a Secret among others, counts at once.
-    ctx.servers.doubt(&name);
+    ctx.servers.doubt(name);
     let now = (ctx.now)();
-    let (facts, result) = look(&ctx, &server, &before, now).await;
+    let (facts, result) = look(ctx, &server, &before, now).await;
     let wake_at = facts.lost.as_ref().and_then(|lost| lost.wake_at);
     let ready = match &result {
         Ok(identity) => served(&ctx.settings.clients, identity),
         Err(error) => {
             // A connection that is good again is made anew.
-            ctx.servers.invalidate(&name);
+            ctx.servers.invalidate(name);
             Finding::no(Type::Ready, error.reason(), error.to_string())
         }
     };
     let next_look = if result.is_ok() { HEALTH_INTERVAL } else { UNWELL };
-    report(&ctx, &api, &server, &before, facts, ready, now).await?;
-    ctx.backoff.succeeded(&name);
-    let health = next_look.mul_f64(0.9 + 0.2 * jitter(&format!("{name}/{now}")));
+    report(ctx, &api, &server, &before, facts, ready, now).await?;
+    let health = about(next_look, name, now);
     let until = |at: Moment| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(SOONEST);
     Ok(Action::requeue(wake_at.map_or(health, |at| until(at).min(health))))
 }
@@ -407,10 +400,4 @@ fn kept(before: &[crate::api::Condition], kind: Type) -> Option<Finding> {
         };
         Finding { kind, holds, reason: c.reason.clone(), message: c.message.clone() }
     })
-}
-
-fn failed(server: Arc<DatabaseServer>, error: &Error, ctx: Arc<ServerContext>) -> Action {
-    let wait = ctx.backoff.failed(&server.name_any());
-    tracing::warn!(server = server.name_any(), %error, wait = ?wait, "failed to look after a database server");
-    Action::requeue(wait)
 }
