@@ -1,4 +1,4 @@
-//! The connection to the cluster, on which nothing is waited for without end.
+//! The client of the API server. Every request has a timeout.
 //!
 //! The client bounds how long connecting takes and how long sending takes. An API server that takes a request and is
 //! silent then would keep whoever asked waiting for ever, with everything that they hold. A watch is silent by nature:

@@ -1,4 +1,4 @@
-//! What every controller is given: the cluster, the servers, the stores, and how this process was started.
+//! The context that all controllers share: client, servers, stores, settings, telemetry.
 
 use std::{net::SocketAddr, sync::Arc};
 

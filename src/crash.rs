@@ -1,4 +1,4 @@
-//! Points at which a test may kill the process: right after something was persisted, where a crash hurts most.
+//! Points at which a test kills the process: each right after something was stored.
 //!
 //! Only in builds with debug assertions; a release build has none of it.
 

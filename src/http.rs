@@ -1,4 +1,4 @@
-//! What the process tells about itself: `/livez`, `/readyz` and `/metrics`.
+//! The HTTP server of the process: `/livez`, `/readyz` and `/metrics`.
 
 use std::{
     net::SocketAddr,

@@ -1,4 +1,4 @@
-//! Which of several replicas works: the one that holds the Lease.
+//! Leader election: of several replicas, the one that holds the Lease works.
 //!
 //! A lease does not fence: a leader that hangs may wake up after another took over. So nothing relies on it for
 //! safety; every effect is idempotent and guarded by the ledger's revision. It only keeps two from doing the same work.

@@ -1,5 +1,4 @@
-//! How long to wait after a failure, for each object by itself: one that keeps failing waits longer and longer, and
-//! never makes another one wait.
+//! Back-off: how long each object waits after a failure. No object makes another one wait.
 //!
 //! An object is also woken by events, which have nothing to do with its failures. One that is woken before its wait is
 //! over and fails again has not failed once more: it waits for what is left.

@@ -1,4 +1,4 @@
-//! The process: who leads, which controllers run, how it stops.
+//! The process: leader election, which controllers run, shutdown.
 
 use std::{
     net::{Ipv6Addr, SocketAddr},

@@ -1,4 +1,4 @@
-//! How an account's object is deleted.
+//! How a person confirms the deletion of an account.
 
 use kube::{Resource, ResourceExt};
 

@@ -1,4 +1,4 @@
-//! What a backup says of itself, and the signatures by which it is believed.
+//! The signed reports of a backup: manifest, verification and restore report; how they are signed and verified.
 //!
 //! Every report is a JSON object with the facts and a signature over them by the backup's own Ed25519 key. The private
 //! half is in the mover's hands only; the public half is in the key Secret. So whoever can write into the bucket can

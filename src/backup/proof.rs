@@ -1,4 +1,4 @@
-//! The only authority by which a tenant's database may be dropped.
+//! The authority to drop a database: the only values that [`Server::drop`](crate::database::Server::drop) accepts.
 //!
 //! **Invariant:** [`DropAuthority`] has no public constructor but [`Verified`], which only a re-check of a proven
 //! backup makes, [`OwnerWaiver`], which only the owner's own recorded wish makes, and [`WaitOver`], which only the

@@ -1,4 +1,5 @@
-//! Reading a backup's proof once more, immediately before anything rests on it; and what is left of an account.
+//! Reads the proof of a backup again, immediately before a drop or a restore relies on it; counts what is left of an
+//! account.
 
 use kube::ResourceExt;
 

@@ -1,4 +1,4 @@
-//! When a backup has to go. Pure.
+//! When a backup must be erased. Pure.
 
 use k8s_openapi::jiff::SignedDuration;
 

@@ -1,5 +1,4 @@
-//! The controller of `BackupStore`: whether the bucket can be used, that it is the bucket it was, and what lies in it
-//! that belongs to nobody.
+//! The controller of `BackupStore`: is the bucket usable, is it still the same bucket, which folders belong to nobody.
 //!
 //! A look every minute, with reads only; every ten minutes a longer one for orphans, which are named and never erased.
 

@@ -1,4 +1,4 @@
-//! Why a database server did not do what it was asked.
+//! Why a call to a database server failed.
 
 use std::sync::Arc;
 

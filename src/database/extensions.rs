@@ -1,4 +1,4 @@
-//! Which extensions a tenant's database should have, in words without SQL.
+//! Which extensions a tenant's database needs, and which of them the server does not offer. Pure.
 
 use std::cmp::Ordering;
 

@@ -1,4 +1,4 @@
-//! What the rest may ask of a database server.
+//! The interface of a database server, without SQL.
 //!
 //! [`Servers`] hands out [`ConnectedServer`] servers by the name of their `DatabaseServer`: each with its [`Server`], which
 //! makes, shuts, opens and drops databases of tenants, and its [`Ledger`], which remembers them.

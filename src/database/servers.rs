@@ -1,4 +1,4 @@
-//! The connected servers.
+//! Connects each DatabaseServer once, and reconnects when its spec or its Secrets change.
 
 use std::{
     collections::{BTreeSet, HashMap},

@@ -1,5 +1,4 @@
-//! Which settings of a tenant's logins and of its database go where its data goes: to the second login in a rotation,
-//! and into a database that comes back from a backup.
+//! Which settings of a tenant are carried to a rotated login and into a restored database. Pure.
 //!
 //! A list, and nothing else: what changes how the tenant's own statements are read, answered or planned. Never what
 //! says who somebody is or where names are found (`role`, `search_path`), what loads code (`*_preload_libraries`), what

@@ -1,4 +1,4 @@
-//! The words in which databases of tenants are spoken of.
+//! The types of the interface: a tenant, its limits, its logins, what was observed of its database.
 
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,4 @@
-//! Making the objects of an edge as they are wanted, and reading what the gateway says of them.
+//! Applies the objects of a site, and reads whether the gateway accepted them.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,4 +1,4 @@
-//! What a certificate says: for which names, until when. Pure.
+//! Reads a certificate: its names and its dates. Pure.
 
 use k8s_openapi::{ByteString, api::core::v1::Secret};
 use rustls::pki_types::{CertificateDer, pem::PemObject};

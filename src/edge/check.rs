@@ -1,4 +1,4 @@
-//! Whether a tenant's addresses answer as they should, seen from outside.
+//! Checks from outside whether each of a tenant's host names answers as it should.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

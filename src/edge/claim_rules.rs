@@ -1,4 +1,4 @@
-//! Who gets a host name. Pure; the API server keeps the outcome, one [`DomainClaim`] a name.
+//! Who may have a host name. Pure; the API server keeps the result, one [`DomainClaim`] a name.
 
 use crate::{
     api::{DomainClaim, DomainUse},

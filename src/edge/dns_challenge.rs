@@ -1,4 +1,4 @@
-//! Proof that a host name is the tenant's own: a TXT record that only its owner can set.
+//! The TXT record by which a tenant proves that a host name is its own.
 
 use std::{collections::HashMap, net::SocketAddr, sync::Mutex, time::Duration};
 

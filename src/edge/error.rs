@@ -1,4 +1,4 @@
-//! What can go wrong at the edge.
+//! Why an object of the edge could not be read or written.
 
 /// Why the edge could not be made as it is wanted.
 #[derive(Debug, thiserror::Error)]

@@ -1,5 +1,5 @@
-//! What the rest may ask of a gateway: publish a tenant's addresses under their policy, answer that the account is
-//! suspended, take them back, and look from outside whether it is so.
+//! The interface of a gateway: publish a tenant's routes under its policy, answer that the account is suspended, remove
+//! them, and check from outside that it is so.
 //!
 //! A driver is a file with capabilities and a pure function from a [`site::Site`] to objects; `Driver` lists them.
 

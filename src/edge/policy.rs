@@ -1,4 +1,4 @@
-//! What a tenant's addresses have to keep, from plan, account and class. Pure.
+//! The security policy of a tenant's routes, from plan, account and class. Pure.
 
 use std::net::IpAddr;
 

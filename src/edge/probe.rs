@@ -1,4 +1,4 @@
-//! Looking at a tenant's addresses from outside: whether what was promised is so.
+//! One HTTP or HTTPS request to a host name, at the addresses of the Gateway.
 //!
 //! The client goes to the addresses of the Gateway and nowhere else: it asks no DNS about names that tenants chose,
 //! follows no redirect, and reads no more than an answer's head. So nobody can point it at something internal.

@@ -1,4 +1,4 @@
-//! Workers that look at addresses from outside, so that nobody else waits for what is asked there.
+//! Workers that check routes from outside. A reconcile never waits for them; it reads what they saw last.
 //!
 //! Whoever wants to know whether addresses answer as they should orders a look and goes on with what was seen last of
 //! exactly this view. The look is taken by a task of its own; what it finds out wakes the account. Of one Gateway so

@@ -1,4 +1,4 @@
-//! Entries of accounts.
+//! The entries of accounts: read, and written at the revision that was read.
 
 use serde::{Deserialize, Serialize};
 use sqlx::{FromRow, Row, postgres::PgRow};

@@ -1,4 +1,4 @@
-//! Entries of backups: their deadlines outlive their objects.
+//! The entries of backups: their deadlines outlive their objects.
 
 use serde::{Deserialize, Serialize};
 use sqlx::{Row, postgres::PgRow};

@@ -1,4 +1,4 @@
-//! Why the ledger did not remember.
+//! Why the ledger could not be read or written.
 
 use std::sync::Arc;
 

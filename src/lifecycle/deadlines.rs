@@ -1,4 +1,4 @@
-//! When a stage's window, a grace and the last backup end.
+//! Pins the ends of windows, of graces and of the last backup.
 
 use k8s_openapi::jiff::SignedDuration;
 

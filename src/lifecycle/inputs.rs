@@ -1,4 +1,4 @@
-//! What the world says, written into the record: billing, the owner's closure, a hold.
+//! Updates the record by what billing and spec say: billing state, closure, hold.
 
 use super::{
     Reason, Stage,

@@ -1,4 +1,4 @@
-//! The records before and after a stage's effects, and after what was seen meanwhile.
+//! Makes the record before a stage's effects, after them, and after what was seen meanwhile.
 
 use k8s_openapi::jiff::SignedDuration;
 

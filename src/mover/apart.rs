@@ -1,4 +1,4 @@
-//! Tables that are dumped apart: with a row that `COPY` cannot write as text.
+//! Dumps and restores tables apart that have a row which `COPY` cannot write as text.
 //!
 //! A row is written as one text, of at most a gibibyte, and `bytea` takes two letters a byte: 600 MB in one value end
 //! every `pg_dump`. In binary a row of nearly a gibibyte can be carried. Such tables are found before the dump by the

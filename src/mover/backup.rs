@@ -1,4 +1,4 @@
-//! Taking a backup.
+//! The task `backup`: dump, upload, sign the manifest, verify.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What a database needs besides what is in its dump: extensions that were made for its tenant, and settings.
+//! What a database needs besides its dump: extensions that were made for its tenant, and settings.
 
 use sqlx::{PgConnection, Row as _};
 

@@ -1,4 +1,4 @@
-//! What a database consists of, read from its catalogs: one [`Definition`] for each thing that a dump can write, with
+//! Reads from the catalogs what a database consists of: one [`Definition`] for each thing that a dump can write, with
 //! the server's own text of every expression in it.
 //!
 //! Two databases hold the same if their catalogs are the same. Attributes are compared as they are. A text that the

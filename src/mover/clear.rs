@@ -1,4 +1,4 @@
-//! The database that a restore fills begins empty, and so does every further try.
+//! Empties the database that a restore fills, before each try.
 //!
 //! A schema of its own says that what is in the database came from a restore: it is made while the database is empty
 //! and goes when the restore is complete. Only what stands beside that mark is ever removed.

@@ -1,4 +1,4 @@
-//! Whether a copy holds what its source held.
+//! Compares a copy with its source.
 //!
 //! Names, attributes, rows, large objects and sequences have to be the same. A text that the server deparsed may be
 //! printed in another way after a restore: what decides is then the server of the copy. It is given the *source's*

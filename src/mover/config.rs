@@ -1,4 +1,4 @@
-//! What a mover is told, and by which files.
+//! The arguments and files that a mover is given.
 
 use std::{
     fs,

@@ -1,4 +1,4 @@
-//! The source's contents beside the dump: compressed, encrypted to the backup's own key, named by the manifest.
+//! Writes and reads `contents.zst.age`: the contents of the source, beside the dump.
 
 use super::{Error, config::Mover, fingerprint::Contents};
 use crate::digest;

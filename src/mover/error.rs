@@ -1,4 +1,4 @@
-//! Why a mover stops, and whether that is the backup's own fault or will pass.
+//! Why a mover stops, and whether the cause lies in the backup or will pass.
 
 use crate::{backup::manifest, store};
 

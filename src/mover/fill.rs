@@ -1,4 +1,4 @@
-//! Filling an empty database from a dump: the same when a backup is proven and when an account comes back.
+//! Fills an empty database from a dump: the same for a verification and for a restore.
 //!
 //! The plain way is one `pg_restore`. Some databases cannot be restored by it although nothing is wrong with them:
 //!

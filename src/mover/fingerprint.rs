@@ -1,4 +1,4 @@
-//! The contents of a database: two databases with the same contents hold the same.
+//! The fingerprint of a database: definitions, a checksum of every table, positions of sequences.
 //!
 //! They do not depend on the order of rows, on dropped columns, or on who owns what, because a restore keeps none of
 //! those. Rows are read through built-in functions alone: a cast, an operator or a function that the tenant made is

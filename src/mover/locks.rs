@@ -1,4 +1,4 @@
-//! Locks that a tenant never gives back do not keep its database from being backed up.
+//! Ends the sessions of a tenant whose locks keep its database from being dumped.
 //!
 //! `pg_dump` and the reading of the contents want no more than `ACCESS SHARE`, which waits for a table that is being
 //! changed. A change that ends is waited for; after that, the session that holds the table is ended. The login for dumps

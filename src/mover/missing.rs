@@ -1,4 +1,4 @@
-//! What `pg_restore` did not make after the rows: made one by one, and what the rows forbid is named.
+//! Makes one by one what `pg_restore` did not make after the rows, and names what the rows forbid.
 
 use sqlx::PgConnection;
 

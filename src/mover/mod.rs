@@ -1,4 +1,4 @@
-//! What runs inside Jobs: `helpdesk-operator mover backup|verify|restore`.
+//! What runs in Jobs: `helpdesk-operator mover backup|verify|restore`.
 //!
 //! A mover knows nothing of the cluster. It is given a folder of files: a plan, which is no secret, a login for one
 //! database, the keys of one backup, and credentials that read and write the bucket. What it has to say it signs and

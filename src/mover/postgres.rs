@@ -1,4 +1,4 @@
-//! The PostgreSQL side of a mover: its own sessions, and the tools.
+//! The mover's sessions in PostgreSQL, and the tools `pg_dump` and `pg_restore`.
 
 use std::{
     io::{BufRead, BufReader, Read},

@@ -1,4 +1,4 @@
-//! How far a mover is, said every few seconds.
+//! Logs every few seconds how far a mover is.
 
 use std::{
     sync::{

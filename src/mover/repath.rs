@@ -1,4 +1,4 @@
-//! Restoring with the tenant's search path instead of an empty one.
+//! Rewrites the output of `pg_restore` so that it restores with the tenant's search path instead of an empty one.
 //!
 //! `pg_dump` writes `SELECT pg_catalog.set_config('search_path', '', false);` as an entry at the head of its archive,
 //! and `pg_restore` sends that before anything else. What the server prints without a schema although it needs one,

@@ -1,4 +1,4 @@
-//! The reports of a backup that lie in its folder, as far as their signatures are good.
+//! Reads the signed reports of a backup from its folder.
 
 use super::{Error, config::Mover};
 use crate::digest;

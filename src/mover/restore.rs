@@ -1,4 +1,4 @@
-//! Restoring a backup into a tenant's new, empty database.
+//! The task `restore`: fill a tenant's new, empty database from a backup, compare, sign the report.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What goes through a mover: objects that are written while they are made, and read while they are used.
+//! Uploads objects while they are made, and downloads them while they are used.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Proving a backup: everything is read back from the bucket, and nothing is believed that was not.
+//! The task `verify`: read everything back from the bucket, restore it into a scratch database, compare, sign.
 
 use std::sync::Arc;
 

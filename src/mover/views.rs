@@ -1,4 +1,4 @@
-//! Materialized views: their rows are computed anew, as far as that can be done within a bound.
+//! Refreshes materialized views after a restore, within a time limit.
 //!
 //! A dump does not contain them. A view whose query fails by now, or takes a day, must not keep a backup from being
 //! proven or an account from coming back: it stays empty and is named.

@@ -1,4 +1,4 @@
-//! Which bucket, with which credentials: from a `BackupStore` and its Secrets to a connected [`Store`].
+//! Connects a `BackupStore`: location and credentials from its spec and its Secrets, identity from its marker.
 
 use std::{
     collections::HashMap,

@@ -1,4 +1,4 @@
-//! Why a bucket did not do what it was asked.
+//! Why a call to a bucket failed.
 
 use std::fmt;
 

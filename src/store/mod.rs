@@ -1,4 +1,4 @@
-//! What the rest may ask of a bucket.
+//! The interface of a bucket.
 //!
 //! Keys are *below the store's prefix*: `9b1c…/20261123T100003Z/manifest.json`. The driver puts the prefix in front,
 //! so nothing outside the folder of this installation can be reached by a wrong key.

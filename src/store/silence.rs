@@ -1,4 +1,4 @@
-//! A store that accepts connections and never answers: who asks it waits, and nobody else.
+//! Remembers that a store accepts connections and never answers, so that only one caller at a time waits for it.
 
 use std::{
     sync::{Mutex, PoisonError},

@@ -1,4 +1,4 @@
-//! The account's side of its backups: asked for on time, held, and erased with the stage.
+//! Creates the ColdBackups of an account when they are due, copies holds to them, and erases them with the stage.
 
 use kube::{
     Api, ResourceExt,
@@ -26,7 +26,7 @@ use crate::{
 impl Work<'_> {
     /// Takes the backup that the schedule asks for.
     pub(super) async fn schedule_backup(&mut self) -> Result<(), Error> {
-        let (Some(since), Known::Known(plan)) = (self.record().enforced_at, &self.seen.plan) else { return Ok(()) };
+        let (Some(since), Known::Known(plan)) = (self.record().enforced_at, &self.observed.plan) else { return Ok(()) };
         let BackupTerms { schedule: cron, keep, verify } = plan.spec.backups.clone();
         let store = super::placement::placement(plan, self.account)?.store.clone();
         let since = self.record().last_scheduled.map_or(since, |last| last.max(since));
@@ -46,11 +46,11 @@ impl Work<'_> {
     }
 
     fn report_backups(&mut self, since: Moment) {
-        let failed = self.seen.backups.iter().rev().find(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Failed));
-        let newest = self.seen.backups.iter().filter_map(|b| b.status.as_ref()?.verified_at.as_ref()).map(|t| t.0).max();
+        let failed = self.observed.backups.iter().rev().find(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Failed));
+        let newest = self.observed.backups.iter().filter_map(|b| b.status.as_ref()?.verified_at.as_ref()).map(|t| t.0).max();
         let scheduled = |b: &&std::sync::Arc<ColdBackup>| b.spec.reason == BackupReason::Scheduled;
         let unfinished = |b: &ColdBackup| b.status.as_ref().is_none_or(|s| matches!(s.phase, BackupPhase::Pending | BackupPhase::Running));
-        let late = self.seen.backups.iter().filter(scheduled).rev().skip(1).find(|b| unfinished(b));
+        let late = self.observed.backups.iter().filter(scheduled).rev().skip(1).find(|b| unfinished(b));
         if let Some(late) = late {
             let message = format!("ColdBackup {} is not done although the next one is due; see the movers of its server", late.name_any());
             self.findings.push(Finding::no(Type::BackupsCurrent, "BackupLate", message));
@@ -71,13 +71,13 @@ impl Work<'_> {
         let Some(plan) = self.record().plan.clone() else { return Ok(()) };
         if self.entering
             || pin.expires_at <= self.now
-            || self.seen.frozen_backup(&self.placement.entry).is_some()
+            || self.observed.frozen_backup(&self.placement.entry).is_some()
             || self.placement.entry.database.is_none()
         {
             return Ok(());
         }
         let Some(store) = plan.store else {
-            let Known::Known(plan) = &self.seen.plan else { return Ok(()) };
+            let Known::Known(plan) = &self.observed.plan else { return Ok(()) };
             return super::placement::placement(plan, self.account).map(drop);
         };
         self.create_backup(&store, pin.expires_at, BackupReason::Frozen, plan.verify, pin.due).await
@@ -115,7 +115,7 @@ impl Work<'_> {
         }
         let kept = self.record().frozen.filter(|_| keep_frozen).map(|pin| backup::backup_name(&self.placement.entry.account, pin.due));
         let api: Api<ColdBackup> = Api::all(self.ctx.client.clone());
-        for backup in &self.seen.backups {
+        for backup in &self.observed.backups {
             let name = backup.name_any();
             let erased = backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Erased);
             if kept.as_ref() == Some(&name) || erased {
@@ -168,7 +168,7 @@ impl Work<'_> {
         const COPIED: &str = "hold of the account: ";
         let noticed = self.record().notice_until.is_some_and(|until| until > self.now);
         let api: Api<ColdBackup> = Api::all(self.ctx.client.clone());
-        for backup in &self.seen.backups {
+        for backup in &self.observed.backups {
             let wanted = match (&self.account.spec.hold, &backup.spec.hold) {
                 (Some(hold), None) => {
                     Some(Hold { reason: format!("{COPIED}{}", hold.reason).chars().take(500).collect(), by: hold.by.clone() })

@@ -1,4 +1,4 @@
-//! What every step of a reconcile is given.
+//! The context of the account controller: caches of the watched kinds, and its state between reconciles.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,4 +1,4 @@
-//! The tenant's credentials: made once, kept in the operator's namespace, handed to the tenant, renewed.
+//! The tenant's passwords: made, kept in the operator's namespace, copied into the tenant's Secret, renewed.
 //!
 //! The operator's own copy is the Secret `login-<tenant>`; from it the tenant's Secret `database` is restored when it
 //! is deleted or edited. A password is stored before the server learns its verifier, so a crash between the two loses

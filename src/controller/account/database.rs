@@ -1,4 +1,4 @@
-//! The tenant's database, open, shut or gone, as the stage wants it.
+//! Opens, shuts or drops the tenant's database, as the stage wants it.
 
 use k8s_openapi::jiff::SignedDuration;
 use kube::{Api, Resource, ResourceExt};
@@ -140,13 +140,13 @@ impl Work<'_> {
 
     /// The database on the server is the one that the ledger speaks of.
     fn check_identity(&self) -> Result<(), Error> {
-        let seen = self.database()?;
+        let observed = self.database()?;
         let name = &self.placement.tenant.name;
-        if seen.foreign {
+        if observed.foreign {
             return Err(Error::Foreign { what: format!("database or role {name} on server {}", self.placement.server.name) });
         }
         let recorded = self.placement.entry.database.as_ref().and_then(|d| d.oid);
-        match (recorded, &seen.database) {
+        match (recorded, &observed.database) {
             (Some(oid), None) => Err(Error::LostDatabase {
                 name: name.clone(),
                 why: format!("the database with oid {oid} is gone, and it was not dropped here"),
@@ -183,8 +183,8 @@ impl Work<'_> {
             return Ok(());
         }
         self.check_identity()?;
-        let seen = self.database()?;
-        if self.entering || seen.can_login || seen.sessions > 0 {
+        let observed = self.database()?;
+        if self.entering || observed.can_login || observed.sessions > 0 {
             if !self.end_sessions().await? {
                 if let Some(since) = self.record().seal_broken_since {
                     let told = format!("somebody is in the database since {since}; once nobody is, its Frozen backup is taken anew");
@@ -249,7 +249,7 @@ impl Work<'_> {
         }
         let authority = self.authority().await?;
         let mut told = authority.told();
-        if let Some(backup) = self.seen.frozen_backup(&self.placement.entry).filter(|b| told.backup.as_ref() == Some(&b.name_any())) {
+        if let Some(backup) = self.observed.frozen_backup(&self.placement.entry).filter(|b| told.backup.as_ref() == Some(&b.name_any())) {
             // The reasons may quote what the tenant wrote; a certificate names only what is left out.
             let left_out = backup.status.iter().flat_map(|status| &status.left_out);
             told.left_out = left_out.map(|text| text.split_once(" (").map_or(text.as_str(), |(what, _)| what).to_owned()).collect();
@@ -293,18 +293,20 @@ impl Work<'_> {
         let record = self.record();
         let uid = &self.placement.entry.uid;
         if record.reason.is_unproven() {
-            return WaitOver::of(record, &self.placement.entry.account, uid, &self.seen.clock, self.now)
+            return WaitOver::of(record, &self.placement.entry.account, uid, &self.observed.clock, self.now)
                 .map(DropAuthority::Unprovable)
                 .ok_or_else(|| Error::NoAuthority("the wait for a backup that cannot be proven is not over".into()));
         }
         if record.waives_backup() {
             let generation = self.account.metadata.generation.unwrap_or_default();
-            return OwnerWaiver::of(record, uid, generation, &self.seen.clock, self.now)
+            return OwnerWaiver::of(record, uid, generation, &self.observed.clock, self.now)
                 .map(DropAuthority::Waived)
                 .ok_or_else(|| Error::NoAuthority("the delay after the owner's wish has not passed".into()));
         }
-        let backup =
-            self.seen.frozen_backup(&self.placement.entry).ok_or_else(|| Error::NoAuthority("its Frozen backup is not there".into()))?;
+        let backup = self
+            .observed
+            .frozen_backup(&self.placement.entry)
+            .ok_or_else(|| Error::NoAuthority("its Frozen backup is not there".into()))?;
         let proof = backup::recheck(&self.ctx.stores, &self.ctx.key_ring(), backup, uid, (self.ctx.now)()).await?;
         match record.sealed_since {
             Some(sealed) if proof.snapshot_at >= sealed => Ok(DropAuthority::Verified(proof)),
@@ -314,7 +316,7 @@ impl Work<'_> {
 }
 
 /// Whether nothing that decides about an account's data differs between two readings of its object.
-fn says_the_same(seen: &HelpDeskAccount, live: &HelpDeskAccount) -> bool {
+fn says_the_same(observed: &HelpDeskAccount, live: &HelpDeskAccount) -> bool {
     let ours = |account: &HelpDeskAccount| -> Vec<(String, String)> {
         account
             .annotations()
@@ -324,11 +326,11 @@ fn says_the_same(seen: &HelpDeskAccount, live: &HelpDeskAccount) -> bool {
             .collect()
     };
     let billing = |account: &HelpDeskAccount| account.status.as_ref().and_then(|status| status.billing.clone());
-    seen.uid() == live.uid()
-        && seen.spec == live.spec
-        && seen.meta().deletion_timestamp.is_some() == live.meta().deletion_timestamp.is_some()
-        && ours(seen) == ours(live)
-        && billing(seen) == billing(live)
+    observed.uid() == live.uid()
+        && observed.spec == live.spec
+        && observed.meta().deletion_timestamp.is_some() == live.meta().deletion_timestamp.is_some()
+        && ours(observed) == ours(live)
+        && billing(observed) == billing(live)
 }
 
 /// That a database is open, and what of it did not come back from a backup as it was.
@@ -356,12 +358,12 @@ mod tests {
             json_patch(&mut account, &changes);
             serde_json::from_value(account).unwrap()
         };
-        let seen = account(serde_json::json!({}));
+        let observed = account(serde_json::json!({}));
         for same in [
             serde_json::json!({}),
             serde_json::json!({"metadata": {"annotations": {"example.org/x": "1"}}, "status": {"stage": "Deleted"}}),
         ] {
-            assert!(says_the_same(&seen, &account(same.clone())), "{same}");
+            assert!(says_the_same(&observed, &account(same.clone())), "{same}");
         }
         for changed in [
             serde_json::json!({"metadata": {"uid": "u-2"}}),
@@ -372,7 +374,7 @@ mod tests {
             serde_json::json!({"spec": {"paused": true}}),
             serde_json::json!({"status": {"billing": {"state": "Active", "sequence": 42}}}),
         ] {
-            assert!(!says_the_same(&seen, &account(changed.clone())), "{changed}");
+            assert!(!says_the_same(&observed, &account(changed.clone())), "{changed}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! From what was seen to what is stored: the decision, persisted before its effects.
+//! Collects the facts, decides, and stores the decision in the ledger before any effect.
 
 use kube::{Resource, ResourceExt, runtime::events::EventType};
 
@@ -28,22 +28,22 @@ pub(super) async fn decide(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
     mut placement: Placement,
-    seen: &Observation,
+    observed: &Observation,
     now: Moment,
 ) -> Result<Decided, Error> {
-    let known = Record { plan: plan_seen(account, seen, &placement.entry.record), ..placement.entry.record.clone() };
-    let windows = windows(seen, &known);
-    let (record, refused) = lifecycle::update_record(&known, &inputs(account, seen, &known, &windows), now);
+    let known = Record { plan: plan_seen(account, observed, &placement.entry.record), ..placement.entry.record.clone() };
+    let windows = windows(observed, &known);
+    let (record, refused) = lifecycle::update_record(&known, &inputs(account, observed, &known, &windows), now);
     let news = record.told.clone().filter(|told| known.told.as_ref() != Some(told)).map(|told| told.why);
-    let record = check_seal(record, seen, now);
-    let frozen = seen.frozen(&Entry { record: record.clone(), ..placement.entry.clone() });
+    let record = check_seal(record, observed, now);
+    let frozen = observed.frozen(&Entry { record: record.clone(), ..placement.entry.clone() });
     let record = lifecycle::check_proof(&record, &frozen, agreed(account), now);
     store(ctx, &mut placement, record, now).await?;
     if let Some(why) = news {
         tell_billing(ctx, account, &why).await;
     }
 
-    let mut facts = facts(account, &placement, seen, refused.as_ref(), seen.brake.clone());
+    let mut facts = facts(account, &placement, observed, refused.as_ref(), observed.brake.clone());
     let mut decision = lifecycle::decide(&placement.entry.record, &facts, now);
     let noted = lifecycle::note_delay(&placement.entry.record, &decision);
     let intent = match (decision.step.clone(), &facts.windows) {
@@ -61,7 +61,7 @@ pub(super) async fn decide(
     };
     let destroys = matches!(decision.step, Step::Enter(stage, _) if stage.destroys());
     let stored = match intent {
-        Some(intent) if destroys => store_within(ctx, &mut placement, intent, seen.allowance.as_ref(), now).await?,
+        Some(intent) if destroys => store_within(ctx, &mut placement, intent, observed.allowance.as_ref(), now).await?,
         Some(intent) => {
             store(ctx, &mut placement, intent, now).await?;
             true
@@ -117,9 +117,9 @@ async fn tell_billing(ctx: &AccountContext, account: &HelpDeskAccount, why: &Rej
 }
 
 /// Somebody got in although the account is closed: what was frozen is older than the data.
-fn check_seal(record: Record, seen: &Observation, now: Moment) -> Record {
+fn check_seal(record: Record, observed: &Observation, now: Moment) -> Record {
     // A database that could not be looked at says nothing either way.
-    let Ok(database) = &seen.database else { return record };
+    let Ok(database) = &observed.database else { return record };
     let next = lifecycle::check_seal(&record, database.can_login || database.sessions > 0, now);
     match (record.seal_broken_since, next.seal_broken_since) {
         (None, Some(_)) => tracing::warn!("somebody got into the database of a closed account; once nobody is in, it is frozen anew"),
@@ -145,17 +145,17 @@ pub(super) fn comes_next(record: &Record, then: Option<Next>) -> Option<Next> {
 }
 
 /// The plan's windows; of a plan that is gone those that were seen last.
-pub(super) fn windows(seen: &Observation, record: &Record) -> Known<crate::api::Lifecycle> {
-    match (&seen.plan, &record.plan) {
+pub(super) fn windows(observed: &Observation, record: &Record) -> Known<crate::api::Lifecycle> {
+    match (&observed.plan, &record.plan) {
         (Known::Known(plan), _) => Known::Known(plan.spec.lifecycle),
-        (Known::Unknown(_), Some(seen)) => Known::Known(seen.windows),
+        (Known::Unknown(_), Some(observed)) => Known::Known(observed.windows),
         (Known::Unknown(why), None) => Known::Unknown(why.clone()),
     }
 }
 
 /// What the plan says, or said when it was seen last. A placement that is gone had its store all the same.
-fn plan_seen(account: &HelpDeskAccount, seen: &Observation, record: &Record) -> Option<PlanSeen> {
-    let Known::Known(plan) = &seen.plan else { return record.plan.clone() };
+fn plan_seen(account: &HelpDeskAccount, observed: &Observation, record: &Record) -> Option<PlanSeen> {
+    let Known::Known(plan) = &observed.plan else { return record.plan.clone() };
     let placement = super::placement::placement(plan, account).ok();
     let store = placement.map(|p| p.store.clone()).or_else(|| record.plan.as_ref()?.store.clone());
     Some(PlanSeen { windows: plan.spec.lifecycle, store, verify: plan.spec.backups.verify })
@@ -169,40 +169,40 @@ fn created_at(object: Moment, record: &Record) -> Moment {
 
 pub(super) fn inputs<'a>(
     account: &'a HelpDeskAccount,
-    seen: &'a Observation,
+    observed: &'a Observation,
     record: &Record,
     windows: &'a Known<crate::api::Lifecycle>,
 ) -> Inputs<'a> {
     Inputs {
         billing: account.status.as_ref().and_then(|s| s.billing.as_ref()),
         closure: account.spec.closure.as_ref(),
-        confirmed_deletion: seen.confirmed_deletion,
+        confirmed_deletion: observed.confirmed_deletion,
         held: account.spec.hold.is_some(),
         windows: match windows {
             Known::Known(windows) => Known::Known(windows),
             Known::Unknown(why) => Known::Unknown(why.clone()),
         },
-        clock_policy: match &seen.plan {
+        clock_policy: match &observed.plan {
             Known::Known(plan) => plan.spec.clock_policy,
             Known::Unknown(_) => ClockPolicy::Keep,
         },
         created_at: created_at(account.creation_timestamp().map_or(Moment::UNIX_EPOCH, |t| t.0), record),
-        clock: seen.clock.clone(),
+        clock: observed.clock.clone(),
     }
 }
 
 pub(super) fn facts(
     account: &HelpDeskAccount,
     placement: &Placement,
-    seen: &Observation,
+    observed: &Observation,
     refused: Option<&RejectedBilling>,
     brake: Known<bool>,
 ) -> Facts {
     let billing = match refused {
-        None => seen.heartbeat.clone(),
+        None => observed.heartbeat.clone(),
         Some(refused) => Known::Unknown(format!("{refused}; nothing is closed or destroyed until then")),
     };
-    let dropped = match &seen.database {
+    let dropped = match &observed.database {
         Ok(observed) => {
             let made = placement.entry.database.as_ref().and_then(|made| made.oid);
             Known::Known(made.is_none() || observed.database.as_ref().map(|there| there.oid) != made)
@@ -210,13 +210,13 @@ pub(super) fn facts(
         Err(error) => Known::Unknown(error.to_string()),
     };
     Facts {
-        windows: windows(seen, &placement.entry.record),
-        clock: seen.clock.clone(),
+        windows: windows(observed, &placement.entry.record),
+        clock: observed.clock.clone(),
         billing,
-        frozen: seen.frozen(&placement.entry),
-        backup_held: seen.frozen_backup(&placement.entry).is_some_and(|b| b.spec.hold.is_some()),
+        frozen: observed.frozen(&placement.entry),
+        backup_held: observed.frozen_backup(&placement.entry).is_some_and(|b| b.spec.hold.is_some()),
         dropped,
-        sealed: seen.sealed(&placement.entry.record),
+        sealed: observed.sealed(&placement.entry.record),
         brake,
         paused: account.spec.paused,
     }

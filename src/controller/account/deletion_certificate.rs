@@ -1,4 +1,4 @@
-//! The end: everything was seen to be gone, what is personal is scrubbed, and the proof is signed.
+//! The end of an account: checks that nothing is left, removes personal data, signs the certificate of deletion.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ impl Work<'_> {
         let backups = self.placement.server.ledger.backups_of(&uid).await?;
         let count = i64::try_from(backups.len()).unwrap_or(i64::MAX);
         let destroyed = BTreeMap::from([("databases".to_owned(), 1), ("backups".to_owned(), count)]);
-        let mut stores: Vec<_> = self.seen.backups.iter().map(|b| b.spec.store.clone()).collect();
+        let mut stores: Vec<_> = self.observed.backups.iter().map(|b| b.spec.store.clone()).collect();
         stores.extend(self.record().plan.as_ref().and_then(|plan| plan.store.clone()));
         stores.sort();
         stores.dedup();

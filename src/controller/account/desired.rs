@@ -1,4 +1,4 @@
-//! What each stage wants of the world.
+//! What each stage wants of database, namespace, routes and backups. Pure.
 
 use crate::lifecycle::Stage;
 

@@ -1,4 +1,4 @@
-//! Why an account could not be taken further.
+//! Why a reconcile of an account failed.
 
 use crate::error_chain::chain;
 use crate::{backup, database, edge, ledger, store};

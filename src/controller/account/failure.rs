@@ -1,4 +1,4 @@
-//! The report of a reconcile that failed: what is not known any more, and what is due all the same.
+//! Reports a reconcile that failed: which conditions are unknown now, and which deadline has passed meanwhile.
 
 use kube::{ResourceExt, runtime::events::EventType};
 

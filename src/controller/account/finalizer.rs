@@ -1,4 +1,4 @@
-//! The finalizer by which an account's deletion takes the safe path.
+//! Sets and removes the finalizer of an account.
 
 use kube::{
     Api, Resource, ResourceExt,

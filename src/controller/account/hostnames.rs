@@ -1,4 +1,4 @@
-//! Which host names a tenant has: how the account stands with each, and with which certificate it is served.
+//! The host names of a tenant: claims, DNS challenges, certificates.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -316,9 +316,9 @@ impl Work<'_> {
 }
 
 /// The account is gone: nobody else gets its names before the plan's quarantine has passed.
-pub(super) async fn begin_quarantine(ctx: &AccountContext, entry: &Entry, seen: &Observation, now: Moment) -> Result<(), Error> {
+pub(super) async fn begin_quarantine(ctx: &AccountContext, entry: &Entry, observed: &Observation, now: Moment) -> Result<(), Error> {
     // Without a plan nobody knows for how long: the default of the field.
-    let quarantine = match decide::windows(seen, &entry.record) {
+    let quarantine = match decide::windows(observed, &entry.record) {
         Known::Known(windows) => windows.name_quarantine,
         Known::Unknown(_) => crate::api::Lifecycle::default().name_quarantine,
     };

@@ -1,4 +1,4 @@
-//! The tenant's namespace.
+//! Makes and removes the tenant's namespace.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! All reads before the decision. What cannot be read is unknown, and says why.
+//! Reads everything that the decision needs besides the ledger. What cannot be read is unknown, with the reason.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The end of a stage's effects: once all of them were seen, the stage is enforced, and what follows is decided.
+//! Once every effect of a stage was seen, stores that it is enforced; says when to reconcile next.
 
 use k8s_openapi::jiff::SignedDuration;
 
@@ -53,7 +53,7 @@ impl Outcome {
 pub(super) async fn record(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
-    seen: &Observation,
+    observed: &Observation,
     realized: Realized,
     now: Moment,
 ) -> Result<Outcome, Error> {
@@ -65,7 +65,7 @@ pub(super) async fn record(
         store(ctx, &mut placement, record, now).await?;
         crate::crash::point("restore-recorded", "Active");
     } else if complete && placement.entry.record.enforced_at.is_none() {
-        let record = lifecycle::enforced(&placement.entry.record, &windows(seen, &placement.entry.record), &seen.clock, now);
+        let record = lifecycle::enforced(&placement.entry.record, &windows(observed, &placement.entry.record), &observed.clock, now);
         if record.enforced_at.is_some() {
             let due = decision.next.filter(|n| n.stage == record.stage).map_or(placement.entry.record.decided_at, |n| n.at);
             ctx.telemetry
@@ -77,7 +77,7 @@ pub(super) async fn record(
         store(ctx, &mut placement, record, now).await?;
         crate::crash::point("enforced-recorded", placement.entry.record.stage.name());
     }
-    let again = lifecycle::decide(&placement.entry.record, &facts(account, &placement, seen, refused.as_ref(), brake), now);
+    let again = lifecycle::decide(&placement.entry.record, &facts(account, &placement, observed, refused.as_ref(), brake), now);
     let moves_on = !matches!(again.step, Step::Stay | Step::Enforce | Step::Restore) || restored;
     let soon = (moves_on || entered).then_some(now);
     // What delays a step may end without anybody announcing it, as the brake's window does.

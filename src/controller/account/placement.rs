@@ -1,4 +1,4 @@
-//! Where an account lives: the server and the entry in its ledger.
+//! Finds the server and the ledger entry of an account, or assigns a new account to a server.
 
 use std::sync::Arc;
 

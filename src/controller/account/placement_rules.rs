@@ -1,5 +1,5 @@
-//! What becomes of an account for which no ledger has an entry: whether it may be placed although a server does not
-//! answer, and whether it takes over what another object left behind. Pure.
+//! Rules for an account that no ledger knows: may it be placed while a server is silent, and may it take over what
+//! another object left behind. Pure.
 
 use crate::{
     clock::{Moment, TOLERANCE},

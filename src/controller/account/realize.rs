@@ -1,4 +1,4 @@
-//! Making the world as the stage wants it. Every effect is idempotent and guarded by an ownership marker.
+//! Makes the parts as the stage wants them, in order. Every call is idempotent and checks the ownership marker.
 
 use k8s_openapi::jiff::SignedDuration;
 
@@ -44,7 +44,7 @@ pub(super) struct Realized {
 pub(super) async fn realize(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
-    seen: &Observation,
+    observed: &Observation,
     decided: Decided,
     now: Moment,
 ) -> Result<Realized, Error> {
@@ -54,7 +54,7 @@ pub(super) async fn realize(
     // What is published stays so while nothing is done.
     let shown = || account.status.as_ref().map(|s| s.domains.clone()).unwrap_or_default();
     let domains = if may_act { vec![] } else { shown() };
-    let mut work = Work { ctx, account, seen, placement, now, entering, waiting_on: vec![], findings: vec![], domains, wake_at: None };
+    let mut work = Work { ctx, account, observed, placement, now, entering, waiting_on: vec![], findings: vec![], domains, wake_at: None };
     let mut restored = false;
     if may_act {
         work.copy_hold().await?;
@@ -73,7 +73,7 @@ pub(super) async fn realize(
 impl Work<'_> {
     async fn stage(&mut self) -> Result<(), Error> {
         let world = desired::state(self.placement.entry.record.stage);
-        if let (Known::Unknown(why), true) = (&self.seen.plan, world.database != Database::Open) {
+        if let (Known::Unknown(why), true) = (&self.observed.plan, world.database != Database::Open) {
             let told = format!("{why}; until then the windows hold that were seen last");
             self.findings.push(Finding::yes(Type::Stalled, "NoPlacement", told));
         }

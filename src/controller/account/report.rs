@@ -1,4 +1,4 @@
-//! What people and programs get to see: status, conditions, events, metrics.
+//! Writes status, conditions, events and metrics of an account, where they differ.
 
 use k8s_openapi::jiff::SignedDuration;
 use kube::{
@@ -28,12 +28,12 @@ use crate::{
 pub(super) async fn report(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
-    seen: &Observation,
+    observed: &Observation,
     outcome: &Outcome,
     now: Moment,
 ) -> Result<(), Error> {
     let before = account.status.clone().unwrap_or_default();
-    let status = build(ctx, account, seen, outcome, &before, now);
+    let status = build(ctx, account, observed, outcome, &before, now);
     let uid = account.uid().unwrap_or_default();
     let record = &outcome.placement.entry.record;
     let late = outcome.overdue_since.is_some() || entering_since(record, now).is_some();
@@ -91,7 +91,7 @@ pub(super) fn turned<'a>(before: &[Condition], after: &'a [Condition]) -> Vec<&'
 fn build(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
-    seen: &Observation,
+    observed: &Observation,
     outcome: &Outcome,
     before: &HelpDeskAccountStatus,
     now: Moment,
@@ -123,9 +123,9 @@ fn build(
             oid: entry.database.as_ref().and_then(|d| d.oid),
         }),
         namespace: entry.namespace.as_ref().and_then(|n| Some(NamespaceRef { name: n.name.clone(), uid: n.uid.clone()? })),
-        last_backup: seen.backups.iter().filter_map(|b| last_backup(b)).max_by_key(|b| b.verified_at.0),
+        last_backup: observed.backups.iter().filter_map(|b| last_backup(b)).max_by_key(|b| b.verified_at.0),
         certificate: entry.certificate.clone(),
-        conditions: conditions::merge(&before.conditions, &findings(ctx, account, seen, outcome), account.metadata.generation, now),
+        conditions: conditions::merge(&before.conditions, &findings(ctx, account, observed, outcome), account.metadata.generation, now),
     }
 }
 
@@ -153,7 +153,7 @@ fn last_backup(backup: &ColdBackup) -> Option<LastBackup> {
     })
 }
 
-fn findings(ctx: &AccountContext, account: &HelpDeskAccount, seen: &Observation, outcome: &Outcome) -> Vec<Finding> {
+fn findings(ctx: &AccountContext, account: &HelpDeskAccount, observed: &Observation, outcome: &Outcome) -> Vec<Finding> {
     let record = &outcome.placement.entry.record;
     let mut findings = vec![ready(account, outcome)];
     findings.extend(outcome.findings.iter().cloned());
@@ -183,7 +183,7 @@ fn findings(ctx: &AccountContext, account: &HelpDeskAccount, seen: &Observation,
     if let (Some(since), Some(first)) = (outcome.overdue_since, outcome.blockers.iter().min()) {
         let next = outcome.next.map_or("the next step", |n| n.stage.name());
         let mut message = format!("{next} was due at {since} and waits: {}", waits_for(first));
-        let erased = seen.frozen(&outcome.placement.entry) == Known::Known(Frozen::Erased);
+        let erased = observed.frozen(&outcome.placement.entry) == Known::Known(Frozen::Erased);
         if let Some(broken) = broken_promise(record, erased, (ctx.now)()) {
             message.push_str("; ");
             message.push_str(&broken);

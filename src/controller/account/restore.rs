@@ -1,4 +1,4 @@
-//! Back from Deleted: the cold backup is restored into a new database and proven equal before anybody gets in.
+//! Restores a Deleted account: its cold backup goes into a new database, which is compared before anybody gets in.
 
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
@@ -12,7 +12,7 @@ use crate::{
 impl Work<'_> {
     /// Restores the Frozen backup into a new database. `true` once it is there, equal, and still shut.
     pub(super) async fn restore(&mut self) -> Result<bool, Error> {
-        let Some(backup) = self.seen.frozen_backup(&self.placement.entry).cloned() else {
+        let Some(backup) = self.observed.frozen_backup(&self.placement.entry).cloned() else {
             return Err(Error::NoAuthority("the cold backup is not there to restore".into()));
         };
         let since = self.record().restoring_since.unwrap_or(self.now);

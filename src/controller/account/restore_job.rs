@@ -1,4 +1,4 @@
-//! Bringing a cold backup back into a new, empty database.
+//! Starts the Job that restores a backup, reads how far it is, and discards it.
 
 use k8s_openapi::api::{batch::v1::Job, core::v1::Secret};
 use kube::{

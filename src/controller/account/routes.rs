@@ -1,4 +1,4 @@
-//! The tenant's addresses on the web: which names it has, what they answer, and whether that was seen from outside.
+//! Publishes the tenant's routes, takes them away, and reports what was seen of them from outside.
 
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
@@ -189,7 +189,7 @@ impl Work<'_> {
     ) -> Result<Result<(), Withheld>, Error> {
         let live = wanted == desired::Routes::Live;
         let Some(namespace) = self.placement.entry.namespace.as_ref().map(|n| n.name.clone()) else { return Ok(Ok(())) };
-        let plan = match &self.seen.plan {
+        let plan = match &self.observed.plan {
             Known::Known(plan) => plan.clone(),
             Known::Unknown(why) => return Ok(Err(Withheld("NoPlan", why.clone()))),
         };
@@ -327,7 +327,7 @@ impl Work<'_> {
             self.wake(self.now + SignedDuration::from_secs(1));
         }
         if wanted == (desired::Routes::Gone { reserved: false }) && self.entering {
-            hostnames::begin_quarantine(self.ctx, &self.placement.entry, self.seen, self.now).await?;
+            hostnames::begin_quarantine(self.ctx, &self.placement.entry, self.observed, self.now).await?;
         }
         Ok(())
     }

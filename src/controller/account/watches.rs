@@ -1,4 +1,4 @@
-//! What wakes an account, and how many are looked after at once.
+//! Which changes in the cluster trigger a reconcile of which accounts.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},

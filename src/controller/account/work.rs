@@ -1,4 +1,4 @@
-//! One account in one reconcile: what is known of it, and what is found while its parts are made.
+//! One account in one reconcile: what was read of it, and what its parts found.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::{
 pub(super) struct Work<'a> {
     pub(super) ctx: &'a AccountContext,
     pub(super) account: &'a HelpDeskAccount,
-    pub(super) seen: &'a Observation,
+    pub(super) observed: &'a Observation,
     pub(super) placement: Placement,
     pub(super) now: Moment,
     /// Whether the stage's effects are under way, as opposed to being kept up.
@@ -33,7 +33,7 @@ impl Work<'_> {
     }
 
     pub(super) fn plan(&self) -> Result<&HelpDeskPlan, Error> {
-        match &self.seen.plan {
+        match &self.observed.plan {
             Known::Known(plan) => Ok(plan),
             Known::Unknown(why) => Err(Error::PlanPlacement(why.clone())),
         }
@@ -51,7 +51,7 @@ impl Work<'_> {
     }
 
     pub(super) fn database(&self) -> Result<&ObservedDatabase, Error> {
-        self.seen.database.as_ref().map_err(|error| Error::Database(error.clone()))
+        self.observed.database.as_ref().map_err(|error| Error::Database(error.clone()))
     }
 
     pub(super) fn wake(&mut self, at: Moment) {

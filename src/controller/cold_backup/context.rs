@@ -1,4 +1,4 @@
-//! The context of the backup reconciler: clients, and its state between reconciles.
+//! The context of the backup controller: its state between reconciles.
 
 use std::{
     collections::{HashMap, HashSet},

@@ -1,4 +1,4 @@
-//! The life of a backup: what is to be done with it now. Pure.
+//! What is done with a backup next. Pure.
 //!
 //! ```text
 //! Pending ──► Running ──► Verified ──┐

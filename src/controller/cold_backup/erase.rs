@@ -1,4 +1,4 @@
-//! The end of a backup: every version of its objects, then its keys, in the cluster and in escrow.
+//! Erases a backup: every version of its objects, then its keys, in the cluster and in escrow.
 
 use k8s_openapi::api::batch::v1::Job;
 use kube::{

@@ -1,4 +1,4 @@
-//! Why a backup could not be taken further.
+//! Why a reconcile of a backup failed.
 
 use super::placement;
 use crate::{backup::recheck::NotVerified, database, ledger, store};

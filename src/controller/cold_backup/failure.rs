@@ -1,4 +1,4 @@
-//! How an attempt at a backup ended, by what its pods say, and what follows from that. Pure.
+//! Why an attempt at a backup failed, by its pods, and what follows from that. Pure.
 //!
 //! An attempt says something of the backup only if its mover reached database and bucket, and ended by itself over what
 //! it found there. Everything else is unknown: it is tried again, and not counted.

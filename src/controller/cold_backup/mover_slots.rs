@@ -1,4 +1,4 @@
-//! Who may start a mover: one at a time for a tenant, and so many at a server as it allows.
+//! How many movers may run: one for a tenant, and as many at a server as it allows.
 //!
 //! The movers at work are counted by listing their Jobs, and the Job of one that is being started is not there yet. So
 //! whoever wants to start one first takes a place in a queue, then lists, and counts those that came before. It holds no

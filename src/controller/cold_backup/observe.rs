@@ -1,4 +1,4 @@
-//! Reading what a backup's course is decided from. What cannot be read is unknown, and unknown ends nothing.
+//! Reads what the decision about a backup needs. What cannot be read is unknown, and erases nothing.
 
 use std::sync::PoisonError;
 

@@ -1,4 +1,4 @@
-//! Movers that no backup speaks for: their objects went while nobody looked.
+//! Removes Jobs and Secrets of movers whose ColdBackup is gone.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Where the database of a backup's account is, by the ledger: a backup outlives its account's object.
+//! Finds the server and the ledger entry of a backup's account; the backup may outlive the account's object.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The controller of `ColdBackup`: taken, proven, kept, destroyed on time.
+//! One reconcile of one backup, and which changes in the cluster trigger it.
 //!
 //! 1. A backup that is wanted gets a mover ([`take`]); its signed report in the bucket is what is believed.
 //! 2. At its deadline, or when its deletion is confirmed, it is destroyed ([`erase`]): objects, then keys.

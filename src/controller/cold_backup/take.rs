@@ -1,4 +1,4 @@
-//! Taking a backup: an attempt is a Job, and what its mover signed into the bucket is its report.
+//! Takes a backup: starts its mover, watches it, and reads the report that the mover signed into the bucket.
 
 use std::{sync::PoisonError, time::Duration};
 

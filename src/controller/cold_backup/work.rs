@@ -1,4 +1,4 @@
-//! One backup in one reconcile: its status as it will be written, its conditions, its finalizer.
+//! One backup in one reconcile: the status that will be written, its conditions, its finalizer.
 
 use kube::{
     Api, Resource, ResourceExt,

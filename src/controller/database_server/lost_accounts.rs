@@ -1,4 +1,4 @@
-//! Accounts with data for which no object speaks any more: named, shut on time, never dropped.
+//! Accounts that have data and no object any more: named, shut on time, never dropped.
 //!
 //! An object is lost when it is deleted without a confirmation, or with its definition. Nobody takes such an account
 //! through its stages then, and its tenant would work on for ever. So the deadline that the ledger has pinned is kept

@@ -1,4 +1,4 @@
-//! The controller of `DatabaseServer`: whether the server can be used, and what is on it that belongs to nobody.
+//! One reconcile of one server: is it usable, does it offer what classes want, which databases belong to nobody.
 //!
 //! A look every half minute, which also shuts accounts without an object on time ([`super::lost_accounts`]) and changes nothing
 //! else; every ten minutes a longer one, for databases and roles of nobody, which are named and never dropped, and for

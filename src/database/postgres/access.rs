@@ -1,4 +1,4 @@
-//! Who gets into a tenant's database: shutting and opening it, its passwords, and the change of its login.
+//! Opens and shuts a tenant's database, ends its sessions, rotates its login.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Reaching the server, the operator's private database on it, and what the admin role may do.
+//! Connects to a server, makes the ledger database, checks the rights of the admin role.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Dropping.
+//! Drops a tenant's database and its roles.
 
 use super::{
     connect::explain,

@@ -1,4 +1,4 @@
-//! Extensions in the databases of tenants.
+//! Creates and updates extensions in the databases of tenants.
 //!
 //! The script of a trusted extension runs as a superuser and finds names in the schema that the extension is made in.
 //! So it is never one in which somebody else may create: whoever can plant a function there would have it called. The

@@ -1,4 +1,4 @@
-//! Statements that nobody's lock holds up: whoever keeps one of them waiting is found and ended, if it is a tenant.
+//! Ends the session of a tenant that keeps a statement of the operator waiting for a lock.
 //!
 //! A tenant can lock rows of the catalogs that all databases share (`ALTER ROLE CURRENT_USER PASSWORD …` in a
 //! transaction that it leaves open), and name another tenant's roles and database in statements of its own. A statement

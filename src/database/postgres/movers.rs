@@ -1,4 +1,4 @@
-//! Logins for those who move data: dumps, and scratch databases to prove them.
+//! Logins of movers: for dumps, and for the scratch databases in which dumps are verified.
 
 use super::{
     driver::{ASK, Driver},

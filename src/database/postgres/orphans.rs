@@ -1,4 +1,4 @@
-//! What is on the server and belongs to nobody who is known.
+//! Finds databases of tenants that no ledger entry speaks of, and leftovers of movers.
 
 use std::collections::BTreeSet;
 

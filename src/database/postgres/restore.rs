@@ -1,4 +1,4 @@
-//! Restoring: a new database that its tenant enters only when everything is in it.
+//! Makes the database that a restore fills; its tenant's login opens when the restore was compared.
 //!
 //! The login for a restore is made before the database and shut in the transaction that finishes it. So while it is
 //! open the database holds nothing but an unfinished restore, and may be begun anew.

@@ -1,4 +1,4 @@
-//! Removing roles that others may have named.
+//! Removes roles that other tenants may have named.
 //!
 //! Nobody can be kept from naming another's role in a grant, a policy or default privileges in its own database, and a
 //! role that is named anywhere cannot be dropped. So the databases that name it are visited, and it is taken out there.

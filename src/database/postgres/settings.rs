@@ -1,4 +1,4 @@
-//! Carrying settings from one login to another.
+//! Carries `ALTER ROLE … SET` and `ALTER DATABASE … SET` from one login to another.
 
 use super::names::{Roles, quote_ident, quote_literal};
 use crate::database::{LoginSlot, Tenant};

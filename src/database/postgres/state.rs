@@ -1,4 +1,4 @@
-//! What there is of a database and its roles, read in one round trip before anything is changed.
+//! Reads the state of a database and its roles in one round trip, before anything is changed.
 
 use sqlx::{PgExecutor, Row};
 

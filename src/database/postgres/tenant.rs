@@ -1,4 +1,4 @@
-//! Making a tenant's database, and looking at it.
+//! Makes a tenant's database with its roles, and observes it.
 
 use sqlx::Row;
 

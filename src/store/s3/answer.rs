@@ -1,4 +1,4 @@
-//! From what a store answers to what it means.
+//! Sorts the answers and errors of S3.
 
 use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},

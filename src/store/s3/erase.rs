@@ -1,4 +1,4 @@
-//! Erasing everything below a prefix: every version, every delete marker, every open upload.
+//! Erases everything below a prefix: every version, every delete marker, every open upload.
 
 use aws_sdk_s3::types::{Delete, ObjectIdentifier, ObjectLockLegalHoldStatus};
 

@@ -1,4 +1,4 @@
-//! What a bucket is like.
+//! Reads a bucket's versioning and default retention.
 
 use aws_sdk_s3::types::{BucketVersioningStatus, ObjectLockEnabled};
 

@@ -1,4 +1,4 @@
-//! Reading and writing single objects.
+//! Reads and writes single objects.
 
 use aws_sdk_s3::{
     primitives::ByteStream,

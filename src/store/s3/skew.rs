@@ -1,4 +1,4 @@
-//! What the bucket's clock shows: every answer carries a date.
+//! Reads the bucket's clock from the date of every answer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

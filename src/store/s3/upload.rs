@@ -1,4 +1,4 @@
-//! Uploading a stream of unknown length with flat memory.
+//! Uploads a stream of unknown length with flat memory.
 
 use std::{sync::Arc, time::Duration};
 
