@@ -132,6 +132,38 @@ pub fn ignore_not_found_or_conflict(error: kube::Error) -> Result<(), kube::Erro
     }
 }
 
+/// A request to the API server that failed, with what it was for.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to {action}")]
+pub struct ClusterError {
+    /// What was asked.
+    action: &'static str,
+    /// What the client said.
+    source: Box<kube::Error>,
+}
+
+impl ClusterError {
+    /// The request that `action` needed failed.
+    pub fn new(action: &'static str, source: kube::Error) -> Self {
+        Self { action, source: Box::new(source) }
+    }
+}
+
+/// Names what a request to the API server was for.
+pub trait During<T> {
+    /// Puts the action into the error.
+    ///
+    /// # Errors
+    /// The error of the request.
+    fn during(self, action: &'static str) -> Result<T, ClusterError>;
+}
+
+impl<T> During<T> for Result<T, kube::Error> {
+    fn during(self, action: &'static str) -> Result<T, ClusterError> {
+        self.map_err(|source| ClusterError::new(action, source))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures::TryStreamExt;

@@ -7,6 +7,7 @@ pub mod account;
 pub mod backup_store;
 pub mod cold_backup;
 pub mod database_server;
+mod placement;
 
 use std::{
     fmt::Debug,

@@ -15,6 +15,7 @@ use super::{
     site::Wanted,
 };
 use crate::api::{ACCOUNT_LABEL, ACCOUNT_UID};
+use crate::cluster::{ClusterError, During};
 
 /// Who the objects belong to.
 #[derive(Clone, Copy, Debug)]
@@ -58,7 +59,7 @@ pub async fn apply(client: &Client, objects: &Objects, owner: Owner<'_>, wanted:
             Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 422) => {
                 made.refused.push(format!("{} {}: {}", one.kind.resource().kind, one.name, answer.message));
             }
-            Err(error) => return Err(Error::cluster("write an object of the edge", error)),
+            Err(error) => return Err(ClusterError::new("write an object of the edge", error).into()),
         }
     }
     let keeps = |o: &DynamicObject, kind| {
@@ -93,7 +94,7 @@ pub async fn left(client: &Client, owner: Owner<'_>, namespace: &str) -> Result<
             Ok(found) => found.items,
             // The definition is not installed, or not any more.
             Err(kube::Error::Api(answer)) if answer.code == 404 => vec![],
-            Err(error) => return Err(Error::cluster("read back what is published", error)),
+            Err(error) => return Err(ClusterError::new("read back what is published", error).into()),
         };
         let mine = |o: &&DynamicObject| o.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
         left.extend(found.iter().filter(mine).map(|o| format!("{} {}", resource.kind, o.name_any())));
@@ -124,7 +125,7 @@ async fn delete(client: &Client, kind: Kind, object: &DynamicObject) -> Result<(
     match api.delete(&object.name_any(), &this_one).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(()),
-        Err(error) => Err(Error::cluster("delete an object of the edge", error)),
+        other => Ok(other.map(drop).during("delete an object of the edge")?),
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::Error;
 use crate::api::{ACCOUNT_LABEL, DomainClaim, DomainClaimSpec, DomainUse, Time};
+use crate::cluster::{ClusterError, During};
 
 /// Claims a name; `false` if somebody else was faster. A claim that nobody may keep is removed first.
 ///
@@ -28,7 +29,7 @@ pub async fn claim(client: &Client, host: &str, spec: DomainClaimSpec, before: O
             Ok(true)
         }
         Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(false),
-        Err(error) => Err(Error::cluster("claim a host name", error)),
+        Err(error) => Err(ClusterError::new("claim a host name", error).into()),
     }
 }
 
@@ -43,7 +44,7 @@ pub async fn release(client: &Client, claim: &DomainClaim) -> Result<bool, Error
         Ok(_) => Ok(true),
         Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(true),
         Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(false),
-        Err(error) => Err(Error::cluster("give a host name back", error)),
+        Err(error) => Err(ClusterError::new("give a host name back", error).into()),
     }
 }
 
@@ -80,5 +81,6 @@ pub async fn change(client: &Client, claim: &DomainClaim, to: Change) -> Result<
     api.patch(&claim.name_any(), &PatchParams::default(), &Patch::Merge(patch))
         .await
         .map(drop)
-        .map_err(|error| Error::cluster("change the claim of a host name", error))
+        .during("change the claim of a host name")
+        .map_err(Error::from)
 }

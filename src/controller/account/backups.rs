@@ -6,10 +6,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{
-    error::{During, Error},
-    work::Work,
-};
+use super::{error::Error, work::Work};
 use crate::{
     api::{
         BackupPhase, BackupReason, CONFIRM_DELETE, ColdBackup, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount,
@@ -19,7 +16,7 @@ use crate::{
     },
     backup::{self, schedule},
     clock::Moment,
-    cluster::ignore_not_found_or_conflict,
+    cluster::{During, ignore_not_found_or_conflict},
     lifecycle::Known,
 };
 
@@ -31,7 +28,7 @@ impl Work<'_> {
         let store = super::placement::placement(plan, self.account)?.store.clone();
         let since = self.record().last_scheduled.map_or(since, |last| last.max(since));
         let (due, next) = schedule::due(&cron, &self.placement.entry.uid, since, self.now)
-            .map_err(|error| Error::PlanPlacement(format!("spec.backups.schedule of plan {}: {error}", plan.name_any())))?;
+            .map_err(|error| Error::Placement(format!("spec.backups.schedule of plan {}: {error}", plan.name_any())))?;
         self.wake(next);
         if let Some(due) = due {
             self.placement.entry.record.last_scheduled = Some(due);
@@ -104,7 +101,7 @@ impl Work<'_> {
             }
             // It was made before a crash: the name comes from the due time.
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(error) => Err(error).during("ask for a backup"),
+            Err(error) => Err(error).during("ask for a backup").map_err(Error::from),
         }
     }
 
@@ -161,6 +158,7 @@ impl Work<'_> {
             .map(drop)
             .or_else(ignore_not_found_or_conflict)
             .during("take names off that were written for another backup")
+            .map_err(Error::from)
     }
 
     /// Copies the account's hold onto its backups, and takes it back when the notice is over.

@@ -15,13 +15,13 @@ use serde_json::json;
 
 use super::{
     context::{AccountContext, FIELD_MANAGER},
-    error::{During, Error},
-    placement::Placement,
+    error::Error,
 };
+use crate::controller::placement::Placement;
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount, Window},
     clock::Moment,
-    cluster::ignore_not_found_or_conflict,
+    cluster::{During, ignore_not_found_or_conflict},
     database::{LoginSecret, LoginSlot, Password, RotationStep, Tenant, TenantLimits},
     ledger::LoginEntry,
 };
@@ -68,7 +68,7 @@ pub(super) async fn password_or_new(
             api.patch(&own_secret(tenant), &PatchParams::default(), &Patch::Merge(patch)).await.during("store the tenant's password")?;
             Ok(fresh)
         }
-        Err(error) => Err(error).during("store the tenant's password"),
+        Err(error) => Err(error).during("store the tenant's password").map_err(Error::from),
     }
 }
 
@@ -92,6 +92,7 @@ pub(super) async fn delete_password_secret(ctx: &AccountContext, tenant: &Tenant
         .map(drop)
         .or_else(ignore_not_found_or_conflict)
         .during("remove the tenant's password")
+        .map_err(Error::from)
 }
 
 /// The verifier of a password, for the server.
@@ -174,6 +175,7 @@ pub(super) async fn delete_binding_secret(ctx: &AccountContext, tenant: &Tenant,
         .map(drop)
         .or_else(ignore_not_found_or_conflict)
         .during("take back the tenant's Secret")
+        .map_err(Error::from)
 }
 
 /// Whether another password is due: asked for by an annotation that was not seen before, or by the plan's interval.
@@ -252,6 +254,7 @@ async fn discard(ctx: &AccountContext, tenant: &Tenant, slot: LoginSlot) -> Resu
         .map(drop)
         .or_else(ignore_not_found_or_conflict)
         .during("discard an old password")
+        .map_err(Error::from)
 }
 
 #[cfg(test)]

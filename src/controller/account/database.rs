@@ -3,12 +3,8 @@
 use k8s_openapi::jiff::SignedDuration;
 use kube::{Api, Resource, ResourceExt};
 
-use super::{
-    credentials,
-    error::{During, Error},
-    namespace,
-    work::Work,
-};
+use super::{credentials, error::Error, namespace, work::Work};
+use crate::cluster::During;
 use crate::{
     api::{
         HelpDeskAccount,

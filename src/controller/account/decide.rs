@@ -2,7 +2,8 @@
 
 use kube::{Resource, ResourceExt, runtime::events::EventType};
 
-use super::{context::AccountContext, error::Error, observe::Observation, placement::Placement};
+use super::{context::AccountContext, error::Error, observe::Observation};
+use crate::controller::placement::Placement;
 use crate::{
     api::{ClockPolicy, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount},
     clock::Moment,

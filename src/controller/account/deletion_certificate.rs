@@ -10,16 +10,12 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{
-    context::AccountContext,
-    error::{During, Error},
-    work::Work,
-};
+use super::{context::AccountContext, error::Error, work::Work};
 use crate::{
     api::{BackupPhase, BackupStore, HelpDeskAccount, Time, account::Certificate},
     backup,
     clock::Moment,
-    cluster::ignore_not_found_or_conflict,
+    cluster::{During, ignore_not_found_or_conflict},
     ledger::BackupEntry,
     lifecycle::Record,
 };
@@ -97,7 +93,11 @@ impl Work<'_> {
             }
         }
         let api: Api<HelpDeskAccount> = Api::all(self.ctx.client.clone());
-        api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await.map(drop).during("scrub the owner")
+        api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .map(drop)
+            .during("scrub the owner")
+            .map_err(Error::from)
     }
 }
 

@@ -1,23 +1,18 @@
 //! Why a reconcile of an account failed.
 
+use crate::cluster::ClusterError;
 use crate::error_chain::chain;
 use crate::{backup, database, edge, ledger, store};
 
 /// Why an account could not be taken further. The message goes into the account's conditions: it says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The cluster's API.
-    #[error("failed to {action}")]
-    Cluster {
-        /// What was asked.
-        action: &'static str,
-        /// What the client said.
-        #[source]
-        source: Box<kube::Error>,
-    },
+    /// The API server.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The plan is missing or does not fit; the text names the field.
     #[error("failed to place the account: {0}")]
-    PlanPlacement(String),
+    Placement(String),
     /// The account is being deleted and no server of its region ever held anything of it.
     #[error("failed to find anything of the account: it was never placed")]
     NeverPlaced,
@@ -112,8 +107,8 @@ impl Error {
     /// One word for the condition.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Cluster { .. } => "ClusterUnreachable",
-            Self::PlanPlacement(_) => "NoPlacement",
+            Self::Cluster(_) => "ClusterUnreachable",
+            Self::Placement(_) => "NoPlacement",
             Self::NeverPlaced => "NeverPlaced",
             Self::Owner(_) => "OwnerUnknown",
             Self::LostEntry { .. } => "LedgerEntryLost",
@@ -137,7 +132,7 @@ impl Error {
     /// Whether it needs a person; otherwise it may pass by itself.
     pub fn needs_a_person(&self) -> bool {
         match self {
-            Self::PlanPlacement(_)
+            Self::Placement(_)
             | Self::Owner(_)
             | Self::LostEntry { .. }
             | Self::NeedsAdoption { .. }
@@ -146,7 +141,7 @@ impl Error {
             | Self::NoAuthority(_)
             | Self::LostDatabase { .. } => true,
             Self::Database(error) => !error.is_passing(),
-            Self::Cluster { .. }
+            Self::Cluster(_)
             | Self::Ledger(_)
             | Self::Store(_)
             | Self::Edge(_)
@@ -176,17 +171,5 @@ impl Error {
     /// The message with the messages of its causes.
     pub fn with_causes(&self) -> String {
         chain(self)
-    }
-}
-
-/// Names what was asked of the cluster.
-pub(super) trait During<T> {
-    /// Names it.
-    fn during(self, action: &'static str) -> Result<T, Error>;
-}
-
-impl<T> During<T> for Result<T, kube::Error> {
-    fn during(self, action: &'static str) -> Result<T, Error> {
-        self.map_err(|source| Error::Cluster { action, source: Box::new(source) })
     }
 }

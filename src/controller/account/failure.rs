@@ -245,7 +245,7 @@ mod tests {
         assert_eq!((status("DatabaseReady"), status("Ready"), status("Overdue")), (Some("Unknown"), Some("Unknown"), Some("True")));
         assert_eq!(status("BlockEnforced"), None, "an open account was never blocked");
         // What another part of the cluster does not tell says nothing of the database.
-        let error = Error::PlanPlacement("spec.plan: there is no HelpDeskPlan".into());
+        let error = Error::Placement("spec.plan: there is no HelpDeskPlan".into());
         let told = conditions_of_failure(&active(), &error, None, Some(1), at("2026-03-09T00:00:00Z"));
         assert!(conditions::holds(&told, Type::DatabaseReady));
     }

@@ -7,12 +7,11 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{
-    context::AccountContext,
-    error::{During, Error},
-    routes,
+use super::{context::AccountContext, error::Error, routes};
+use crate::{
+    api::HelpDeskAccount,
+    cluster::{During, ignore_not_found_or_conflict},
 };
-use crate::{api::HelpDeskAccount, cluster::ignore_not_found_or_conflict};
 
 /// The finalizer that keeps a confirmed deletion from losing data.
 pub const FINALIZER: &str = "helpdesk-operator.io/account";
@@ -48,6 +47,7 @@ async fn set_finalizers(ctx: &AccountContext, account: &HelpDeskAccount, finaliz
         .map(drop)
         .or_else(ignore_not_found_or_conflict)
         .during("set the account's finalizer")
+        .map_err(Error::from)
 }
 
 /// Whether the account still carries the operator's finalizer.

@@ -16,6 +16,7 @@ use super::{
     observe::Observation,
     work::Work,
 };
+use crate::cluster::During;
 use crate::{
     api::{
         ACCOUNT_LABEL, ACCOUNT_UID, DomainClaim, DomainClaimSpec, DomainUse, FOR_ACCOUNT, Time,
@@ -253,7 +254,7 @@ impl Work<'_> {
 
     async fn leaf(&self, namespace: &str, name: &str) -> Result<Option<Result<Leaf, String>>, Error> {
         let secrets: Api<Secret> = Api::namespaced(self.ctx.client.clone(), namespace);
-        let secret = secrets.get_opt(name).await.map_err(|e| Error::cluster("read a certificate", e))?;
+        let secret = secrets.get_opt(name).await.during("read a certificate")?;
         Ok(secret.map(|secret| certificate::of_secret(&secret).map_err(|why| format!("Secret {name}: {why}"))))
     }
 
@@ -262,7 +263,7 @@ impl Work<'_> {
     async fn copied(&self, to: &str, namespace: &str, name: &str) -> Result<Result<Leaf, String>, Error> {
         let at = format!("spec.domain.certificateSecret: Secret {namespace}/{name}");
         let secrets: Api<Secret> = Api::namespaced(self.ctx.client.clone(), namespace);
-        let found = secrets.get_opt(name).await.map_err(|e| Error::cluster("read the account's certificate", e))?;
+        let found = secrets.get_opt(name).await.during("read the account's certificate")?;
         let Some(found) = found else { return Ok(Err(format!("{at} does not exist"))) };
         if found.annotations().get(FOR_ACCOUNT) != Some(&self.account.name_any()) {
             return Ok(Err(format!(
@@ -283,7 +284,7 @@ impl Work<'_> {
     pub(super) async fn secrets(&self, policy: &Policy, namespace: &str) -> Result<Option<String>, Error> {
         if let Some(oidc) = &policy.oidc {
             let secrets: Api<Secret> = Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.namespace);
-            let found = secrets.get_opt(&oidc.client_secret).await.map_err(|e| Error::cluster("read the key of the OIDC provider", e))?;
+            let found = secrets.get_opt(&oidc.client_secret).await.during("read the key of the OIDC provider")?;
             let Some(key) = found.and_then(|s| s.data).and_then(|mut d| d.remove("client-secret")) else {
                 let (of, name) = (&self.ctx.settings.namespace, &oidc.client_secret);
                 return Ok(Some(format!("the plan's spec.security.oidc.clientSecret: Secret {of}/{name} has no key client-secret")));
@@ -299,7 +300,7 @@ impl Work<'_> {
 
     async fn put_secret(&self, namespace: &str, name: &str, kind: &str, data: BTreeMap<String, ByteString>) -> Result<(), Error> {
         let secrets: Api<Secret> = Api::namespaced(self.ctx.client.clone(), namespace);
-        let found = secrets.get_opt(name).await.map_err(|e| Error::cluster("read a Secret of the edge", e))?;
+        let found = secrets.get_opt(name).await.during("read a Secret of the edge")?;
         if let Some(found) = &found {
             if found.annotations().get(ACCOUNT_UID) != Some(&self.placement.entry.uid) {
                 return Err(Error::Foreign(format!("Secret {namespace}/{name}")));
@@ -311,7 +312,7 @@ impl Work<'_> {
         let applied = json!({"apiVersion": "v1", "kind": "Secret", "type": kind, "data": data, "metadata": {"name": name,
             "labels": {ACCOUNT_LABEL: self.account.name_any()}, "annotations": {ACCOUNT_UID: self.placement.entry.uid}}});
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        secrets.patch(name, &params, &Patch::Apply(applied)).await.map(drop).map_err(|e| Error::cluster("write a Secret of the edge", e))
+        secrets.patch(name, &params, &Patch::Apply(applied)).await.map(drop).during("write a Secret of the edge").map_err(Error::from)
     }
 }
 

@@ -8,13 +8,10 @@ use kube::{
     api::{DeleteParams, ObjectMeta, PostParams, Preconditions},
 };
 
-use super::{
-    context::AccountContext,
-    error::{During, Error},
-};
+use super::{context::AccountContext, error::Error};
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount},
-    cluster::ignore_not_found_or_conflict,
+    cluster::{During, ignore_not_found_or_conflict},
     database::Tenant,
     ledger::NamespaceEntry,
 };
@@ -41,7 +38,7 @@ pub(super) async fn ensure(ctx: &AccountContext, account: &HelpDeskAccount, tena
         None => match api.create(&PostParams::default(), &build(account, tenant)).await {
             Ok(made) => made,
             Err(kube::Error::Api(status)) if status.code == 409 => api.get(&name).await.during("read the tenant's namespace")?,
-            Err(error) => return Err(error).during("create the tenant's namespace"),
+            Err(error) => return Err(error).during("create the tenant's namespace").map_err(Error::from),
         },
     };
     if found.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {

@@ -5,11 +5,8 @@ use std::sync::Arc;
 use k8s_openapi::{api::coordination::v1::Lease, jiff::SignedDuration};
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 
-use super::{
-    context::AccountContext,
-    error::Error,
-    placement::{self, Placement},
-};
+use super::{context::AccountContext, error::Error, placement};
+use crate::controller::placement::Placement;
 use crate::{
     api::{BackupPhase, ColdBackup, ColdBackupStatus, HelpDeskAccount, HelpDeskPlan, RELEASE_BRAKE, conditions, deletion_is_confirmed},
     backup,

@@ -7,9 +7,9 @@ use super::{
     decide::{Decided, comes_next, facts, store, windows},
     error::Error,
     observe::Observation,
-    placement::Placement,
     realize::Realized,
 };
+use crate::controller::placement::Placement;
 use crate::{
     api::HelpDeskAccount,
     clock::Moment,

@@ -8,48 +8,33 @@ use kube::{Api, Resource, ResourceExt, runtime::events::EventType};
 
 use super::{
     context::AccountContext,
-    error::{During, Error},
+    error::Error,
     placement_rules::{self, Claim, Newcomer, Silent},
 };
+use crate::cluster::During;
+use crate::controller::placement::Placement;
 use crate::{
     api::{ADOPT, DatabaseServer, HelpDeskAccount, HelpDeskPlan, plan::PlanPlacement},
     clock::Moment,
-    database::{self, ConnectedServer, Tenant},
+    database::{self, ConnectedServer},
     ledger::Entry,
     lifecycle::Record,
 };
 
-/// Where an account lives.
-pub(super) struct Placement {
-    /// Its server.
-    pub server: Arc<ConnectedServer>,
-    /// Its names there.
-    pub tenant: Tenant,
-    /// What the ledger remembers.
-    pub entry: Entry,
-    /// Whether the account took over its data a moment ago.
-    pub adopted: bool,
-}
-
-impl Placement {
-    fn of(server: Arc<ConnectedServer>, entry: Entry) -> Result<Self, Error> {
-        Ok(Self { tenant: Tenant::of(&entry.uid)?, server, entry, adopted: false })
-    }
-}
-
-/// Finds the account's home, or gives a new account one: what another object left behind, or a place of its own.
+/// Finds the server that holds the account, or assigns a new account to one. An account may take over the data that
+/// another object left behind.
 pub(super) async fn find_or_assign(ctx: &AccountContext, account: &HelpDeskAccount, now: Moment) -> Result<Placement, Error> {
     let uid = account.uid().ok_or(Error::Incomplete("uid"))?;
     let told = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|d| d.server.clone());
     if let Some(name) = &told {
         let server = ctx.servers.get(name).await?;
         if let Some(entry) = server.ledger.load_by_object(&uid).await? {
-            return Placement::of(server, entry);
+            return Ok(Placement::of(server, entry)?);
         }
     }
     // Without a status, every server of the region is asked before a new database may be made anywhere.
     let asked = match ask(ctx, account, &uid).await {
-        Asked::Placement(server, entry) => return Placement::of(server, *entry),
+        Asked::Placement(server, entry) => return Ok(Placement::of(server, *entry)?),
         Asked::Nowhere(asked) => asked,
     };
     let name = account.name_any();
@@ -176,7 +161,7 @@ async fn adopt(ctx: &AccountContext, account: &HelpDeskAccount, server: Arc<Conn
     let note =
         format!("took over the data of uid {} on server {}; its stage goes on from {}", entry.uid, server.name, entry.record.stage.name());
     ctx.publish(&account.object_ref(&()), EventType::Normal, "Adopted", &note, "Adopt").await;
-    Ok(Placement { adopted: true, ..Placement::of(server, entry)? })
+    Ok(Placement { was_adopted: true, ..Placement::of(server, entry)? })
 }
 
 /// Gives a new account a place of its own.
@@ -192,7 +177,7 @@ async fn place(ctx: &AccountContext, account: &HelpDeskAccount, uid: &str, asked
     ctx.attempts.try_at(&server.name, marks(account, uid));
     let entry = server.ledger.insert(&fresh).await?;
     tracing::info!(server = server.name, "a new account was given a home");
-    Placement::of(server, entry)
+    Ok(Placement::of(server, entry)?)
 }
 
 /// By what an entry is found again: the object's uid, the account's name, its accountID.
@@ -212,9 +197,7 @@ async fn choose(ctx: &AccountContext, account: &HelpDeskAccount, asked: &Nowhere
     placement(&plan, account)?;
     let region = &account.spec.region;
     if asked.answered.is_empty() && asked.silent.is_empty() {
-        return Err(Error::PlanPlacement(format!(
-            "spec.region: no DatabaseServer is in region {region}; create one, or correct the region"
-        )));
+        return Err(Error::Placement(format!("spec.region: no DatabaseServer is in region {region}; create one, or correct the region")));
     }
     let mut best: Option<(i64, Arc<ConnectedServer>)> = None;
     let mut refused = String::new();
@@ -235,7 +218,7 @@ async fn choose(ctx: &AccountContext, account: &HelpDeskAccount, asked: &Nowhere
         }
     }
     best.map(|(_, server)| server).ok_or_else(|| {
-        Error::PlanPlacement(format!(
+        Error::Placement(format!(
             "no DatabaseServer of region {region} has room for another tenant: raise spec.capacity, end draining, or add a server{refused}"
         ))
     })
@@ -247,14 +230,14 @@ pub(super) fn plan(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Ar
     ctx.caches
         .plans
         .get(&kube::runtime::reflector::ObjectRef::new(name))
-        .ok_or_else(|| Error::PlanPlacement(format!("spec.plan: there is no HelpDeskPlan {name}; create it, or correct the name")))
+        .ok_or_else(|| Error::Placement(format!("spec.plan: there is no HelpDeskPlan {name}; create it, or correct the name")))
 }
 
 /// The plan's placement in the account's region.
 pub(super) fn placement<'a>(plan: &'a HelpDeskPlan, account: &HelpDeskAccount) -> Result<&'a PlanPlacement, Error> {
     let region = &account.spec.region;
     plan.spec.placements.iter().find(|p| p.region == *region).ok_or_else(|| {
-        Error::PlanPlacement(format!(
+        Error::Placement(format!(
             "spec.region: the plan {} has no placement in region {region}; add one to the plan, or correct the region",
             account.spec.plan
         ))

@@ -92,7 +92,7 @@ async fn reconcile(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Ac
         Err(Error::NeverPlaced) => return finalizer::remove(ctx, account).await,
         found => found?,
     };
-    let was_adopted = placement.adopted;
+    let was_adopted = placement.was_adopted;
     // 2. Everything that the decision needs. What cannot be read is unknown, with the reason.
     let observed = observe::observe(ctx, account, &placement, now).await?;
     // 3. The decision, stored in the ledger before any effect.

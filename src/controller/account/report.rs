@@ -10,10 +10,11 @@ use serde_json::json;
 
 use super::{
     context::{AccountContext, Deadline, FIELD_MANAGER},
-    error::{During, Error},
+    error::Error,
     observe::Observation,
     outcome::Outcome,
 };
+use crate::cluster::During;
 use crate::{
     api::{
         BackupPhase, ColdBackup, Condition, DomainUse, HelpDeskAccount, HelpDeskAccountStatus, Time,
@@ -279,7 +280,7 @@ async fn give_back_billing(ctx: &AccountContext, account: &HelpDeskAccount, outc
     match api.patch_status(&account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
         // Billing was faster.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        other => other.map(drop).during("give billing's state back to the status"),
+        other => other.map(drop).during("give billing's state back to the status").map_err(Error::from),
     }
 }
 
@@ -301,7 +302,7 @@ pub(super) async fn write(
     match api.patch_status(&account.name_any(), &params, &Patch::Apply(applied)).await {
         // The object is gone, or another one has its name.
         Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(()),
-        other => other.map(drop).during("write the account's status"),
+        other => other.map(drop).during("write the account's status").map_err(Error::from),
     }
 }
 

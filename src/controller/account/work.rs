@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use kube::{ResourceExt, runtime::reflector::ObjectRef};
 
-use super::{context::AccountContext, error::Error, observe::Observation, placement::Placement};
+use super::{context::AccountContext, error::Error, observe::Observation};
+use crate::controller::placement::Placement;
 use crate::{
     api::{HelpDeskAccount, HelpDeskClass, ROTATE_PASSWORD, account::DomainStatus, conditions::Finding, plan::HelpDeskPlan},
     clock::Moment,
@@ -35,7 +36,7 @@ impl Work<'_> {
     pub(super) fn plan(&self) -> Result<&HelpDeskPlan, Error> {
         match &self.observed.plan {
             Known::Known(plan) => Ok(plan),
-            Known::Unknown(why) => Err(Error::PlanPlacement(why.clone())),
+            Known::Unknown(why) => Err(Error::Placement(why.clone())),
         }
     }
 

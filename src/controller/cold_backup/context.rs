@@ -12,14 +12,11 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{
-    error::{During, Error},
-    mover_slots::MoverSlots,
-};
+use super::{error::Error, mover_slots::MoverSlots};
 use crate::{
     api::{ColdBackup, ColdBackupStatus},
     clock::Moment,
-    cluster::ignore_not_found_or_conflict,
+    cluster::{During, ignore_not_found_or_conflict},
     context::{Context, Shared},
     keyed_semaphore::KeyedSemaphore,
     retry::{Backoff, jitter},
@@ -154,7 +151,7 @@ impl ColdBackupContext {
             }
             Err(error) => {
                 self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(&uid);
-                ignore_not_found_or_conflict(error).during("write the backup's status")
+                ignore_not_found_or_conflict(error).during("write the backup's status").map_err(Error::from)
             }
         }
     }

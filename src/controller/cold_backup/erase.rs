@@ -6,19 +6,15 @@ use kube::{
     api::{DeleteParams, ListParams},
 };
 
-use super::{
-    error::{During, Error},
-    placement::Placement,
-    take,
-    work::Work,
-};
+use super::{error::Error, take, work::Work};
+use crate::controller::placement::Placement;
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, Time},
     backup::{
         folder_of,
         keys::{self},
     },
-    cluster::ignore_not_found_or_conflict,
+    cluster::{During, ignore_not_found_or_conflict},
     mover::job::{BACKUP, COMPONENT},
 };
 

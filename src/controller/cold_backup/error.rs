@@ -1,20 +1,15 @@
 //! Why a reconcile of a backup failed.
 
 use super::placement;
+use crate::cluster::ClusterError;
 use crate::{backup::recheck::NotVerified, database, ledger, store};
 
 /// Why a backup could not be taken further. The message goes into its conditions.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The cluster's API.
-    #[error("failed to {action}")]
-    Cluster {
-        /// What was asked.
-        action: &'static str,
-        /// What the client said.
-        #[source]
-        source: Box<kube::Error>,
-    },
+    /// The API server.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// The account's database cannot be found or asked.
     #[error(transparent)]
     Placement(#[from] placement::Error),
@@ -47,7 +42,7 @@ pub enum Error {
 impl Error {
     pub(super) fn reason(&self) -> &'static str {
         match self {
-            Self::Cluster { .. } => "ClusterUnreachable",
+            Self::Cluster(_) => "ClusterUnreachable",
             Self::Placement(_) => "NoDatabase",
             Self::Database(error) => error.reason(),
             Self::Ledger(error) => error.reason(),
@@ -80,17 +75,5 @@ impl Error {
             Self::Database(error) => !error.is_passing(),
             _ => false,
         }
-    }
-}
-
-/// Names what was asked of the cluster.
-pub(super) trait During<T> {
-    /// Names it.
-    fn during(self, action: &'static str) -> Result<T, Error>;
-}
-
-impl<T> During<T> for Result<T, kube::Error> {
-    fn during(self, action: &'static str) -> Result<T, Error> {
-        self.map_err(|source| Error::Cluster { action, source: Box::new(source) })
     }
 }

@@ -7,10 +7,12 @@ use kube::{Api, Client, ResourceExt};
 
 use super::{
     decide::{Deletion, Facts},
-    error::{During, Error},
-    placement::{self, Placement},
+    error::Error,
+    placement,
     work::Work,
 };
+use crate::cluster::During;
+use crate::controller::placement::Placement;
 use crate::error_chain::chain;
 use crate::{
     api::{BackupPhase, CONFIRM_DELETE, ColdBackup, HelpDeskAccount},

@@ -8,14 +8,11 @@ use kube::{
     api::{DeleteParams, ListParams},
 };
 
-use super::{
-    context::ColdBackupContext,
-    error::{During, Error},
-};
+use super::{context::ColdBackupContext, error::Error};
 use crate::error_chain::chain;
 use crate::{
     api::{ACCOUNT_UID, ColdBackup},
-    cluster::ignore_not_found_or_conflict,
+    cluster::{During, ignore_not_found_or_conflict},
     mover::job::{BACKUP, COMPONENT},
 };
 

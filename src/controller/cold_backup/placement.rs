@@ -4,23 +4,14 @@ use std::sync::Arc;
 
 use kube::{Api, ResourceExt, api::ListParams};
 
+use crate::controller::placement::Placement;
 use crate::{
     api::{ColdBackup, ColdBackupStatus, DatabaseServer, HelpDeskAccount},
     backup::folder_of,
     context::Context,
-    database::{self, ConnectedServer, Tenant},
+    database::{self, ConnectedServer},
     ledger::{self, BackupEntry, Entry},
 };
-
-/// Where the account's data is, or was.
-pub(super) struct Placement {
-    /// The server.
-    pub server: Arc<ConnectedServer>,
-    /// The tenant's names there.
-    pub tenant: Tenant,
-    /// What its ledger remembers.
-    pub entry: Entry,
-}
 
 /// Why it is not known.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +48,6 @@ impl Error {
 pub(super) async fn find(ctx: &Context, backup: &ColdBackup) -> Result<Placement, Error> {
     let cluster = |e| Error::Cluster(Box::new(e));
     let uid = &backup.spec.account_uid;
-    let tenant = Tenant::of(uid)?;
     let account = Api::<HelpDeskAccount>::all(ctx.client.clone()).get_opt(&backup.spec.account).await.map_err(cluster)?;
     let told = account.filter(|a| a.uid().as_ref() == Some(uid)).and_then(|a| a.status?.database).map(|d| d.server);
     let names = match told {
@@ -70,7 +60,7 @@ pub(super) async fn find(ctx: &Context, backup: &ColdBackup) -> Result<Placement
     let mut silent = None;
     for name in names {
         match ask(ctx, &name, uid).await {
-            Ok(Some((server, entry))) => return Ok(Placement { server, tenant, entry }),
+            Ok(Some((server, entry))) => return Ok(Placement::of(server, entry)?),
             Ok(None) => {}
             // One that does not answer may be the one, and another one may still be.
             Err(error) => silent = Some(error),

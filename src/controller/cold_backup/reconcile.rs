@@ -18,19 +18,18 @@ use super::{
     context::ColdBackupContext,
     decide::{self, RetainedBy, Step},
     erase,
-    error::{During, Error},
-    observe, orphaned_movers,
-    placement::{self, Placement},
-    take,
+    error::Error,
+    observe, orphaned_movers, placement, take,
     work::Work,
 };
+use crate::controller::placement::Placement;
 use crate::{
     api::{
         BackupPhase, BackupStore, ColdBackup, DatabaseServer,
         conditions::{Finding, Type},
     },
     backup::recheck,
-    cluster::ignore_not_found_or_conflict,
+    cluster::{During, ignore_not_found_or_conflict},
     context::Shared,
     controller::{self, Reconciler, cached, server_readiness, store_readiness},
     keyed_semaphore::Permit,

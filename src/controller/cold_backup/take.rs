@@ -16,12 +16,12 @@ use kube::{
 };
 
 use super::{
-    error::{During, Error},
+    error::Error,
     failure,
     mover_slots::{Claim, MoverSlot},
-    placement::Placement,
     work::Work,
 };
+use crate::controller::placement::Placement;
 use crate::error_chain::chain;
 use crate::{
     api::{
@@ -34,7 +34,7 @@ use crate::{
         manifest::{self, Verification},
         recheck::{NotVerified, read_manifest},
     },
-    cluster::ignore_not_found_or_conflict,
+    cluster::{During, ignore_not_found_or_conflict},
     mover::{
         Task,
         config::MoverConfig,
@@ -345,7 +345,12 @@ pub(super) async fn clean_up(work: &Work<'_>, placement: &Placement) -> Result<(
 
 async fn remove(work: &Work<'_>, name: &str) -> Result<(), Error> {
     let jobs: Api<Job> = Api::namespaced(work.ctx.client.clone(), &work.ctx.settings.namespace);
-    jobs.delete(name, &DeleteParams::background()).await.map(drop).or_else(ignore_not_found_or_conflict).during("remove the mover's Job")
+    jobs.delete(name, &DeleteParams::background())
+        .await
+        .map(drop)
+        .or_else(ignore_not_found_or_conflict)
+        .during("remove the mover's Job")
+        .map_err(Error::from)
 }
 
 fn secrets(work: &Work<'_>) -> Api<Secret> {

@@ -7,11 +7,8 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{
-    context::ColdBackupContext,
-    error::{During, Error},
-    placement::Placement,
-};
+use super::{context::ColdBackupContext, error::Error};
+use crate::controller::placement::Placement;
 use crate::error_chain::chain;
 use crate::{
     api::{
@@ -20,7 +17,7 @@ use crate::{
     },
     backup::FINALIZER,
     clock::Moment,
-    cluster::ignore_not_found_or_conflict,
+    cluster::{During, ignore_not_found_or_conflict},
 };
 
 /// One backup in one reconcile.
@@ -58,6 +55,7 @@ impl Work<'_> {
             .map(drop)
             .or_else(ignore_not_found_or_conflict)
             .during("set the backup's finalizer")
+            .map_err(Error::from)
     }
 
     /// Writes the status now: an intent before its effect.
