@@ -480,3 +480,15 @@ impl TryFrom<Columns> for Entry {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_login_is_stored_under_the_names_that_it_always_had() {
+        let stored = r#"{"letter":"b","passwordSetAt":"2026-11-23T10:00:00Z","rotationToken":null,"retiring":false,"terms":null,"passwordLost":false}"#;
+        let read: LoginEntry = serde_json::from_str(stored).unwrap();
+        assert_eq!((read.slot, serde_json::to_string(&read).unwrap().as_str()), (LoginSlot::B, stored));
+    }
+}

@@ -7,15 +7,18 @@ use std::{
 };
 
 use age::x25519;
+use kube::ResourceExt;
 use ring::signature::Ed25519KeyPair;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::Error;
 use crate::{
-    api::{VerifyMode, database_server::TlsMode},
+    api::{ColdBackup, VerifyMode, database_server::TlsMode},
+    backup::{folder_of, keys::Keys},
     clock::Moment,
     database::MoverLogin,
+    digest::{hex, unhex},
     store::{ConnectedStore, Credentials, Location, Store, s3::S3},
 };
 
@@ -109,6 +112,25 @@ pub struct MoverConfig {
     pub restore_since: Option<Moment>,
 }
 
+impl MoverConfig {
+    /// The work on `backup` in `store`, with the database that it reads or fills.
+    pub fn new(backup: &ColdBackup, store: &ConnectedStore, keys: &Keys, database_oid: u32, system_identifier: String) -> Self {
+        Self {
+            backup: backup.name_any(),
+            account: backup.spec.account.clone(),
+            account_uid: backup.spec.account_uid.clone(),
+            folder: folder_of(backup),
+            store: store.location.clone(),
+            store_identity: store.identity.clone().unwrap_or_default(),
+            verify: backup.spec.verify,
+            database_oid,
+            system_identifier,
+            verifying_key: hex(&keys.verifying),
+            restore_since: None,
+        }
+    }
+}
+
 /// A login as it is written for a mover.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -194,7 +216,9 @@ impl Mover {
         let identity = x25519::Identity::from_str(&identity).map_err(|why| Error::Plan { file: IDENTITY, why: why.to_owned() })?;
         let signing = Zeroizing::new(bytes(folder, SIGNING)?);
         let signing = Ed25519KeyPair::from_pkcs8(&signing).map_err(|e| Error::Plan { file: SIGNING, why: e.to_string() })?;
-        let verifying = unhex(&plan.verifying_key).ok_or(Error::Plan { file: PLAN, why: "verifyingKey is no key".into() })?;
+        let verifying = unhex(&plan.verifying_key)
+            .filter(|key| key.len() == 32)
+            .ok_or(Error::Plan { file: PLAN, why: "verifyingKey is no key".into() })?;
         let (source, target) = (login(folder, SOURCE)?, login(folder, TARGET)?);
         Ok(Self { plan, store, identity, signing, verifying, source, target, run: args.run.clone(), postgresql: args.postgresql.clone() })
     }
@@ -245,9 +269,4 @@ fn login(folder: &Path, file: &'static str) -> Result<Option<MoverLogin>, Error>
 /// Says where a file does not parse, and not what stands there.
 fn parse<T: serde::de::DeserializeOwned>(file: &'static str, bytes: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(bytes).map_err(|e| Error::Plan { file, why: format!("line {}, column {}", e.line(), e.column()) })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    (text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()))
-        .then(|| (0..64).step_by(2).filter_map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect())
 }

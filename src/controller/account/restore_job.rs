@@ -133,17 +133,8 @@ pub async fn start(
     let signing = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(random)?;
     let pair = Ed25519KeyPair::from_pkcs8(signing.as_ref()).map_err(|_| keys::Error::Random)?;
     let plan = MoverConfig {
-        backup: backup.name_any(),
-        account: backup.spec.account.clone(),
-        account_uid: backup.spec.account_uid.clone(),
-        folder: folder_of(backup),
-        store: store.location.clone(),
-        store_identity: store.identity.clone().unwrap_or_default(),
-        verify: backup.spec.verify,
-        database_oid: database.oid,
-        system_identifier: database.system_identifier.clone(),
-        verifying_key: crate::digest::hex(&keys.verifying),
         restore_since: Some(since),
+        ..MoverConfig::new(backup, &store, &keys, database.oid, database.system_identifier.clone())
     };
     let order = MoverJob {
         name: attempt(backup, since),

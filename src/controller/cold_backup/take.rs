@@ -172,19 +172,9 @@ async fn start(work: &mut Work<'_>, placement: &Placement, job: Option<Job>, nam
         VerifyMode::Read => None,
     };
     let database = placement.entry.database.as_ref();
-    let plan = MoverConfig {
-        backup: backup.name_any(),
-        account: backup.spec.account.clone(),
-        account_uid: backup.spec.account_uid.clone(),
-        folder: folder_of(backup),
-        store: store.location.clone(),
-        store_identity: store.identity.clone().unwrap_or_default(),
-        verify: backup.spec.verify,
-        database_oid: database.and_then(|d| d.oid).unwrap_or_default(),
-        system_identifier: database.map(|d| d.system_identifier.clone()).unwrap_or_default(),
-        verifying_key: crate::digest::hex(&keys.verifying),
-        restore_since: None,
-    };
+    let oid = database.and_then(|d| d.oid).unwrap_or_default();
+    let system_identifier = database.map(|d| d.system_identifier.clone()).unwrap_or_default();
+    let plan = MoverConfig::new(backup, &store, &keys, oid, system_identifier);
     let order = MoverJob {
         name: name.to_owned(),
         task: Task::Backup,
