@@ -1,6 +1,6 @@
 //! Points at which a test kills the process: each right after something was stored.
 //!
-//! Only in builds with debug assertions; a release build has none of it.
+//! They exist only in builds with debug assertions, never in a release build.
 
 /// Aborts the process if the environment variable `HELPDESK_OPERATOR_CRASH_AT` names this point, as `point:detail`.
 #[cfg(debug_assertions)]
@@ -11,6 +11,6 @@ pub fn point(name: &str, detail: &str) {
     }
 }
 
-/// Nothing, in a release build.
+/// Does nothing in a release build.
 #[cfg(not(debug_assertions))]
 pub fn point(_name: &str, _detail: &str) {}

@@ -13,32 +13,32 @@ use tokio::net::TcpListener;
 
 use crate::telemetry::Telemetry;
 
-/// Why nothing is served.
+/// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
 #[error("failed to listen on {address}")]
 pub struct Error {
-    /// Where.
+    /// The address to listen on.
     address: SocketAddr,
-    /// Why not.
+    /// Why listening failed.
     #[source]
     source: std::io::Error,
 }
 
-/// Whether this replica can take over.
+/// Whether this replica is ready; `/readyz` answers 503 until then.
 #[derive(Clone, Default)]
 pub struct Health(Arc<AtomicBool>);
 
 impl Health {
-    /// From now on it can.
+    /// Makes `/readyz` answer 200 from now on.
     pub fn ready(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
 }
 
-/// Serves until the process ends.
+/// Starts both servers, which run until the process ends.
 ///
 /// # Errors
-/// When an address cannot be listened on.
+/// Listening on an address failed.
 pub async fn serve(metrics: SocketAddr, health: SocketAddr, telemetry: Telemetry, ready: Health) -> Result<(), Error> {
     let exposed = Router::new().route("/metrics", get(move || std::future::ready(telemetry.encode())));
     let readiness =

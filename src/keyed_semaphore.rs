@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Semaphores, by the name of what is waited for.
+/// Semaphores by name: the server, store or Gateway that the work waits for.
 pub struct KeyedSemaphore {
     permits: usize,
     semaphores: Mutex<Open>,
@@ -26,19 +26,19 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// Where nothing is limited.
+    /// A permit for work that no semaphore limits.
     pub const fn unlimited() -> Self {
         Self { _permit: None }
     }
 }
 
 impl KeyedSemaphore {
-    /// Semaphores that each have so many permits, one at least.
+    /// Creates semaphores with `permits` permits each, at least one.
     pub fn new(permits: usize) -> Self {
         Self { permits: permits.max(1), semaphores: Mutex::default() }
     }
 
-    /// Waits for a permit of the semaphore of this name; `None`: they were closed.
+    /// Waits for a permit of the semaphore `name`; `None`: the semaphores were closed.
     pub async fn acquire(&self, name: &str) -> Option<Permit> {
         let semaphore = {
             let mut all = self.semaphores.lock().unwrap_or_else(PoisonError::into_inner);
@@ -50,7 +50,7 @@ impl KeyedSemaphore {
         semaphore.acquire_owned().await.ok().map(|permit| Permit { _permit: Some(permit) })
     }
 
-    /// Gives no more permits: everybody who waits for one gets `None`. Permits that were given stay good.
+    /// Closes all semaphores: every waiting and later [`Self::acquire`] returns `None`. Permits in use stay valid.
     pub fn close(&self) {
         let mut all = self.semaphores.lock().unwrap_or_else(PoisonError::into_inner);
         all.closed = true;

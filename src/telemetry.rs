@@ -1,4 +1,5 @@
-//! Metrics and logs. Labels never carry an account's name: their number must not grow with the tenants.
+//! Metrics and logs. Labels never carry an account's name, because the number of time series must not grow with the
+//! number of tenants.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -28,11 +29,11 @@ pub struct StageLabel {
 pub struct LostLabel {
     /// The `DatabaseServer`.
     pub server: String,
-    /// `open`, `shut`, or `kept_open`: too many to be shut without a person.
+    /// `open`, `shut`, or `kept_open`: too many for the operator to shut them without a person's consent.
     pub state: &'static str,
 }
 
-/// Why a word of billing did not count.
+/// Why what billing wrote was rejected.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct RefusedLabel {
     /// The reason, such as `OlderSequence`.
@@ -42,7 +43,7 @@ pub struct RefusedLabel {
 /// All metrics of the process.
 #[derive(Clone)]
 pub struct Telemetry {
-    /// What is exposed at `/metrics`.
+    /// The registry of the metrics that `/metrics` serves.
     pub registry: Arc<Mutex<Registry>>,
     /// Durations of driver steps in seconds.
     pub step_seconds: Family<DriverStep, Histogram, fn() -> Histogram>,
@@ -52,19 +53,20 @@ pub struct Telemetry {
     pub accounts: Family<StageLabel, Gauge>,
     /// How late stages were enforced, in seconds after they were due.
     pub lateness: Family<StageLabel, Histogram, fn() -> Histogram>,
-    /// Accounts with a deadline that something delays, or of which nobody can tell.
+    /// Accounts with a deadline that something delays, or whose delay is unknown. Accounts that only a hold delays are
+    /// in [`Self::held`].
     pub overdue: Gauge,
-    /// Accounts with a deadline that a hold delays and nothing else.
+    /// Accounts with a deadline that only a hold delays.
     pub held: Gauge,
-    /// Accounts with data for which no object speaks.
+    /// Accounts with data but without an object.
     pub accounts_lost: Family<LostLabel, Gauge>,
-    /// Words of billing that did not count, or not wholly.
+    /// Changes by billing that were rejected, in whole or in part.
     pub billing_refused: Family<RefusedLabel, Counter>,
-    /// Backups that are taken for unprovable.
+    /// Backups that cannot be verified.
     pub backups_unprovable: Gauge,
-    /// Looks at addresses from outside that found something wrong.
+    /// Checks of routes from outside that found a mismatch.
     pub edge_probe_failures: Counter,
-    /// When the first certificate of a custom name runs out, in seconds since 1970; 0 without any.
+    /// When the first certificate of a custom host name expires, as a Unix time in seconds; 0 if there is none.
     pub edge_first_expiry: Gauge,
 }
 
@@ -132,10 +134,10 @@ impl Telemetry {
         text
     }
 
-    /// Runs a driver's step and measures it.
+    /// Runs a driver's step, observes its duration and counts its failure.
     ///
     /// # Errors
-    /// Whatever the step returns.
+    /// The error of the step.
     pub async fn measure<T, E>(&self, driver: &'static str, step: &'static str, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
         let begun = std::time::Instant::now();
         let result = work.await;
@@ -156,7 +158,7 @@ mod tests {
     fn what_billing_wrote_in_vain_is_counted_by_reason() {
         let telemetry = Telemetry::default();
         telemetry.billing_refused.get_or_create(&RefusedLabel { reason: "OlderSequence" }).inc();
-        let told = telemetry.encode();
-        assert!(told.contains("helpdesk_operator_billing_refused_total{reason=\"OlderSequence\"} 1"), "{told}");
+        let text = telemetry.encode();
+        assert!(text.contains("helpdesk_operator_billing_refused_total{reason=\"OlderSequence\"} 1"), "{text}");
     }
 }

@@ -1,15 +1,15 @@
-//! What a bucket answers: about one object, about all below a prefix, about itself.
+//! The answers of a bucket: about one object, about everything below a prefix, about the bucket itself.
 
 use crate::clock::Moment;
 
-/// What is known of an object without reading it.
+/// The metadata of an object, read without its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Head {
     /// Its size in bytes.
     pub size: u64,
-    /// The store's own tag of these bytes, without quotes.
+    /// The entity tag (`ETag`) that the store gave these bytes, without quotes.
     pub etag: String,
-    /// CRC-64/NVME over the whole object, where the store keeps one, in base64.
+    /// CRC-64/NVME over the whole object in base64; `None` if the store keeps none.
     pub crc64nvme: Option<String>,
     /// When the store accepted it, by the store's clock.
     pub modified_at: Option<Moment>,
@@ -20,13 +20,13 @@ pub struct Head {
 pub struct Stored {
     /// Its size in bytes.
     pub size: u64,
-    /// The store's own tag of these bytes, without quotes.
+    /// The entity tag (`ETag`) that the store gave these bytes, without quotes.
     pub etag: String,
-    /// CRC-64/NVME over the whole object in base64, if the store answered with the one that was computed here.
+    /// CRC-64/NVME over the whole object in base64; `None` unless the store answered with the checksum computed here.
     pub crc64nvme: Option<String>,
 }
 
-/// What an erasure destroyed. Returned only after everything was listed again and nothing was left.
+/// How much an erasure deleted. It is returned only after a second listing of the prefix was empty.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Erased {
     /// Versions of objects.
@@ -37,19 +37,19 @@ pub struct Erased {
     pub uploads: u64,
 }
 
-/// What lies below a prefix.
+/// How much lies below a prefix.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
-    /// Objects that a reader sees.
+    /// Current objects, as `ListObjectsV2` lists them.
     pub objects: u64,
-    /// Versions and delete markers, the present ones included.
+    /// Versions and delete markers, the current ones included.
     pub versions: u64,
     /// Uploads that were never completed.
     pub uploads: u64,
 }
 
 impl Contents {
-    /// Whether nothing is there.
+    /// Whether there are no objects, versions, delete markers or open uploads.
     pub fn is_empty(self) -> bool {
         self == Self::default()
     }
@@ -58,16 +58,16 @@ impl Contents {
 /// Whether the bucket keeps versions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Versioning {
-    /// Every overwrite and every delete keeps the version before.
+    /// The bucket keeps the previous version at every overwrite and delete.
     Enabled,
-    /// Old versions are kept, new ones are not made.
+    /// The bucket keeps its old versions and makes no new ones.
     Suspended,
-    /// None.
+    /// The bucket keeps no versions.
     Off,
 }
 
 impl Versioning {
-    /// The word in status.
+    /// The value in the status of a `BackupStore`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Enabled => "Enabled",

@@ -16,37 +16,37 @@ use crate::{
     clock::Moment,
 };
 
-/// What the marker object says.
+/// The contents of the marker object, which tells this bucket from any other.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Marker {
-    /// The installation that took the bucket into use.
+    /// The installation that wrote the marker.
     pub installation: String,
-    /// The `BackupStore` under which it did.
+    /// The `BackupStore` for which it was written.
     pub store: String,
-    /// A random id: another bucket has another.
+    /// A random id, which no other bucket has.
     pub identity: String,
-    /// When.
+    /// When the marker was written.
     pub created_at: Moment,
 }
 
-/// A store that can be spoken to.
+/// A store with its client, credentials and expected identity.
 pub struct ConnectedStore {
     /// Where it is.
     pub location: Location,
-    /// Its region, which the backups of an account must not leave.
+    /// Its region. Backups of an account must not leave the region.
     pub region: String,
     /// The bucket.
     pub bucket: Store,
-    /// What movers get: the credentials that read and write.
+    /// The credentials that read and write. Movers get these.
     pub credentials: Credentials,
-    /// The certificates that its address is checked against; `None`: the system's.
+    /// The certificate authorities that the client trusts for this endpoint; `None`: the system's.
     pub ca_pem: Option<String>,
-    /// Where keys are kept a second time.
+    /// Where a second copy of each key is kept.
     pub key_escrow: Option<KeyEscrow>,
-    /// The identity that the `BackupStore`'s status remembers; `None`: the bucket was not taken into use yet.
+    /// The identity in the `BackupStore`'s status; `None`: no marker has been written yet.
     pub identity: Option<String>,
-    /// Whether it answered last; `None`: it is waited for, as movers do.
+    /// Remembers whether the store answered last. `None` in movers: each call waits for the store.
     pub silence: Option<Silence>,
 }
 
@@ -57,7 +57,7 @@ impl ConnectedStore {
     /// Reads the bucket's marker; `None` when there is none.
     ///
     /// # Errors
-    /// Why the store could not be asked, or that the marker is no marker.
+    /// The request failed, or the marker's JSON cannot be parsed.
     pub async fn marker(&self) -> Result<Option<Marker>, Error> {
         match &self.silence {
             Some(silence) => silence.find_out(&self.location.endpoint, self.read_marker()).await,
@@ -75,11 +75,11 @@ impl ConnectedStore {
         }
     }
 
-    /// Asks the bucket who it is. Only after this does "there is nothing" mean that there is nothing. A store that was
-    /// silent a moment ago is not waited for by everybody.
+    /// Compares the identity in the bucket's marker with the expected one. Callers must do this before they believe an
+    /// empty listing: another bucket would be empty too. If the store did not answer, one caller at a time waits for it.
     ///
     /// # Errors
-    /// [`Error::Unclaimed`], [`Error::ForeignBucket`], or why the store could not be asked.
+    /// [`Error::Unclaimed`], [`Error::ForeignBucket`], or the request failed.
     pub async fn check_identity(&self) -> Result<(), Error> {
         let expected = self.identity.as_deref().ok_or(Error::Unclaimed)?;
         let marker = match &self.silence {
@@ -102,13 +102,13 @@ pub struct Stores {
 }
 
 impl Stores {
-    /// Stores whose Secrets are in `namespace`, the operator's own.
+    /// Creates an empty cache. The stores' Secrets are in `namespace`, the operator's own.
     pub fn new(client: Client, namespace: &str) -> Self {
         Self { client, namespace: namespace.to_owned(), connected: Mutex::new(HashMap::new()) }
     }
 
-    /// The store, connected. Its `BackupStore` and Secrets are read every time, and it is connected anew when one of
-    /// them changed. The bucket itself is not asked anything.
+    /// Returns the connected store. Reads its `BackupStore` and Secrets every time, and connects again if one of them
+    /// changed. Sends no request to the bucket.
     ///
     /// # Errors
     /// [`Error::Configuration`], [`Error::Cluster`].
@@ -119,7 +119,7 @@ impl Stores {
         self.connect(&object).await
     }
 
-    /// Like [`Self::get`], for an object that was read already.
+    /// Like [`Self::get`], for a `BackupStore` that the caller has read.
     ///
     /// # Errors
     /// [`Error::Configuration`], [`Error::Cluster`].

@@ -5,10 +5,10 @@ use std::fmt;
 use super::MARKER;
 use crate::{clock::Moment, error_chain::chain};
 
-/// Why the bucket did not do what it was asked.
+/// Why a request to a bucket failed.
 #[derive(thiserror::Error)]
 pub enum Error {
-    /// No answer, or not from the right server.
+    /// The store does not answer, answers 429 or 5xx, or its certificate is not trusted.
     #[error("failed to reach the store at {endpoint}")]
     Unreachable {
         /// The store's address.
@@ -17,21 +17,21 @@ pub enum Error {
         #[source]
         source: Cause,
     },
-    /// The credentials do not allow it, or are wrong.
+    /// The credentials are wrong, or do not allow the request.
     #[error("failed to {action}: the store denies access to these credentials ({code})")]
     AccessDenied {
-        /// What was asked.
+        /// The request.
         action: &'static str,
-        /// The store's code.
+        /// The store's error code.
         code: String,
     },
     /// There is no such bucket.
     #[error("failed to find the bucket {0}")]
     NoSuchBucket(String),
-    /// The bucket is not the one that it was before, or belongs to another installation.
+    /// The bucket's marker is gone, is unreadable, or has another identity or installation.
     #[error("failed to recognise the bucket: {0}")]
     ForeignBucket(String),
-    /// The bucket carries no marker yet: it was never taken into use.
+    /// The bucket has no marker yet, because no installation has used it.
     #[error("failed to recognise the bucket: it carries no {MARKER} yet")]
     Unclaimed,
     /// Object lock or a legal hold keeps an object from being deleted.
@@ -39,10 +39,10 @@ pub enum Error {
     Locked {
         /// The object, below the store's prefix.
         key: String,
-        /// Until when; `None` for a legal hold, which has no end.
+        /// When the retention ends; `None` for a legal hold, which has no end.
         until: Option<Moment>,
     },
-    /// Another object lies where this one was to be written, or its bytes are not those that were written.
+    /// Another object exists under this key, or the object's bytes are not those that were written.
     #[error("failed to trust {key}: {why}")]
     Altered {
         /// The object, below the store's prefix.
@@ -53,7 +53,7 @@ pub enum Error {
     /// There is no such object.
     #[error("failed to find {0}")]
     Missing(String),
-    /// The store took an erasure for done and still lists something.
+    /// The store confirmed every deletion and still lists entries.
     #[error("failed to empty {prefix}: {left} entries are still listed; another try follows")]
     NotEmpty {
         /// The prefix.
@@ -66,10 +66,10 @@ pub enum Error {
     Configuration {
         /// The `BackupStore`.
         store: String,
-        /// What is missing, and where.
+        /// The missing or invalid part, and the object where it belongs.
         why: String,
     },
-    /// The cluster could not be asked.
+    /// A request to the API server failed.
     #[error("failed to read the BackupStore {store} or its Secrets")]
     Cluster {
         /// The `BackupStore`.
@@ -78,23 +78,23 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
-    /// Anything else that the store answered.
+    /// Any other error that the store answered.
     #[error("failed to {action}: the store answered {code}")]
     Refused {
-        /// What was asked.
+        /// The request.
         action: &'static str,
-        /// The store's code.
+        /// The store's error code.
         code: String,
         /// What the client said.
         #[source]
         source: Cause,
     },
-    /// What was to be uploaded could not be read.
+    /// The bytes to upload could not be read.
     #[error("failed to read what was to be stored as {key}")]
     Source {
         /// The object, below the store's prefix.
         key: String,
-        /// What the reader said.
+        /// The reader's error.
         #[source]
         source: std::io::Error,
     },
@@ -104,7 +104,7 @@ pub enum Error {
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 impl Error {
-    /// One word for a condition's reason.
+    /// The reason that a condition gets for this error.
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::Unreachable { .. } => "Unreachable",
@@ -124,7 +124,7 @@ impl Error {
     }
 }
 
-// A service error of the client prints its whole answer; a log line needs the sentence.
+// The client's `Debug` prints the whole HTTP answer. A log line gets only the messages of the chain.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&chain(self))

@@ -5,33 +5,33 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-/// The object that says whose bucket this is; below the store's prefix.
+/// The key of the marker object, below the store's prefix.
 pub const MARKER: &str = "helpdesk-operator.json";
 
-/// Where a store is; everything about it that is no secret.
+/// The address of a bucket and how requests to it are made, without credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Location {
     /// The `BackupStore`.
     pub name: String,
-    /// Its address.
+    /// The URL of the S3 endpoint.
     pub endpoint: String,
-    /// The region that requests are signed for.
+    /// The region for which requests are signed (Signature Version 4).
     pub signing_region: String,
     /// The bucket.
     pub bucket: String,
     /// The folder in the bucket; empty, or with a slash at its end.
     pub prefix: String,
-    /// The account that must own the bucket.
+    /// The AWS account that must own the bucket (`x-amz-expected-bucket-owner`).
     pub expected_bucket_owner: Option<String>,
 }
 
-/// A pair of keys. Never shown.
+/// An access key. `Debug` never prints it.
 #[derive(Clone)]
 pub struct Credentials {
-    /// The public half, by which the store finds the other.
+    /// The access key ID, which is not secret.
     pub access_key_id: String,
-    /// The secret half.
+    /// The secret access key.
     pub secret_access_key: Zeroizing<String>,
 }
 

@@ -1,10 +1,11 @@
 //! The interface of a bucket.
 //!
 //! Keys are *below the store's prefix*: `9b1c…/20261123T100003Z/manifest.json`. The driver puts the prefix in front,
-//! so nothing outside the folder of this installation can be reached by a wrong key.
+//! so a wrong key cannot reach an object outside the folder of this installation.
 //!
-//! **Invariant:** "empty" is an answer only of a bucket that proved who it is ([`ConnectedStore::prove`]): the right
-//! address with another bucket behind it is [`Error::ForeignBucket`], and nothing counts as erased there.
+//! **Invariant:** a caller must check the bucket's identity ([`ConnectedStore::check_identity`]) before it believes
+//! that a prefix is empty. Another bucket at the same address is [`Error::ForeignBucket`]; nothing counts as erased
+//! there.
 
 mod answer;
 mod connect;
@@ -26,11 +27,11 @@ pub enum Store {
 }
 
 impl Store {
-    /// What is known of an object; `None` when there is none.
+    /// Reads the metadata of an object; `None` when there is no such object.
     ///
     /// # Errors
-    /// Every answer but "there it is" and "there is none". A bucket that is missing may answer the second: ask
-    /// [`ConnectedStore::prove`] first where that matters.
+    /// The request failed. A store may answer `None` for a bucket that does not exist: call
+    /// [`ConnectedStore::check_identity`] first where that matters.
     pub async fn head(&self, key: &str) -> Result<Option<Head>, Error> {
         match self {
             Self::S3(s3) => s3.head(key).await,
@@ -40,67 +41,67 @@ impl Store {
     /// Opens an object for reading from its beginning to its end.
     ///
     /// # Errors
-    /// [`Error::Missing`], or why the store could not be asked.
+    /// [`Error::Missing`], or the request failed.
     pub async fn get(&self, key: &str) -> Result<Download<'_>, Error> {
         match self {
             Self::S3(s3) => s3.get(key).await.map(Download::S3),
         }
     }
 
-    /// Reads a small object whole; one larger than `limit` bytes is [`Error::Altered`], because nothing here writes such.
+    /// Reads a whole small object. One of more than `limit` bytes is [`Error::Altered`]: the operator writes none.
     ///
     /// # Errors
-    /// [`Error::Missing`], [`Error::Altered`], or why the store could not be asked.
+    /// [`Error::Missing`], [`Error::Altered`], or the request failed.
     pub async fn read(&self, key: &str, limit: u64) -> Result<Vec<u8>, Error> {
         match self {
             Self::S3(s3) => s3.read(key, limit).await,
         }
     }
 
-    /// Writes a small object where none is. Where the same bytes lie already it is done.
+    /// Writes a small object and never overwrites one. Succeeds if the key already has the same bytes.
     ///
     /// # Errors
-    /// [`Error::Altered`] when other bytes lie there, or why the store could not be asked.
+    /// [`Error::Altered`] when the key has other bytes, or the request failed.
     pub async fn write_once(&self, key: &str, bytes: Vec<u8>) -> Result<Stored, Error> {
         match self {
             Self::S3(s3) => s3.write_once(key, bytes).await,
         }
     }
 
-    /// Begins the upload of a stream of unknown length; its memory does not grow with it.
+    /// Begins the upload of a stream of unknown length. Its memory does not grow with the stream.
     ///
     /// # Errors
-    /// Why the store could not be asked.
+    /// The request failed.
     pub async fn upload(&self, key: &str) -> Result<Upload<'_>, Error> {
         match self {
             Self::S3(s3) => s3.upload(key).await.map(Upload::S3),
         }
     }
 
-    /// Aborts every upload below `prefix` that was never completed, and says how many there were.
+    /// Aborts every incomplete multipart upload below `prefix`, and returns their number.
     ///
     /// # Errors
-    /// Why the store could not be asked.
+    /// The request failed.
     pub async fn abort_uploads(&self, prefix: &str) -> Result<u64, Error> {
         match self {
             Self::S3(s3) => s3.abort_uploads(prefix).await,
         }
     }
 
-    /// The names one level below `below` (empty, or with a slash at its end), each with a slash at its end.
+    /// Lists the names one level below `below` (empty, or with a slash at its end), each with a slash at its end.
     ///
     /// # Errors
-    /// Why the store could not be asked.
+    /// The request failed.
     pub async fn folders(&self, below: &str) -> Result<Vec<String>, Error> {
         match self {
             Self::S3(s3) => s3.folders(below).await,
         }
     }
 
-    /// What lies below `prefix`.
+    /// Counts what lies below `prefix`.
     ///
     /// # Errors
-    /// Why the store could not be asked; nothing is known then.
+    /// A request failed; the contents are unknown then.
     pub async fn contents(&self, prefix: &str) -> Result<Contents, Error> {
         match self {
             Self::S3(s3) => s3.contents(prefix).await,
@@ -108,10 +109,10 @@ impl Store {
     }
 
     /// Erases every version, delete marker and open upload below `prefix`, and returns only when a listing afterwards
-    /// was empty. Safe to repeat. A prefix without a folder's name is refused: it would be everybody's.
+    /// was empty. Safe to repeat. Rejects a prefix without a folder's name, which would erase the data of all accounts.
     ///
     /// # Errors
-    /// [`Error::Locked`], or why the store could not be asked or did not obey.
+    /// [`Error::Locked`], [`Error::NotEmpty`], or a request failed.
     pub async fn erase_prefix(&self, prefix: &str) -> Result<Erased, Error> {
         if prefix.len() < 3 || !prefix.ends_with('/') || prefix.starts_with('/') {
             return Err(Error::Refused { action: "erase a prefix", code: "TooWide".into(), source: prefix.to_owned().into() });
@@ -124,24 +125,24 @@ impl Store {
     /// Whether the bucket keeps versions.
     ///
     /// # Errors
-    /// Why the store could not be asked.
+    /// The request failed.
     pub async fn versioning(&self) -> Result<Versioning, Error> {
         match self {
             Self::S3(s3) => s3.versioning().await,
         }
     }
 
-    /// The retention that the bucket puts on every new object.
+    /// The object lock retention that every new object gets by default.
     ///
     /// # Errors
-    /// Why the store could not be asked.
+    /// The request failed.
     pub async fn default_lock(&self) -> Result<Option<Lock>, Error> {
         match self {
             Self::S3(s3) => s3.default_lock().await,
         }
     }
 
-    /// What the store's clock showed in its newest answer, and ours at that time.
+    /// The time in the store's newest answer, and this machine's time when the answer came.
     pub fn clock(&self) -> Option<s3::ClockReading> {
         match self {
             Self::S3(s3) => s3.clock(),
@@ -156,10 +157,10 @@ pub enum Download<'s> {
 }
 
 impl Download<'_> {
-    /// The next bytes; `None` at the end, which comes only after as many bytes as the store announced.
+    /// Returns the next bytes; `None` only after as many bytes as the store announced.
     ///
     /// # Errors
-    /// A connection that stays broken, or an object that changed meanwhile.
+    /// The connection broke too often, or the object changed meanwhile.
     pub async fn next(&mut self) -> Result<Option<bytes::Bytes>, Error> {
         match self {
             Self::S3(download) => download.next().await,
@@ -167,37 +168,37 @@ impl Download<'_> {
     }
 }
 
-/// An object being uploaded; invisible until it is complete.
+/// An object being uploaded. Readers see it only after [`Self::complete`].
 pub enum Upload<'s> {
     /// To S3.
     S3(s3::Upload<'s>),
 }
 
 impl Upload<'_> {
-    /// Takes bytes; waits while enough of them are on their way.
+    /// Adds bytes. Waits while too many bytes are being sent.
     ///
     /// # Errors
-    /// A part that could not be sent. Call [`Self::abort`] then.
+    /// A part could not be sent. Call [`Self::abort`] then.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         match self {
             Self::S3(upload) => upload.write(bytes).await,
         }
     }
 
-    /// Makes the object visible, where none is. Only call it when what was written is known to be whole.
+    /// Makes the object visible and never overwrites one. Callers must know that they wrote the whole stream.
     ///
     /// # Errors
-    /// [`Error::Altered`] when another object lies there or the store computed another checksum.
+    /// [`Error::Altered`] when the key has another object or the store computed another checksum.
     pub async fn complete(self) -> Result<Stored, Error> {
         match self {
             Self::S3(upload) => upload.complete().await,
         }
     }
 
-    /// Gives up: nothing becomes visible.
+    /// Aborts the upload, so that no object becomes visible.
     ///
     /// # Errors
-    /// When the store cannot be asked; the open upload then stays until the next attempt or the erasure.
+    /// The request failed; the open upload then stays until the next attempt or the erasure.
     pub async fn abort(self) -> Result<(), Error> {
         match self {
             Self::S3(upload) => upload.abort().await,

@@ -1,4 +1,4 @@
-//! Remembers that a store accepts connections and never answers, so that only one caller at a time waits for it.
+//! Remembers that a store does not answer, so that only one caller at a time waits for it.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -10,13 +10,13 @@ use tokio::time::{Instant, timeout};
 use super::Error;
 use crate::error_chain::chain;
 
-/// How long the answer to who a store is may take, and for how long its silence is everybody's answer.
+/// How long reading a store's marker may take, and for how long all callers then get the same error.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Remembers that a store was silent. While it is, one asks at a time and all others are told so at once.
+/// Remembers that a store did not answer. Until it does, one caller at a time asks it; others get the error at once.
 pub struct Silence {
     patience: Duration,
-    heard: Mutex<Option<Silent>>,
+    last: Mutex<Option<Silent>>,
 }
 
 struct Silent {
@@ -32,23 +32,23 @@ impl Default for Silence {
 
 impl Silence {
     fn after(patience: Duration) -> Self {
-        Self { patience, heard: Mutex::default() }
+        Self { patience, last: Mutex::default() }
     }
 
-    /// Asks, but not for longer than a store that is well would take; and not at all while somebody else finds out
-    /// whether it still is silent.
+    /// Sends a request with a timeout. Sends none while the store does not answer and another caller is finding out
+    /// whether it does again.
     ///
     /// # Errors
-    /// [`Error::Unreachable`], or whatever the store answers.
+    /// [`Error::Unreachable`], or the error that the store answers.
     pub(super) async fn ask<T>(&self, endpoint: &str, question: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
         let silent = |why: String| Error::Unreachable { endpoint: endpoint.to_owned(), source: why.into() };
-        if let Some(why) = self.is_somebody_elses() {
+        if let Some(why) = self.why_not_ask() {
             return Err(silent(why));
         }
         self.find_out(endpoint, question).await
     }
 
-    /// Asks whoever else does, but not for longer than that.
+    /// Sends a request with the same timeout, even while another caller is waiting for the store.
     ///
     /// # Errors
     /// As [`Self::ask`].
@@ -64,10 +64,11 @@ impl Silence {
         answer
     }
 
-    /// Why nobody needs to ask now; who is not told so asks for all.
-    fn is_somebody_elses(&self) -> Option<String> {
-        let mut heard = self.lock();
-        let silent = heard.as_mut()?;
+    /// Why the store was unreachable a moment ago; `None`: this caller must ask. If the store did not answer before,
+    /// all later callers then rely on this one until its timeout is over.
+    fn why_not_ask(&self) -> Option<String> {
+        let mut last = self.lock();
+        let silent = last.as_mut()?;
         if silent.asked_at.elapsed() < self.patience {
             return Some(silent.why.clone());
         }
@@ -76,7 +77,7 @@ impl Silence {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<Silent>> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -100,8 +101,8 @@ mod tests {
         let begun = Instant::now();
         assert!(matches!(ask().await, Err(Error::Unreachable { .. })));
         for _ in 0..100 {
-            let told = ask().await.unwrap_err();
-            assert!(chain(&told).contains("did not answer within 0.1 s"), "{}", chain(&told));
+            let error = ask().await.unwrap_err();
+            assert!(chain(&error).contains("did not answer within 0.1 s"), "{}", chain(&error));
         }
         assert!(begun.elapsed() < SOON * 2, "those that came later waited too");
         assert_eq!(asked.load(Ordering::SeqCst), 1);
@@ -118,7 +119,7 @@ mod tests {
         assert!(silence.find_out("https://a.example", hangs).await.is_err());
         assert!(silence.ask("https://a.example", async { Ok(()) }).await.is_err());
         assert!(silence.find_out("https://a.example", async { Err::<(), _>(Error::Unclaimed) }).await.is_err());
-        // Even a refusal is an answer.
+        // An error that the store answers is an answer too.
         assert!(silence.ask("https://a.example", async { Ok(()) }).await.is_ok());
     }
 }

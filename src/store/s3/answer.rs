@@ -1,4 +1,4 @@
-//! Sorts the answers and errors of S3.
+//! Classifies the errors of S3.
 
 use aws_sdk_s3::{
     error::{ProvideErrorMetadata, SdkError},
@@ -9,22 +9,22 @@ use k8s_openapi::jiff::Timestamp;
 use super::S3;
 use crate::{clock::Moment, store::Error};
 
-/// A store's answer, sorted.
+/// The class of an error, for callers that expect some of them.
 pub(super) enum Refusal {
-    /// The object is not there.
+    /// There is no such object, version or upload (404 Not Found).
     Missing,
-    /// Something lies there already.
+    /// The key already has an object (412 Precondition Failed).
     Exists,
-    /// The store does not know this request.
+    /// The store does not implement this request (501 Not Implemented).
     Unsupported,
-    /// There is nothing configured of what was asked for.
+    /// The bucket has no object lock configuration.
     NotConfigured,
-    /// A failure.
+    /// Any other error.
     Failed(Error),
 }
 
 impl S3 {
-    /// Sorts a failed request.
+    /// Classifies the error of a failed request.
     pub(super) fn sort<E>(&self, action: &'static str, error: SdkError<E>) -> Refusal
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -55,7 +55,7 @@ impl S3 {
         }
     }
 
-    /// A failed request that is about no single object, as an error.
+    /// The [`Error`] for a failed request that is not about one object.
     pub(super) fn fail<E>(&self, action: &'static str, error: SdkError<E>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,
@@ -63,7 +63,7 @@ impl S3 {
         self.fail_at(action, "", error)
     }
 
-    /// A failed request about an object, as an error.
+    /// The [`Error`] for a failed request about the object `key`.
     pub(super) fn fail_at<E>(&self, action: &'static str, key: &str, error: SdkError<E>) -> Error
     where
         E: ProvideErrorMetadata + std::error::Error + Send + Sync + 'static,

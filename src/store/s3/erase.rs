@@ -11,7 +11,7 @@ use crate::{
     store::{Contents, Erased, Error},
 };
 
-/// How often the listing is worked through before the rest is left to another try.
+/// How often one call lists and deletes before it returns [`Error::NotEmpty`].
 const PASSES: u32 = 3;
 
 /// A version or a delete marker.
@@ -46,7 +46,7 @@ impl S3 {
         if left.is_empty() { Ok(erased) } else { Err(Error::NotEmpty { prefix: prefix.to_owned(), left: left.versions + left.uploads }) }
     }
 
-    /// What lies below `prefix`.
+    /// Counts what lies below `prefix`.
     pub(crate) async fn contents(&self, prefix: &str) -> Result<Contents, Error> {
         let (entries, uploads) = (self.entries(prefix).await?, self.open_uploads(prefix).await?);
         let mut pages = self
@@ -83,7 +83,7 @@ impl S3 {
                 Ok(page) => page,
                 Err(error) => {
                     return match self.sort("list versions", error) {
-                        // A store without versions: its objects are all there is.
+                        // The store has no versions: its objects are all entries.
                         Refusal::Unsupported => self.plain_entries(prefix).await,
                         Refusal::Failed(error) => Err(error),
                         Refusal::Missing | Refusal::Exists | Refusal::NotConfigured => {
@@ -98,14 +98,15 @@ impl S3 {
                 Some(Entry { key: key?.to_owned(), version: version.filter(|v| !v.is_empty()).map(str::to_owned), marker })
             }));
             if page.is_truncated() != Some(true) {
-                // Some stores name the last entry of a page again on the next one.
+                // Some stores repeat the last entry of a page on the next page.
                 entries.sort();
                 entries.dedup();
                 return Ok(entries);
             }
             let next = (page.next_key_marker().map(str::to_owned), page.next_version_id_marker().map(str::to_owned));
             if next.0.is_none() {
-                // A page that says that more follows and not where: nothing may be called empty on its word.
+                // The page is truncated, but has no marker for the next one. An incomplete listing never proves that a
+                // prefix is empty.
                 return Err(Error::Refused { action: "list versions", code: "truncated".into(), source: "no marker to go on from".into() });
             }
             (key_marker, version_marker) = next;
@@ -161,7 +162,7 @@ impl S3 {
         }
     }
 
-    /// Deletes a batch. The store answers 200 and names what it did not delete inside.
+    /// Deletes a batch. `DeleteObjects` answers 200 even if entries failed; the body lists their errors.
     async fn delete(&self, batch: &[Entry]) -> Result<(), Error> {
         let invalid =
             |e: aws_sdk_s3::error::BuildError| Error::Refused { action: "delete versions", code: "invalid".into(), source: Box::new(e) };
@@ -176,7 +177,7 @@ impl S3 {
             Ok(answer) => answer,
             Err(error) => {
                 return match self.sort("delete versions", error) {
-                    // Some stores refuse the whole batch for one locked version.
+                    // Some stores reject the whole batch because one version is locked.
                     Refusal::Failed(Error::AccessDenied { action, code }) => {
                         Err(self.locked(batch).await.unwrap_or(Error::AccessDenied { action, code }))
                     }
@@ -201,7 +202,8 @@ impl S3 {
         })
     }
 
-    /// The first of these that the bucket locks, and until when. Best effort: what cannot be asked is not locked.
+    /// [`Error::Locked`] for the first of at most 20 versions that retention or a legal hold locks. Best effort: skips
+    /// a version whose metadata cannot be read.
     async fn locked(&self, entries: &[Entry]) -> Option<Error> {
         for entry in entries.iter().filter(|e| !e.marker).take(20) {
             let key = self.below(&entry.key).to_owned();

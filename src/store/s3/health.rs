@@ -6,7 +6,7 @@ use super::{S3, answer::Refusal};
 use crate::store::{Error, Lock, Versioning};
 
 impl S3 {
-    /// Whether the bucket keeps versions; a store that does not know versions has none.
+    /// Whether the bucket keeps versions. A store without the versioning API counts as `Off`.
     pub(crate) async fn versioning(&self) -> Result<Versioning, Error> {
         let call = self.rw.get_bucket_versioning().bucket(&self.location.bucket).set_expected_bucket_owner(self.owner());
         match call.send().await {

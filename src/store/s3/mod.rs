@@ -1,8 +1,8 @@
 //! The driver of Amazon S3 and what speaks its protocol.
 //!
-//! Paths name the bucket (`path-style`), because that works with every store. Checksums are computed here
-//! (CRC-64/NVME over the whole object, which the parts' checksums combine to) and sent as plain headers: stores that
-//! know them refuse damaged bytes, the others ignore them, and none has to understand trailers.
+//! Requests are path-style (the bucket's name is in the path), because that works with every store. The operator
+//! computes checksums (CRC-64/NVME over the whole object, into which the parts' checksums combine) and sends them as
+//! plain headers. Stores that know them reject damaged bytes; the others ignore them. No store has to support trailers.
 
 mod answer;
 mod erase;
@@ -38,39 +38,39 @@ pub struct S3 {
     clock: Arc<skew::Skew>,
 }
 
-/// How long ordinary requests may take.
+/// Timeouts and attempts of requests other than the upload of a part.
 #[derive(Clone, Copy)]
 struct Pace {
-    /// One attempt.
+    /// The timeout of one attempt.
     attempt: Duration,
-    /// With all attempts.
+    /// The timeout of all attempts together.
     operation: Duration,
-    /// So many at most.
+    /// The highest number of attempts.
     attempts: u32,
 }
 
-/// A mover has time, and nobody waits for it.
+/// For movers: no reconcile waits for them, so they may wait long.
 const PATIENT: Pace = Pace { attempt: Duration::from_secs(30), operation: Duration::from_secs(120), attempts: 4 };
-/// The operator asks for what is small, and tries again by itself.
+/// For the operator: its requests are small, and the next reconcile tries again.
 const HASTY: Pace = Pace { attempt: Duration::from_secs(10), operation: Duration::from_secs(30), attempts: 3 };
 /// How long one attempt to send a part may take: 16 MiB at 256 KiB/s.
 const PART_ATTEMPT: Duration = Duration::from_secs(64);
-/// How long a transfer may stand still.
+/// How long a transfer may make no progress.
 const STALL: Duration = Duration::from_secs(30);
 
 impl S3 {
-    /// A bucket at `location`. Nothing is asked of it yet.
+    /// A bucket at `location`, with a mover's long timeouts. Sends no request.
     ///
     /// # Errors
-    /// Certificates that do not parse.
+    /// `ca_pem` cannot be parsed.
     pub fn new(location: Location, rw: &Credentials, eraser: &Credentials, ca_pem: Option<&str>) -> Result<Self, Error> {
         Self::at(PATIENT, location, rw, eraser, ca_pem)
     }
 
-    /// The same, for whoever must not be kept waiting.
+    /// The same, with the operator's short timeouts.
     ///
     /// # Errors
-    /// Certificates that do not parse.
+    /// `ca_pem` cannot be parsed.
     pub fn hasty(location: Location, rw: &Credentials, eraser: &Credentials, ca_pem: Option<&str>) -> Result<Self, Error> {
         Self::at(HASTY, location, rw, eraser, ca_pem)
     }
@@ -81,7 +81,7 @@ impl S3 {
         Ok(Self { location, rw, eraser, clock })
     }
 
-    /// What the bucket's clock showed in its newest answer.
+    /// The reading of both clocks at the bucket's newest answer.
     pub fn clock(&self) -> Option<ClockReading> {
         self.clock.newest()
     }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::store::{Error, Head, Stored};
 
-/// How often a broken download is taken up again where it broke.
+/// How often a download that broke off is resumed at the byte where it stopped.
 const RESUMES: u32 = 4;
 
 /// CRC-64/NVME in base64, as the protocol writes it.
@@ -27,7 +27,7 @@ pub(super) fn spell(crc: u64) -> String {
 }
 
 impl S3 {
-    /// What is known of an object; `None` when there is none.
+    /// Reads the metadata of an object; `None` when there is no such object.
     pub(crate) async fn head(&self, key: &str) -> Result<Option<Head>, Error> {
         let call = self.rw.head_object().bucket(&self.location.bucket).key(self.full(key)).set_expected_bucket_owner(self.owner());
         match call.checksum_mode(ChecksumMode::Enabled).send().await {
@@ -62,7 +62,7 @@ impl S3 {
         })
     }
 
-    /// Reads a small object whole; one larger than `limit` bytes is [`Error::Altered`], because nothing here writes such.
+    /// Reads a whole small object. One of more than `limit` bytes is [`Error::Altered`]: the operator writes none.
     pub(crate) async fn read(&self, key: &str, limit: u64) -> Result<Vec<u8>, Error> {
         let mut download = self.get(key).await?;
         if download.size > limit {
@@ -75,7 +75,7 @@ impl S3 {
         Ok(bytes)
     }
 
-    /// Writes a small object where none is. Where the same bytes lie already it is done; other bytes are
+    /// Writes a small object and never overwrites one. Succeeds if the key already has the same bytes; other bytes are
     /// [`Error::Altered`].
     pub(crate) async fn write_once(&self, key: &str, bytes: Vec<u8>) -> Result<Stored, Error> {
         let crc = crc64nvme(&bytes);
@@ -94,8 +94,8 @@ impl S3 {
         };
         let mut answer = put(true).await.map_err(|e| self.sort("write an object", e));
         if matches!(answer, Err(Refusal::Unsupported)) {
-            // A store without conditional writes: look first. Two writers of one key do not exist here but by a
-            // mistake, which reading back finds.
+            // The store has no conditional writes, so check first. Only a mistake could make two writers of one key;
+            // reading the object back finds it.
             answer = match self.head(key).await? {
                 Some(_) => Err(Refusal::Exists),
                 None => put(false).await.map_err(|e| self.sort("write an object", e)),
@@ -103,7 +103,8 @@ impl S3 {
         }
         if matches!(answer, Err(Refusal::Exists)) {
             match self.same(key, &bytes).await {
-                // Some stores take a delete marker for an object: nothing that can be read is overwritten.
+                // Some stores answer 412 for a key with only a delete marker. The read above found no object, so this
+                // write overwrites none.
                 Err(Error::Missing(_)) => answer = put(false).await.map_err(|e| self.sort("write an object", e)),
                 known => return known,
             }
@@ -124,15 +125,15 @@ impl S3 {
     }
 
     async fn same(&self, key: &str, bytes: &[u8]) -> Result<Stored, Error> {
-        let there = self.read(key, bytes.len() as u64).await?;
-        if there != bytes {
+        let existing = self.read(key, bytes.len() as u64).await?;
+        if existing != bytes {
             return Err(Error::Altered { key: key.to_owned(), why: "other bytes lie there, and it is written once".into() });
         }
         let head = self.head(key).await?.ok_or_else(|| Error::Missing(key.to_owned()))?;
         Ok(Stored { size: head.size, etag: head.etag, crc64nvme: head.crc64nvme })
     }
 
-    /// The names one level below `below`, each with a slash at its end, and without `below` itself.
+    /// Lists the names one level below `below`, each with a slash at its end, and without `below` itself.
     pub(crate) async fn folders(&self, below: &str) -> Result<Vec<String>, Error> {
         let mut pages = self
             .rw
@@ -152,13 +153,14 @@ impl S3 {
     }
 }
 
-/// An object being read. A connection that breaks is taken up again at the same byte of the same version.
+/// An object being read. If the connection breaks, the download resumes at the same byte of the unchanged object
+/// (`If-Match`).
 pub struct Download<'s> {
     s3: &'s S3,
     key: String,
     /// The size that the store announced, in bytes.
     pub size: u64,
-    /// The store's tag of these bytes.
+    /// The entity tag (`ETag`) of these bytes.
     pub etag: String,
     offset: u64,
     resumes: u32,
@@ -166,10 +168,10 @@ pub struct Download<'s> {
 }
 
 impl Download<'_> {
-    /// The next bytes; `None` at the end, which comes only after as many bytes as were announced.
+    /// Returns the next bytes; `None` only after as many bytes as the store announced.
     ///
     /// # Errors
-    /// A connection that stays broken, or an object that changed meanwhile.
+    /// The connection broke too often, or the object changed meanwhile.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         loop {
             match self.body.next().await {

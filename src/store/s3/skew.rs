@@ -1,4 +1,4 @@
-//! Reads the bucket's clock from the date of every answer.
+//! Reads the bucket's clock from the `Date` header of every answer.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,7 +29,7 @@ impl Skew {
     }
 }
 
-/// Reads the date of every answer.
+/// The interceptor that reads the `Date` header of every answer.
 #[derive(Debug)]
 pub(super) struct Watch(pub Arc<Skew>);
 

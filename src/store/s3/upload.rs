@@ -1,4 +1,4 @@
-//! Uploads a stream of unknown length with flat memory.
+//! Uploads a stream of unknown length with memory that does not grow.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,12 +20,12 @@ use crate::store::{Error, Stored};
 const MIB: usize = 1 << 20;
 /// The size of the first parts.
 const FIRST: usize = 16 * MIB;
-/// After so many parts their size doubles: 10,000 parts, which is what the protocol allows, hold more than 6 TiB,
-/// more than the largest object that it allows.
+/// After every so many parts their size doubles. So 10,000 parts, the most that S3 allows, hold more than the largest
+/// object that it allows.
 const DOUBLES_EVERY: usize = 1200;
-/// What may be on its way to the store at once, besides the part that is being filled.
+/// How many bytes may be in flight at once, besides the part that is being filled.
 const IN_FLIGHT: usize = 2 * FIRST;
-/// Parts above this size wait in a file instead of in memory.
+/// Parts above this size are buffered in a file instead of in memory.
 const LARGEST_IN_MEMORY: usize = FIRST;
 
 /// The size of a part, counted from 1.
@@ -33,8 +33,8 @@ fn part_size(number: usize) -> usize {
     FIRST << ((number.saturating_sub(1)) / DOUBLES_EVERY).min(8)
 }
 
-/// An object that is being uploaded. Nothing of it is visible before [`Upload::complete`]; what a crash leaves behind
-/// is an open upload, which the next attempt and every erasure abort.
+/// An object that is being uploaded. Readers see it only after [`Upload::complete`]. A crash leaves an open upload,
+/// which the next attempt and every erasure abort.
 pub struct Upload<'s> {
     s3: &'s S3,
     key: String,
@@ -48,13 +48,13 @@ pub struct Upload<'s> {
     size: u64,
 }
 
-/// A part on its way.
+/// A part that is being filled or sent.
 enum Part {
     Memory(Vec<u8>),
     File(Box<Spooled>),
 }
 
-/// A part that waits in a file.
+/// A part that is buffered in a file.
 struct Spooled {
     file: tokio::fs::File,
     path: std::path::PathBuf,
@@ -62,7 +62,7 @@ struct Spooled {
     crc: crc_fast::Digest,
 }
 
-/// A part that arrived.
+/// A part that the store accepted.
 struct Sent {
     number: i32,
     etag: String,
@@ -102,10 +102,10 @@ impl S3 {
 }
 
 impl Upload<'_> {
-    /// Takes bytes; waits while enough of them are on their way.
+    /// Adds bytes. Waits while too many bytes are in flight.
     ///
     /// # Errors
-    /// A part that could not be sent. Call [`Self::abort`] then.
+    /// A part could not be sent. Call [`Self::abort`] then.
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         self.crc.update(bytes);
         self.size += bytes.len() as u64;
@@ -122,7 +122,7 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// Sends the part that is filled and begins another.
+    /// Starts to send the current part and begins the next one.
     async fn send(&mut self) -> Result<(), Error> {
         while let Some(done) = self.sending.try_join_next() {
             self.arrived(done)?;
@@ -154,10 +154,10 @@ impl Upload<'_> {
         Ok(())
     }
 
-    /// Makes the object visible, where none is. Only call it when what was written is known to be whole.
+    /// Makes the object visible and never overwrites one. Callers must know that they wrote the whole stream.
     ///
     /// # Errors
-    /// [`Error::Altered`] when another object lies there or the store computed another checksum.
+    /// [`Error::Altered`] when the key has another object or the store computed another checksum.
     pub async fn complete(mut self) -> Result<Stored, Error> {
         if self.part.len() > 0 || self.next == 1 {
             self.send().await?;
@@ -190,13 +190,13 @@ impl Upload<'_> {
         let mut done = finish(true).await;
         if done.is_err() {
             match self.s3.head(&self.key).await? {
-                // A lost answer and a repeated request: the object is there already, as it should be.
+                // The first answer was lost and the client repeated the request: the object is already complete.
                 Some(head) if head.size == self.size && head.crc64nvme.as_ref() == Some(&crc) => {
                     return Ok(Stored { size: self.size, etag: head.etag, crc64nvme: head.crc64nvme });
                 }
                 Some(_) => {}
-                // No conditional writes, or a delete marker that the store takes for an object: nothing that can be
-                // read is overwritten.
+                // The store has no conditional writes, or answers 412 for a delete marker. There is no object, so this
+                // request overwrites none.
                 None => done = finish(false).await,
             }
         }
@@ -209,17 +209,17 @@ impl Upload<'_> {
         }
     }
 
-    /// Gives up: nothing becomes visible.
+    /// Aborts the upload, so that no object becomes visible.
     ///
     /// # Errors
-    /// When the store cannot be asked; the open upload then stays until the next attempt or the erasure.
+    /// The request failed; the open upload then stays until the next attempt or the erasure.
     pub async fn abort(mut self) -> Result<(), Error> {
         self.sending.shutdown().await;
         self.s3.abort(&self.s3.rw, &self.s3.full(&self.key), &self.id).await
     }
 }
 
-/// Everything that sending one part needs.
+/// The inputs of the task that sends one part.
 struct Sending {
     client: Client,
     bucket: String,
@@ -257,7 +257,7 @@ impl Sending {
     }
 }
 
-/// How long the file system may take to make a file.
+/// How long the file system may take to create a file.
 const FILE: Duration = Duration::from_secs(30);
 
 impl Part {
@@ -281,7 +281,7 @@ impl Part {
     fn in_memory(&self) -> usize {
         match self {
             Self::Memory(bytes) => bytes.len(),
-            // What the client buffers of a file, and so that not two of these are sent at once.
+            // As many as may be in flight: the client buffers some of the file, and two files are never sent at once.
             Self::File(..) => IN_FLIGHT,
         }
     }
