@@ -29,7 +29,7 @@ impl Work<'_> {
         let since = self.record().last_scheduled.map_or(since, |last| last.max(since));
         let (due, next) = schedule::due(&cron, &self.placement.entry.uid, since, self.now)
             .map_err(|error| Error::Placement(format!("spec.backups.schedule of plan {}: {error}", plan.name_any())))?;
-        self.wake(next);
+        self.requeue_at(next);
         if let Some(due) = due {
             self.placement.entry.record.last_scheduled = Some(due);
             self.store().await?;
@@ -124,7 +124,7 @@ impl Work<'_> {
             }
             let reached = backup.spec.expires_at.0 <= self.now;
             if backup.metadata.deletion_timestamp.is_none() && !reached {
-                if !self.still_says_so().await? {
+                if !self.is_unchanged().await? {
                     return Ok(());
                 }
                 let patch = json!({"metadata": {"annotations": {CONFIRM_DELETE: name}}});
@@ -185,7 +185,7 @@ impl Work<'_> {
                 .during("copy the hold onto a backup")?;
         }
         if let Some(until) = self.record().notice_until.filter(|until| *until > self.now) {
-            self.wake(until);
+            self.requeue_at(until);
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
-//! The tenant's passwords: made, kept in the operator's namespace, copied into the tenant's Secret, renewed.
+//! The tenant's passwords: generates them, stores them in the operator's namespace, copies them into the tenant's Secret,
+//! rotates them.
 //!
-//! The operator's own copy is the Secret `login-<tenant>`; from it the tenant's Secret `database` is restored when it
-//! is deleted or edited. A password is stored before the server learns its verifier, so a crash between the two loses
-//! no login.
+//! The operator's own copy is the Secret `login-<tenant>`. When the tenant's Secret `database` is deleted or edited, it is
+//! restored from this copy. A password is stored before its verifier is sent to the server, so a crash between the two
+//! loses no login.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +30,9 @@ use crate::{
 /// The Secret in the tenant's namespace.
 pub(super) const SECRET: &str = "database";
 
-/// How long the old login lives at least, and how often its end is looked for while it still has sessions.
-const ROTATION_PATIENCE: SignedDuration = SignedDuration::from_secs(10);
+/// How long the old login stays at least after a rotation, and how often the operator retries to remove it while it has
+/// sessions.
+const ROTATION_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 
 fn own_secret(tenant: &Tenant) -> String {
     tenant.name.replacen("t_", "login-", 1)
@@ -47,7 +49,7 @@ pub(super) async fn password(ctx: &AccountContext, tenant: &Tenant, slot: LoginS
     Ok(value.map(Password::from_text))
 }
 
-/// The password of one of the tenant's logins; made and stored if there is none.
+/// The password of one of the tenant's logins. If there is none, one is generated and stored.
 pub(super) async fn password_or_new(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
@@ -81,7 +83,7 @@ fn own_meta(account: &HelpDeskAccount, tenant: &Tenant, name: String) -> ObjectM
     }
 }
 
-/// Removes the operator's own copy: there is no login any more.
+/// Deletes the operator's own copy, after the logins were dropped with the database.
 pub(super) async fn delete_password_secret(ctx: &AccountContext, tenant: &Tenant) -> Result<(), Error> {
     if password(ctx, tenant, LoginSlot::A).await?.is_none() && password(ctx, tenant, LoginSlot::B).await?.is_none() {
         return Ok(());
@@ -100,7 +102,7 @@ pub(super) fn login_secret(slot: LoginSlot, password: &Password) -> Result<Login
     Ok(LoginSecret { slot, verifier: password.verifier()? })
 }
 
-/// Hands the credentials to the tenant, in the keys of the Service Binding specification; puts back what was edited.
+/// Writes the credentials into the tenant's Secret, under the keys of the Service Binding specification. Reverts edits.
 pub(super) async fn ensure_binding_secret(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
@@ -162,8 +164,8 @@ async fn binding(
     Ok(keys.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect())
 }
 
-/// Why the tenant's Secret is gone from Terminated on: removed with its namespace, and by name before that, so that
-/// no moment remains in which the namespace is on its way out and the credentials still lie there.
+/// Deletes the tenant's Secret before its namespace. Deleting a namespace takes a while; the credentials must not be
+/// readable meanwhile.
 pub(super) async fn delete_binding_secret(ctx: &AccountContext, tenant: &Tenant, namespace: &str) -> Result<(), Error> {
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), namespace);
     let Some(found) = api.get_opt(SECRET).await.during("read the tenant's Secret")? else { return Ok(()) };
@@ -178,24 +180,24 @@ pub(super) async fn delete_binding_secret(ctx: &AccountContext, tenant: &Tenant,
         .map_err(Error::from)
 }
 
-/// Whether another password is due: asked for by an annotation that was not seen before, or by the plan's interval.
+/// Whether a rotation is due: the annotation has a new value, or the plan's interval has passed.
 pub(super) fn rotation_is_due(login: &LoginEntry, asked: Option<&String>, interval: Window, now: Moment) -> bool {
     let asked = asked.is_some() && asked != login.rotation_token.as_ref();
     !login.retiring && (asked || login.password_set_at + interval.duration() <= now)
 }
 
-/// What a rotation goes by.
+/// The inputs of a rotation.
 pub(super) struct Rotation<'a> {
-    /// What the tenant may use.
-    pub terms: TenantLimits,
-    /// The value of the annotation that asks for another password.
+    /// The tenant's limits.
+    pub limits: TenantLimits,
+    /// The value of the annotation that asks for a new password.
     pub asked: Option<&'a String>,
     /// How often the plan renews the password.
     pub interval: Window,
 }
 
 /// Takes a rotation one step further. Both logins work until the old one has no sessions left, so no login fails in
-/// between. Returns when to look again.
+/// between. Returns the login and when to reconcile again.
 pub(super) async fn rotate(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
@@ -207,11 +209,11 @@ pub(super) async fn rotate(
     let (server, tenant) = (&placement.server.driver, &placement.tenant);
     if rotation_is_due(&login, by.asked, by.interval, now) {
         let slot = login.slot.other();
-        // A fresh one: the other letter's may be left from an earlier rotation.
-        discard(ctx, tenant, slot).await?;
+        // This slot may still have a password from an earlier rotation, so a new one is generated.
+        delete_password(ctx, tenant, slot).await?;
         let password = password_or_new(ctx, account, tenant, slot).await?;
         let secret = login_secret(slot, &password)?;
-        let work = server.begin_rotation(tenant, &by.terms, &secret);
+        let work = server.begin_rotation(tenant, &by.limits, &secret);
         ctx.telemetry.measure("database", "begin_rotation", work).await?;
         login = LoginEntry {
             slot,
@@ -222,28 +224,28 @@ pub(super) async fn rotate(
             password_lost: false,
         };
         tracing::info!(login = slot.name(), "the tenant got another password");
-        return Ok((login, now + ROTATION_PATIENCE));
+        return Ok((login, now + ROTATION_INTERVAL));
     }
     let next = login.password_set_at + by.interval.duration();
     if !login.retiring {
         return Ok((login, next));
     }
-    // Whoever read the Secret a moment ago still logs in with the old one.
-    let earliest = login.password_set_at + ROTATION_PATIENCE;
+    // A client that read the Secret before the rotation still logs in with the old password.
+    let earliest = login.password_set_at + ROTATION_INTERVAL;
     if now < earliest {
         return Ok((login, earliest));
     }
     let old = login.slot.other();
     match ctx.telemetry.measure("database", "finish_rotation", server.finish_rotation(tenant, old)).await? {
-        RotationStep::Waiting(_) => Ok((login, now + ROTATION_PATIENCE)),
+        RotationStep::Waiting(_) => Ok((login, now + ROTATION_INTERVAL)),
         RotationStep::Done => {
-            discard(ctx, tenant, old).await?;
+            delete_password(ctx, tenant, old).await?;
             Ok((LoginEntry { retiring: false, ..login }, next))
         }
     }
 }
 
-async fn discard(ctx: &AccountContext, tenant: &Tenant, slot: LoginSlot) -> Result<(), Error> {
+async fn delete_password(ctx: &AccountContext, tenant: &Tenant, slot: LoginSlot) -> Result<(), Error> {
     if password(ctx, tenant, slot).await?.is_none() {
         return Ok(());
     }

@@ -20,22 +20,22 @@ use crate::{
 };
 
 impl Work<'_> {
-    /// Whether database and login were made under these terms. As long as the class is not known, what was made
-    /// before is left as it is.
-    fn is_as_agreed(&self, login: &LoginEntry, terms: &TenantLimits) -> Result<bool, Error> {
+    /// Whether database and login have these limits. While the plan's class is missing, their limits are not known, and
+    /// an existing login is left as it is.
+    fn has_limits(&self, login: &LoginEntry, limits: &TenantLimits) -> Result<bool, Error> {
         let class_is_unknown = self.plan()?.spec.class.is_some() && self.class()?.is_none();
-        let agreed = login.terms.as_ref().is_some_and(|made| class_is_unknown || *made == terms.mark());
-        Ok(agreed && self.database()?.makes_schemas == (terms.schemas == Schemas::Own))
+        let is_same = login.terms.as_ref().is_some_and(|made| class_is_unknown || *made == limits.mark());
+        Ok(is_same && self.database()?.makes_schemas == (limits.schemas == Schemas::Own))
     }
 
-    /// The database exists and its tenant logs in.
+    /// Makes the database exist, and lets its tenant log in.
     pub(super) async fn open(&mut self) -> Result<(), Error> {
         self.check_identity()?;
         let namespace = match namespace::ensure(self.ctx, self.account, &self.placement.tenant).await? {
             namespace::Found::Ready(namespace) => namespace,
             namespace::Found::Leaving => {
                 self.waiting_on.push("the tenant's namespace of before is still being removed".into());
-                self.wake(self.now + SignedDuration::from_secs(5));
+                self.requeue_at(self.now + SignedDuration::from_secs(5));
                 return Ok(());
             }
         };
@@ -51,25 +51,26 @@ impl Work<'_> {
             password_lost: false,
         });
         if before.login.is_some() && credentials::password(self.ctx, &self.placement.tenant, current.slot).await?.is_none() {
-            // Noted before another one is stored, so that a crash in between cannot leave the server with the old one.
+            // Stored in the ledger before a new password is generated: after a crash in between, the server still gets
+            // the new password.
             current.password_lost = true;
             self.placement.entry.login = Some(current.clone());
             self.store().await?;
         }
         let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, current.slot).await?;
-        let terms = self.terms()?;
+        let limits = self.limits()?;
         let is_new = self.database()?.database.is_none() || before.login.is_none();
-        if is_new || !self.is_as_agreed(&current, &terms)? {
-            let Ensured { facts, lacking } = self.ensure(&terms, current.slot, &password).await?;
+        if is_new || !self.has_limits(&current, &limits)? {
+            let Ensured { facts, lacking } = self.ensure(&limits, current.slot, &password).await?;
             self.placement.entry.database = Some(DatabaseEntry {
                 name: self.placement.tenant.name.clone(),
                 oid: Some(facts.oid),
                 system_identifier: facts.system_identifier,
             });
             if lacking.is_empty() {
-                current.terms = Some(terms.mark());
+                current.terms = Some(limits.mark());
             } else {
-                self.lack(&lacking, current.terms.is_none());
+                self.report_lacking(&lacking, current.terms.is_none());
             }
             self.placement.entry.login = Some(current.clone());
         }
@@ -84,7 +85,7 @@ impl Work<'_> {
             self.placement.entry.login = Some(current.clone());
         }
         let shut = !self.database()?.can_login;
-        // An entry that was turned round may have been shut in part.
+        // If the account returned from entering a closing stage, the database may be shut in part.
         if !is_new && (shut || self.entering) {
             self.ctx.telemetry.measure("database", "resume", self.placement.server.driver.resume(&self.placement.tenant)).await?;
             self.placement.entry.access_epoch += i64::from(shut);
@@ -92,11 +93,11 @@ impl Work<'_> {
         credentials::ensure_binding_secret(self.ctx, self.account, &self.placement, &namespace_name, current.slot, &password).await?;
 
         if !self.entering {
-            let by = credentials::Rotation { terms, asked: self.asked(), interval: self.plan()?.spec.database.rotate_password };
+            let by = credentials::Rotation { limits, asked: self.asked(), interval: self.plan()?.spec.database.rotate_password };
             let slot = current.slot;
-            let (rotated, look_again) = credentials::rotate(self.ctx, self.account, &self.placement, current, &by, self.now).await?;
+            let (rotated, requeue_at) = credentials::rotate(self.ctx, self.account, &self.placement, current, &by, self.now).await?;
             current = rotated;
-            self.wake(look_again);
+            self.requeue_at(requeue_at);
             if current.slot != slot {
                 let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, current.slot).await?;
                 credentials::ensure_binding_secret(self.ctx, self.account, &self.placement, &namespace_name, current.slot, &password)
@@ -117,24 +118,24 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Says which extensions are not there. A new tenant waits for them: its app could not begin. One that runs goes
-    /// on without.
-    fn lack(&mut self, lacking: &[Lacking], is_new: bool) {
+    /// Reports which extensions are missing. A new tenant waits for them, because its app could not start. An existing
+    /// tenant keeps running without them.
+    fn report_lacking(&mut self, lacking: &[Lacking], is_new: bool) {
         let text = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
         if is_new && self.entering {
             self.waiting_on.push(text.clone());
         }
         self.findings.push(Finding::yes(Type::ExtensionsMissing, "NotMade", text));
-        self.wake(self.now + SignedDuration::from_secs(60));
+        self.requeue_at(self.now + SignedDuration::from_secs(60));
     }
 
-    async fn ensure(&self, terms: &TenantLimits, slot: LoginSlot, password: &crate::database::Password) -> Result<Ensured, Error> {
+    async fn ensure(&self, limits: &TenantLimits, slot: LoginSlot, password: &crate::database::Password) -> Result<Ensured, Error> {
         let secret = credentials::login_secret(slot, password)?;
-        let work = self.placement.server.driver.ensure(&self.placement.tenant, terms, &secret);
+        let work = self.placement.server.driver.ensure(&self.placement.tenant, limits, &secret);
         Ok(self.ctx.telemetry.measure("database", "ensure", work).await?)
     }
 
-    /// The database on the server is the one that the ledger speaks of.
+    /// Checks that the database on the server is the one that the ledger records, by marker and oid.
     fn check_identity(&self) -> Result<(), Error> {
         let observed = self.database()?;
         let name = &self.placement.tenant.name;
@@ -155,14 +156,14 @@ impl Work<'_> {
         }
     }
 
-    /// Only informs: what it cannot measure holds nothing up.
+    /// Reports a database that is larger than the plan allows. Blocks nothing, also when the size cannot be read.
     async fn check_quota(&mut self) {
-        let Some(most) = self.plan().ok().and_then(|plan| plan.spec.database.max_bytes()) else { return };
+        let Some(max_bytes) = self.plan().ok().and_then(|plan| plan.spec.database.max_bytes()) else { return };
         let finding = match self.ctx.telemetry.measure("database", "size", self.placement.server.driver.size(&self.placement.tenant)).await
         {
-            Ok(bytes) if bytes > most => {
+            Ok(bytes) if bytes > max_bytes => {
                 let message = format!(
-                    "the database takes {bytes} bytes, the plan allows {most}; writes are not refused: move the tenant to a larger plan"
+                    "the database takes {bytes} bytes, the plan allows {max_bytes}; writes are not refused: move the tenant to a larger plan"
                 );
                 Finding::yes(Type::QuotaExceeded, "TooLarge", message)
             }
@@ -172,10 +173,10 @@ impl Work<'_> {
         self.findings.push(finding);
     }
 
-    /// The database exists and nobody of the tenant gets in.
+    /// Closes the database to its tenant, and keeps its data.
     pub(super) async fn shut(&mut self) -> Result<(), Error> {
         if self.placement.entry.database.is_none() && self.database()?.database.is_none() {
-            // Blocked before it was ever provisioned: there is nothing to shut and nothing to freeze.
+            // The account was blocked before its database was created: there is nothing to shut and nothing to freeze.
             return Ok(());
         }
         self.check_identity()?;
@@ -183,20 +184,20 @@ impl Work<'_> {
         if self.entering || observed.can_login || observed.sessions > 0 {
             if !self.end_sessions().await? {
                 if let Some(since) = self.record().seal_broken_since {
-                    let told = format!("somebody is in the database since {since}; once nobody is, its Frozen backup is taken anew");
-                    self.findings.push(Finding::no(Type::BlockEnforced, "SealBroken", told));
+                    let message = format!("somebody is in the database since {since}; once nobody is, its Frozen backup is taken anew");
+                    self.findings.push(Finding::no(Type::BlockEnforced, "SealBroken", message));
                 }
                 return Ok(());
             }
             if let Some(refusal) = self.probe().await? {
                 self.waiting_on.push(refusal);
-                self.wake(self.now + SignedDuration::from_secs(1));
+                self.requeue_at(self.now + SignedDuration::from_secs(1));
                 return Ok(());
             }
         }
         if self.record().seal_broken_since.is_some() {
-            // Nobody is in any more. The next look sees that from its beginning, and sets the seal anew.
-            self.wake(self.now + SignedDuration::from_secs(1));
+            // The last session ended. The next reconcile reads that first, and sets the seal again.
+            self.requeue_at(self.now + SignedDuration::from_secs(1));
         }
         self.findings.push(Finding::no(Type::DatabaseReady, "Shut", "the database is closed to its tenant and its data is kept"));
         self.findings.push(Finding::yes(
@@ -207,18 +208,18 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Shuts every login and ends every session. `false` while some are left.
+    /// Shuts every login and ends every session. `false` while sessions are left.
     async fn end_sessions(&mut self) -> Result<bool, Error> {
         let work = self.placement.server.driver.suspend(&self.placement.tenant);
         let left = self.ctx.telemetry.measure("database", "suspend", work).await?;
         if left.sessions_left > 0 {
             self.waiting_on.push(format!("{} sessions in the database do not end (of {})", left.sessions_left, left.holders.join(", ")));
-            self.wake(self.now + SignedDuration::from_secs(1));
+            self.requeue_at(self.now + SignedDuration::from_secs(1));
         }
         Ok(left.sessions_left == 0)
     }
 
-    /// Tries the tenant's own credentials; says what is wrong if they are let in.
+    /// Tries to log in with the tenant's own credentials. Returns the problem if the server lets them in.
     async fn probe(&self) -> Result<Option<String>, Error> {
         let Some(current) = &self.placement.entry.login else { return Ok(None) };
         let Some(password) = credentials::password(self.ctx, &self.placement.tenant, current.slot).await? else { return Ok(None) };
@@ -227,7 +228,7 @@ impl Work<'_> {
         Ok((outcome == Probe::LetIn).then(|| "the database still let the tenant's credentials in".to_owned()))
     }
 
-    /// The database is dropped, under an authority that is made here and now.
+    /// Drops the database, under an authority that is checked right before.
     pub(super) async fn gone(&mut self) -> Result<(), Error> {
         let Some(recorded) = self.placement.entry.database.clone() else { return Ok(()) };
         if self.database()?.foreign {
@@ -244,18 +245,21 @@ impl Work<'_> {
             }
         }
         let authority = self.authority().await?;
-        let mut told = authority.told();
-        if let Some(backup) = self.observed.frozen_backup(&self.placement.entry).filter(|b| told.backup.as_ref() == Some(&b.name_any())) {
-            // The reasons may quote what the tenant wrote; a certificate names only what is left out.
+        let mut dropped_under = authority.told();
+        if let Some(backup) =
+            self.observed.frozen_backup(&self.placement.entry).filter(|b| dropped_under.backup.as_ref() == Some(&b.name_any()))
+        {
+            // The certificate names only the objects that were left out: their reasons may quote the tenant's data.
             let left_out = backup.status.iter().flat_map(|status| &status.left_out);
-            told.left_out = left_out.map(|text| text.split_once(" (").map_or(text.as_str(), |(what, _)| what).to_owned()).collect();
+            dropped_under.left_out =
+                left_out.map(|text| text.split_once(" (").map_or(text.as_str(), |(what, _)| what).to_owned()).collect();
         }
-        let told = Some(told);
-        if !self.still_says_so().await? {
+        let dropped_under = Some(dropped_under);
+        if !self.is_unchanged().await? {
             return Ok(());
         }
-        if self.record().dropped_under != told {
-            self.placement.entry.record.dropped_under = told;
+        if self.record().dropped_under != dropped_under {
+            self.placement.entry.record.dropped_under = dropped_under;
             self.store().await?;
             crate::crash::point("authority-recorded", self.record().stage.name());
         }
@@ -270,21 +274,21 @@ impl Work<'_> {
         self.store().await
     }
 
-    /// Whether the object still says what this look decided on: asked of the API server itself, in the last moment before
-    /// something is destroyed that cannot be brought back. `false`: another look follows, and this one has to end.
-    pub(super) async fn still_says_so(&mut self) -> Result<bool, Error> {
+    /// Whether the account object is still what this reconcile decided on. It is read from the API server, not from a
+    /// cache, right before something is destroyed for ever. `false`: the reconcile must end, and another one follows.
+    pub(super) async fn is_unchanged(&mut self) -> Result<bool, Error> {
         let api: Api<HelpDeskAccount> = Api::all(self.ctx.client.clone());
         let live = api.get_opt(&self.account.name_any()).await.during("read the account afresh")?;
-        let same = live.is_some_and(|live| says_the_same(self.account, &live));
-        if !same {
+        let is_unchanged = live.is_some_and(|live| has_same_inputs(self.account, &live));
+        if !is_unchanged {
             self.waiting_on.push("the account was changed since it was read; it is looked at again before anything is destroyed".into());
-            self.wake(self.now + SignedDuration::from_secs(1));
+            self.requeue_at(self.now + SignedDuration::from_secs(1));
         }
-        Ok(same)
+        Ok(is_unchanged)
     }
 
-    /// The permission to drop: a backup that is proven this very moment, the owner's waiver, or the end of the wait for
-    /// a backup that cannot be proven.
+    /// The permission to drop: a backup that is rechecked right now, the owner's waiver, or the end of the wait for a
+    /// backup that cannot be proven.
     async fn authority(&self) -> Result<DropAuthority, Error> {
         let record = self.record();
         let uid = &self.placement.entry.uid;
@@ -311,9 +315,9 @@ impl Work<'_> {
     }
 }
 
-/// Whether nothing that decides about an account's data differs between two readings of its object.
-fn says_the_same(observed: &HelpDeskAccount, live: &HelpDeskAccount) -> bool {
-    let ours = |account: &HelpDeskAccount| -> Vec<(String, String)> {
+/// Whether two reads of an account object agree in every field that decides about the account's data.
+fn has_same_inputs(observed: &HelpDeskAccount, live: &HelpDeskAccount) -> bool {
+    let own_annotations = |account: &HelpDeskAccount| -> Vec<(String, String)> {
         account
             .annotations()
             .iter()
@@ -325,11 +329,11 @@ fn says_the_same(observed: &HelpDeskAccount, live: &HelpDeskAccount) -> bool {
     observed.uid() == live.uid()
         && observed.spec == live.spec
         && observed.meta().deletion_timestamp.is_some() == live.meta().deletion_timestamp.is_some()
-        && ours(observed) == ours(live)
+        && own_annotations(observed) == own_annotations(live)
         && billing(observed) == billing(live)
 }
 
-/// That a database is open, and what of it did not come back from a backup as it was.
+/// Says that a database is open, and what a restore could not bring back as it was.
 fn open_to_tenant(database: &str, server: &str, without: &[String]) -> String {
     let mut text = format!("database {database} on server {server} is open to its tenant");
     if !without.is_empty() {
@@ -359,7 +363,7 @@ mod tests {
             serde_json::json!({}),
             serde_json::json!({"metadata": {"annotations": {"example.org/x": "1"}}, "status": {"stage": "Deleted"}}),
         ] {
-            assert!(says_the_same(&observed, &account(same.clone())), "{same}");
+            assert!(has_same_inputs(&observed, &account(same.clone())), "{same}");
         }
         for changed in [
             serde_json::json!({"metadata": {"uid": "u-2"}}),
@@ -370,7 +374,7 @@ mod tests {
             serde_json::json!({"spec": {"paused": true}}),
             serde_json::json!({"status": {"billing": {"state": "Active", "sequence": 42}}}),
         ] {
-            assert!(!says_the_same(&observed, &account(changed.clone())), "{changed}");
+            assert!(!has_same_inputs(&observed, &account(changed.clone())), "{changed}");
         }
     }
 

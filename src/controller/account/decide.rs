@@ -14,17 +14,17 @@ use crate::{
 
 /// A decision that is stored.
 pub(super) struct Decided {
-    /// Where the account lives, with the stored entry.
+    /// The account's server, with the stored entry.
     pub placement: Placement,
-    /// The decision; its step may have been carried out by storing it.
+    /// The decision. If its step enters a stage, the stored entry is in that stage already.
     pub decision: Decision,
-    /// Why billing's state is unknown.
+    /// Why billing's state was rejected, and is unknown.
     pub refused: Option<RejectedBilling>,
-    /// Whether the brake lets one more destructive step through, as it was known when the decision was stored.
+    /// Whether the brake allowed one more destructive step when the decision was stored.
     pub brake: Known<bool>,
 }
 
-/// Absorbs what was seen, decides, and stores the outcome.
+/// Writes the inputs into the record, decides, and stores the decision.
 pub(super) async fn decide(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
@@ -75,7 +75,7 @@ pub(super) async fn decide(
     if stored {
         crate::crash::point("intent-recorded", placement.entry.record.stage.name());
     } else if destroys {
-        // Others were due in the same moment and came first: this one waits like those that came later.
+        // The ledger refused: other accounts were stored first and used up the brake. This account waits for the brake too.
         facts.brake = Known::Known(false);
         decision = lifecycle::decide(&placement.entry.record, &facts, now);
         let noted = lifecycle::note_delay(&placement.entry.record, &decision);
@@ -94,7 +94,7 @@ pub(super) async fn store(ctx: &AccountContext, placement: &mut Placement, recor
     Ok(())
 }
 
-/// Stores a decision to destroy something, if the brake lets it through. `false`: it holds, and nothing was stored.
+/// Stores a destructive decision, if the brake allows it. `false`: the brake holds, and nothing was stored.
 async fn store_within(
     ctx: &AccountContext,
     placement: &mut Placement,
@@ -111,15 +111,17 @@ async fn store_within(
     Ok(true)
 }
 
-/// Tells and counts a word of billing that does not count, or not wholly. Called once for each.
+/// Publishes an event and counts a metric for a billing state that is rejected, or counts only in part. Called once for
+/// each such state.
 async fn tell_billing(ctx: &AccountContext, account: &HelpDeskAccount, why: &RejectedBilling) {
     ctx.telemetry.billing_refused.get_or_create(&RefusedLabel { reason: why.reason() }).inc();
     ctx.publish(&account.object_ref(&()), EventType::Warning, why.reason(), &why.to_string(), "Look").await;
 }
 
-/// Somebody got in although the account is closed: what was frozen is older than the data.
+/// Records when the seal of a closed account is broken: a tenant got into the database after the Frozen backup was taken,
+/// so the backup may be older than the data.
 fn check_seal(record: Record, observed: &Observation, now: Moment) -> Record {
-    // A database that could not be looked at says nothing either way.
+    // If the database could not be read, the seal is neither broken nor restored.
     let Ok(database) = &observed.database else { return record };
     let next = lifecycle::check_seal(&record, database.can_login || database.sessions > 0, now);
     match (record.seal_broken_since, next.seal_broken_since) {
@@ -130,14 +132,14 @@ fn check_seal(record: Record, observed: &Observation, now: Moment) -> Record {
     next
 }
 
-/// Who asked, and who approved, that the database goes although no backup of it can be proven. That each wrote its own
-/// name, and may, is held by a policy.
+/// Who asked and who approved that the database is dropped although no backup of it can be proven. The admission policy
+/// ensures that each of them is allowed to, and wrote their own name.
 fn agreed(account: &HelpDeskAccount) -> Option<(&str, &str)> {
     let named = |key: &str| account.annotations().get(key).map(String::as_str);
     Some((named(DROP_UNPROVEN_REQUESTED_BY)?, named(DROP_UNPROVEN_APPROVED_BY)?))
 }
 
-/// What comes next as people are told it: a stage that is being entered is not there yet.
+/// The next stage, as the status shows it. A stage that is not enforced yet is still the next one.
 pub(super) fn comes_next(record: &Record, then: Option<Next>) -> Option<Next> {
     match (record.enforced_at, record.stage) {
         (None, stage) if stage != Stage::Trial => Some(Next { stage, at: record.decided_at, reason: record.reason }),
@@ -145,7 +147,7 @@ pub(super) fn comes_next(record: &Record, then: Option<Next>) -> Option<Next> {
     }
 }
 
-/// The plan's windows; of a plan that is gone those that were seen last.
+/// The plan's windows. If the plan cannot be read, the windows that it had when it was read last.
 pub(super) fn windows(observed: &Observation, record: &Record) -> Known<crate::api::Lifecycle> {
     match (&observed.plan, &record.plan) {
         (Known::Known(plan), _) => Known::Known(plan.spec.lifecycle),
@@ -154,7 +156,8 @@ pub(super) fn windows(observed: &Observation, record: &Record) -> Known<crate::a
     }
 }
 
-/// What the plan says, or said when it was seen last. A placement that is gone had its store all the same.
+/// What the plan says, or said when it was read last. If the plan has no placement in the region any more, the store of
+/// its former placement is kept.
 fn plan_seen(account: &HelpDeskAccount, observed: &Observation, record: &Record) -> Option<PlanSeen> {
     let Known::Known(plan) = &observed.plan else { return record.plan.clone() };
     let placement = super::placement::placement(plan, account).ok();
@@ -162,7 +165,8 @@ fn plan_seen(account: &HelpDeskAccount, observed: &Observation, record: &Record)
     Some(PlanSeen { windows: plan.spec.lifecycle, store, verify: plan.spec.backups.verify })
 }
 
-/// When the account was created: an object that took it over is younger than what billing says of it.
+/// When the account was created. An object that took the account over may be younger than billing's state, so the
+/// earliest known time counts.
 fn created_at(object: Moment, record: &Record) -> Moment {
     let accepted = record.billing.as_ref().map(|billing| billing.since.0);
     [Some(object), record.created_at, accepted].into_iter().flatten().min().unwrap_or(object)

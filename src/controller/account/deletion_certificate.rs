@@ -21,13 +21,13 @@ use crate::{
 };
 
 impl Work<'_> {
-    /// Everything is gone: asks the store one last time, scrubs what is personal, and signs the proof.
-    pub(super) async fn certify(&mut self) -> Result<(), Error> {
+    /// Checks one last time that the stores hold nothing of the account, removes personal data, and signs the certificate.
+    pub(super) async fn issue_certificate(&mut self) -> Result<(), Error> {
         if !self.entering {
             return Ok(());
         }
         let uid = self.placement.entry.uid.clone();
-        // Objects of backups that were erased before are gone; the ledger remembers them.
+        // From the ledger: ColdBackup objects of backups that were erased earlier do not exist any more.
         let backups = self.placement.server.ledger.backups_of(&uid).await?;
         let count = i64::try_from(backups.len()).unwrap_or(i64::MAX);
         let destroyed = BTreeMap::from([("databases".to_owned(), 1), ("backups".to_owned(), count)]);
@@ -36,18 +36,18 @@ impl Work<'_> {
         stores.sort();
         stores.dedup();
         for store in stores {
-            // A store that is gone is asked about nothing, if every backup that was ever in it was erased before.
+            // A BackupStore that was deleted is skipped, if every backup that was ever in it was erased before.
             let erased = |backup: &BackupEntry| backup.store != store || backup.phase == format!("{:?}", BackupPhase::Erased);
-            if backups.iter().all(erased) && !self.is_there(&store).await? {
+            if backups.iter().all(erased) && !self.store_exists(&store).await? {
                 continue;
             }
-            let left = backup::remaining(&self.ctx.stores, &self.ctx.key_ring(), &uid, &store).await?;
-            if !left.is_empty() {
+            let remaining = backup::remaining(&self.ctx.stores, &self.ctx.key_ring(), &uid, &store).await?;
+            if !remaining.is_empty() {
                 self.waiting_on.push(format!(
                     "store {store} still lists {} objects, {} versions, {} uploads and {} keys",
-                    left.objects, left.versions, left.uploads, left.keys
+                    remaining.objects, remaining.versions, remaining.uploads, remaining.keys
                 ));
-                self.wake(self.now + SignedDuration::from_secs(5));
+                self.requeue_at(self.now + SignedDuration::from_secs(5));
                 return Ok(());
             }
         }
@@ -55,7 +55,7 @@ impl Work<'_> {
         let shells = self.placement.server.driver.remove_shells(&gone).await?.len();
         self.scrub().await?;
         if let Some(unprovable) = &mut self.placement.entry.record.unprovable {
-            // It may quote what the tenant wrote.
+            // The text may quote the tenant's data.
             unprovable.why.clear();
         }
         self.placement.entry.record.forget_subscription();
@@ -67,12 +67,12 @@ impl Work<'_> {
     }
 
     /// Whether there is a `BackupStore` of this name.
-    async fn is_there(&self, store: &str) -> Result<bool, Error> {
+    async fn store_exists(&self, store: &str) -> Result<bool, Error> {
         let api: Api<BackupStore> = Api::all(self.ctx.client.clone());
         Ok(api.get_metadata_opt(store).await.during("read the store of the account's backups")?.is_some())
     }
 
-    /// Removes what is personal from the object, from its last-applied copy, and from the Secret that it names.
+    /// Removes personal data from the account object, from its last-applied annotation, and from the owner's Secret.
     async fn scrub(&self) -> Result<(), Error> {
         const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
         let spec = &self.account.spec;
@@ -113,7 +113,7 @@ fn certificate(ctx: &AccountContext, uid: &str, record: &Record, counted: (BTree
     }
 }
 
-/// What the certificate says, by the record.
+/// The certificate without digest and signature, from the record.
 fn unsigned(record: &Record, (destroyed, roles_left): (BTreeMap<String, i64>, usize), now: Moment) -> Certificate {
     Certificate {
         issued_at: Time(now),
@@ -128,8 +128,8 @@ fn unsigned(record: &Record, (destroyed, roles_left): (BTreeMap<String, i64>, us
     }
 }
 
-/// What is signed: everything that the certificate says but its signature, and of whom it says it. As JSON without
-/// spaces, with its keys in order.
+/// The text that is signed: the certificate without digest, signature and note, with the ids of the installation and of
+/// the account. It is JSON without spaces, with sorted keys.
 fn facts(certificate: &Certificate, installation: &str, uid: &str) -> String {
     let mut facts = json!(certificate);
     if let Some(fields) = facts.as_object_mut() {

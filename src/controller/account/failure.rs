@@ -24,11 +24,11 @@ pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, erro
     let before = account.status.clone().unwrap_or_default();
     let now = (ctx.now)();
     let uid = account.uid().unwrap_or_default();
-    let blind = Observation::blind(ctx, account, &error.with_causes());
+    let unknown = Observation::unknown(ctx, account, &error.with_causes());
     let remembered = ctx.stage_counts.record(&uid);
     let believed = remembered.clone().or_else(|| record_of(&before)).unwrap_or_else(|| Record::created(now));
-    let windows = decide::windows(&blind, &believed);
-    let presumed = presume(remembered, &before, &inputs(account, &blind, &believed, &windows), now);
+    let windows = decide::windows(&unknown, &believed);
+    let presumed = presume(remembered, &before, &inputs(account, &unknown, &believed, &windows), now);
     let due = presumed.due(now);
     let deadline = presumed.deadline(now);
     ctx.stage_counts.presume(&ctx.telemetry, &uid, before.stage.or(presumed.record.as_ref().map(|r| r.stage)), presumed.record, deadline);

@@ -41,17 +41,17 @@ use crate::{
     lifecycle::Known,
 };
 
-/// How soon to look again after something is not as it should be and nobody announces that it is.
+/// How soon the account is reconciled again after a fault whose end triggers no reconcile.
 pub(super) const RECHECK_INTERVAL: SignedDuration = SignedDuration::from_secs(5);
-/// How soon to ask DNS again for a proof that is missing.
+/// How soon DNS is asked again for a TXT record that is missing.
 const CHALLENGE_INTERVAL: SignedDuration = SignedDuration::from_secs(30);
 
-/// A certificate that has less than this left is spoken of.
+/// A certificate that expires sooner than this is reported.
 const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
 
-/// One host name on its way to being served.
+/// One host name of the account, and whether it may be served.
 pub(super) struct Hostname {
-    /// What is shown of it.
+    /// Its entry in `status.domains`.
     pub status: DomainStatus,
     /// Whether it may be served.
     pub served: bool,
@@ -69,23 +69,24 @@ impl Work<'_> {
         self.ctx.caches.claims.get(&ObjectRef::new(host))
     }
 
-    /// The name under the plan's base domain, alone.
+    /// Only the slug's host name, under the plan's base domain.
     pub(super) async fn slug(&mut self, placement: &PlanPlacement, may_claim: bool) -> Result<Vec<Hostname>, Error> {
         let slug = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
         Ok(vec![self.name(&slug, DomainUse::Slug, None, may_claim).await?])
     }
 
-    /// Says which names the account does not get, and in which field they are.
-    pub(super) fn stall(&mut self, names: &[Hostname]) {
-        let refused: Vec<_> = names.iter().filter(|name| name.is_refused()).map(Hostname::told).collect();
+    /// Reports which host names the account cannot have, and in which field they are.
+    pub(super) fn report_refused(&mut self, names: &[Hostname]) {
+        let refused: Vec<_> = names.iter().filter(|name| name.is_refused()).map(Hostname::field_and_message).collect();
         if !refused.is_empty() {
             self.findings.push(Finding::yes(Type::Stalled, "NameTaken", refused.join("; ")));
-            // That a name becomes free wakes nobody who wants it.
-            self.wake(self.now + CHALLENGE_INTERVAL);
+            // A host name that becomes free triggers no reconcile of this account.
+            self.requeue_at(self.now + CHALLENGE_INTERVAL);
         }
     }
 
-    /// Every name of the account: how it stands with it. While the account is closed nothing new is claimed.
+    /// Every host name of the account, with its state. Claims free names only if `may_claim`, which is while the account is
+    /// open.
     pub(super) async fn names(&mut self, placement: &PlanPlacement, may_claim: bool) -> Result<Vec<Hostname>, Error> {
         let slug = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
         let mut names = vec![self.name(&slug, DomainUse::Slug, None, may_claim).await?];
@@ -125,13 +126,13 @@ impl Work<'_> {
         };
         let claim = self.claim_of(host);
         let uid = self.placement.entry.uid.clone();
-        let standing = claim_rules::claim_state(claim.as_deref(), &uid, proof == ChallengeResult::Proven, self.now);
+        let state = claim_rules::claim_state(claim.as_deref(), &uid, proof == ChallengeResult::Proven, self.now);
         let mut name = Hostname { status: status(host, used_as, DomainState::Withheld, None), served: false, copied: false };
         if challenge.is_some() {
-            // A proof is asked for again although nothing announces that it went.
-            self.wake(self.now + self.ctx.challenges.again_after());
+            // The TXT record may be removed, which triggers no reconcile, so DNS is asked again on time.
+            self.requeue_at(self.now + self.ctx.challenges.again_after());
         }
-        match (standing, proof) {
+        match (state, proof) {
             (ClaimState::Denied(why), _) => {
                 name.status.state = DomainState::Refused;
                 name.status.message = Some(why);
@@ -152,7 +153,7 @@ impl Work<'_> {
                         Some(format!("the proof is missing since {since}: {why}; the name is served until {until}", since = since.0));
                     name.status.challenge = challenge;
                     name.status.state = if name.served { DomainState::Withheld } else { DomainState::Unproven };
-                    self.wake(self.now + CHALLENGE_INTERVAL);
+                    self.requeue_at(self.now + CHALLENGE_INTERVAL);
                 }
             }
             (ClaimState::Free, ChallengeResult::Proven) if may_claim => {
@@ -167,7 +168,7 @@ impl Work<'_> {
                 name.served = claims::claim(&self.ctx.client, host, spec, claim.as_deref()).await?;
                 if !name.served {
                     name.status.message = Some("somebody else claims the name at this moment; it is looked at again".into());
-                    self.wake(self.now + SignedDuration::from_secs(1));
+                    self.requeue_at(self.now + SignedDuration::from_secs(1));
                 }
             }
             (ClaimState::Free, ChallengeResult::Proven) => {
@@ -178,13 +179,13 @@ impl Work<'_> {
                 let record = challenge.as_ref().map(|c| format!("{} IN TXT \"{}\"", c.record, c.value)).unwrap_or_default();
                 name.status.message = Some(format!("{why}; to prove that the name is the tenant's, set: {record}"));
                 name.status.challenge = challenge;
-                self.wake(self.now + CHALLENGE_INTERVAL);
+                self.requeue_at(self.now + CHALLENGE_INTERVAL);
             }
         }
         Ok(name)
     }
 
-    /// Names that the account does not list any more are given back, after their routes are gone.
+    /// Releases the claims of custom host names that the account does not list any more, after their routes are deleted.
     pub(super) async fn release_unwanted(&self, names: &[Hostname]) -> Result<(), Error> {
         let listed = |c: &DomainClaim| names.iter().any(|n| n.status.host == c.name_any());
         for claim in self.claims().iter().filter(|c| c.spec.used_as == DomainUse::Custom && !listed(c)) {
@@ -193,8 +194,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// The certificates of custom names: asked of cert-manager, or copied from the Secret that the account names. A name
-    /// without a certificate that fits is not served.
+    /// The certificates of custom host names: requested from cert-manager, or copied from the Secret that the account
+    /// names. A host name without a valid certificate is not served.
     pub(super) async fn certificates(
         &mut self,
         placement: &PlanPlacement,
@@ -227,7 +228,7 @@ impl Work<'_> {
                 }
                 (_, Some(reference)) => {
                     name.copied = true;
-                    self.copied(namespace, &reference.namespace, &reference.name).await?
+                    self.copy_certificate(namespace, &reference.namespace, &reference.name).await?
                 }
                 (None, None) => Err("the plan has no issuer; name a Secret with its certificate in spec.domain.certificateSecret".into()),
             };
@@ -238,14 +239,14 @@ impl Work<'_> {
                     if leaf.not_after < self.now + RENEW_BEFORE {
                         name.status.message = Some(format!("its certificate runs out at {}; renew it", leaf.not_after));
                     }
-                    self.wake(leaf.not_after);
+                    self.requeue_at(leaf.not_after);
                     leaves.insert(host, leaf);
                 }
                 Err(why) => {
                     name.served = false;
                     name.status.state = DomainState::Withheld;
                     name.status.message = Some(why);
-                    self.wake(self.now + RECHECK_INTERVAL);
+                    self.requeue_at(self.now + RECHECK_INTERVAL);
                 }
             }
         }
@@ -258,9 +259,9 @@ impl Work<'_> {
         Ok(secret.map(|secret| certificate::of_secret(&secret).map_err(|why| format!("Secret {name}: {why}"))))
     }
 
-    /// Copies the certificate that the account names into the tenant's namespace; only one that says it is for this
-    /// account, because whoever writes accounts may not be allowed to read Secrets.
-    async fn copied(&self, to: &str, namespace: &str, name: &str) -> Result<Result<Leaf, String>, Error> {
+    /// Copies the certificate that the account names into the tenant's namespace. The Secret must have an annotation with
+    /// this account's name, because a person who writes accounts may not be allowed to read Secrets.
+    async fn copy_certificate(&self, to: &str, namespace: &str, name: &str) -> Result<Result<Leaf, String>, Error> {
         let at = format!("spec.domain.certificateSecret: Secret {namespace}/{name}");
         let secrets: Api<Secret> = Api::namespaced(self.ctx.client.clone(), namespace);
         let found = secrets.get_opt(name).await.during("read the account's certificate")?;
@@ -280,7 +281,8 @@ impl Work<'_> {
         Ok(Ok(leaf))
     }
 
-    /// What Envoy reads besides: the provider's key, the authorities of agents. Says what is missing.
+    /// Copies the other Secrets that Envoy reads: the key of the OIDC provider and the CA of agents' certificates. Returns
+    /// what is missing, if anything is.
     pub(super) async fn secrets(&self, policy: &Policy, namespace: &str) -> Result<Option<String>, Error> {
         if let Some(oidc) = &policy.oidc {
             let secrets: Api<Secret> = Api::namespaced(self.ctx.client.clone(), &self.ctx.settings.namespace);
@@ -316,9 +318,10 @@ impl Work<'_> {
     }
 }
 
-/// The account is gone: nobody else gets its names before the plan's quarantine has passed.
+/// Starts the quarantine of the host names of an account that has ended: no other account can have them before the plan's
+/// `nameQuarantine` has passed.
 pub(super) async fn begin_quarantine(ctx: &AccountContext, entry: &Entry, observed: &Observation, now: Moment) -> Result<(), Error> {
-    // Without a plan nobody knows for how long: the default of the field.
+    // Without the plan's windows the default of the field applies.
     let quarantine = match decide::windows(observed, &entry.record) {
         Known::Known(windows) => windows.name_quarantine,
         Known::Unknown(_) => crate::api::Lifecycle::default().name_quarantine,
@@ -332,7 +335,7 @@ pub(super) async fn begin_quarantine(ctx: &AccountContext, entry: &Entry, observ
     Ok(())
 }
 
-/// Which names get listeners of their own, and which share one.
+/// Which host names get a listener of their own, and which share the Gateway's.
 pub(super) fn listeners(names: &[Hostname], gateway: &Gateway, slug_on_its_own: bool) -> (Vec<OwnListener>, Vec<String>) {
     let (mut own, mut shared) = (vec![], vec![]);
     for name in names.iter().filter(|n| n.served) {
@@ -350,13 +353,13 @@ pub(super) fn listeners(names: &[Hostname], gateway: &Gateway, slug_on_its_own: 
 }
 
 impl Hostname {
-    /// Whether it is another's, reserved, or nobody's to have.
+    /// Whether the account cannot have this host name: another account has it, it is reserved, or it is not allowed.
     pub(super) fn is_refused(&self) -> bool {
         self.status.state == DomainState::Refused
     }
 
-    /// The field that it is in, and what is said of it.
-    fn told(&self) -> String {
+    /// The field of the spec that has this host name, and its message.
+    fn field_and_message(&self) -> String {
         let message = self.status.message.as_deref().unwrap_or_default();
         match self.status.used_as {
             DomainUse::Custom => format!("spec.domain.custom: {}: {message}", self.status.host),
@@ -364,13 +367,13 @@ impl Hostname {
         }
     }
 
-    /// The Secret in the tenant's namespace with its certificate.
+    /// The name of the Secret with its certificate, in the tenant's namespace.
     fn certificate(&self) -> String {
         if self.copied { CUSTOM_CERTIFICATE.to_owned() } else { secret_name(&self.status.host) }
     }
 }
 
-/// The copy of the certificate that an account names.
+/// The Secret with the copy of the certificate that an account names.
 const CUSTOM_CERTIFICATE: &str = "web-custom";
 
 fn secret_name(host: &str) -> String {

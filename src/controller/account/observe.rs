@@ -1,4 +1,4 @@
-//! Reads everything that the decision needs besides the ledger. What cannot be read is unknown, with the reason.
+//! Reads everything that the decision needs besides the ledger. A fact that cannot be read is `Unknown`, with the reason.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
     lifecycle::{Frozen, Known, Record, Stage},
 };
 
-/// What was read, besides the ledger.
+/// The facts that a reconcile read, besides the ledger's entry.
 pub(super) struct Observation {
     /// The plan.
     pub plan: Known<Arc<HelpDeskPlan>>,
@@ -27,17 +27,17 @@ pub(super) struct Observation {
     pub database: Result<ObservedDatabase, database::Error>,
     /// The account's backups, by uid.
     pub backups: Vec<Arc<ColdBackup>>,
-    /// What the brake allows, where a destructive step may be due.
+    /// How many destructive steps the brake allows; `None` in a stage in which none can be due.
     pub allowance: Option<Allowance>,
-    /// Whether the brake let one more destructive step through when it was asked.
+    /// Whether the brake allowed one more destructive step when it was read.
     pub brake: Known<bool>,
-    /// Whether billing still speaks, where it promised a heartbeat.
+    /// Whether billing renewed its Lease in time, where one is configured.
     pub heartbeat: Known<()>,
     /// Whether the object is being deleted with a confirmation.
     pub confirmed_deletion: bool,
 }
 
-/// Reads everything.
+/// Reads all facts.
 pub(super) async fn observe(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
@@ -73,7 +73,8 @@ pub(super) async fn observe(
     })
 }
 
-/// Billing that promised to renew a Lease and does not is silent: nothing that only its silence would justify is done.
+/// Whether billing renewed its Lease in time. If it did not, billing's state is `Unknown`: a payment may be missing
+/// because billing does not run, and that must never close an account.
 async fn heartbeat(ctx: &AccountContext, now: Moment) -> Known<()> {
     let Some((namespace, name)) = &ctx.settings.billing_lease else { return Known::Known(()) };
     let leases: Api<Lease> = Api::namespaced(ctx.client.clone(), namespace);
@@ -93,8 +94,8 @@ async fn heartbeat(ctx: &AccountContext, now: Moment) -> Known<()> {
     Known::Unknown(format!("billing is silent: its Lease {namespace}/{name} {why}"))
 }
 
-/// The brake is asked about only where a destructive step may be due. What counts is asked once more by the ledger, when
-/// the decision is stored.
+/// Reads the brake, only in stages in which a destructive step may be due. The ledger checks the brake again when the
+/// decision is stored, and that check counts.
 async fn observe_brake(ctx: &AccountContext, placement: &Placement, now: Moment) -> Result<(Option<Allowance>, Known<bool>), Error> {
     let may_destroy = matches!(placement.entry.record.stage, Stage::Blocked | Stage::Terminated | Stage::Deleted);
     if !may_destroy {
@@ -111,8 +112,8 @@ async fn observe_brake(ctx: &AccountContext, placement: &Placement, now: Moment)
 }
 
 impl Observation {
-    /// What can be told of an account whose server cannot be asked.
-    pub fn blind(ctx: &AccountContext, account: &HelpDeskAccount, why: &str) -> Self {
+    /// The facts of an account whose reconcile failed: only the plan and the deletion are known.
+    pub fn unknown(ctx: &AccountContext, account: &HelpDeskAccount, why: &str) -> Self {
         let plan = placement::plan(ctx, account).map_or_else(|error| Known::Unknown(error.with_causes()), Known::Known);
         Self {
             plan,
@@ -132,11 +133,11 @@ impl Observation {
         self.backups.iter().find(|b| b.name_any() == name)
     }
 
-    /// How it is with the Frozen backup that the record names.
+    /// The state of the Frozen backup that the record names.
     pub fn frozen(&self, entry: &Entry) -> Known<Frozen> {
         let Some(backup) = self.frozen_backup(entry) else {
             return match entry.record.stage {
-                // The database is gone, so its backup can not simply be missing: its object was lost.
+                // The database was dropped, so the backup existed: its ColdBackup object was lost.
                 Stage::Deleted if entry.record.frozen.is_some() => Known::Unknown(
                     "the ColdBackup that outlived the database is not there; restore the object from a backup of the cluster".into(),
                 ),
@@ -157,7 +158,7 @@ impl Observation {
         })
     }
 
-    /// Whether nobody of the tenant is or can get in.
+    /// Whether the database is sealed: the tenant has no session and cannot log in, and had none since the seal was set.
     pub fn sealed(&self, record: &Record) -> Known<bool> {
         match &self.database {
             Ok(seen) => Known::Known(record.is_sealed() && !seen.can_login && seen.sessions == 0),
@@ -174,6 +175,6 @@ fn failed(backup: &ColdBackup, status: &ColdBackupStatus) -> Frozen {
         let (reason, why) = (failing.reason.clone(), format!("ColdBackup {name}: {}", failing.message));
         return Frozen::Unprovable { since: since.0, reason, why };
     }
-    let told = status.conditions.iter().find(|c| c.status == "False" || c.type_ == "Stalled");
-    Frozen::Failed(format!("ColdBackup {name}: {}", told.map_or("failed", |c| c.message.as_str())))
+    let condition = status.conditions.iter().find(|c| c.status == "False" || c.type_ == "Stalled");
+    Frozen::Failed(format!("ColdBackup {name}: {}", condition.map_or("failed", |c| c.message.as_str())))
 }

@@ -1,4 +1,4 @@
-//! Once every effect of a stage was seen, stores that it is enforced; says when to reconcile next.
+//! Stores that a stage is enforced, once all its effects were observed. Says when to reconcile next.
 
 use k8s_openapi::jiff::SignedDuration;
 
@@ -16,40 +16,40 @@ use crate::{
     lifecycle::{self, Blocker, Next, RejectedBilling, Stage, Step},
 };
 
-/// How often an account is looked at while a step is overdue.
-const OVERDUE_PATIENCE: SignedDuration = SignedDuration::from_secs(30);
+/// How often an account is reconciled while a step is overdue.
+const OVERDUE_INTERVAL: SignedDuration = SignedDuration::from_secs(30);
 
 /// An account after this reconcile.
 pub(super) struct Outcome {
-    /// Where it lives, with the stored entry.
+    /// The account's server, with the stored entry.
     pub placement: Placement,
-    /// What comes next if nothing changes.
+    /// The next stage, if nothing changes.
     pub next: Option<Next>,
-    /// What delays what is due.
+    /// What delays a step that is due.
     pub blockers: Vec<Blocker>,
-    /// Since when something is overdue.
+    /// Since when a step is overdue.
     pub overdue_since: Option<Moment>,
-    /// When to look again.
-    pub wake_at: Option<Moment>,
-    /// What is not there yet, for people.
+    /// When to reconcile again.
+    pub requeue_at: Option<Moment>,
+    /// What the stage still waits for, as text for people.
     pub waiting_on: Vec<String>,
-    /// Why billing's state is unknown.
+    /// Why billing's state was rejected, and is unknown.
     pub refused: Option<RejectedBilling>,
-    /// What was done, for the report.
+    /// Conditions for the report.
     pub findings: Vec<crate::api::conditions::Finding>,
     /// The tenant's host names.
     pub domains: Vec<crate::api::account::DomainStatus>,
 }
 
 impl Outcome {
-    /// Whether nothing of the account's active data is left to look after, so that its object may go.
+    /// Whether the account's database is dropped, so that its object may be deleted.
     pub fn is_over(&self) -> bool {
         let record = &self.placement.entry.record;
         record.stage >= Stage::Deleted && record.enforced_at.is_some()
     }
 }
 
-/// Closes the stage if all its effects were seen, and decides what comes next.
+/// Stores that the stage is enforced if all its effects were observed, and decides what comes next.
 pub(super) async fn record(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
@@ -57,7 +57,7 @@ pub(super) async fn record(
     realized: Realized,
     now: Moment,
 ) -> Result<Outcome, Error> {
-    let Realized { decided, waiting_on, complete, restored, findings, domains, wake_at } = realized;
+    let Realized { decided, waiting_on, complete, restored, findings, domains, requeue_at } = realized;
     let Decided { mut placement, decision, refused, brake } = decided;
     let mut entered = false;
     if restored {
@@ -80,12 +80,12 @@ pub(super) async fn record(
     let again = lifecycle::decide(&placement.entry.record, &facts(account, &placement, observed, refused.as_ref(), brake), now);
     let moves_on = !matches!(again.step, Step::Stay | Step::Enforce | Step::Restore) || restored;
     let soon = (moves_on || entered).then_some(now);
-    // What delays a step may end without anybody announcing it, as the brake's window does.
-    let look_again = (!again.blockers.is_empty()).then(|| now + OVERDUE_PATIENCE);
-    // A time ahead is believed once it has come.
-    let believed = refused.as_ref().and_then(RejectedBilling::passes_at).filter(|at| *at > now);
-    let wake_at = [again.wake_at, wake_at, soon, look_again, believed].into_iter().flatten().min();
+    // A blocker may end without triggering a reconcile, as when the brake's window has passed.
+    let retry = (!again.blockers.is_empty()).then(|| now + OVERDUE_INTERVAL);
+    // A billing state that lies in the future counts once its time has come.
+    let billing_counts = refused.as_ref().and_then(RejectedBilling::passes_at).filter(|at| *at > now);
+    let requeue_at = [again.wake_at, requeue_at, soon, retry, billing_counts].into_iter().flatten().min();
     let blockers = if again.step == Step::Stay { again.blockers } else { decision.blockers };
     let next = comes_next(&placement.entry.record, again.next);
-    Ok(Outcome { placement, next, blockers, overdue_since: again.overdue_since, wake_at, waiting_on, refused, findings, domains })
+    Ok(Outcome { placement, next, blockers, overdue_since: again.overdue_since, requeue_at, waiting_on, refused, findings, domains })
 }

@@ -21,21 +21,21 @@ use crate::{
     lifecycle::Record,
 };
 
-/// Finds the server that holds the account, or assigns a new account to one. An account may take over the data that
-/// another object left behind.
+/// Finds the server that holds the account, or assigns a new account to a server. An account may take over the data
+/// of a deleted account object.
 pub(super) async fn find_or_assign(ctx: &AccountContext, account: &HelpDeskAccount, now: Moment) -> Result<Placement, Error> {
     let uid = account.uid().ok_or(Error::Incomplete("uid"))?;
-    let told = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|d| d.server.clone());
-    if let Some(name) = &told {
+    let shown = account.status.as_ref().and_then(|s| s.database.as_ref()).map(|d| d.server.clone());
+    if let Some(name) = &shown {
         let server = ctx.servers.get(name).await?;
         if let Some(entry) = server.ledger.load_by_object(&uid).await? {
             return Ok(Placement::of(server, entry)?);
         }
     }
     // Without a status, every server of the region is asked before a new database may be made anywhere.
-    let asked = match ask(ctx, account, &uid).await {
-        Asked::Placement(server, entry) => return Ok(Placement::of(server, *entry)?),
-        Asked::Nowhere(asked) => asked,
+    let answers = match ask_servers(ctx, account, &uid).await {
+        Lookup::Found(server, entry) => return Ok(Placement::of(server, *entry)?),
+        Lookup::NotFound(answers) => answers,
     };
     let name = account.name_any();
     let newcomer = Newcomer {
@@ -45,7 +45,7 @@ pub(super) async fn find_or_assign(ctx: &AccountContext, account: &HelpDeskAccou
         created_at: account.creation_timestamp().map_or(Moment::UNIX_EPOCH, |at| at.0),
         has_forerunner: has_forerunner(ctx, &name, &uid),
     };
-    for (server, error) in &asked.silent {
+    for (server, error) in &answers.silent {
         let holds = ctx.servers.holds(server);
         let silent = Silent { holds: holds.as_deref(), tried: ctx.attempts.tried(server, &marks(account, &uid)) };
         if let Some(why) = placement_rules::may_hold(&newcomer, &silent, ctx.led_since) {
@@ -55,62 +55,63 @@ pub(super) async fn find_or_assign(ctx: &AccountContext, account: &HelpDeskAccou
     if account.meta().deletion_timestamp.is_some() {
         return Err(Error::NeverPlaced);
     }
-    let entries: Vec<Entry> = asked.left.iter().map(|(_, entry)| entry.clone()).collect();
-    let keeper = |entry: &Entry| asked.left.iter().find(|(_, left)| left.uid == entry.uid).map(|(server, _)| server.clone());
-    match (placement_rules::claim(&newcomer, &entries), told) {
-        (Claim::Data(entry), _) => match keeper(entry) {
+    let entries: Vec<Entry> = answers.others.iter().map(|(_, entry)| entry.clone()).collect();
+    let server_of = |entry: &Entry| answers.others.iter().find(|(_, other)| other.uid == entry.uid).map(|(server, _)| server.clone());
+    match (placement_rules::claim(&newcomer, &entries), shown) {
+        (Claim::Data(entry), _) => match server_of(entry) {
             Some(server) => adopt(ctx, account, server, entry).await,
             None => Err(Error::Incomplete("server")),
         },
-        // What the status speaks of is never begun anew.
+        // The status names a server: the account has data there, so a new database is never created for it.
         (_, Some(server)) => Err(Error::LostEntry { server }),
         (Claim::Undecided(entry), None) => {
-            let server = keeper(entry).map(|server| server.name.clone()).unwrap_or_default();
+            let server = server_of(entry).map(|server| server.name.clone()).unwrap_or_default();
             Err(Error::NeedsAdoption { server, uid: entry.uid.clone() })
         }
         (Claim::Refused(why), None) => Err(Error::NotAdopted(why)),
-        (Claim::Nothing, None) => place(ctx, account, &uid, &asked, now).await,
+        (Claim::Nothing, None) => place(ctx, account, &uid, &answers, now).await,
     }
 }
 
-/// Who was asked for an account, and what they said.
-enum Asked {
-    /// An entry speaks for it.
-    Placement(Arc<ConnectedServer>, Box<Entry>),
-    /// None of those that answered has one.
-    Nowhere(Nowhere),
+/// The result of asking the servers of a region for the entry of an account object.
+enum Lookup {
+    /// A server has the entry of this object.
+    Found(Arc<ConnectedServer>, Box<Entry>),
+    /// No server that answered has one.
+    NotFound(Answers),
 }
 
-/// What the servers of a region said of an account without an entry.
+/// The answers of the servers of a region, none of which has an entry of the account object.
 #[derive(Default)]
-struct Nowhere {
-    /// Those that answered.
+struct Answers {
+    /// The servers that answered.
     answered: Vec<(Arc<DatabaseServer>, Arc<ConnectedServer>)>,
-    /// Those that did not, and why.
+    /// The servers that did not answer, and why.
     silent: Vec<(String, database::Error)>,
     /// Entries of other objects under the same name, the same accountID, or the uid that a person names.
-    left: Vec<(Arc<ConnectedServer>, Entry)>,
+    others: Vec<(Arc<ConnectedServer>, Entry)>,
 }
 
-/// Asks every server of the region, all at once: one that does not answer makes nobody wait for longer than itself.
-async fn ask(ctx: &AccountContext, account: &HelpDeskAccount, uid: &str) -> Asked {
+/// Asks every server of the region at the same time, so that the wait is only as long as that for the slowest server.
+async fn ask_servers(ctx: &AccountContext, account: &HelpDeskAccount, uid: &str) -> Lookup {
     let candidates = in_region(ctx, &account.spec.region);
-    let answers = join_all(candidates.iter().map(async |candidate| ask_one(ctx, account, uid, &candidate.name_any()).await)).await;
-    let mut nowhere = Nowhere::default();
-    for (candidate, answer) in candidates.into_iter().zip(answers) {
-        match answer {
-            Ok((server, Some(entry), _)) => return Asked::Placement(server, Box::new(entry)),
-            Ok((server, None, left)) => {
-                nowhere.left.extend(left.into_iter().map(|entry| (server.clone(), entry)));
-                nowhere.answered.push((candidate, server));
+    let results = join_all(candidates.iter().map(async |candidate| ask_one(ctx, account, uid, &candidate.name_any()).await)).await;
+    let mut answers = Answers::default();
+    for (candidate, result) in candidates.into_iter().zip(results) {
+        match result {
+            Ok((server, Some(entry), _)) => return Lookup::Found(server, Box::new(entry)),
+            Ok((server, None, others)) => {
+                answers.others.extend(others.into_iter().map(|entry| (server.clone(), entry)));
+                answers.answered.push((candidate, server));
             }
-            Err(error) => nowhere.silent.push((candidate.name_any(), error)),
+            Err(error) => answers.silent.push((candidate.name_any(), error)),
         }
     }
-    Asked::Nowhere(nowhere)
+    Lookup::NotFound(answers)
 }
 
-/// One server's entry for which the object speaks, and what others left behind there.
+/// Asks one server for the entry of this account object. If the server has none, also returns the entries of other
+/// objects that the account might take over.
 async fn ask_one(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
@@ -121,33 +122,33 @@ async fn ask_one(
     if let Some(entry) = server.ledger.load_by_object(uid).await? {
         return Ok((server, Some(entry), vec![]));
     }
-    let mut left = server.ledger.load_by_name(&account.name_any()).await?;
+    let mut others = server.ledger.load_by_name(&account.name_any()).await?;
     if let Some(account_id) = &account.spec.account_id {
-        left.extend(server.ledger.load_by_account_id(account_id).await?);
+        others.extend(server.ledger.load_by_account_id(account_id).await?);
     }
     if let Some(named) = account.annotations().get(ADOPT) {
-        left.extend(server.ledger.load(named).await?);
+        others.extend(server.ledger.load(named).await?);
     }
-    left.sort_by(|a, b| a.uid.cmp(&b.uid));
-    left.dedup_by(|a, b| a.uid == b.uid);
-    Ok((server, None, left))
+    others.sort_by(|a, b| a.uid.cmp(&b.uid));
+    others.dedup_by(|a, b| a.uid == b.uid);
+    Ok((server, None, others))
 }
 
-/// Whether the cluster has a host name or a backup of an account of this name with another uid.
+/// Whether the cluster has a DomainClaim or a ColdBackup of an account with this name and another uid.
 fn has_forerunner(ctx: &AccountContext, name: &str, uid: &str) -> bool {
-    let others = |account: &str, of: &str| account == name && of != uid;
-    ctx.caches.claims.state().iter().any(|c| c.spec.reserved_until.is_none() && others(&c.spec.account, &c.spec.account_uid))
-        || ctx.caches.backups.state().iter().any(|b| others(&b.spec.account, &b.spec.account_uid))
+    let is_former = |account: &str, of: &str| account == name && of != uid;
+    ctx.caches.claims.state().iter().any(|c| c.spec.reserved_until.is_none() && is_former(&c.spec.account, &c.spec.account_uid))
+        || ctx.caches.backups.state().iter().any(|b| is_former(&b.spec.account, &b.spec.account_uid))
 }
 
-/// Points what another object left behind to this one, which speaks for it from now on. Everything that was pinned
-/// stays; what came due meanwhile is decided at the next look, one stage after the other.
+/// Assigns the entry of a deleted account object to this object. All pinned deadlines stay. Stages that came due
+/// meanwhile are decided by the next reconciles, one stage each.
 async fn adopt(ctx: &AccountContext, account: &HelpDeskAccount, server: Arc<ConnectedServer>, entry: &Entry) -> Result<Placement, Error> {
     let uid = account.uid().ok_or(Error::Incomplete("uid"))?;
-    // The API server has one object of a name. That it is this one means that the other is gone, whatever a cache says.
+    // The API server has one object of a name. If that is this object, the other one is deleted, whatever a cache says.
     let api: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
-    let there = api.get_metadata_opt(&account.name_any()).await.during("read the account")?;
-    if there.and_then(|object| object.uid()).as_ref() != Some(&uid) {
+    let live = api.get_metadata_opt(&account.name_any()).await.during("read the account")?;
+    if live.and_then(|object| object.uid()).as_ref() != Some(&uid) {
         return Err(Error::Replaced);
     }
     let adopted = Entry {
@@ -164,9 +165,9 @@ async fn adopt(ctx: &AccountContext, account: &HelpDeskAccount, server: Arc<Conn
     Ok(Placement { was_adopted: true, ..Placement::of(server, entry)? })
 }
 
-/// Gives a new account a place of its own.
-async fn place(ctx: &AccountContext, account: &HelpDeskAccount, uid: &str, asked: &Nowhere, now: Moment) -> Result<Placement, Error> {
-    let server = choose(ctx, account, asked).await?;
+/// Chooses a server for a new account, and creates its entry in the ledger there.
+async fn place(ctx: &AccountContext, account: &HelpDeskAccount, uid: &str, answers: &Answers, now: Moment) -> Result<Placement, Error> {
+    let server = choose(ctx, account, answers).await?;
     let fresh = Entry::new(uid, &account.name_any(), Record::created(now));
     let fresh = Entry {
         account_id: account.spec.account_id.clone(),
@@ -180,7 +181,7 @@ async fn place(ctx: &AccountContext, account: &HelpDeskAccount, uid: &str, asked
     Ok(Placement::of(server, entry)?)
 }
 
-/// By what an entry is found again: the object's uid, the account's name, its accountID.
+/// The keys under which an entry is found again: the object's uid, the account's name, its accountID.
 fn marks(account: &HelpDeskAccount, uid: &str) -> Vec<String> {
     [Some(uid.to_owned()), Some(account.name_any()), account.spec.account_id.clone()].into_iter().flatten().collect()
 }
@@ -191,21 +192,21 @@ fn in_region(ctx: &AccountContext, region: &str) -> Vec<Arc<DatabaseServer>> {
     servers
 }
 
-/// The emptiest server of the region that takes tenants and has room.
-async fn choose(ctx: &AccountContext, account: &HelpDeskAccount, asked: &Nowhere) -> Result<Arc<ConnectedServer>, Error> {
+/// The server of the region with the fewest tenants, of those that have room and are not draining.
+async fn choose(ctx: &AccountContext, account: &HelpDeskAccount, answers: &Answers) -> Result<Arc<ConnectedServer>, Error> {
     let plan = plan(ctx, account)?;
     placement(&plan, account)?;
     let region = &account.spec.region;
-    if asked.answered.is_empty() && asked.silent.is_empty() {
+    if answers.answered.is_empty() && answers.silent.is_empty() {
         return Err(Error::Placement(format!("spec.region: no DatabaseServer is in region {region}; create one, or correct the region")));
     }
     let mut best: Option<(i64, Arc<ConnectedServer>)> = None;
     let mut refused = String::new();
-    for (server, error) in &asked.silent {
+    for (server, error) in &answers.silent {
         refused = format!("{refused}; {server}: {error}");
     }
-    for (candidate, server) in &asked.answered {
-        // What could never be backed up could never end.
+    for (candidate, server) in &answers.answered {
+        // Without a backup an account could never be deleted, so a server whose version the movers cannot dump gets none.
         if let Some(refusal) = ctx.settings.clients.refusal(server.identity.major) {
             refused = format!("{refused}; {}: {refusal}", server.name);
             continue;
@@ -244,7 +245,7 @@ pub(super) fn placement<'a>(plan: &'a HelpDeskPlan, account: &HelpDeskAccount) -
     })
 }
 
-/// The owner's mail address, wherever it is written.
+/// The owner's mail address, from the Secret that the account names or from the account itself.
 async fn owner(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<String, Error> {
     let owner = &account.spec.owner;
     let Some(reference) = &owner.secret_ref else {

@@ -1,4 +1,5 @@
-//! Makes the parts as the stage wants them, in order. Every call is idempotent and checks the ownership marker.
+//! Makes database, namespace, routes and backups as the stage wants them, in order. Every call is idempotent and checks
+//! the ownership marker.
 
 use k8s_openapi::jiff::SignedDuration;
 
@@ -22,25 +23,25 @@ use crate::{
     lifecycle::{Known, Step},
 };
 
-/// What was made of the world.
+/// The result of one realize.
 pub(super) struct Realized {
     /// The decision that was carried out.
     pub decided: Decided,
-    /// What is not there yet, for people.
+    /// What the stage still waits for, as text for people.
     pub waiting_on: Vec<String>,
-    /// Whether all effects of the stage were seen.
+    /// Whether all effects of the stage were observed.
     pub complete: bool,
-    /// Whether a restore was completed and proven equal.
+    /// Whether a restore was completed, and the database was proven equal to the backup.
     pub restored: bool,
-    /// What is true of the parts.
+    /// Conditions of the database, the routes and the backups.
     pub findings: Vec<Finding>,
     /// The tenant's host names.
     pub domains: Vec<DomainStatus>,
-    /// When a part wants to be looked at again.
-    pub wake_at: Option<Moment>,
+    /// When the account is to be reconciled again, if any part needs it.
+    pub requeue_at: Option<Moment>,
 }
 
-/// Makes the world as the decision wants it, as far as it goes now.
+/// Carries out the decision, as far as that is possible now.
 pub(super) async fn realize(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
@@ -51,10 +52,11 @@ pub(super) async fn realize(
     let Decided { placement, decision, refused, brake } = decided;
     let entering = placement.entry.record.enforced_at.is_none();
     let may_act = !account.spec.paused && (!entering || decision.step != Step::Stay);
-    // What is published stays so while nothing is done.
+    // While the account may not be changed, routes stay published, so the status shows the host names as before.
     let shown = || account.status.as_ref().map(|s| s.domains.clone()).unwrap_or_default();
     let domains = if may_act { vec![] } else { shown() };
-    let mut work = Work { ctx, account, observed, placement, now, entering, waiting_on: vec![], findings: vec![], domains, wake_at: None };
+    let mut work =
+        Work { ctx, account, observed, placement, now, entering, waiting_on: vec![], findings: vec![], domains, requeue_at: None };
     let mut restored = false;
     if may_act {
         work.copy_hold().await?;
@@ -62,51 +64,51 @@ pub(super) async fn realize(
         if decision.step == Step::Restore {
             restored = work.restore().await?;
         } else {
-            work.stage().await?;
+            work.realize_stage().await?;
         }
     }
-    let Work { placement, waiting_on, findings, domains, wake_at, .. } = work;
+    let Work { placement, waiting_on, findings, domains, requeue_at, .. } = work;
     let complete = may_act && waiting_on.is_empty() && decision.step != Step::Restore;
-    Ok(Realized { decided: Decided { placement, decision, refused, brake }, waiting_on, complete, restored, findings, domains, wake_at })
+    Ok(Realized { decided: Decided { placement, decision, refused, brake }, waiting_on, complete, restored, findings, domains, requeue_at })
 }
 
 impl Work<'_> {
-    async fn stage(&mut self) -> Result<(), Error> {
-        let world = desired::state(self.placement.entry.record.stage);
-        if let (Known::Unknown(why), true) = (&self.observed.plan, world.database != Database::Open) {
-            let told = format!("{why}; until then the windows hold that were seen last");
-            self.findings.push(Finding::yes(Type::Stalled, "NoPlacement", told));
+    async fn realize_stage(&mut self) -> Result<(), Error> {
+        let wanted = desired::state(self.placement.entry.record.stage);
+        if let (Known::Unknown(why), true) = (&self.observed.plan, wanted.database != Database::Open) {
+            let message = format!("{why}; until then the windows hold that were seen last");
+            self.findings.push(Finding::yes(Type::Stalled, "NoPlacement", message));
         }
-        match world.database {
+        match wanted.database {
             Database::Open => self.open().await?,
             Database::Shut => self.shut().await?,
             Database::Gone => self.gone().await?,
         }
-        if world.database == Database::Gone && !self.waiting_on.is_empty() {
-            // Until the database is dropped the account may still go back, and then needs the rest.
+        if wanted.database == Database::Gone && !self.waiting_on.is_empty() {
+            // Until the database is dropped the account may return to the stage before, which needs the other parts.
             return Ok(());
         }
-        if world.namespace && world.database == Database::Shut && self.record().resumes.is_some() {
-            self.take_up_namespace().await?;
+        if wanted.namespace && wanted.database == Database::Shut && self.record().resumes.is_some() {
+            self.restore_namespace().await?;
         }
-        self.realize_routes(world.routes).await;
-        if !world.namespace {
+        self.realize_routes(wanted.routes).await;
+        if !wanted.namespace {
             self.remove_namespace().await?;
         }
-        match world.backups {
+        match wanted.backups {
             Backups::Scheduled => self.schedule_backup().await?,
             Backups::Frozen => self.freeze().await?,
             Backups::FrozenOnly => self.erase_backups(self.placement.entry.record.frozen.is_some()).await?,
             Backups::Gone => self.erase_backups(false).await?,
         }
-        if !world.personal_data && self.waiting_on.is_empty() {
-            self.certify().await?;
+        if !wanted.personal_data && self.waiting_on.is_empty() {
+            self.issue_certificate().await?;
         }
         Ok(())
     }
 
-    /// A namespace that was being removed is made anew.
-    async fn take_up_namespace(&mut self) -> Result<(), Error> {
+    /// Creates the namespace again, if the account returned from a stage that was removing it.
+    async fn restore_namespace(&mut self) -> Result<(), Error> {
         if self.placement.entry.database.is_none() {
             return Ok(());
         }
@@ -118,7 +120,7 @@ impl Work<'_> {
             namespace::Found::Ready(_) => Ok(()),
             namespace::Found::Leaving => {
                 self.waiting_on.push("the tenant's namespace of before is still being removed".into());
-                self.wake(self.now + SignedDuration::from_secs(5));
+                self.requeue_at(self.now + SignedDuration::from_secs(5));
                 Ok(())
             }
         }

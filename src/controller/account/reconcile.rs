@@ -108,6 +108,6 @@ async fn reconcile(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Ac
         hostnames::begin_quarantine(ctx, &outcome.placement.entry, &observed, now).await?;
         return finalizer::remove(ctx, account).await;
     }
-    let sleep = until(outcome.wake_at);
+    let sleep = until(outcome.requeue_at);
     Ok(Action::requeue(if was_adopted { sleep.min(AFTER_ADOPTION) } else { sleep }))
 }

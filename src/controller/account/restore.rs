@@ -1,4 +1,5 @@
-//! Restores a Deleted account: its cold backup goes into a new database, which is compared before anybody gets in.
+//! Restores a Deleted account: its cold backup is restored into a new database, and the two are compared before the tenant
+//! can log in.
 
 use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
@@ -10,7 +11,7 @@ use crate::{
 };
 
 impl Work<'_> {
-    /// Restores the Frozen backup into a new database. `true` once it is there, equal, and still shut.
+    /// Restores the Frozen backup into a new database. `true` once the database equals the backup; it is still shut then.
     pub(super) async fn restore(&mut self) -> Result<bool, Error> {
         let Some(backup) = self.observed.frozen_backup(&self.placement.entry).cloned() else {
             return Err(Error::NoAuthority("the cold backup is not there to restore".into()));
@@ -19,14 +20,14 @@ impl Work<'_> {
         if restore_job::progress(self.ctx, &backup, since).await? == restore_job::Progress::NotStarted {
             if let Some(refusal) = self.ctx.settings.clients.refusal(self.placement.server.identity.major) {
                 self.waiting_on.push(refusal);
-                self.wake(self.now + SignedDuration::from_secs(60));
+                self.requeue_at(self.now + SignedDuration::from_secs(60));
                 return Ok(false);
             }
-            let terms = self.terms()?;
+            let limits = self.limits()?;
             let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, LoginSlot::A).await?;
             let secret = credentials::login_secret(LoginSlot::A, &password)?;
             let (extensions, _) = restore_job::needs(self.ctx, &backup).await?;
-            let work = self.placement.server.driver.prepare_restore(&self.placement.tenant, &terms, &secret, &extensions);
+            let work = self.placement.server.driver.prepare_restore(&self.placement.tenant, &limits, &secret, &extensions);
             let (facts, mover) = self.ctx.telemetry.measure("database", "prepare_restore", work).await?;
             self.placement.entry.database = Some(DatabaseEntry {
                 name: self.placement.tenant.name.clone(),
@@ -51,9 +52,9 @@ impl Work<'_> {
                 if oid != Some(report.database_oid) {
                     return Err(Error::NoAuthority("the restore's report is about another database".into()));
                 }
-                let terms = self.terms()?;
+                let limits = self.limits()?;
                 let (_, settings) = restore_job::needs(self.ctx, &backup).await?;
-                let work = self.placement.server.driver.finish_restore(&self.placement.tenant, &terms, &settings);
+                let work = self.placement.server.driver.finish_restore(&self.placement.tenant, &limits, &settings);
                 self.ctx.telemetry.measure("database", "finish_restore", work).await?;
                 let left_out = report.restored.map(|restored| restored.left_out).unwrap_or_default();
                 self.placement.entry.record.restored_without = left_out.iter().map(ToString::to_string).collect();
@@ -68,7 +69,7 @@ impl Work<'_> {
             }
             restore_job::Progress::NotStarted | restore_job::Progress::Running => {
                 self.waiting_on.push(format!("ColdBackup {} is being restored", backup.name_any()));
-                self.wake(self.now + SignedDuration::from_secs(2));
+                self.requeue_at(self.now + SignedDuration::from_secs(2));
                 Ok(false)
             }
         }

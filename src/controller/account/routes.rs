@@ -1,4 +1,4 @@
-//! Publishes the tenant's routes, takes them away, and reports what was seen of them from outside.
+//! Publishes and deletes the tenant's routes, and reports what the probes from outside saw of them.
 
 use std::{
     collections::{BTreeMap, hash_map::DefaultHasher},
@@ -40,16 +40,16 @@ use crate::{
     lifecycle::Known,
 };
 
-/// How long a closed account waits for its page to be seen before its addresses are taken away instead.
+/// How long a closed account waits until a probe sees its page. After that its routes are deleted instead.
 const PAGE_PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 
-/// And how long while something answers that is not the page.
+/// The same while the probes get an answer that is not the page.
 const WRONG_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 
-/// The same after something was seen from outside: whoever saw it announces what turns.
+/// How soon an open account is reconciled after a probe failed. The prober triggers a reconcile when the result changes.
 const SEEN_RECHECK_INTERVAL: SignedDuration = SignedDuration::from_secs(120);
 
-/// Nothing of this account's addresses is looked at or remembered any more.
+/// Stops the probes of this account's addresses, and forgets when its certificates expire.
 pub(super) fn forget(ctx: &AccountContext, uid: &str) {
     ctx.prober.forget(uid);
     remember(ctx, uid, None);
@@ -60,25 +60,25 @@ fn remember(ctx: &AccountContext, uid: &str, first_expiry: Option<Moment>) {
     ctx.telemetry.edge_first_expiry.set(first.map_or(0, Moment::as_second));
 }
 
-/// Why addresses are not as they are wanted: one word for programs and a sentence.
+/// Why the routes are not as the stage wants them: the reason of a condition, and its message.
 struct Withheld(&'static str, String);
 
-/// Whether a closed account does without the page that says so, for what is in the page's way. Nothing of it is published
-/// then, which refuses everybody too.
+/// Whether a closed account gives up showing its page, given the reason why the page is not shown. Its routes are then
+/// deleted, which closes its addresses too.
 fn does_without_a_page(reason: &str, closing_since: Moment, now: Moment) -> bool {
     match reason {
-        // Something answers, and not that the account is suspended: that should be seen to stop.
+        // The addresses still answer something else than the page: wait longer until the probes see that stop.
         "AnswersWrong" => now >= closing_since + WRONG_PATIENCE,
-        // It may be a moment's business.
+        // These reasons may pass soon.
         "Progressing" | "NotAccepted" | "Unreachable" | "GatewayTooOld" => now >= closing_since + PAGE_PATIENCE,
-        // There is no Gateway that could show it, or no name to show it under.
+        // There is no Gateway that could show the page, or no host name for it.
         _ => true,
     }
 }
 
 impl Work<'_> {
-    /// Makes the tenant's addresses as the stage wants them. What goes wrong is told and tried again; it keeps nothing
-    /// else of the account from being done.
+    /// Makes the tenant's routes as the stage wants them. A failure is reported as a condition and retried; it never stops
+    /// the rest of the reconcile.
     pub(super) async fn realize_routes(&mut self, wanted: desired::Routes) {
         let placement = match self.plan() {
             Ok(plan) => placement::placement(plan, self.account).ok().cloned(),
@@ -89,14 +89,14 @@ impl Work<'_> {
             (desired::Routes::Live | desired::Routes::Suspended, Some((placement, reference))) => {
                 match gateway::observe(&self.ctx.caches.edge, &reference, &placement.domain_base).await {
                     Ok(gateway) => self.publish(&placement, &gateway, wanted).await,
-                    Err(why) => self.unseen(&placement).await.map(|()| Err(Withheld("GatewayUnusable", why))),
+                    Err(why) => self.report_slug(&placement).await.map(|()| Err(Withheld("GatewayUnusable", why))),
                 }
             }
             (desired::Routes::Live | desired::Routes::Suspended, None) => self.unpublished(placement.as_ref(), wanted).await,
             (desired::Routes::Gone { .. }, _) => self.unpublish(wanted).await.map(|()| Ok(())),
         };
         let done = match done {
-            // What is not ours is not published by us, and keeps nobody waiting.
+            // An object without the account's marker belongs to somebody else: it is left alone, and nothing is retried for it.
             Err(Error::Foreign(what)) => Ok(Err(Withheld("Foreign", Error::Foreign(what).to_string()))),
             done => done,
         };
@@ -108,24 +108,25 @@ impl Work<'_> {
             Ok(Ok(())) => {}
             Ok(Err(Withheld(reason, why))) => self.not_ready(wanted, Finding::no(Type::EdgeReady, reason, why)),
             Err(error) => {
-                let told = chain(&error);
-                tracing::warn!(error = told, "the edge could not be made as it is wanted");
-                self.not_ready(wanted, Finding::unknown(Type::EdgeReady, "GatewayUnreachable", told));
+                let message = chain(&error);
+                tracing::warn!(error = message, "the edge could not be made as it is wanted");
+                self.not_ready(wanted, Finding::unknown(Type::EdgeReady, "GatewayUnreachable", message));
             }
         }
     }
 
-    /// Open stages go on without their address; a closed one is not enforced before its addresses are seen to refuse.
+    /// Reports that the routes are not as wanted. An open stage is enforced all the same. A closing stage is not enforced
+    /// before its addresses are known to be closed.
     fn not_ready(&mut self, wanted: desired::Routes, finding: Finding) {
         let closed = wanted != desired::Routes::Live;
         if closed && self.entering {
             self.waiting_on.push(finding.message.clone());
         }
         let seen_from_outside = matches!(finding.reason.as_str(), "AnswersWrong" | "Unreachable");
-        self.wake(
+        self.requeue_at(
             self.now
                 + match (closed, seen_from_outside) {
-                    // Nobody waits for the page of an account that is closed already.
+                    // The closing stage is enforced already, so nothing waits for its page.
                     (true, _) if !self.entering => PAGE_PATIENCE,
                     (true, true) => PAGE_PATIENCE,
                     (false, true) => SEEN_RECHECK_INTERVAL,
@@ -135,14 +136,14 @@ impl Work<'_> {
         self.findings.push(finding);
     }
 
-    /// A closed account whose page cannot be shown: everything of its addresses is taken away, and once nothing is left
-    /// that is what refuses. What was never published holds up no end.
+    /// For a closing account whose page cannot be shown: deletes all its routes. Once none is left its addresses are closed,
+    /// and the stage can be enforced. An account that never had routes does not wait.
     async fn without_a_page(&mut self, why: Withheld) -> Result<Result<(), Withheld>, Error> {
         let Withheld(reason, text) = why;
         if !does_without_a_page(reason, self.record().decided_at, self.now) || !self.entering {
             return Ok(Err(Withheld(reason, text)));
         }
-        self.take_down().await?;
+        self.delete_routes().await?;
         let left = self.left().await?;
         if !left.is_empty() {
             return Ok(Err(Withheld(reason, format!("{text}; {} is being taken down", left.join(", ")))));
@@ -151,32 +152,33 @@ impl Work<'_> {
         Ok(Ok(()))
     }
 
-    /// What of the account is still published, asked of the cluster itself.
+    /// The account's routes that still exist, read from the API server and not from a cache.
     async fn left(&self) -> Result<Vec<String>, Error> {
         let Some(namespace) = &self.placement.entry.namespace else { return Ok(vec![]) };
         let account = self.account.name_any();
         apply::left(&self.ctx.client, Owner { account: &account, uid: &self.placement.entry.uid }, &namespace.name).await
     }
 
-    /// A plan without a Gateway publishes nothing. The name is the account's all the same: a Gateway may come later.
+    /// For a plan without a Gateway: publishes nothing, but claims the slug's host name, because a Gateway may be added
+    /// later.
     async fn unpublished(&mut self, placement: Option<&PlanPlacement>, wanted: desired::Routes) -> Result<Result<(), Withheld>, Error> {
-        self.take_down().await?;
+        self.delete_routes().await?;
         let left = if self.entering && wanted == desired::Routes::Suspended { self.left().await? } else { vec![] };
         if !left.is_empty() {
             return Ok(Err(Withheld("Progressing", format!("{} is being taken down", left.join(", ")))));
         }
         if let Some(placement) = placement {
             let slug = self.slug(placement, wanted == desired::Routes::Live).await?;
-            self.stall(&slug);
+            self.report_refused(&slug);
             self.domains = slug.into_iter().filter(Hostname::is_refused).map(|name| name.status).collect();
         }
         Ok(Ok(()))
     }
 
-    /// Names are looked at although there is no Gateway to show anything under them.
-    async fn unseen(&mut self, placement: &PlanPlacement) -> Result<(), Error> {
+    /// Reports the state of the slug's host name although the Gateway cannot be used.
+    async fn report_slug(&mut self, placement: &PlanPlacement) -> Result<(), Error> {
         let slug = self.slug(placement, false).await?;
-        self.stall(&slug);
+        self.report_refused(&slug);
         self.domains = slug.into_iter().map(|name| name.status).collect();
         Ok(())
     }
@@ -194,7 +196,7 @@ impl Work<'_> {
             Known::Unknown(why) => return Ok(Err(Withheld("NoPlan", why.clone()))),
         };
         let mut names = self.names(placement, live).await?;
-        self.stall(&names);
+        self.report_refused(&names);
         let class = plan.spec.class.as_ref().and_then(|name| self.ctx.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name)));
         let security = self.account.spec.security.as_ref();
         let outcome = class.as_ref().map(|class| policy::of(&plan.spec.security, security, &class.spec, &gateway.driver.can()));
@@ -235,10 +237,10 @@ impl Work<'_> {
         }
         let Some(answer) = answer.filter(|_| withheld.is_none() && slug_is_served) else {
             let why = withheld.unwrap_or_else(|| {
-                let told = names.iter().find(|n| n.status.used_as == DomainUse::Slug).and_then(|n| n.status.message.clone());
-                Withheld("NameTaken", format!("spec.domain.slug: {}", told.unwrap_or_else(|| "the name is being claimed".into())))
+                let message = names.iter().find(|n| n.status.used_as == DomainUse::Slug).and_then(|n| n.status.message.clone());
+                Withheld("NameTaken", format!("spec.domain.slug: {}", message.unwrap_or_else(|| "the name is being claimed".into())))
             });
-            // A certificate is of use again when the account is open again.
+            // An open account keeps its certificates: it needs them once its routes are published.
             let kept = if live { extra } else { vec![] };
             return self.withhold(names, kept, why).await;
         };
@@ -268,10 +270,10 @@ impl Work<'_> {
             Acceptance::Rejected(why) => return Ok(Err(Withheld("NotAccepted", why))),
         }
         let notes = outcome.map(|o| o.notes).unwrap_or_default();
-        Ok(self.look_from_outside(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner))
+        Ok(self.report_probe(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner))
     }
 
-    /// Why nothing may be published, although it was asked for.
+    /// Why an open account's routes must not be published, if so.
     fn withheld(&self, class: &Option<String>, outcome: Option<&policy::Outcome>, gateway: &Gateway) -> Option<Withheld> {
         let Some(outcome) = outcome else {
             return Some(match class {
@@ -293,7 +295,7 @@ impl Work<'_> {
             .map(|why| Withheld("PolicyUnkeepable", format!("not published: {why}")))
     }
 
-    /// Nothing is published; certificates that are being made are kept.
+    /// Publishes nothing but the objects in `keep`, which are certificates.
     async fn withhold(&mut self, mut names: Vec<Hostname>, keep: Vec<Wanted>, why: Withheld) -> Result<Result<(), Withheld>, Error> {
         let account = self.account.name_any();
         let uid = self.placement.entry.uid.clone();
@@ -307,24 +309,25 @@ impl Work<'_> {
         Ok(Err(why))
     }
 
-    /// Every object of the tenant's addresses is deleted.
-    async fn take_down(&mut self) -> Result<(), Error> {
+    /// Deletes every object of the tenant's routes.
+    async fn delete_routes(&mut self) -> Result<(), Error> {
         let account = self.account.name_any();
         let owner = Owner { account: &account, uid: &self.placement.entry.uid };
         forget(self.ctx, owner.uid);
         apply::apply(&self.ctx.client, &self.ctx.caches.edge, owner, &[]).await.map(drop)
     }
 
-    /// No route, no listener, no certificate; the names stay reserved, after the end for as long as the plan says.
+    /// Deletes routes, listeners and certificates. The host names stay reserved; once the account has expired, only for the
+    /// plan's quarantine.
     async fn unpublish(&mut self, wanted: desired::Routes) -> Result<(), Error> {
-        self.take_down().await?;
+        self.delete_routes().await?;
         let left = if self.entering { self.left().await? } else { vec![] };
         if self.placement.entry.namespace.is_none() {
             self.ctx.caches.edge.forget(&namespace::name(&self.placement.tenant));
         }
         if !left.is_empty() {
             self.waiting_on.push(format!("{} is being taken down", left.join(", ")));
-            self.wake(self.now + SignedDuration::from_secs(1));
+            self.requeue_at(self.now + SignedDuration::from_secs(1));
         }
         if wanted == (desired::Routes::Gone { reserved: false }) && self.entering {
             hostnames::begin_quarantine(self.ctx, &self.placement.entry, self.observed, self.now).await?;
@@ -332,8 +335,9 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Says what was seen of the addresses from outside, as they are now, and has somebody look if that is nothing or old.
-    fn look_from_outside(
+    /// Reports the last probe of the addresses in exactly this state, and orders another probe if there is none or it is
+    /// old.
+    fn report_probe(
         &mut self,
         site: &Site<'_>,
         leaves: &BTreeMap<String, Leaf>,
@@ -373,8 +377,8 @@ impl Work<'_> {
     }
 }
 
-/// What an operator that ran before saw of the addresses of an account that was not edited since: it is shown until
-/// this one has looked. What is being entered is not built on it.
+/// The result of a probe by an earlier operator process, from the status, if the account was not edited since. The status
+/// keeps showing it until this process has probed. It is never used to enforce a stage.
 fn shown_before(account: &HelpDeskAccount) -> Option<Finding> {
     let conditions = &account.status.as_ref()?.conditions;
     let shown = conditions.iter().find(|c| c.type_ == Type::EdgeReady.name())?;
@@ -382,7 +386,7 @@ fn shown_before(account: &HelpDeskAccount) -> Option<Finding> {
         .then(|| Finding::yes(Type::EdgeReady, shown.reason.clone(), shown.message.clone()))
 }
 
-/// What a look from outside is about: the objects as they are, and what is to be seen of them.
+/// Identifies the state that a probe is about: a hash of the objects' generations and the expected answers.
 fn mark(objects: &edge::objects::Objects, owner: Owner<'_>, view: &View) -> u64 {
     let mut all: Vec<_> =
         apply::of(objects, owner).into_iter().map(|(kind, o)| (kind, o.namespace(), o.name_any(), o.metadata.generation)).collect();

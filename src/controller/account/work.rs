@@ -25,7 +25,7 @@ pub(super) struct Work<'a> {
     pub(super) waiting_on: Vec<String>,
     pub(super) findings: Vec<Finding>,
     pub(super) domains: Vec<DomainStatus>,
-    pub(super) wake_at: Option<Moment>,
+    pub(super) requeue_at: Option<Moment>,
 }
 
 impl Work<'_> {
@@ -40,7 +40,7 @@ impl Work<'_> {
         }
     }
 
-    pub(super) fn terms(&self) -> Result<TenantLimits, Error> {
+    pub(super) fn limits(&self) -> Result<TenantLimits, Error> {
         let class = self.class()?;
         Ok(TenantLimits::of(&self.plan()?.spec.database, class.as_ref().map(|class| &class.spec)))
     }
@@ -55,8 +55,8 @@ impl Work<'_> {
         self.observed.database.as_ref().map_err(|error| Error::Database(error.clone()))
     }
 
-    pub(super) fn wake(&mut self, at: Moment) {
-        self.wake_at = Some(self.wake_at.map_or(at, |before| before.min(at)));
+    pub(super) fn requeue_at(&mut self, at: Moment) {
+        self.requeue_at = Some(self.requeue_at.map_or(at, |before| before.min(at)));
     }
 
     pub(super) async fn store(&mut self) -> Result<(), Error> {
