@@ -17,7 +17,7 @@ use super::{
 use crate::api::{ACCOUNT_LABEL, ACCOUNT_UID};
 use crate::cluster::{ClusterError, During};
 
-/// Who the objects belong to.
+/// The account to which objects belong.
 #[derive(Clone, Copy, Debug)]
 pub struct Owner<'a> {
     /// The account's name, for the label by which they are found.
@@ -26,21 +26,21 @@ pub struct Owner<'a> {
     pub uid: &'a str,
 }
 
-/// What was done.
+/// The result of [`apply`].
 #[derive(Debug, Default)]
 pub struct Applied {
     /// How many objects were written or deleted.
     pub changes: usize,
-    /// What the API server would not have, for people.
+    /// Objects that the API server rejected (400 or 422), with its message, for people.
     pub refused: Vec<String>,
 }
 
-/// Makes the objects as they are wanted, in this order, and then deletes those of the owner that are not.
+/// Applies the wanted objects in their order, and then deletes the owner's objects that are not wanted.
 ///
 /// # Errors
-/// The cluster could not be asked, or an object of the name belongs to somebody else.
+/// A request to the API server failed, or an object of that name belongs to another owner.
 pub async fn apply(client: &Client, objects: &Objects, owner: Owner<'_>, wanted: &[Wanted]) -> Result<Applied, Error> {
-    let mut made = Applied::default();
+    let mut applied = Applied::default();
     for one in wanted {
         let found = objects.get(one.kind, Some(&one.namespace), &one.name);
         if let Some(found) = &found {
@@ -54,52 +54,52 @@ pub async fn apply(client: &Client, objects: &Objects, owner: Owner<'_>, wanted:
         match write(client, owner, one).await {
             Ok(written) => {
                 objects.wrote(one.kind, &written);
-                made.changes += 1;
+                applied.changes += 1;
             }
             Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 422) => {
-                made.refused.push(format!("{} {}: {}", one.kind.resource().kind, one.name, answer.message));
+                applied.refused.push(format!("{} {}: {}", one.kind.resource().kind, one.name, answer.message));
             }
             Err(error) => return Err(ClusterError::new("write an object of the edge", error).into()),
         }
     }
-    let keeps = |o: &DynamicObject, kind| {
+    let is_wanted = |o: &DynamicObject, kind| {
         wanted.iter().any(|w| w.kind == kind && Some(&w.namespace) == o.namespace().as_ref() && w.name == o.name_any())
     };
-    for (kind, stray) in of(objects, owner).into_iter().filter(|(kind, o)| !keeps(o, *kind)) {
-        delete(client, kind, &stray).await?;
-        objects.deleted(kind, &stray);
-        made.changes += 1;
+    for (kind, unwanted) in of(objects, owner).into_iter().filter(|(kind, o)| !is_wanted(o, *kind)) {
+        delete(client, kind, &unwanted).await?;
+        objects.deleted(kind, &unwanted);
+        applied.changes += 1;
     }
-    Ok(made)
+    Ok(applied)
 }
 
-/// Every object of the owner.
+/// Every cached object of the owner.
 pub fn of(objects: &Objects, owner: Owner<'_>) -> Vec<(Kind, Arc<DynamicObject>)> {
-    let mine = |o: &DynamicObject| o.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
-    // Routes go first: while the rest goes, nothing is published.
-    Kind::MADE.iter().flat_map(|kind| objects.find(*kind, mine).into_iter().map(|o| (*kind, o))).collect()
+    let is_owned = |o: &DynamicObject| o.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
+    // Routes come first, so that nothing is published any more while the policies are deleted.
+    Kind::MADE.iter().flat_map(|kind| objects.find(*kind, is_owned).into_iter().map(|o| (*kind, o))).collect()
 }
 
-/// What of the owner still publishes something in its namespace, asked of the cluster itself: routes and listeners, also
-/// those that are on their way out.
+/// Lists the owner's routes and listeners in its namespace from the API server, not from a cache. The list includes
+/// objects that are being deleted, because they may still publish something.
 ///
 /// # Errors
-/// The cluster could not be asked: then nothing is known.
-pub async fn left(client: &Client, owner: Owner<'_>, namespace: &str) -> Result<Vec<String>, Error> {
-    let mut left = vec![];
+/// A request to the API server failed; whether anything is published is unknown then.
+pub async fn still_published(client: &Client, owner: Owner<'_>, namespace: &str) -> Result<Vec<String>, Error> {
+    let mut published = vec![];
     for kind in [Kind::HttpRoute, Kind::ListenerSet] {
         let resource = kind.resource();
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
         let found = match api.list(&ListParams::default().labels(ACCOUNT_LABEL)).await {
             Ok(found) => found.items,
-            // The definition is not installed, or not any more.
+            // The CRD is not installed, so there are no such objects.
             Err(kube::Error::Api(answer)) if answer.code == 404 => vec![],
             Err(error) => return Err(ClusterError::new("read back what is published", error).into()),
         };
-        let mine = |o: &&DynamicObject| o.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
-        left.extend(found.iter().filter(mine).map(|o| format!("{} {}", resource.kind, o.name_any())));
+        let is_owned = |o: &&DynamicObject| o.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
+        published.extend(found.iter().filter(is_owned).map(|o| format!("{} {}", resource.kind, o.name_any())));
     }
-    Ok(left)
+    Ok(published)
 }
 
 async fn write(client: &Client, owner: Owner<'_>, wanted: &Wanted) -> Result<DynamicObject, kube::Error> {
@@ -110,7 +110,7 @@ async fn write(client: &Client, owner: Owner<'_>, wanted: &Wanted) -> Result<Dyn
         "metadata": {"name": wanted.name, "labels": labels(owner), "annotations": {ACCOUNT_UID: owner.uid, APPLIED: digest(&wanted.spec)}},
         "spec": wanted.spec,
     });
-    // A field that the installed definition does not know would be dropped in silence, and a policy with it.
+    // Strict: otherwise the API server drops a field that the installed CRD does not have, and with it a policy.
     let params =
         PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply("helpdesk-operator-edge").force() };
     tracing::debug!(kind = resource.kind, namespace = wanted.namespace, name = wanted.name, "writing an object of the edge");
@@ -120,9 +120,9 @@ async fn write(client: &Client, owner: Owner<'_>, wanted: &Wanted) -> Result<Dyn
 async fn delete(client: &Client, kind: Kind, object: &DynamicObject) -> Result<(), Error> {
     let namespace = object.namespace().unwrap_or_default();
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &kind.resource());
-    let this_one =
+    let params =
         DeleteParams { preconditions: Some(Preconditions { uid: object.uid(), resource_version: None }), ..DeleteParams::default() };
-    match api.delete(&object.name_any(), &this_one).await {
+    match api.delete(&object.name_any(), &params).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(()),
         other => Ok(other.map(drop).during("delete an object of the edge")?),
@@ -133,7 +133,7 @@ fn labels(owner: Owner<'_>) -> BTreeMap<&'static str, &str> {
     BTreeMap::from([(ACCOUNT_LABEL, owner.account), ("app.kubernetes.io/managed-by", "helpdesk-operator")])
 }
 
-/// Annotation with a digest of the spec that was applied: tells that a field is no longer wanted.
+/// The annotation with a digest of the applied spec. It differs when a field is no longer wanted.
 const APPLIED: &str = "helpdesk-operator.io/applied";
 
 fn digest(spec: &Value) -> String {
@@ -141,7 +141,7 @@ fn digest(spec: &Value) -> String {
     crate::digest::hex(&digest.as_ref()[..8])
 }
 
-/// Whether an object is as it is wanted, so that it need not be written.
+/// Whether an object equals its desired state, so that it need not be written.
 fn is_up_to_date(wanted: &Wanted, found: &DynamicObject, owner: Owner<'_>) -> bool {
     found.metadata.deletion_timestamp.is_none()
         && labels(owner).iter().all(|(key, value)| found.labels().get(*key).is_some_and(|v| v == value))
@@ -149,7 +149,8 @@ fn is_up_to_date(wanted: &Wanted, found: &DynamicObject, owner: Owner<'_>) -> bo
         && holds(&found.data["spec"], &wanted.spec)
 }
 
-/// Whether everything that is wanted is there. What the API server filled in besides is no difference; in a list it is.
+/// Whether `found` has everything in `wanted`. Additional fields of an object are defaults by the API server and make
+/// no difference; additional entries of a list do.
 fn holds(found: &Value, wanted: &Value) -> bool {
     match (found, wanted) {
         (Value::Object(found), Value::Object(wanted)) => wanted.iter().all(|(key, value)| found.get(key).is_some_and(|f| holds(f, value))),
@@ -158,42 +159,42 @@ fn holds(found: &Value, wanted: &Value) -> bool {
     }
 }
 
-/// What the gateway says of an object.
+/// Whether the gateway accepted an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acceptance {
-    /// It is in force.
+    /// The gateway accepted the object in its present generation.
     Accepted,
-    /// It has not been looked at, or not in its present form.
+    /// The gateway has not reported on the object, or not on its present generation.
     Pending(String),
-    /// It is not kept.
+    /// The gateway rejected the object.
     Rejected(String),
 }
 
-/// What the gateway says of the objects, the worst first.
+/// Whether the gateway accepted all objects: the first rejection, or else the first pending one.
 pub fn acceptance(objects: &Objects, wanted: &[Wanted]) -> Acceptance {
-    let mut waiting = None;
+    let mut pending = None;
     for one in wanted {
         let what = format!("{} {}", one.kind.resource().kind, one.name);
         let Some(found) = objects.get(one.kind, Some(&one.namespace), &one.name) else {
-            waiting.get_or_insert(format!("{what} is not there yet"));
+            pending.get_or_insert(format!("{what} is not there yet"));
             continue;
         };
         if !objects.is_current(one.kind, &found) {
-            waiting.get_or_insert(format!("{what} was just written"));
+            pending.get_or_insert(format!("{what} was just written"));
             continue;
         }
         match acceptance_of(one.kind, &found, &one.spec) {
             Acceptance::Accepted => {}
             Acceptance::Pending(why) => {
-                waiting.get_or_insert(format!("{what}: {why}"));
+                pending.get_or_insert(format!("{what}: {why}"));
             }
             Acceptance::Rejected(why) => return Acceptance::Rejected(format!("{what}: {why}")),
         }
     }
-    waiting.map_or(Acceptance::Accepted, Acceptance::Pending)
+    pending.map_or(Acceptance::Accepted, Acceptance::Pending)
 }
 
-/// What the gateway says of one object; `wanted` is its spec.
+/// Whether the gateway accepted one object; `wanted` is its desired spec.
 fn acceptance_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Acceptance {
     let status = &found.data["status"];
     let generation = found.metadata.generation.unwrap_or_default();
@@ -225,9 +226,9 @@ fn acceptance_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Acceptanc
     }
 }
 
-fn all(words: impl Iterator<Item = Acceptance>) -> Acceptance {
+fn all(parts: impl Iterator<Item = Acceptance>) -> Acceptance {
     let mut worst = Acceptance::Accepted;
-    for acceptance in words {
+    for acceptance in parts {
         match acceptance {
             Acceptance::Rejected(why) => return Acceptance::Rejected(why),
             Acceptance::Pending(why) if worst == Acceptance::Accepted => worst = Acceptance::Pending(why),
@@ -248,7 +249,7 @@ fn from_conditions(conditions: &Value, kinds: &[&str], generation: i64) -> Accep
     }))
 }
 
-/// Whether a policy was accepted in any form, and none of it is refused now.
+/// Whether the gateway accepted the owner's policy in some generation, and no ancestor rejects it now.
 pub fn in_force(objects: &Objects, kind: Kind, namespace: &str, name: &str, owner: Owner<'_>) -> bool {
     objects.get(kind, Some(namespace), name).is_some_and(|found| {
         let ancestors = found.data["status"]["ancestors"].as_array().cloned().unwrap_or_default();

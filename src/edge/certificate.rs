@@ -6,20 +6,20 @@ use x509_parser::{extensions::GeneralName, prelude::FromDer};
 
 use crate::clock::Moment;
 
-/// The first certificate of a Secret of type `kubernetes.io/tls`.
+/// The leaf certificate: the first one of a chain.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leaf {
     /// The certificate itself, as DER.
     pub der: Vec<u8>,
-    /// The names that it is for.
+    /// Its DNS names (`subjectAltName`), in lower case.
     pub names: Vec<String>,
-    /// From when on it is valid.
+    /// When its validity begins.
     pub not_before: Moment,
-    /// When it runs out.
+    /// When it expires.
     pub not_after: Moment,
 }
 
-/// Reads a Secret's certificate; says what is wrong with it.
+/// Reads the certificate of a Secret of type `kubernetes.io/tls`; the error says what is wrong with the Secret.
 pub fn of_secret(secret: &Secret) -> Result<Leaf, String> {
     let part = |key: &str| secret.data.as_ref().and_then(|data| data.get(key)).map(|ByteString(bytes)| bytes.as_slice());
     let chain = part("tls.crt").ok_or("it has no key tls.crt")?;
@@ -27,13 +27,13 @@ pub fn of_secret(secret: &Secret) -> Result<Leaf, String> {
     of_pem(chain)
 }
 
-/// Reads the first certificate of a chain.
+/// Reads the first certificate of a chain in PEM.
 pub fn of_pem(chain: &[u8]) -> Result<Leaf, String> {
     let der = CertificateDer::from_pem_slice(chain).map_err(|_| "tls.crt is no certificate in PEM")?;
     of_der(&der)
 }
 
-/// Reads a certificate.
+/// Reads a certificate in DER.
 pub fn of_der(der: &[u8]) -> Result<Leaf, String> {
     let (_, certificate) = x509_parser::certificate::X509Certificate::from_der(der).map_err(|_| "it is no certificate of X.509")?;
     let validity = certificate.validity();
@@ -52,7 +52,7 @@ pub fn of_der(der: &[u8]) -> Result<Leaf, String> {
 }
 
 impl Leaf {
-    /// Whether it is for this host name; a wildcard stands for one label (RFC 6125, section 6.4.3).
+    /// Whether the certificate is for this host name; a wildcard stands for one label (RFC 6125, section 6.4.3).
     pub fn covers(&self, host: &str) -> bool {
         self.names.iter().any(|name| match name.strip_prefix("*.") {
             Some(parent) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
@@ -60,7 +60,7 @@ impl Leaf {
         })
     }
 
-    /// What is wrong with it for a host name at this time.
+    /// Why the certificate is not valid for a host name at the time `now`.
     pub fn unfit(&self, host: &str, now: Moment) -> Option<String> {
         if !self.covers(host) {
             return Some(format!("the certificate is not for {host}, but for {}", self.names.join(", ")));

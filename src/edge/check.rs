@@ -11,57 +11,57 @@ use super::{
 };
 use crate::api::{Audience, help_desk_class::Route, plan::TlsVersion};
 
-/// How long a look may take in all. A host that answers slowly, but answers, must not hold a worker for long.
+/// How long one check may take in all. A host that answers, but slowly, must not occupy a worker for long.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// What was seen to be wrong.
+/// A difference between what the check found and what it expects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// One word for programs.
+    /// The reason that the condition gets.
     pub reason: &'static str,
     /// A sentence for people.
     pub why: String,
 }
 
-/// What is to be seen from outside: everything that a look needs to know, so that it can be taken elsewhere and later.
+/// The state that a check expects from outside. It has all inputs of the check, so that a worker can run it later.
 #[derive(Clone, Debug, PartialEq)]
 pub struct View {
-    /// The Gateway, for telling one from another.
+    /// The namespace and name of the Gateway, separated by a slash.
     pub gateway: String,
-    /// How it is spoken to.
+    /// The driver that writes its objects.
     pub driver: Driver,
-    /// Where it is reached.
+    /// The addresses to which the check connects.
     pub addresses: Vec<String>,
     /// The port for HTTPS.
     pub port: u16,
     /// The port for plain HTTP, if there is one.
     pub plain_port: Option<u16>,
-    /// The names that are asked for.
+    /// The host names to check.
     pub hosts: Vec<String>,
-    /// The certificates that names have of their own.
+    /// The certificates of host names that have their own.
     pub leaves: BTreeMap<String, Leaf>,
-    /// The lowest TLS version that may be taken.
+    /// The lowest TLS version that the gateway may accept.
     pub min_tls: TlsVersion,
-    /// What requests should get.
+    /// What must answer requests.
     pub answer: Expected,
 }
 
-/// What requests should get.
+/// What must answer requests.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Expected {
-    /// The app, for those whom the policy lets in.
+    /// The app, for clients that the policy lets in.
     App {
-        /// Which path is for whom.
+        /// The class's routes, each with its audience.
         routes: Vec<Route>,
-        /// Who may.
+        /// The policy to check; `None`: the paths are not checked.
         policy: Option<Box<Policy>>,
     },
-    /// That the account is suspended.
+    /// The response that the account is suspended.
     Suspended,
 }
 
 impl View {
-    /// What a site should look like. The policy of a closed one does not count.
+    /// The expected state of a site. A suspended site has no policy to check.
     pub fn of(site: &Site<'_>, leaves: &BTreeMap<String, Leaf>, policy: Option<&Policy>) -> Self {
         let gateway = site.gateway;
         Self {
@@ -85,26 +85,26 @@ impl View {
     }
 }
 
-/// Asks every address; says what is wrong with the first that does not answer as it should.
+/// Checks every host name; returns the first mismatch.
 pub async fn check(view: Arc<View>) -> Option<Mismatch> {
     let too_long = || {
         let why = format!("{} took longer than {} s to answer all that was asked", view.hosts.join(", "), LONGEST.as_secs());
         Some(Mismatch { reason: "Unreachable", why })
     };
-    tokio::time::timeout(LONGEST, look_at(&view)).await.unwrap_or_else(|_| too_long())
+    tokio::time::timeout(LONGEST, check_hosts(&view)).await.unwrap_or_else(|_| too_long())
 }
 
-async fn look_at(view: &View) -> Option<Mismatch> {
+async fn check_hosts(view: &View) -> Option<Mismatch> {
     let wrong = |host: &str, why: String| Some(Mismatch { reason: "AnswersWrong", why: format!("{host} {why}") });
     for host in &view.hosts {
         let answer = match view.ask(host, "/", Offer::All).await {
             Ok(answer) => answer,
-            Err(trouble @ ProbeError::Unreachable(_)) => return Some(Mismatch { reason: "Unreachable", why: format!("{host} {trouble}") }),
-            Err(trouble) => return wrong(host, trouble.to_string()),
+            Err(error @ ProbeError::Unreachable(_)) => return Some(Mismatch { reason: "Unreachable", why: format!("{host} {error}") }),
+            Err(error) => return wrong(host, error.to_string()),
         };
         let Some(leaf) = &answer.leaf else { return wrong(host, "showed no certificate".into()) };
-        let other = view.leaves.get(host).is_some_and(|expected| expected.der != leaf.der);
-        if other || !leaf.covers(host) {
+        let is_other = view.leaves.get(host).is_some_and(|expected| expected.der != leaf.der);
+        if is_other || !leaf.covers(host) {
             return wrong(host, format!("showed another certificate, for {}", leaf.names.join(", ")));
         }
         if view.min_tls > TlsVersion::V12 && !matches!(view.ask(host, "/", Offer::Old).await, Err(ProbeError::Handshake(_))) {
@@ -119,7 +119,7 @@ async fn look_at(view: &View) -> Option<Mismatch> {
                 }
             }
             Expected::App { routes, policy: Some(policy) } => {
-                if let Some(why) = open_answers(view, host, routes, policy).await {
+                if let Some(why) = check_paths(view, host, routes, policy).await {
                     return wrong(host, why);
                 }
             }
@@ -138,23 +138,23 @@ async fn look_at(view: &View) -> Option<Mismatch> {
     None
 }
 
-/// Whether an open address keeps agents' and programs' paths as the policy says.
-async fn open_answers(view: &View, host: &str, routes: &[Route], policy: &Policy) -> Option<String> {
+/// Why a path of a host name does not answer as its audience and the policy require.
+async fn check_paths(view: &View, host: &str, routes: &[Route], policy: &Policy) -> Option<String> {
     for route in routes {
         let path = &route.path;
         let answer = match view.ask(host, path, Offer::All).await {
             Ok(answer) => answer,
-            Err(trouble) => return Some(trouble.to_string()),
+            Err(error) => return Some(error.to_string()),
         };
         match route.audience {
             Audience::Api if view.driver == Driver::EnvoyGateway && answer.status != 401 => {
                 return Some(format!("answers {} at {path} to a request without credentials", answer.status));
             }
             Audience::Agent if policy.guards_agents() => {
-                let may =
+                let is_allowed =
                     policy::lets_in(policy.agents_from.as_deref(), answer.from) && policy.oidc.is_none() && policy.client_ca.is_none();
-                let refused = matches!(answer.status, 302 | 401 | 403);
-                if !may && !refused {
+                let is_refused = matches!(answer.status, 302 | 401 | 403);
+                if !is_allowed && !is_refused {
                     return Some(format!("lets {} in to agents' path {path} ({})", answer.from, answer.status));
                 }
             }

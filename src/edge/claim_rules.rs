@@ -1,26 +1,26 @@
-//! Who may have a host name. Pure; the API server keeps the result, one [`DomainClaim`] a name.
+//! The rules by which an account may claim a host name. Pure; `claims` stores the result as [`DomainClaim`]s.
 
 use crate::{
     api::{DomainClaim, DomainUse},
     clock::{self, Moment},
 };
 
-/// How many intervals of proving again a name is served after its proof was lost.
+/// For how many intervals of the repeated proof a name is still served after its TXT record was lost.
 pub const PATIENCE: i32 = 3;
 
-/// How an account stands with a host name.
+/// Whether an account has, may get or may not get a host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClaimState {
-    /// It is the account's.
+    /// The name is claimed by this account.
     Owned,
-    /// Nobody has it, or nobody may keep it any longer.
+    /// The name has no claim, or its claim may be replaced.
     Free,
-    /// It is another's, or reserved; a sentence for people.
+    /// The name is claimed by another account, or reserved; with a sentence for people.
     Denied(String),
 }
 
-/// How an account stands with a host name, by the claim that there is. An account that has proved the name takes it from
-/// one that cannot prove it any more.
+/// Decides from the existing claim whether the account may have the name. An account with a proof may replace the claim
+/// of one that has lost its proof.
 pub fn claim_state(claim: Option<&DomainClaim>, uid: &str, proven: bool, now: Moment) -> ClaimState {
     let Some(claim) = claim else { return ClaimState::Free };
     let spec = &claim.spec;
@@ -40,11 +40,11 @@ pub fn claim_state(claim: Option<&DomainClaim>, uid: &str, proven: bool, now: Mo
     if proven && spec.used_as == DomainUse::Custom && spec.lost_since.is_some() {
         return ClaimState::Free;
     }
-    // Whose it is, is nobody else's business.
+    // The message must not name the other account: tenants must not learn of each other.
     ClaimState::Denied("the name is another account's; choose another".into())
 }
 
-/// Why a custom name cannot be any tenant's: it is the platform's, or lies below or above what is.
+/// Why no tenant may have a custom name: it is a base domain, lies below or above one, or has no dot.
 pub fn refused_custom<'a>(host: &str, bases: impl Iterator<Item = &'a str>) -> Option<String> {
     for base in bases {
         if host == base || is_below(host, base) {
@@ -66,7 +66,7 @@ fn is_below(host: &str, base: &str) -> bool {
     host.strip_suffix(base).is_some_and(|rest| rest.ends_with('.'))
 }
 
-/// Whether a name whose proof was lost is still served.
+/// Whether a name is still served: its proof was never lost, or at most [`PATIENCE`] intervals ago.
 pub fn still_served(claim: &DomainClaim, again_after: k8s_openapi::jiff::SignedDuration, now: Moment) -> bool {
     claim.spec.lost_since.as_ref().is_none_or(|since| now < since.0 + again_after * PATIENCE)
 }

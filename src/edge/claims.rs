@@ -1,4 +1,4 @@
-//! Host names as the API server keeps them: one [`DomainClaim`] a name, made by creation, which only one can win.
+//! Claims of host names in the API server: one [`DomainClaim`] for each name. Of two accounts that create it, one wins.
 
 use kube::{
     Api, Client, ResourceExt,
@@ -10,10 +10,11 @@ use super::Error;
 use crate::api::{ACCOUNT_LABEL, DomainClaim, DomainClaimSpec, DomainUse, Time};
 use crate::cluster::{ClusterError, During};
 
-/// Claims a name; `false` if somebody else was faster. A claim that nobody may keep is removed first.
+/// Creates the claim of a name; `false` if another account was faster. Deletes `before` first, a claim that its account
+/// may not keep.
 ///
 /// # Errors
-/// The cluster could not be asked.
+/// A request to the API server failed.
 pub async fn claim(client: &Client, host: &str, spec: DomainClaimSpec, before: Option<&DomainClaim>) -> Result<bool, Error> {
     let api: Api<DomainClaim> = Api::all(client.clone());
     if let Some(before) = before
@@ -33,14 +34,14 @@ pub async fn claim(client: &Client, host: &str, spec: DomainClaimSpec, before: O
     }
 }
 
-/// Gives a name back; `false` if the claim was changed in the meantime.
+/// Deletes the claim of a name; `false` if the claim was changed in the meantime (409 Conflict).
 ///
 /// # Errors
-/// The cluster could not be asked.
+/// The request to the API server failed.
 pub async fn release(client: &Client, claim: &DomainClaim) -> Result<bool, Error> {
     let api: Api<DomainClaim> = Api::all(client.clone());
-    let this_one = Preconditions { uid: claim.uid(), resource_version: claim.resource_version() };
-    match api.delete(&claim.name_any(), &DeleteParams { preconditions: Some(this_one), ..DeleteParams::default() }).await {
+    let preconditions = Preconditions { uid: claim.uid(), resource_version: claim.resource_version() };
+    match api.delete(&claim.name_any(), &DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() }).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(true),
         Err(kube::Error::Api(answer)) if answer.code == 409 => Ok(false),
@@ -48,29 +49,29 @@ pub async fn release(client: &Client, claim: &DomainClaim) -> Result<bool, Error
     }
 }
 
-/// What may change in a claim.
+/// The fields of a claim that may change.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
-    /// What the name is to its account.
+    /// How the account uses the name.
     pub used_as: DomainUse,
-    /// Since when its proof is missing.
+    /// Since when the TXT record has been missing.
     pub lost_since: Option<Time>,
-    /// Until when nobody else gets it.
+    /// Until when no other account gets the name.
     pub reserved_until: Option<Time>,
 }
 
 impl Change {
-    /// No change.
+    /// The present values of a claim.
     pub fn none(claim: &DomainClaim) -> Self {
         let DomainClaimSpec { used_as, lost_since, reserved_until, .. } = claim.spec.clone();
         Self { used_as, lost_since, reserved_until }
     }
 }
 
-/// Changes a claim if it differs.
+/// Changes a claim if its values differ.
 ///
 /// # Errors
-/// The cluster could not be asked, or the claim was changed in the meantime.
+/// The request to the API server failed, or the claim was changed in the meantime.
 pub async fn change(client: &Client, claim: &DomainClaim, to: Change) -> Result<(), Error> {
     if Change::none(claim) == to {
         return Ok(());

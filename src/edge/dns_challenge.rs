@@ -13,33 +13,33 @@ use tokio::sync::Semaphore;
 
 use crate::{api::account::Challenge, clock::Moment, installation::Installation};
 
-/// What is put before a host name to get the name of the record.
+/// The label before a host name in the name of its TXT record.
 const LABEL: &str = "_helpdesk-operator";
 
-/// How long a record that is missing is taken for missing, when somebody asks again.
+/// How long a result other than `Proven` is cached.
 const MISSING_FOR: SignedDuration = SignedDuration::from_secs(5);
 
-/// What DNS says.
+/// The result of one DNS query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChallengeResult {
     /// The record is there.
     Proven,
-    /// The name's servers say that it is not, or hold another one.
+    /// The name's DNS servers have no such record, or one with another value.
     Missing(String),
-    /// They could not be asked.
+    /// The DNS query failed.
     Unknown(String),
 }
 
-/// Asks for proofs, and remembers them for a while.
+/// Resolves TXT records, and caches the results for a while.
 pub struct ChallengeResolver {
     resolver: Result<TokioResolver, String>,
     again_after: SignedDuration,
-    seen: Mutex<HashMap<Challenge, (Moment, ChallengeResult)>>,
-    /// So many are asked for at once: servers that are silent must not keep everybody waiting.
-    turns: Semaphore,
+    cache: Mutex<HashMap<Challenge, (Moment, ChallengeResult)>>,
+    /// Limits concurrent queries. A reconcile without a permit does not wait, because DNS servers may not answer.
+    permits: Semaphore,
 }
 
-/// Names that are asked for at once.
+/// How many queries run at once.
 const AT_ONCE: usize = 8;
 
 /// The record that proves that a host name belongs to this account of this installation.
@@ -49,41 +49,46 @@ pub fn challenge(installation: &Installation, uid: &str, host: &str) -> Challeng
 }
 
 impl ChallengeResolver {
-    /// Asks these servers, or those that the machine is set up with; a proof is asked for again after a time.
+    /// Queries `servers`, or the system's if there are none. A proof is cached for `again_after`.
     pub fn new(servers: &[SocketAddr], again_after: SignedDuration) -> Self {
-        Self { resolver: resolver(servers).map_err(|e| e.to_string()), again_after, seen: Mutex::default(), turns: Semaphore::new(AT_ONCE) }
+        Self {
+            resolver: resolver(servers).map_err(|e| e.to_string()),
+            again_after,
+            cache: Mutex::default(),
+            permits: Semaphore::new(AT_ONCE),
+        }
     }
 
-    /// After this time a proof is asked for again.
+    /// The interval after which a proof is repeated.
     pub fn again_after(&self) -> SignedDuration {
         self.again_after
     }
 
-    /// Whether the record is there.
+    /// Whether the record is there, from the cache or by a query.
     pub async fn of(&self, challenge: &Challenge, now: Moment) -> ChallengeResult {
-        if let Some((at, proof)) = self.remembered(challenge) {
-            let lasts = if proof == ChallengeResult::Proven { self.again_after } else { MISSING_FOR.min(self.again_after) };
-            if now < at + lasts && at <= now {
-                return proof;
+        if let Some((at, result)) = self.cached(challenge) {
+            let lifetime = if result == ChallengeResult::Proven { self.again_after } else { MISSING_FOR.min(self.again_after) };
+            if now < at + lifetime && at <= now {
+                return result;
             }
         }
-        let Ok(_turn) = self.turns.try_acquire() else {
+        let Ok(_permit) = self.permits.try_acquire() else {
             return ChallengeResult::Unknown(format!("DNS is being asked for other names; {} follows", challenge.record));
         };
-        let proof = self.ask(challenge).await;
-        self.lock().insert(challenge.clone(), (now, proof.clone()));
-        proof
+        let result = self.query(challenge).await;
+        self.lock().insert(challenge.clone(), (now, result.clone()));
+        result
     }
 
-    fn remembered(&self, challenge: &Challenge) -> Option<(Moment, ChallengeResult)> {
+    fn cached(&self, challenge: &Challenge) -> Option<(Moment, ChallengeResult)> {
         self.lock().get(challenge).cloned()
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Challenge, (Moment, ChallengeResult)>> {
-        self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    async fn ask(&self, challenge: &Challenge) -> ChallengeResult {
+    async fn query(&self, challenge: &Challenge) -> ChallengeResult {
         let resolver = match &self.resolver {
             Ok(resolver) => resolver,
             Err(why) => return ChallengeResult::Unknown(why.clone()),
@@ -124,7 +129,7 @@ fn resolver(servers: &[SocketAddr]) -> Result<TokioResolver, NetError> {
     let options = builder.options_mut();
     options.timeout = Duration::from_secs(3);
     options.attempts = 2;
-    // What is remembered is remembered here, and not for as long as an owner's servers would like it.
+    // Only this cache keeps results: the TTL that a tenant's DNS server sends must not decide how long.
     options.cache_size = 0;
     options.use_hosts_file = ResolveHosts::Never;
     builder.build()

@@ -1,4 +1,4 @@
-//! The driver for Envoy Gateway 1.9: what the Gateway API has no words for.
+//! The driver for Envoy Gateway 1.9. Its policies and filters do what the Gateway API has no fields for.
 
 use serde_json::{Value, json};
 
@@ -12,20 +12,21 @@ use crate::api::{
     plan::{Oidc, TlsVersion},
 };
 
-/// What it can keep.
+/// The driver can enforce all policies.
 pub const CAPABILITIES: Capabilities =
     Capabilities { driver: "EnvoyGateway", address_lists: true, tls_versions: true, second_factor: true, client_certificates: true };
 
-/// The policies that guard agents' paths. While one of them is missing or not accepted, those paths stay closed.
+/// The `SecurityPolicy` objects that guard agents' paths. While one of them is missing or not accepted, those paths
+/// stay closed.
 pub const GUARDS: [&str; 3] = [WEB, "web-open", "web-agents"];
 
-/// The Secret of the tenant's namespace with the key of the provider of second factors.
+/// The Secret in the tenant's namespace with the client secret of the OpenID provider.
 pub const OIDC_SECRET: &str = "web-oidc";
 
-/// The Secret of the tenant's namespace with the authorities of agents' certificates.
+/// The Secret in the tenant's namespace with the certificate authorities of agents' client certificates.
 pub const CLIENT_CA_SECRET: &str = "web-client-ca";
 
-/// The cookie in which Envoy keeps the provider's word about an agent.
+/// The cookie in which Envoy keeps an agent's ID token.
 const ID_COOKIE: &str = "helpdesk-agent-id";
 
 /// The objects of a site.
@@ -36,7 +37,7 @@ pub fn objects(site: &Site<'_>) -> Vec<Wanted> {
     }
     let guarded = matches!(&site.answer, Answer::App { class, policy, .. } if needs_guards(class, policy));
     if !guarded {
-        all.push(wanted(site, Kind::SecurityPolicy, WEB, everybody()));
+        all.push(wanted(site, Kind::SecurityPolicy, WEB, allow_all()));
     }
     if let Answer::App { class, policy, .. } = &site.answer {
         let sections = site::sections(site, class, policy);
@@ -75,7 +76,7 @@ fn filters(site: &Site<'_>) -> Vec<Wanted> {
     let filter = |fixed, status: u16, content: &str, body: &str, more: &[(&str, &str)]| {
         let headers: Vec<_> =
             [HSTS, ("Cache-Control", "no-store")].iter().chain(more).map(|(n, v)| json!({"name": n, "value": v})).collect();
-        // Envoy reads the body as a format: a percent sign is written twice.
+        // Envoy reads the body as a format string, so a percent sign is doubled.
         let body = json!({"type": "Inline", "inline": body.replace('%', "%%")});
         let spec = json!({"directResponse": {"statusCode": status, "contentType": content, "body": body, "header": {"set": headers}}});
         wanted(site, Kind::HttpRouteFilter, &filter_name(site, fixed), spec)
@@ -112,16 +113,16 @@ fn targets(sections: &[String]) -> Vec<Value> {
         .collect()
 }
 
-/// A policy that allows everything. Envoy gives a connection its filters when it is opened: without any policy at the
-/// listener, connections of before would know of none when one of their tenants gets a list of addresses, and lead
-/// around it until they are drained.
-fn everybody() -> Value {
+/// A policy that allows everything. Envoy gives a connection its filters when the connection is opened. Without any
+/// policy at the listener, older connections would have no authorization filter when a tenant gets an address list, and
+/// would bypass the list until they are drained.
+fn allow_all() -> Value {
     let route = json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": WEB}]);
     json!({"targetRefs": route, "authorization": {"defaultAction": "Allow"}})
 }
 
-/// Nothing is open unless it is listed: the whole route is denied, and each rule is opened to those whom it is for. The
-/// loss of any one of the three closes paths and opens none.
+/// Three policies: one denies the whole route, one allows the open rules, one allows agents' rules to agents. If any
+/// one of them is lost, paths close and none opens.
 fn guards(site: &Site<'_>, policy: &Policy, sections: &Sections) -> [Wanted; 3] {
     let open: Vec<_> = sections.open.iter().chain(&sections.api).cloned().collect();
     let route = json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": WEB}]);
@@ -140,7 +141,7 @@ fn guards(site: &Site<'_>, policy: &Policy, sections: &Sections) -> [Wanted; 3] 
     specs.map(|spec| wanted(site, Kind::SecurityPolicy, names.next().copied().unwrap_or_default(), spec))
 }
 
-/// Who is an agent: everything that is asked for has to hold at once.
+/// The authorization rule for agents. All conditions must hold at once: address, second factor, client certificate.
 fn allowed(policy: &Policy) -> Vec<Value> {
     let mut principal = json!({});
     match &policy.agents_from {
@@ -174,8 +175,8 @@ fn login(oidc: &Oidc) -> Value {
         "cookieNames": {"idToken": ID_COOKIE}, "logoutPath": "/oauth2/logout"})
 }
 
-/// A policy of a tenant's own replaces the Gateway's, so it repeats what that one says: without the trust in addresses
-/// a list of them would look at the wrong ones.
+/// The tenant's `ClientTrafficPolicy`. It replaces the Gateway's, so it repeats that one's spec. Otherwise Envoy would
+/// take a proxy's address for the client's, and address lists would check the wrong addresses.
 fn client_traffic(site: &Site<'_>) -> Value {
     let mut spec = site.gateway.client_traffic.clone().filter(Value::is_object).unwrap_or_else(|| json!({}));
     for target in ["targetRef", "targetSelectors"] {
@@ -183,8 +184,8 @@ fn client_traffic(site: &Site<'_>) -> Value {
     }
     spec["targetRefs"] = json!([{"group": "gateway.networking.k8s.io", "kind": "ListenerSet", "name": WEB}]);
     let lowest = if site.min_tls == TlsVersion::V13 { "1.3" } else { "1.2" };
-    let raised = spec["tls"]["minVersion"].as_str().is_none_or(|version| version < lowest);
-    if raised {
+    let is_lower = spec["tls"]["minVersion"].as_str().is_none_or(|version| version < lowest);
+    if is_lower {
         spec["tls"]["minVersion"] = json!(lowest);
     }
     if spec["tls"]["alpnProtocols"].is_null() {
@@ -197,7 +198,7 @@ fn client_traffic(site: &Site<'_>) -> Value {
     spec
 }
 
-/// Whether the policies of a class and a policy are needed at all.
+/// Whether [`GUARDS`] are needed: the policy restricts agents, and the class has agents' paths.
 pub fn needs_guards(class: &HelpDeskClassSpec, policy: &Policy) -> bool {
     policy.guards_agents() && class.routes.iter().any(|r| r.audience == crate::api::Audience::Agent)
 }

@@ -2,13 +2,13 @@
 
 use crate::cluster::ClusterError;
 
-/// Why the edge could not be made as it is wanted.
+/// Why the edge's objects could not be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The API server.
+    /// A request to the API server failed.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// An object of that name belongs to somebody else.
+    /// An object of that name exists without the account's uid in its annotation.
     #[error("failed to use {0}: it exists and does not carry the marker of this account; nothing was done to it. Remove or rename it")]
     Foreign(String),
 }

@@ -1,14 +1,14 @@
-//! What a Gateway offers: where it listens, what it trusts, and by which driver it is spoken to. Pure.
+//! Reads a Gateway: its listeners, its addresses, its `ClientTrafficPolicy`, and which driver writes its objects.
 
 use serde_json::Value;
 
 use super::objects::{Kind, Objects, condition};
 use crate::api::plan::{GatewayDriver, GatewayRef};
 
-/// Envoy Gateway's own name, as a `GatewayClass` has it.
+/// The `controllerName` of a `GatewayClass` of Envoy Gateway.
 const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io/gatewayclass-controller";
 
-/// In whose words policies are written.
+/// Which kinds of objects enforce the policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
     /// Envoy Gateway, 1.9 or later.
@@ -17,26 +17,26 @@ pub enum Driver {
     GatewayApi,
 }
 
-/// What a Gateway offers to tenants.
+/// The parts of a Gateway that tenants use.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gateway {
     /// Its name.
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// How it is spoken to.
+    /// The driver that writes its objects.
     pub driver: Driver,
-    /// Where it is reached.
+    /// The addresses in its status.
     pub addresses: Vec<String>,
     /// The listener for every slug, with the base domain's wildcard certificate.
     pub shared: Listener,
-    /// The Secret of that certificate, with its namespace.
+    /// The namespace and name of the Secret with that certificate.
     pub shared_certificate: Option<(String, String)>,
     /// The listener for plain HTTP, if there is one.
     pub http: Option<Listener>,
-    /// Whether tenants may bring listeners of their own.
+    /// Whether the Gateway accepts `ListenerSet`s (`allowedListeners`).
     pub takes_listener_sets: bool,
-    /// The `ClientTrafficPolicy` of the whole Gateway, whose trust in addresses a tenant's own has to repeat.
+    /// The spec of the Gateway's `ClientTrafficPolicy`. A tenant's own must repeat it, because it replaces this one.
     pub client_traffic: Option<Value>,
 }
 
@@ -49,7 +49,7 @@ pub struct Listener {
     pub port: u16,
 }
 
-/// Reads a Gateway; says what is wrong with one that cannot be used.
+/// Reads a Gateway; the error says why it cannot be used.
 pub async fn observe(objects: &Objects, wanted: &GatewayRef, base: &str) -> Result<Gateway, String> {
     for kind in [Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::ListenerSet, Kind::ReferenceGrant] {
         installed(objects, kind).await?;
@@ -87,11 +87,11 @@ async fn installed(objects: &Objects, kind: Kind) -> Result<(), String> {
 }
 
 fn traffic_policy(objects: &Objects, gateway: &GatewayRef) -> Option<Value> {
-    let is_meant = |target: &Value| target["kind"] == "Gateway" && target["name"] == gateway.name.as_str();
+    let is_gateway = |target: &Value| target["kind"] == "Gateway" && target["name"] == gateway.name.as_str();
     let found = objects.find(Kind::ClientTrafficPolicy, |policy| {
         let spec = &policy.data["spec"];
-        let many = spec["targetRefs"].as_array().is_some_and(|all| all.iter().any(is_meant));
-        policy.metadata.namespace.as_deref() == Some(&gateway.namespace) && (many || is_meant(&spec["targetRef"]))
+        let in_list = spec["targetRefs"].as_array().is_some_and(|all| all.iter().any(is_gateway));
+        policy.metadata.namespace.as_deref() == Some(&gateway.namespace) && (in_list || is_gateway(&spec["targetRef"]))
     });
     found.first().map(|policy| policy.data["spec"].clone())
 }
@@ -135,7 +135,8 @@ fn read(object: &Value, wanted: &GatewayRef, base: &str, driver: Driver, client_
 }
 
 impl Gateway {
-    /// What of the Gateway's own settings would let a path around a list of addresses.
+    /// Why the Gateway's settings would let a client bypass an address list: the Gateway hands on escaped or doubled
+    /// slashes, so the app may read another path than the one that the Gateway checked.
     pub fn loose_paths(&self) -> Option<String> {
         let path = &self.client_traffic.as_ref()?["path"];
         let keeps = path["escapedSlashesAction"].as_str().is_some_and(|action| action == "KeepUnchanged");

@@ -1,5 +1,5 @@
-//! The driver for any implementation of the Gateway API. It has no words for addresses of clients, for TLS versions and
-//! for answers of the gateway's own: a rule without a backend answers 500 (`HTTPRouteRule.backendRefs`).
+//! The driver for any implementation of the Gateway API. The API has no fields for lists of client addresses, for TLS
+//! versions and for direct responses: a rule without a backend answers 500 (`HTTPRouteRule.backendRefs`).
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use super::{
     site::{self, DirectResponse, Site, Wanted},
 };
 
-/// What it can keep.
+/// The driver can enforce none of the policies.
 pub const CAPABILITIES: Capabilities =
     Capabilities { driver: "GatewayAPI", address_lists: false, tls_versions: false, second_factor: false, client_certificates: false };
 

@@ -1,7 +1,7 @@
-//! The interface of a gateway: publish a tenant's routes under its policy, answer that the account is suspended, remove
-//! them, and check from outside that it is so.
+//! The interface of a gateway: publish a tenant's routes under its policy, answer that the account is suspended, delete
+//! the routes, and check the result from outside.
 //!
-//! A driver is a file with capabilities and a pure function from a [`site::Site`] to objects; `Driver` lists them.
+//! A driver is a file with capabilities and a pure function from a [`site::Site`] to objects; `Driver` lists them all.
 
 pub mod apply;
 pub mod certificate;
@@ -25,7 +25,7 @@ use gateway::Driver;
 use policy::Capabilities;
 use site::{Site, Wanted};
 
-/// The objects of a site, in the words of its gateway's driver, in the order in which they are to be made.
+/// The objects of a site for its gateway's driver, in the order in which they must be applied.
 pub fn wanted(site: &Site<'_>) -> Vec<Wanted> {
     match site.gateway.driver {
         Driver::EnvoyGateway => envoy_gateway::objects(site),
@@ -34,7 +34,7 @@ pub fn wanted(site: &Site<'_>) -> Vec<Wanted> {
 }
 
 impl Driver {
-    /// What it can keep.
+    /// The policies that the driver can enforce.
     pub const fn can(self) -> Capabilities {
         match self {
             Self::EnvoyGateway => envoy_gateway::CAPABILITIES,

@@ -1,4 +1,4 @@
-//! The kinds of objects that an edge is made of, and what the cluster says of them, without asking it again.
+//! The kinds of objects of the edge, and caches of these objects, so that reading them sends no request.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -21,33 +21,33 @@ use kube::{
 
 use crate::api::ACCOUNT_LABEL;
 
-/// The kinds of objects that an edge is made of.
+/// The kinds of objects of the edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// Gateway API: the implementation.
+    /// Gateway API: which implementation serves a Gateway.
     GatewayClass,
-    /// Gateway API: where requests come in.
+    /// Gateway API: listeners that all tenants share.
     Gateway,
-    /// Gateway API: which request goes where.
+    /// Gateway API: which request goes to which backend.
     HttpRoute,
-    /// Gateway API: listeners of a tenant's own.
+    /// Gateway API: a tenant's own listeners.
     ListenerSet,
-    /// Gateway API: leave to use what is in another namespace.
+    /// Gateway API: permission to reference an object in another namespace.
     ReferenceGrant,
-    /// Envoy Gateway: who may.
+    /// Envoy Gateway: authentication and authorization.
     SecurityPolicy,
-    /// Envoy Gateway: TLS versions, and whom to believe about a client's address.
+    /// Envoy Gateway: TLS versions, and which proxies are trusted to name a client's address.
     ClientTrafficPolicy,
-    /// Envoy Gateway: how much.
+    /// Envoy Gateway: rate limits.
     BackendTrafficPolicy,
-    /// Envoy Gateway: fixed answers.
+    /// Envoy Gateway: direct responses.
     HttpRouteFilter,
-    /// cert-manager: a certificate that is wanted.
+    /// cert-manager: a certificate to be issued.
     Certificate,
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 10] = [
         Self::GatewayClass,
         Self::Gateway,
@@ -61,7 +61,7 @@ impl Kind {
         Self::Certificate,
     ];
 
-    /// Those that are made for a tenant.
+    /// The kinds that the operator applies for a tenant.
     pub const MADE: [Self; 8] = [
         Self::HttpRoute,
         Self::ListenerSet,
@@ -90,45 +90,45 @@ impl Kind {
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     }
 
-    /// The name of its definition.
+    /// The name of its CRD.
     pub fn definition(self) -> String {
         let resource = self.resource();
         format!("{}.{}", resource.plural, resource.group)
     }
 
-    /// Whether only objects that carry an account's label are looked at; the others are the platform's.
+    /// Whether the cache holds only objects with an account's label. Of other kinds it needs the platform's objects.
     fn is_made(self) -> bool {
         !matches!(self, Self::GatewayClass | Self::Gateway | Self::ClientTrafficPolicy)
     }
 }
 
-/// What the cluster says of the edge.
+/// Caches of the edge's objects, filled by watches.
 ///
-/// What was written here is known at once, although the cluster tells of it a little later: otherwise a policy that was
-/// just deleted would still count as being in force.
+/// The caches lag behind the operator's own writes, so these are remembered here. Otherwise a policy that was just
+/// deleted would still count as being in force.
 pub struct Objects {
     stores: BTreeMap<Kind, Store<DynamicObject>>,
     started: Instant,
     own: Mutex<OwnObjects>,
 }
 
-/// What was done, by kind, namespace and name.
+/// The operator's last writes, by kind, namespace and name.
 type OwnObjects = HashMap<(Kind, Option<String>, String), Own>;
 
-/// What was done to an object last.
+/// The operator's last write of an object.
 struct Own {
     uid: Option<String>,
-    /// The generation that was written; `None`: it was deleted.
+    /// The generation that the write made; `None`: the object was deleted.
     generation: Option<i64>,
 }
 
-/// How long after the start the first lists may take before what is not there counts as not installed.
+/// How long after the start a kind's first list may take before the kind counts as not installed.
 const FIRST_LISTS: Duration = Duration::from_secs(10);
 
-/// Objects of one kind as they come and go.
+/// The events of a watch of one kind.
 pub type Events = stream::BoxStream<'static, Result<DynamicObject, watcher::Error>>;
 
-/// Looks at every kind, from when its definition is installed on.
+/// Watches every kind. The watch of a kind begins when its CRD is installed.
 pub fn watch(client: &Client) -> (Objects, Vec<(Kind, Events)>) {
     let mut stores = BTreeMap::new();
     let mut all = vec![];
@@ -148,7 +148,7 @@ pub fn watch(client: &Client) -> (Objects, Vec<(Kind, Events)>) {
     (Objects { stores, started: Instant::now(), own: Mutex::default() }, all)
 }
 
-/// A definition that is not installed is waited for, rather than asked for again and again.
+/// Begins the stream only once the CRD is installed, so that no watch fails again and again.
 fn once_installed<S>(client: Client, kind: Kind, objects: S) -> impl Stream<Item = S::Item>
 where
     S: Stream + Send,
@@ -164,7 +164,7 @@ where
 }
 
 impl Objects {
-    /// Whether the kind is installed and was read; soon after the start that is waited for.
+    /// Whether the kind is installed and its first list was read. Soon after the start this waits for the list.
     pub async fn has(&self, kind: Kind) -> bool {
         let Some(store) = self.stores.get(&kind) else { return false };
         if store.wait_until_ready().now_or_never().is_some() {
@@ -174,7 +174,7 @@ impl Objects {
         tokio::time::timeout(left, store.wait_until_ready()).await.is_ok()
     }
 
-    /// One object.
+    /// Returns one object from the cache.
     pub fn get(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Option<std::sync::Arc<DynamicObject>> {
         let mut key = ObjectRef::new_with(name, kind.resource());
         key.namespace = namespace.map(str::to_owned);
@@ -191,17 +191,17 @@ impl Objects {
         self.remember(kind, object, None);
     }
 
-    /// Whether the cluster has told of what was written here.
+    /// Whether the cached object is as new as the operator's last write of it.
     pub fn is_current(&self, kind: Kind, found: &DynamicObject) -> bool {
-        self.ask_own(kind, found, |own| own.uid != found.uid() || own.generation.is_some_and(|g| found.metadata.generation >= Some(g)))
+        self.check_own(kind, found, |own| own.uid != found.uid() || own.generation.is_some_and(|g| found.metadata.generation >= Some(g)))
     }
 
     fn was_deleted(&self, kind: Kind, found: &DynamicObject) -> bool {
-        !self.ask_own(kind, found, |own| own.uid != found.uid() || own.generation.is_some())
+        !self.check_own(kind, found, |own| own.uid != found.uid() || own.generation.is_some())
     }
 
-    fn ask_own(&self, kind: Kind, found: &DynamicObject, answer: impl Fn(&Own) -> bool) -> bool {
-        self.lock().get(&(kind, found.namespace(), found.name_any())).is_none_or(answer)
+    fn check_own(&self, kind: Kind, found: &DynamicObject, check: impl Fn(&Own) -> bool) -> bool {
+        self.lock().get(&(kind, found.namespace(), found.name_any())).is_none_or(check)
     }
 
     fn remember(&self, kind: Kind, object: &DynamicObject, generation: Option<i64>) {
@@ -213,12 +213,12 @@ impl Objects {
         self.own.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Forgets what was done in a namespace that is gone.
+    /// Forgets the operator's writes in a namespace that is gone.
     pub fn forget(&self, namespace: &str) {
-        self.lock().retain(|(_, there, _), _| there.as_deref() != Some(namespace));
+        self.lock().retain(|(_, written_in, _), _| written_in.as_deref() != Some(namespace));
     }
 
-    /// All objects that fit.
+    /// Returns all cached objects for which `fits` is true.
     pub fn find(&self, kind: Kind, fits: impl Fn(&DynamicObject) -> bool) -> Vec<std::sync::Arc<DynamicObject>> {
         self.stores
             .get(&kind)
@@ -227,7 +227,7 @@ impl Objects {
     }
 }
 
-/// Whether a part of a status has a condition with this value, about the present generation if it says.
+/// Finds the condition of the type `kind` in a list of conditions.
 pub fn condition<'a>(conditions: &'a serde_json::Value, kind: &str) -> Option<&'a serde_json::Value> {
     conditions.as_array()?.iter().find(|c| c["type"] == kind)
 }

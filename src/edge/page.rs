@@ -1,14 +1,14 @@
-//! The page at a blocked tenant's addresses: for customers who cannot know, and for the owner who can do something.
-//! Nothing in it tells who the tenant is. Pure.
+//! The page that a suspended tenant's host names show: to customers, and to the owner, who can pay. The page never
+//! names the tenant. Pure.
 
 use crate::api::plan::SuspendedPage;
 
 /// A page in one language.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Page {
-    /// Its language, as `Accept-Language` names it (ISO 639-1).
+    /// Its language, as in `Accept-Language` (ISO 639-1).
     pub language: &'static str,
-    /// HTML; Envoy Gateway takes 4,096 bytes at most.
+    /// HTML, at most 4,096 bytes, which is the limit of Envoy Gateway.
     pub body: String,
 }
 
@@ -57,7 +57,7 @@ pub fn suspended(texts: &SuspendedPage) -> Vec<Page> {
 }
 
 fn body(words: &Translation, texts: &SuspendedPage) -> String {
-    let said = match &texts.text {
+    let paragraphs = match &texts.text {
         Some(text) => format!("<p>{}</p>", escaped(text)),
         None => format!("<p>{}</p><p class=\"o\">{}</p>", words.customer, words.owner),
     };
@@ -67,7 +67,7 @@ fn body(words: &Translation, texts: &SuspendedPage) -> String {
         "<!doctype html><html lang=\"{}\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
          <meta name=\"robots\" content=\"noindex\"><title>{}</title><style>{STYLE}</style></head>\
          <body><main><svg viewBox=\"0 0 48 48\" aria-hidden=\"true\"><circle cx=\"24\" cy=\"24\" r=\"22\"/><path d=\"M19 16v16M29 16v16\"/></svg>\
-         <h1>{}</h1>{said}{link}</main></body></html>\n",
+         <h1>{}</h1>{paragraphs}{link}</main></body></html>\n",
         words.language, words.title, words.title
     )
 }

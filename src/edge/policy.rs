@@ -11,55 +11,55 @@ use crate::api::{
     plan::{Oidc, PlanSecurity},
 };
 
-/// What a tenant's addresses have to keep.
+/// The security policy of a tenant's routes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     /// The lowest TLS version that is accepted.
     pub min_tls: TlsVersion,
-    /// Where agents may come from; `None`: from anywhere; an empty list: from nowhere.
+    /// The client addresses of agents; `None`: any address; an empty list: no address.
     pub agents_from: Option<Vec<IpNet>>,
-    /// Who asks agents for a second factor at the gateway.
+    /// The OpenID provider that asks agents for a second factor at the gateway.
     pub oidc: Option<Oidc>,
-    /// Whose client certificates agents have to show, as PEM.
+    /// The certificate authority, as PEM, of the client certificates that agents must show.
     pub client_ca: Option<String>,
-    /// Requests a minute that API paths take.
+    /// The rate limit of API paths, in requests per minute.
     pub api_requests_per_minute: i32,
 }
 
 impl Policy {
-    /// Whether agents' paths differ from everybody's.
+    /// Whether the policy restricts agents' paths.
     pub fn guards_agents(&self) -> bool {
         self.agents_from.is_some() || self.oidc.is_some() || self.client_ca.is_some()
     }
 }
 
-/// A policy, and what has to be said about it.
+/// A policy, and messages about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     /// The policy.
     pub policy: Policy,
-    /// What was understood otherwise than it was written, for people.
+    /// Settings that the operator read otherwise than they are written, for people.
     pub notes: Vec<String>,
-    /// What nobody here can keep: as long as there is any of it, the address is not published.
+    /// Requirements that nothing can enforce. While there is one, the operator must not publish the account's routes.
     pub unkeepable: Vec<String>,
 }
 
-/// What the driver of a gateway can keep.
+/// Which policies the driver of a gateway can enforce.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
     /// The driver's name, for people.
     pub driver: &'static str,
-    /// Letting agents in from listed addresses only.
+    /// Letting in agents from listed addresses only.
     pub address_lists: bool,
-    /// A TLS version above the Gateway's own for one host name.
+    /// A lowest TLS version for one host name, above the Gateway's.
     pub tls_versions: bool,
-    /// Asking agents for a second factor by OpenID Connect.
+    /// A second factor for agents by OpenID Connect.
     pub second_factor: bool,
-    /// Asking agents for a client certificate.
+    /// Client certificates for agents.
     pub client_certificates: bool,
 }
 
-/// The account's policy: it tightens the plan's, and never loosens it.
+/// The account's policy. The account's settings can make the plan's stricter, never looser.
 pub fn of(plan: &PlanSecurity, account: Option<&Security>, class: &HelpDeskClassSpec, can: &Capabilities) -> Outcome {
     let (mut notes, mut unkeepable) = (vec![], vec![]);
     let min_tls = account.and_then(|a| a.min_tls).unwrap_or_default().max(plan.min_tls);
@@ -95,15 +95,14 @@ pub fn of(plan: &PlanSecurity, account: Option<&Security>, class: &HelpDeskClass
     Outcome { policy, notes, unkeepable }
 }
 
-/// The ranges as the network reads them: without host bits, without those that another one holds. `None` if there are
-/// none.
+/// Parses the ranges, clears their host bits, and merges those that overlap or adjoin. `None` if the list is empty.
 fn merged(field: &str, ranges: &[String], notes: &mut Vec<String>) -> Option<Vec<IpNet>> {
     if ranges.is_empty() {
         return None;
     }
     let mut read: Vec<IpNet> = vec![];
     for text in ranges {
-        // The schema admits nothing that is no range; one that is not understood lets nobody in.
+        // The schema rejects an invalid range. One that still gets here lets nobody in.
         let Ok(range) = text.parse::<IpNet>() else {
             notes.push(format!("{field}: {text} is not understood and lets nobody in"));
             continue;
@@ -123,7 +122,7 @@ fn merged(field: &str, ranges: &[String], notes: &mut Vec<String>) -> Option<Vec
     Some(kept)
 }
 
-/// IPv4 written as IPv6: clients that come by IPv4 are seen with their IPv4 address.
+/// Turns a range of IPv4-mapped IPv6 addresses into IPv4, because the gateway sees such clients with IPv4 addresses.
 fn unmapped(range: IpNet) -> IpNet {
     match range {
         IpNet::V6(v6) if v6.prefix_len() >= 96 => match v6.addr().to_ipv4_mapped() {
@@ -134,7 +133,7 @@ fn unmapped(range: IpNet) -> IpNet {
     }
 }
 
-/// What lies in both lists.
+/// The intersection of two lists.
 fn both(one: &[IpNet], other: &[IpNet]) -> Vec<IpNet> {
     let mut common: Vec<IpNet> = vec![];
     for a in one {
@@ -147,7 +146,7 @@ fn both(one: &[IpNet], other: &[IpNet]) -> Vec<IpNet> {
     IpNet::aggregate(&common)
 }
 
-/// Whether a client with this address is let in to agents' paths.
+/// Whether the address list lets this client in to agents' paths.
 pub fn lets_in(agents_from: Option<&[IpNet]>, client: IpAddr) -> bool {
     agents_from.is_none_or(|ranges| ranges.iter().any(|r| r.contains(&client)))
 }
@@ -207,11 +206,11 @@ mod tests {
     fn ranges_with_host_bits_and_ranges_inside_others_are_explained() {
         let outcome = policy(&[], &["198.51.100.7/24", "198.51.100.128/25", "2001:DB8::/48", "::ffff:192.0.2.0/120"]);
         assert_eq!(ranges(&outcome), Some(vec!["192.0.2.0/24".into(), "198.51.100.0/24".into(), "2001:db8::/48".into()]));
-        let told = outcome.notes.join("; ");
+        let notes = outcome.notes.join("; ");
         for part in
             ["198.51.100.7/24 is read as 198.51.100.0/24", "198.51.100.128/25 is part of 198.51.100.0/24", "is read as 192.0.2.0/24"]
         {
-            assert!(told.contains(part), "{told}");
+            assert!(notes.contains(part), "{notes}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! One HTTP or HTTPS request to a host name, at the addresses of the Gateway.
 //!
-//! The client goes to the addresses of the Gateway and nowhere else: it asks no DNS about names that tenants chose,
-//! follows no redirect, and reads no more than an answer's head. So nobody can point it at something internal.
+//! The client connects to the Gateway's addresses and nowhere else. It never resolves names that tenants chose, never
+//! follows a redirect, and reads only the head of an answer. So no tenant can direct it to an internal address.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -30,29 +30,29 @@ use super::certificate::{self, Leaf};
 /// How long one request may take in all.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What was seen of one answer.
+/// The head of one answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// Its status.
+    /// Its status code.
     pub status: u16,
-    /// Where it redirects to.
+    /// Its `Location` header.
     pub location: Option<String>,
-    /// How credentials are asked for.
+    /// Its `WWW-Authenticate` header.
     pub challenge: Option<String>,
-    /// The certificate that was shown, if there was TLS.
+    /// The certificate that the server presented, if there was TLS.
     pub leaf: Option<Leaf>,
-    /// The address from which the probe went out.
+    /// The local address of the probe's connection.
     pub from: IpAddr,
 }
 
-/// Why nothing was seen.
+/// Why a probe got no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbeError {
-    /// There was no connection: nothing can be said.
+    /// There was no connection, or the request timed out.
     Unreachable(String),
-    /// The connection was refused by TLS.
+    /// The TLS handshake failed.
     Handshake(String),
-    /// It broke off before an answer was there.
+    /// The connection broke off before an answer came.
     Broken(String),
 }
 
@@ -66,16 +66,16 @@ impl std::fmt::Display for ProbeError {
     }
 }
 
-/// Which TLS versions are offered.
+/// Which TLS versions the client offers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Offer {
-    /// All that are safe.
+    /// TLS 1.2 and 1.3.
     All,
-    /// None newer than 1.2.
+    /// TLS 1.2 only.
     Old,
 }
 
-/// Asks a gateway at one of its addresses for a path of a host over HTTPS.
+/// Requests a path of a host name over HTTPS, at the first of the addresses that accepts a connection.
 pub async fn https(addresses: &[String], port: u16, host: &str, path: &str, offer: Offer) -> Result<Answer, ProbeError> {
     bounded(async {
         let (stream, from) = connect(addresses, port).await?;
@@ -89,7 +89,7 @@ pub async fn https(addresses: &[String], port: u16, host: &str, path: &str, offe
     .await
 }
 
-/// Asks a gateway for a path of a host over plain HTTP.
+/// Requests a path of a host name over plain HTTP.
 pub async fn http(addresses: &[String], port: u16, host: &str, path: &str) -> Result<Answer, ProbeError> {
     bounded(async {
         let (stream, from) = connect(addresses, port).await?;
@@ -134,7 +134,7 @@ where
         .body(Empty::<Bytes>::new())
         .map_err(|e| broken(&e))?;
     let mut asked = pin!(sender.send_request(request));
-    // The connection is driven only for as long as its answer's head is waited for.
+    // The connection is polled only until the head of the answer is here.
     let answer = tokio::select! {
         biased;
         answer = &mut asked => answer,
@@ -163,8 +163,8 @@ fn config(offer: Offer) -> Result<ClientConfig, rustls::Error> {
     Ok(config.dangerous().with_custom_certificate_verifier(Arc::new(AnyChain(provider))).with_no_client_auth())
 }
 
-/// Takes any certificate whose key is shown to be held. Which one it has to be is known better than a list of
-/// authorities could tell: it is compared afterwards.
+/// Accepts any certificate whose private key the server proves to hold. No authority has to be trusted, because the
+/// caller compares the certificate with the expected one.
 #[derive(Debug)]
 struct AnyChain(Arc<CryptoProvider>);
 

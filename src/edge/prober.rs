@@ -1,9 +1,9 @@
-//! Workers that check routes from outside. A reconcile never waits for them; it reads what they saw last.
+//! Workers that check routes from outside. A reconcile never waits for them; it reads their last result.
 //!
-//! Whoever wants to know whether addresses answer as they should orders a look and goes on with what was seen last of
-//! exactly this view. The look is taken by a task of its own; what it finds out wakes the account. Of one Gateway so
-//! many are looked at in one moment, and those that failed before have fewer turns, of their own: any number of apps
-//! that accept connections and never answer, or a Gateway that is dead, delays nothing but themselves.
+//! A reconcile calls [`Prober::observe`], which starts a check if needed and returns the last result of exactly this
+//! view. A worker (a task) runs the check; a new result triggers a reconcile of the account. For each Gateway the
+//! number of concurrent checks is limited. Repeated checks after a failure have fewer permits, of their own. So neither
+//! apps that accept connections and never answer nor a Gateway that is down delay the checks of others for long.
 
 use std::{
     collections::HashMap,
@@ -25,27 +25,27 @@ use tokio::{
 use super::check::{self, Mismatch, View};
 use crate::{keyed_semaphore::KeyedSemaphore, retry::jitter};
 
-/// How fast, and how many at once.
+/// Timing and concurrency of the checks.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// How long a gateway may take to do what it has accepted before that counts as a failure.
+    /// For how long after the first check a mismatch is no failure: a gateway needs time to do what it accepted.
     pub settling: Duration,
-    /// How often, in that time, it is looked whether it has.
+    /// The pause between checks in that time.
     pub every: Duration,
-    /// After the first failure; doubled each time.
+    /// The pause after the first failure; it doubles with each further failure.
     pub pause: Duration,
-    /// At most.
+    /// The longest pause after a failure.
     pub longest_pause: Duration,
-    /// How long it is believed that addresses answer as they were seen to.
+    /// How long a check without a mismatch counts.
     pub fresh: Duration,
-    /// First looks, and looks that a closing account waits for, at one Gateway at once.
+    /// The number of concurrent checks of one Gateway that are first checks or that a closing account waits for.
     pub first: usize,
-    /// Looks at one Gateway at once at what failed before.
+    /// The number of concurrent checks of one Gateway that repeat a failed one.
     pub again: usize,
 }
 
 impl Pace {
-    /// What holds unless a test says otherwise.
+    /// The values outside of tests.
     pub const DEFAULT: Self = Self {
         settling: Duration::from_secs(3),
         every: Duration::from_millis(150),
@@ -62,46 +62,46 @@ impl Pace {
     }
 }
 
-/// What is known of addresses.
+/// The last result for a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Sight {
-    /// They were seen to answer as they should.
-    Right,
-    /// They were seen not to.
+pub enum Observation {
+    /// Every host name answered as expected.
+    AsExpected,
+    /// A host name did not answer as expected.
     Mismatch(Mismatch),
-    /// Nobody has seen them as they are now; a worker is about to.
-    Unseen,
+    /// The view has not been checked; a worker is about to check it.
+    Unchecked,
 }
 
-/// Whose addresses they are.
+/// The account whose routes are checked.
 #[derive(Clone, Copy, Debug)]
-pub struct Whose<'a> {
-    /// The account's name, which is told when something turned.
-    pub account: &'a str,
+pub struct ProbedAccount<'a> {
+    /// Its name, which is sent when the result changes.
+    pub name: &'a str,
     /// Its uid.
     pub uid: &'a str,
 }
 
-type Look = Box<dyn Fn(Arc<View>) -> BoxFuture<'static, Option<Mismatch>> + Send + Sync>;
+type Check = Box<dyn Fn(Arc<View>) -> BoxFuture<'static, Option<Mismatch>> + Send + Sync>;
 
-/// The workers, and what they saw last.
+/// The workers, and their last results.
 pub struct Prober {
     pace: Pace,
-    look: Look,
+    check: Check,
     first: KeyedSemaphore,
     again: KeyedSemaphore,
-    told: UnboundedSender<String>,
+    changed: UnboundedSender<String>,
     failures: Counter,
     watched: Mutex<HashMap<String, Watched>>,
 }
 
-/// What one account's addresses are watched for.
+/// The worker and the last result of one account.
 struct Watched {
-    /// Tells an order from an earlier one for the same account.
-    order: u64,
+    /// Tells this worker from earlier ones for the same account.
+    worker: u64,
     mark: u64,
     urgent: bool,
-    seen: Option<Result<Instant, Mismatch>>,
+    last: Option<Result<Instant, Mismatch>>,
     task: AbortHandle,
 }
 
@@ -112,87 +112,87 @@ impl Drop for Watched {
 }
 
 impl Prober {
-    /// Workers that look for themselves, and the names of accounts of which they have news. `failures` counts what was
-    /// seen to be wrong.
+    /// Returns workers that run [`check::check`], and a stream of the names of accounts whose result changed.
+    /// `failures` counts mismatches.
     pub fn new(failures: Counter) -> (Arc<Self>, UnboundedReceiver<String>) {
         Self::with(Pace::DEFAULT, failures, Box::new(|view| check::check(view).boxed()))
     }
 
-    fn with(pace: Pace, failures: Counter, look: Look) -> (Arc<Self>, UnboundedReceiver<String>) {
-        let (told, news) = unbounded();
+    fn with(pace: Pace, failures: Counter, check: Check) -> (Arc<Self>, UnboundedReceiver<String>) {
+        let (changed, changes) = unbounded();
         let (first, again) = (KeyedSemaphore::new(pace.first), KeyedSemaphore::new(pace.again));
-        (Arc::new(Self { pace, look, first, again, told, failures, watched: Mutex::default() }), news)
+        (Arc::new(Self { pace, check, first, again, changed, failures, watched: Mutex::default() }), changes)
     }
 
-    /// Whether anything of this account was ordered since the process started.
-    pub fn know(&self, uid: &str) -> bool {
+    /// Whether this account was observed since the process started.
+    pub fn is_watched(&self, uid: &str) -> bool {
         self.lock().contains_key(uid)
     }
 
-    /// What is known of this view, and if that is nothing or old, that somebody goes and looks. `mark` stands for
-    /// everything that the view rests on: what was seen under another mark does not count. Whoever is `urgent` does not
-    /// queue behind those that failed before.
-    pub fn order(self: &Arc<Self>, whose: Whose<'_>, mark: u64, view: View, urgent: bool) -> Sight {
+    /// Returns the last result for this view, and starts a worker if there is none or it is old. `mark` is a hash of
+    /// everything that the view depends on; a result under another mark does not count. Checks of an `urgent` account
+    /// never queue behind repeated checks of failed ones.
+    pub fn observe(self: &Arc<Self>, account: ProbedAccount<'_>, mark: u64, view: View, urgent: bool) -> Observation {
         let mut all = self.lock();
-        let before = all.get(whose.uid).filter(|known| known.mark == mark);
-        let seen = before.and_then(|known| known.seen.clone());
-        let at_work = before.is_some_and(|known| !known.task.is_finished() && known.urgent >= urgent);
-        let is_fresh = matches!(&seen, Some(Ok(at)) if at.elapsed() < self.pace.fresh);
-        if !at_work && !is_fresh {
-            let order = all.get(whose.uid).map_or(0, |known| known.order + 1);
-            let worker = Arc::clone(self).watch(whose.account.to_owned(), whose.uid.to_owned(), order, Arc::new(view), urgent);
-            let task = tokio::spawn(worker).abort_handle();
-            all.insert(whose.uid.to_owned(), Watched { order, mark, urgent, seen: seen.clone(), task });
+        let before = all.get(account.uid).filter(|watched| watched.mark == mark);
+        let last = before.and_then(|watched| watched.last.clone());
+        let is_running = before.is_some_and(|watched| !watched.task.is_finished() && watched.urgent >= urgent);
+        let is_fresh = matches!(&last, Some(Ok(at)) if at.elapsed() < self.pace.fresh);
+        if !is_running && !is_fresh {
+            let worker = all.get(account.uid).map_or(0, |watched| watched.worker + 1);
+            let work = Arc::clone(self).watch(account.name.to_owned(), account.uid.to_owned(), worker, Arc::new(view), urgent);
+            let task = tokio::spawn(work).abort_handle();
+            all.insert(account.uid.to_owned(), Watched { worker, mark, urgent, last: last.clone(), task });
         }
-        match seen {
-            None => Sight::Unseen,
-            Some(Ok(_)) => Sight::Right,
-            Some(Err(wrong)) => Sight::Mismatch(wrong),
+        match last {
+            None => Observation::Unchecked,
+            Some(Ok(_)) => Observation::AsExpected,
+            Some(Err(mismatch)) => Observation::Mismatch(mismatch),
         }
     }
 
-    /// Nothing of this account is looked at any more.
+    /// Stops the worker of this account and drops its last result.
     pub fn forget(&self, uid: &str) {
         self.lock().remove(uid);
     }
 
-    /// Looks until it was seen to be right.
-    async fn watch(self: Arc<Self>, account: String, uid: String, order: u64, view: Arc<View>, urgent: bool) {
+    /// Repeats the check until it finds no mismatch.
+    async fn watch(self: Arc<Self>, account: String, uid: String, worker: u64, view: Arc<View>, urgent: bool) {
         let mut begun = None;
         let mut failures = 0;
         loop {
-            let lanes = if urgent || failures == 0 { &self.first } else { &self.again };
-            let Some(acquire) = lanes.acquire(&view.gateway).await else { return };
+            let semaphore = if urgent || failures == 0 { &self.first } else { &self.again };
+            let Some(permit) = semaphore.acquire(&view.gateway).await else { return };
             let since = *begun.get_or_insert_with(Instant::now);
-            let Some(wrong) = (self.look)(Arc::clone(&view)).await else {
-                self.saw(&account, &uid, order, Ok(Instant::now()));
+            let Some(mismatch) = (self.check)(Arc::clone(&view)).await else {
+                self.record(&account, &uid, worker, Ok(Instant::now()));
                 return;
             };
-            drop(acquire);
+            drop(permit);
             if since.elapsed() < self.pace.settling {
                 sleep(self.pace.every).await;
                 continue;
             }
             failures += 1;
             self.failures.inc();
-            self.saw(&account, &uid, order, Err(wrong));
+            self.record(&account, &uid, worker, Err(mismatch));
             sleep(self.pace.pause_after(&uid, failures)).await;
         }
     }
 
-    /// Remembers what was seen, and tells the account if that is news.
-    fn saw(&self, account: &str, uid: &str, order: u64, what: Result<Instant, Mismatch>) {
+    /// Stores a worker's result, and sends the account's name if the result changed.
+    fn record(&self, account: &str, uid: &str, worker: u64, result: Result<Instant, Mismatch>) {
         let mut all = self.lock();
-        let Some(known) = all.get_mut(uid).filter(|known| known.order == order) else { return };
-        let is_news = match (&known.seen, &what) {
+        let Some(watched) = all.get_mut(uid).filter(|watched| watched.worker == worker) else { return };
+        let has_changed = match (&watched.last, &result) {
             (Some(Ok(_)), Ok(_)) => false,
             (Some(Err(before)), Err(now)) => before != now,
             _ => true,
         };
-        known.seen = Some(what);
-        if is_news {
-            // Nobody listens any more only when the process ends.
-            let _ = self.told.unbounded_send(account.to_owned());
+        watched.last = Some(result);
+        if has_changed {
+            // Sending fails only while the process ends, when the receiver is gone.
+            let _ = self.changed.unbounded_send(account.to_owned());
         }
     }
 
@@ -237,19 +237,19 @@ mod tests {
         }
     }
 
-    fn whose(name: &str) -> Whose<'_> {
-        Whose { account: name, uid: name }
+    fn account(name: &str) -> ProbedAccount<'_> {
+        ProbedAccount { name, uid: name }
     }
 
     fn wrong() -> Mismatch {
         Mismatch { reason: "AnswersWrong", why: "no".into() }
     }
 
-    async fn next(news: &mut UnboundedReceiver<String>) -> String {
-        tokio::time::timeout(Duration::from_secs(5), news.next()).await.expect("nothing was told").unwrap()
+    async fn next(changes: &mut UnboundedReceiver<String>) -> String {
+        tokio::time::timeout(Duration::from_secs(5), changes.next()).await.expect("nothing was told").unwrap()
     }
 
-    /// Looks at hosts that hang, that are right, and all others, which are wrong.
+    /// A prober whose check hangs for some hosts, finds some right, and finds a mismatch for all others.
     fn prober(pace: Pace) -> (Arc<Prober>, UnboundedReceiver<String>) {
         Prober::with(
             pace,
@@ -272,73 +272,77 @@ mod tests {
 
     #[tokio::test]
     async fn sixty_apps_that_never_answer_keep_neither_the_asker_nor_another_account_waiting() {
-        let (prober, mut news) = prober(QUICK);
+        let (prober, mut changes) = prober(QUICK);
         let begun = Instant::now();
         for i in 0..60 {
             let name = format!("hangs-{i}");
-            assert_eq!(prober.order(whose(&name), 1, view(&name, 1), false), Sight::Unseen);
+            assert_eq!(prober.observe(account(&name), 1, view(&name, 1), false), Observation::Unchecked);
         }
         assert!(begun.elapsed() < Duration::from_millis(100), "ordering looks took {:?}", begun.elapsed());
         for round in 0..5 {
             let name = format!("right-{round}");
             let begun = Instant::now();
-            prober.order(whose(&name), 1, view(&name, 1), false);
-            while next(&mut news).await != name {}
+            prober.observe(account(&name), 1, view(&name, 1), false);
+            while next(&mut changes).await != name {}
             assert!(begun.elapsed() < Duration::from_millis(300), "{name} waited {:?} for apps that hang", begun.elapsed());
-            assert_eq!(prober.order(whose(&name), 1, view(&name, 1), false), Sight::Right);
-            // In the later rounds those that hang have failed and wait for turns of their own.
+            assert_eq!(prober.observe(account(&name), 1, view(&name, 1), false), Observation::AsExpected);
+            // In the later rounds the hosts that hang have failed, and wait for the permits of repeated checks.
             sleep(Duration::from_millis(200)).await;
         }
     }
 
     #[tokio::test]
     async fn what_was_seen_counts_for_this_very_view_only() {
-        let (prober, mut news) = prober(QUICK);
-        assert!(!prober.know("right"));
-        prober.order(whose("right"), 1, view("right", 1), false);
-        assert_eq!(next(&mut news).await, "right");
-        assert_eq!(prober.order(whose("right"), 1, view("right", 1), true), Sight::Right);
-        assert_eq!(prober.order(whose("right"), 2, view("wrong", 1), true), Sight::Unseen, "another view counted as seen");
-        assert_eq!(next(&mut news).await, "right");
-        assert_eq!(prober.order(whose("right"), 2, view("wrong", 1), true), Sight::Mismatch(wrong()));
+        let (prober, mut changes) = prober(QUICK);
+        assert!(!prober.is_watched("right"));
+        prober.observe(account("right"), 1, view("right", 1), false);
+        assert_eq!(next(&mut changes).await, "right");
+        assert_eq!(prober.observe(account("right"), 1, view("right", 1), true), Observation::AsExpected);
+        assert_eq!(prober.observe(account("right"), 2, view("wrong", 1), true), Observation::Unchecked, "another view counted as seen");
+        assert_eq!(next(&mut changes).await, "right");
+        assert_eq!(prober.observe(account("right"), 2, view("wrong", 1), true), Observation::Mismatch(wrong()));
         prober.forget("right");
-        assert_eq!(prober.order(whose("right"), 1, view("right", 1), true), Sight::Unseen, "what was forgotten counted as seen");
+        assert_eq!(
+            prober.observe(account("right"), 1, view("right", 1), true),
+            Observation::Unchecked,
+            "what was forgotten counted as seen"
+        );
     }
 
     #[tokio::test]
     async fn what_stays_wrong_is_told_once_and_looked_at_less_and_less() {
         let looks = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&looks);
-        let look: Look = Box::new(move |_| {
+        let check: Check = Box::new(move |_| {
             let number = counted.fetch_add(1, Ordering::SeqCst);
             async move { (number < 12).then(wrong) }.boxed()
         });
         let pace = Pace { settling: Duration::ZERO, ..QUICK };
-        let (prober, mut news) = Prober::with(pace, Counter::default(), look);
-        prober.order(whose("a"), 1, view("a", 1), false);
-        assert_eq!(next(&mut news).await, "a");
+        let (prober, mut changes) = Prober::with(pace, Counter::default(), check);
+        prober.observe(account("a"), 1, view("a", 1), false);
+        assert_eq!(next(&mut changes).await, "a");
         for _ in 0..50 {
-            assert_eq!(prober.order(whose("a"), 1, view("a", 1), false), Sight::Mismatch(wrong()));
+            assert_eq!(prober.observe(account("a"), 1, view("a", 1), false), Observation::Mismatch(wrong()));
         }
         sleep(Duration::from_millis(500)).await;
         let so_far = looks.load(Ordering::SeqCst);
         assert!((2..=6).contains(&so_far), "{so_far} looks in half a second");
-        assert!(news.try_recv().is_err(), "the same failure was told again");
-        assert_eq!(next(&mut news).await, "a");
-        assert_eq!(prober.order(whose("a"), 1, view("a", 1), false), Sight::Right);
+        assert!(changes.try_recv().is_err(), "the same failure was told again");
+        assert_eq!(next(&mut changes).await, "a");
+        assert_eq!(prober.observe(account("a"), 1, view("a", 1), false), Observation::AsExpected);
     }
 
     #[tokio::test]
     async fn what_was_right_stays_so_while_it_is_looked_at_again() {
         let pace = Pace { fresh: Duration::ZERO, ..QUICK };
-        let (prober, mut news) = prober(pace);
-        prober.order(whose("right"), 1, view("right", 1), false);
-        next(&mut news).await;
+        let (prober, mut changes) = prober(pace);
+        prober.observe(account("right"), 1, view("right", 1), false);
+        next(&mut changes).await;
         for _ in 0..5 {
-            assert_eq!(prober.order(whose("right"), 1, view("right", 1), false), Sight::Right);
+            assert_eq!(prober.observe(account("right"), 1, view("right", 1), false), Observation::AsExpected);
             sleep(Duration::from_millis(10)).await;
         }
-        assert!(news.try_recv().is_err(), "nothing had changed");
+        assert!(changes.try_recv().is_err(), "nothing had changed");
     }
 
     #[tokio::test]

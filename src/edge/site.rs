@@ -1,4 +1,4 @@
-//! A tenant's addresses as the Gateway API writes them: routes, listeners, redirects. Pure; both drivers begin here.
+//! A tenant's site as objects of the Gateway API: routes, listeners, redirects. Pure; both drivers use it.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::api::{Audience, HelpDeskClassSpec, plan::TlsVersion};
 /// The name of a tenant's main objects.
 pub const WEB: &str = "web";
 
-/// What a tenant's addresses are, and what they answer.
+/// A tenant's host names, and what requests to them are answered.
 pub struct Site<'a> {
     /// The account's name.
     pub account: &'a str,
@@ -18,45 +18,46 @@ pub struct Site<'a> {
     pub namespace: &'a str,
     /// The Gateway.
     pub gateway: &'a Gateway,
-    /// The address that others redirect to.
+    /// The host name to which former names redirect.
     pub primary: &'a str,
-    /// Names under the listener that all tenants share.
+    /// Host names on the listener that all tenants share.
     pub shared: Vec<String>,
-    /// Names with a listener of their own.
+    /// Host names with a listener of their own.
     pub own: Vec<OwnListener>,
-    /// Slugs of before.
+    /// Host names of former slugs.
     pub former: Vec<String>,
-    /// The lowest TLS version on listeners of its own.
+    /// The lowest TLS version of the tenant's own listeners.
     pub min_tls: TlsVersion,
-    /// What requests get.
+    /// What answers requests.
     pub answer: Answer<'a>,
 }
 
-/// A name with a listener of its own.
+/// A host name with a listener of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OwnListener {
-    /// The name.
+    /// The host name.
     pub host: String,
-    /// The Secret with its certificate; a namespace only if it is not the tenant's.
+    /// Namespace and name of the Secret with its certificate; no namespace: the tenant's.
     pub certificate: (Option<String>, String),
 }
 
-/// What requests get.
+/// What answers requests.
 pub enum Answer<'a> {
     /// The app.
     App {
-        /// Which component answers which path.
+        /// The class, whose routes say which component answers which path.
         class: &'a HelpDeskClassSpec,
-        /// Who may.
+        /// The security policy.
         policy: &'a Policy,
-        /// Whether agents' paths lead to the app: not before the policy that guards them is seen to be in force.
+        /// Whether agents' paths lead to the app. They must not before the gateway has accepted the policy that guards
+        /// them.
         agents_open: bool,
     },
-    /// The page that says that the account is suspended, one a language; the first is the default.
+    /// The page that says that the account is suspended, one for each language; the first is the default.
     Suspended(&'a [Page]),
 }
 
-/// An object that is wanted.
+/// The desired state of one object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Wanted {
     /// Its kind.
@@ -69,30 +70,31 @@ pub struct Wanted {
     pub spec: Value,
 }
 
-/// An answer that a gateway gives by itself.
+/// A response that the gateway sends itself, without a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DirectResponse {
-    /// A path that is written so that app and gateway may read it differently.
+    /// For a path that the app may read otherwise than the gateway.
     Malformed,
-    /// Agents' paths whose policy is not in force yet.
+    /// For agents' paths whose policy is not in force yet.
     Preparing,
-    /// An API path without credentials.
+    /// For a request to an API path without credentials.
     Unauthorized,
-    /// The account is suspended; the number of the page.
+    /// For a suspended account; the index of the page.
     Suspended(usize),
 }
 
-/// How a driver writes an answer that the gateway gives by itself: the rule without its name and matches.
+/// Builds a driver's rule for a direct response, without the rule's name and matches.
 pub type ResponseBuilder = fn(&Site<'_>, DirectResponse) -> Value;
 
-/// HTTP Strict Transport Security (RFC 6797), for a year; of subdomains nothing is known here.
+/// HTTP Strict Transport Security (RFC 6797), for a year. Without `includeSubDomains`, because the operator does not
+/// know a tenant's other names.
 pub const HSTS: (&str, &str) = ("Strict-Transport-Security", "max-age=31536000");
 
-/// Paths that a lenient app may read otherwise than the gateway: matrix parameters, backslashes, and dots and slashes
-/// that are still escaped after the gateway has normalized the path.
+/// Paths that a lenient app may read otherwise than the gateway: with matrix parameters, backslashes, or dots and
+/// slashes that are still escaped after the gateway has normalized the path.
 const AMBIGUOUS: &str = r".*(;|\\|%2[eEfF]|%5[cC]|%25(2[eEfF]|5[cC]|3[bB])|%3[bB]|%00).*";
 
-/// Rules by whom they are for.
+/// The names of rules, by audience.
 pub struct Sections {
     /// Rules of agents' paths.
     pub agents: Vec<String>,
@@ -103,7 +105,7 @@ pub struct Sections {
 }
 
 /// The routes and listeners of a site.
-pub fn objects(site: &Site<'_>, words: ResponseBuilder) -> Vec<Wanted> {
+pub fn objects(site: &Site<'_>, respond: ResponseBuilder) -> Vec<Wanted> {
     let mut all = vec![];
     if !site.own.is_empty() {
         all.push(wanted(site, Kind::ListenerSet, WEB, listener_set(site)));
@@ -114,10 +116,10 @@ pub fn objects(site: &Site<'_>, words: ResponseBuilder) -> Vec<Wanted> {
     let listeners = listeners(site);
     let http = site.gateway.http.as_ref().map(|l| of_gateway(site, &l.name));
     let rules = match &site.answer {
-        Answer::App { class, policy, agents_open } => app_rules(site, class, policy, *agents_open, words).0,
-        Answer::Suspended(pages) => suspended_rules(site, pages, words),
+        Answer::App { class, policy, agents_open } => app_rules(site, class, policy, *agents_open, respond).0,
+        Answer::Suspended(pages) => suspended_rules(site, pages, respond),
     };
-    // A suspended account answers with its page on plain HTTP too; an open one redirects from there.
+    // Plain HTTP answers with the page if the account is suspended, and otherwise redirects to HTTPS.
     let web_on: Vec<_> = listeners.iter().cloned().chain(http.clone().filter(|_| suspended)).collect();
     all.push(wanted(site, Kind::HttpRoute, WEB, json!({"parentRefs": web_on, "hostnames": served, "rules": rules})));
     if let Some(http) = http.clone().filter(|_| !suspended) {
@@ -127,7 +129,7 @@ pub fn objects(site: &Site<'_>, words: ResponseBuilder) -> Vec<Wanted> {
     if !site.former.is_empty() {
         let on: Vec<_> = [of_gateway(site, &site.gateway.shared.name)].into_iter().chain(http).collect();
         let rules = match &site.answer {
-            Answer::Suspended(pages) => suspended_rules(site, pages, words),
+            Answer::Suspended(pages) => suspended_rules(site, pages, respond),
             Answer::App { .. } => vec![json!({"name": "moved", "filters": [{"type": "RequestRedirect",
                 "requestRedirect": {"scheme": "https", "hostname": site.primary, "statusCode": 301}}]})],
         };
@@ -141,12 +143,12 @@ pub fn sections(site: &Site<'_>, class: &HelpDeskClassSpec, policy: &Policy) -> 
     app_rules(site, class, policy, true, |_, _| json!({})).1
 }
 
-/// An object of the tenant's namespace.
+/// The desired state of an object in the tenant's namespace.
 pub fn wanted(site: &Site<'_>, kind: Kind, name: &str, spec: Value) -> Wanted {
     Wanted { kind, namespace: site.namespace.to_owned(), name: name.to_owned(), spec }
 }
 
-/// Reference to a listener of the Gateway.
+/// A reference to a listener of the Gateway.
 fn of_gateway(site: &Site<'_>, listener: &str) -> Value {
     json!({"group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": site.gateway.namespace, "name": site.gateway.name,
         "sectionName": listener})
@@ -177,7 +179,7 @@ fn listener_set(site: &Site<'_>) -> Value {
     })
 }
 
-/// Leave for this tenant's listeners to use the shared certificate.
+/// The `ReferenceGrant` that lets the tenant's `ListenerSet` use a certificate of another namespace.
 fn grant(site: &Site<'_>, own: &OwnListener) -> Option<Wanted> {
     let namespace = own.certificate.0.clone()?;
     let spec = json!({
@@ -201,12 +203,12 @@ fn app_rules(
     class: &HelpDeskClassSpec,
     policy: &Policy,
     agents_open: bool,
-    words: ResponseBuilder,
+    respond: ResponseBuilder,
 ) -> (Vec<Value>, Sections) {
     let mut sections = Sections { agents: vec![], api: vec![], open: vec![] };
     let mut rules = vec![];
     if policy.guards_agents() {
-        let mut rule = named("malformed", words(site, DirectResponse::Malformed));
+        let mut rule = named("malformed", respond(site, DirectResponse::Malformed));
         rule["matches"] = json!([{"path": {"type": "RegularExpression", "value": AMBIGUOUS}}]);
         rules.push(rule);
         sections.open.push("malformed".to_owned());
@@ -225,7 +227,7 @@ fn app_rules(
             let (word, section, rule) = match audience {
                 Audience::Public => ("public", &mut sections.open, to_app),
                 Audience::Agent if agents_open => ("agents", &mut sections.agents, to_app),
-                Audience::Agent => ("agents", &mut sections.agents, words(site, DirectResponse::Preparing)),
+                Audience::Agent => ("agents", &mut sections.agents, respond(site, DirectResponse::Preparing)),
                 Audience::Api => {
                     for one in &mut matches {
                         one["headers"] = json!([{"name": "Authorization", "type": "RegularExpression", "value": ".+"}]);
@@ -242,7 +244,7 @@ fn app_rules(
     }
     let api = || class.routes.iter().filter(|r| r.audience == Audience::Api).map(|r| r.path.as_str());
     if api().next().is_some() {
-        let mut rule = named("api-anonymous", words(site, DirectResponse::Unauthorized));
+        let mut rule = named("api-anonymous", respond(site, DirectResponse::Unauthorized));
         rule["matches"] = json!(prefixes(api()));
         rules.push(rule);
         sections.open.push("api-anonymous".to_owned());
@@ -250,15 +252,16 @@ fn app_rules(
     (rules, sections)
 }
 
-/// One rule a language, by what the browser says it reads first; the last one is everybody's.
-fn suspended_rules(site: &Site<'_>, pages: &[Page], words: ResponseBuilder) -> Vec<Value> {
-    let everybody = pages.first().map(|_| named("suspended", words(site, DirectResponse::Suspended(0))));
+/// One rule for each language, chosen by the first language in `Accept-Language`. The last rule has the default page
+/// and matches every request.
+fn suspended_rules(site: &Site<'_>, pages: &[Page], respond: ResponseBuilder) -> Vec<Value> {
+    let default = pages.first().map(|_| named("suspended", respond(site, DirectResponse::Suspended(0))));
     let others = pages.iter().enumerate().skip(1).map(|(number, page)| {
-        let mut rule = named(&format!("suspended-{}", page.language), words(site, DirectResponse::Suspended(number)));
-        let reads = format!("(?i)\\s*{}([-_,; ].*)?", page.language);
+        let mut rule = named(&format!("suspended-{}", page.language), respond(site, DirectResponse::Suspended(number)));
+        let language = format!("(?i)\\s*{}([-_,; ].*)?", page.language);
         rule["matches"] = json!([{"path": {"type": "PathPrefix", "value": "/"},
-            "headers": [{"name": "Accept-Language", "type": "RegularExpression", "value": reads}]}]);
+            "headers": [{"name": "Accept-Language", "type": "RegularExpression", "value": language}]}]);
         rule
     });
-    others.chain(everybody).collect()
+    others.chain(default).collect()
 }

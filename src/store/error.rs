@@ -28,7 +28,7 @@ pub enum Error {
     /// There is no such bucket.
     #[error("failed to find the bucket {0}")]
     NoSuchBucket(String),
-    /// The bucket's marker is gone, is unreadable, or has another identity or installation.
+    /// The bucket's marker is gone, is unreadable, or names another identity, installation or `BackupStore`.
     #[error("failed to recognise the bucket: {0}")]
     ForeignBucket(String),
     /// The bucket has no marker yet, because no installation has used it.

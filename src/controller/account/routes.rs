@@ -34,7 +34,7 @@ use crate::{
         objects::Kind,
         page,
         policy::{self, Policy},
-        prober::{Sight, Whose},
+        prober::{Observation, ProbedAccount},
         site::{Answer, Site, Wanted},
     },
     lifecycle::Known,
@@ -156,7 +156,7 @@ impl Work<'_> {
     async fn left(&self) -> Result<Vec<String>, Error> {
         let Some(namespace) = &self.placement.entry.namespace else { return Ok(vec![]) };
         let account = self.account.name_any();
-        apply::left(&self.ctx.client, Owner { account: &account, uid: &self.placement.entry.uid }, &namespace.name).await
+        apply::still_published(&self.ctx.client, Owner { account: &account, uid: &self.placement.entry.uid }, &namespace.name).await
     }
 
     /// For a plan without a Gateway: publishes nothing, but claims the slug's host name, because a Gateway may be added
@@ -346,16 +346,16 @@ impl Work<'_> {
         owner: Owner<'_>,
     ) -> Result<(), Withheld> {
         let prober = &self.ctx.prober;
-        let is_known = prober.know(owner.uid);
+        let is_known = prober.is_watched(owner.uid);
         let view = View::of(site, leaves, policy);
         let mark = mark(&self.ctx.caches.edge, owner, &view);
         let urgent = self.entering && policy.is_none();
-        let sight = prober.order(Whose { account: owner.account, uid: owner.uid }, mark, view, urgent);
+        let observation = prober.observe(ProbedAccount { name: owner.account, uid: owner.uid }, mark, view, urgent);
         remember(self.ctx, owner.uid, leaves.values().map(|leaf| leaf.not_after).min());
-        match sight {
-            Sight::Right => {}
-            Sight::Mismatch(Mismatch { reason, why }) => return Err(Withheld(reason, why)),
-            Sight::Unseen => {
+        match observation {
+            Observation::AsExpected => {}
+            Observation::Mismatch(Mismatch { reason, why }) => return Err(Withheld(reason, why)),
+            Observation::Unchecked => {
                 let shown = if is_known || self.entering { None } else { shown_before(self.account) };
                 let unseen = || Withheld("Progressing", "the addresses are being looked at from outside".into());
                 self.findings.push(shown.ok_or_else(unseen)?);
