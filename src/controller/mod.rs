@@ -1,5 +1,5 @@
-//! The controllers, one folder or file for each kind that is reconciled, and the frame that they share: watch, wait for a
-//! permit, reconcile one object, count its failures, come back.
+//! The controllers, one folder or file for each reconciled kind, and the frame that they share: watch, wait for a permit,
+//! reconcile one object, count its failures, requeue it.
 //!
 //! Everything outside of this folder is a library that knows no controller, and no controller knows another.
 
@@ -42,15 +42,14 @@ use crate::{
     retry::{Backoff, jitter},
 };
 
-/// Without a nearer deadline an object is reconciled this often: timers die with the process, and what no watch
-/// announces is found this way.
+/// How often an object is reconciled at least. This finds changes that no watch reports.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
-/// One controller: what it keeps between reconciles, and one pass over one object.
+/// One controller: its state between reconciles, and the reconcile of one object.
 pub(crate) trait Reconciler: Deref<Target = Context> + Send + Sync + 'static {
     /// The kind that is reconciled.
     type Object: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static;
-    /// Why an object could not be taken further.
+    /// Why a reconcile failed.
     type Error: std::error::Error + Send + Sync + 'static;
     /// The kind in log lines, with its article.
     const NAME: &'static str;
@@ -61,25 +60,25 @@ pub(crate) trait Reconciler: Deref<Target = Context> + Send + Sync + 'static {
     /// Failures in a row, by the object's uid.
     fn backoff(&self) -> &Backoff;
 
-    /// Waits until the object may be reconciled; `None`: the process is told to stop.
+    /// Waits until the object may be reconciled; `None`: the process is stopping.
     fn permit(&self, _object: &Self::Object) -> impl Future<Output = Option<Permit>> + Send {
         std::future::ready(Some(Permit::unlimited()))
     }
 
-    /// Takes the object as far as it can go now, and says when to come back.
+    /// Reconciles the object as far as that is possible now, and returns when to reconcile it again.
     fn reconcile(&self, object: &Self::Object) -> impl Future<Output = Result<Action, Self::Error>> + Send;
 
-    /// One word for the log.
+    /// The error's reason, for the log.
     fn reason(error: &Self::Error) -> &'static str;
 
-    /// How long to wait after a failure; `wait` is what the back-off says.
+    /// How long to wait after a failure; `wait` is the delay of the back-off.
     fn retry_after(&self, _object: &Self::Object, _error: &Self::Error, wait: Duration) -> Duration {
         wait
     }
 }
 
-/// Runs a controller until its triggers end. As many objects as are triggered begin at once; how many of them work is up
-/// to [`Reconciler::permit`], so that one that hangs keeps no other waiting.
+/// Runs a controller until its triggers end. The number of concurrent reconciles has no limit here;
+/// [`Reconciler::permit`] may limit them by server, so that a server that hangs does not delay objects of other servers.
 pub(crate) async fn run<R: Reconciler>(triggers: Controller<R::Object>, reconciler: Arc<R>) {
     let triggers = triggers.with_config(Config::default().concurrency(0));
     triggers.run(reconcile::<R>, error_policy::<R>, reconciler).for_each(|_| std::future::ready(())).await;
@@ -89,7 +88,7 @@ async fn reconcile<R: Reconciler>(object: Arc<R::Object>, reconciler: Arc<R>) ->
     let span = R::span(&object);
     async {
         let Some(_permit) = reconciler.permit(&object).await else { return Ok(Action::await_change()) };
-        // On the heap, because very many may wait for a permit.
+        // Boxed, because very many reconciles may wait for a permit.
         let action = Box::pin(reconciler.reconcile(&object)).await?;
         reconciler.backoff().succeeded(&uid(&*object));
         Ok(action)
@@ -130,23 +129,24 @@ where
     (cache, stream.reflect(writer))
 }
 
-/// Exactly until the deadline, by the clock with its fraction, and an hour at most.
+/// The time until the deadline, with fractions of a second, and at most an hour.
 pub(crate) fn until(deadline: Option<Moment>) -> Duration {
     let left = |at: Moment| Duration::try_from(at.duration_since(clock::precise_now())).unwrap_or(Duration::ZERO);
     deadline.map_or(LONGEST_SLEEP, |at| (left(at) + Duration::from_millis(1)).min(LONGEST_SLEEP))
 }
 
-/// An interval, give or take a tenth, so that objects that were made together do not come back together.
+/// The interval plus or minus 10%, so that objects that were created together are not reconciled together.
 pub(crate) fn about(interval: Duration, name: &str, now: Moment) -> Duration {
     interval.mul_f64(0.9 + 0.2 * jitter(&format!("{name}/{now}")))
 }
 
-/// What of a server triggers those whom it may have kept waiting: it was edited or annotated, or its readiness changed.
+/// Hash of the fields of a server whose change triggers the objects that may wait for it: generation, annotations and
+/// readiness.
 pub(crate) fn server_readiness(server: &DatabaseServer) -> Option<u64> {
     readiness(server, server.status.as_ref().map(|status| &*status.conditions))
 }
 
-/// The same of a store.
+/// The same for a store.
 pub(crate) fn store_readiness(store: &BackupStore) -> Option<u64> {
     readiness(store, store.status.as_ref().map(|status| &*status.conditions))
 }

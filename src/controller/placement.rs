@@ -1,4 +1,4 @@
-//! Where the data of an account is: its server and its entry in that server's ledger.
+//! The placement of an account: its server and its entry in that server's ledger.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use crate::{
     ledger::Entry,
 };
 
-/// Where the data of an account is, or was.
+/// The server that holds the data of an account, or held it.
 pub(in crate::controller) struct Placement {
     /// The server.
     pub server: Arc<ConnectedServer>,
-    /// The tenant's names there.
+    /// The tenant's names on the server.
     pub tenant: Tenant,
-    /// What the ledger remembers.
+    /// Its entry in the ledger.
     pub entry: Entry,
-    /// Whether the account took over this data in this very reconcile.
+    /// Whether the account took over this data in this reconcile.
     pub was_adopted: bool,
 }
 
@@ -23,7 +23,7 @@ impl Placement {
     /// The account of `entry` on `server`.
     ///
     /// # Errors
-    /// When the uid of the entry is no uid.
+    /// The uid of the entry is not a valid uid.
     pub fn of(server: Arc<ConnectedServer>, entry: Entry) -> Result<Self, Error> {
         Ok(Self { tenant: Tenant::of(&entry.uid)?, server, entry, was_adopted: false })
     }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 impl Work<'_> {
-    /// Takes the backup that the schedule asks for.
+    /// Creates the ColdBackup that is due by the plan's schedule.
     pub(super) async fn schedule_backup(&mut self) -> Result<(), Error> {
         let (Some(since), Known::Known(plan)) = (self.record().enforced_at, &self.observed.plan) else { return Ok(()) };
         let BackupTerms { schedule: cron, keep, verify } = plan.spec.backups.clone();
@@ -62,7 +62,8 @@ impl Work<'_> {
         });
     }
 
-    /// Takes the Frozen backup that the record names. While somebody is in there is nothing to freeze.
+    /// Creates the Frozen backup that the record names, if the database is sealed: while a tenant is in it, its data may
+    /// still change.
     pub(super) async fn freeze(&mut self) -> Result<(), Error> {
         let Some(pin) = self.record().frozen.filter(|_| self.record().is_sealed()) else { return Ok(()) };
         let Some(plan) = self.record().plan.clone() else { return Ok(()) };
@@ -99,13 +100,13 @@ impl Work<'_> {
                 tracing::info!(backup = made.name_any(), ?reason, "asked for a backup");
                 Ok(())
             }
-            // It was made before a crash: the name comes from the due time.
+            // 409 Conflict: it was created before a crash. Its name is made from the due time, so it is the same.
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             Err(error) => Err(error).during("ask for a backup").map_err(Error::from),
         }
     }
 
-    /// Erases the account's backups, but for the Frozen one if it is to be kept, and waits until they are gone.
+    /// Erases the account's backups, except the Frozen one with `keep_frozen`, and waits until they are erased.
     pub(super) async fn erase_backups(&mut self, keep_frozen: bool) -> Result<(), Error> {
         if !self.entering {
             return Ok(());
@@ -144,8 +145,8 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Takes the names off that were written for a backup which was proven after all, so that they are not taken for a
-    /// decision about another one.
+    /// Removes the two approval annotations once the backup that they were about is proven after all. Otherwise they would
+    /// count for another backup.
     pub(super) async fn forget_agreement(&self) -> Result<(), Error> {
         let names = [DROP_UNPROVEN_REQUESTED_BY, DROP_UNPROVEN_APPROVED_BY];
         if self.record().unprovable.is_some() || !names.iter().any(|name| self.account.annotations().contains_key(*name)) {
@@ -161,7 +162,7 @@ impl Work<'_> {
             .map_err(Error::from)
     }
 
-    /// Copies the account's hold onto its backups, and takes it back when the notice is over.
+    /// Copies the account's hold onto its backups, and removes the copies when the notice is over.
     pub(super) async fn copy_hold(&mut self) -> Result<(), Error> {
         const COPIED: &str = "hold of the account: ";
         let noticed = self.record().notice_until.is_some_and(|until| until > self.now);

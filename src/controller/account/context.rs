@@ -18,10 +18,10 @@ use crate::{
     telemetry::{StageLabel, Telemetry},
 };
 
-/// Writes the operator's part of the status.
+/// The field manager of what this controller applies.
 pub(super) const FIELD_MANAGER: &str = "helpdesk-operator";
 
-/// What the controller knows of the cluster without asking it again.
+/// Caches of the watched kinds.
 pub(super) struct Caches {
     /// All plans.
     pub plans: Store<HelpDeskPlan>,
@@ -33,37 +33,36 @@ pub(super) struct Caches {
     pub classes: Store<HelpDeskClass>,
     /// All claims of host names.
     pub claims: Store<DomainClaim>,
-    /// Gateways, routes and what belongs to them.
+    /// Gateways, routes and the objects that belong to them.
     pub edge: Objects,
 }
 
-/// What a reconcile is given.
+/// The context of a reconcile: clients, caches, and the state between reconciles.
 pub(super) struct AccountContext {
     /// What all controllers share.
     pub shared: Arc<Context>,
-    /// What is known of the cluster.
+    /// Caches of the watched kinds.
     pub caches: Caches,
-    /// Failures in a row.
+    /// Failures in a row, by account.
     pub backoff: Backoff,
-    /// What is known of the accounts, for the metrics.
+    /// Stage, deadline and last record of each account, for the metrics.
     pub stage_counts: StageCounts,
-    /// What is remembered of addresses.
+    /// When certificates of custom host names expire, for the metrics.
     pub expiries: CertificateExpiries,
-    /// Who looks at them from outside.
+    /// Probes the tenants' addresses from outside.
     pub prober: Arc<Prober>,
-    /// How many accounts of one server are looked after at once.
+    /// Limits how many accounts of one server are reconciled at once.
     pub permits: KeyedSemaphore,
-    /// The same for those whose database may be made or dropped.
+    /// The same for accounts whose database may be created or dropped.
     pub slow_permits: KeyedSemaphore,
-    /// Proofs of host names.
+    /// Checks the TXT records that prove host names.
     pub challenges: ChallengeResolver,
     /// Since when this operator leads, at the latest.
     pub led_since: Moment,
-    /// Where it began to write entries of new accounts.
+    /// Servers on which this process may have created entries of new accounts.
     pub attempts: PlacementAttempts,
 }
 
-/// The context, for short.
 impl std::ops::Deref for AccountContext {
     type Target = Context;
 
@@ -72,18 +71,19 @@ impl std::ops::Deref for AccountContext {
     }
 }
 
-/// How it stands with an account's deadlines.
+/// Whether an account's deadline was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Deadline {
-    /// None has passed.
+    /// No deadline has passed.
     Kept,
-    /// One has passed, and something delays it or keeps anybody from knowing.
+    /// A deadline has passed, and its step is delayed or its state cannot be read.
     Missed,
-    /// One has passed, and a hold delays it and nothing else: that is as somebody wanted it.
+    /// A deadline has passed, and only a hold delays its step, as a person wants it.
     Held,
 }
 
-/// What is known of the accounts of this process, for the metrics, and for telling what is due while a ledger is silent.
+/// Stage, deadline and last record of each account: for the metrics, and to report what is due while a ledger cannot be
+/// read.
 #[derive(Default)]
 pub(super) struct StageCounts {
     accounts: Mutex<HashMap<String, Counted>>,
@@ -96,22 +96,22 @@ struct Counted {
 }
 
 impl StageCounts {
-    /// Counts an account anew, as its ledger has it.
+    /// Updates the count of an account whose ledger was read.
     pub fn count(&self, telemetry: &Telemetry, uid: &str, shown: Stage, record: &Record, deadline: Deadline) {
         self.replace(telemetry, uid, Some(Counted { stage: Some(shown), deadline, record: Some(record.clone()) }));
     }
 
-    /// Counts an account anew of which nobody can tell; `record` is what is believed of it.
+    /// Updates the count of an account whose ledger cannot be read; `record` is assumed.
     pub fn presume(&self, telemetry: &Telemetry, uid: &str, stage: Option<Stage>, record: Option<Record>, deadline: Deadline) {
         self.replace(telemetry, uid, Some(Counted { stage, deadline, record }));
     }
 
-    /// Counts an account no more: it is gone.
+    /// Removes an account from the count.
     pub fn forget(&self, telemetry: &Telemetry, uid: &str) {
         self.replace(telemetry, uid, None);
     }
 
-    /// What was believed of an account last.
+    /// The last record of an account, read or assumed.
     pub fn record(&self, uid: &str) -> Option<Record> {
         self.lock().get(uid)?.record.clone()
     }
@@ -139,12 +139,12 @@ impl StageCounts {
     }
 }
 
-/// When the first certificate of a custom name runs out, by account.
+/// When the first certificate of a custom host name expires, by account.
 #[derive(Default)]
 pub(super) struct CertificateExpiries(Mutex<HashMap<String, Moment>>);
 
 impl CertificateExpiries {
-    /// Remembers, or forgets; returns when the first certificate of all runs out.
+    /// Sets or removes the time of one account. Returns the earliest time of all accounts.
     pub fn put(&self, uid: &str, first_expiry: Option<Moment>) -> Option<Moment> {
         let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match first_expiry {
@@ -155,8 +155,8 @@ impl CertificateExpiries {
     }
 }
 
-/// Where this operator began to write entries of new accounts, and their marks. Whether a write that was cut off
-/// arrived is not known.
+/// The servers on which this process started to create entries of new accounts, with the keys of these entries. If the
+/// request was cut off, it is not known whether the entry exists.
 #[derive(Default)]
 pub(super) struct PlacementAttempts(Mutex<HashSet<(String, String)>>);
 

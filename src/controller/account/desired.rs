@@ -1,53 +1,53 @@
-//! What each stage wants of database, namespace, routes and backups. Pure.
+//! The desired state of database, namespace, routes and backups in each stage. Pure.
 
 use crate::lifecycle::Stage;
 
-/// What is wanted of the tenant's database.
+/// The desired state of the tenant's database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Database {
-    /// It exists and its tenant logs in.
+    /// It exists and its tenant can log in.
     Open,
-    /// It exists and nobody of the tenant gets in.
+    /// It exists and its tenant cannot log in.
     Shut,
     /// It does not exist, and neither do its roles.
     Gone,
 }
 
-/// What is wanted of the tenant's addresses on the web.
+/// The desired state of the tenant's routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Routes {
-    /// They lead to the app, under the tenant's policy.
+    /// They forward to the app, under the tenant's security policy.
     Live,
     /// They answer that the account is suspended.
     Suspended,
-    /// They lead nowhere.
+    /// They do not exist.
     Gone {
         /// Whether the names are kept for the account; otherwise their quarantine begins.
         reserved: bool,
     },
 }
 
-/// What is wanted of the tenant's backups.
+/// The desired state of the tenant's backups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backups {
-    /// Taken on schedule; each runs out by itself.
+    /// They are taken on schedule; each is erased at its own deadline.
     Scheduled,
-    /// One Frozen backup, taken while nobody is in; the others run out by themselves.
+    /// One Frozen backup is taken while the database is sealed; the others are erased at their own deadlines.
     Frozen,
-    /// The Frozen one only.
+    /// Only the Frozen backup is kept.
     FrozenOnly,
-    /// None, not even a key.
+    /// None is left, and no key of one.
     Gone,
 }
 
-/// What a stage wants.
+/// The desired state of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DesiredState {
     /// The tenant's database.
     pub database: Database,
     /// Whether the tenant has a namespace, with its configuration and the Secret with its credentials.
     pub namespace: bool,
-    /// The tenant's addresses.
+    /// The tenant's routes.
     pub routes: Routes,
     /// The tenant's backups.
     pub backups: Backups,
@@ -57,7 +57,7 @@ pub struct DesiredState {
 
 const KEPT: Routes = Routes::Gone { reserved: true };
 
-/// What the stage wants: the table of the product, row by row.
+/// The desired state in each stage, one row a stage.
 pub const fn state(stage: Stage) -> DesiredState {
     match stage {
         Stage::Trial | Stage::Active => DesiredState {

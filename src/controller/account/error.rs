@@ -4,22 +4,22 @@ use crate::cluster::ClusterError;
 use crate::error_chain::chain;
 use crate::{backup, database, edge, ledger, store};
 
-/// Why an account could not be taken further. The message goes into the account's conditions: it says what to do.
+/// Why a reconcile failed. The message goes into the account's conditions, and says what a person can do.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// The plan is missing or does not fit; the text names the field.
+    /// The plan is missing, or the account cannot be placed by it; the text names the field.
     #[error("failed to place the account: {0}")]
     Placement(String),
-    /// The account is being deleted and no server of its region ever held anything of it.
+    /// The account is being deleted, and no server of its region has an entry of it.
     #[error("failed to find anything of the account: it was never placed")]
     NeverPlaced,
-    /// The owner cannot be told.
+    /// The owner's mail address cannot be read.
     #[error("failed to read the owner: {0}")]
     Owner(String),
-    /// The ledger lacks what the status speaks of.
+    /// The status names a server, and the ledger there has no entry of the account.
     #[error(
         "failed to find the account in the ledger of server {server}, where its status says it is; nothing is done to its data until a person restores the ledger, or gives it the data of another object with the annotation helpdesk-operator.io/adopt"
     )]
@@ -27,20 +27,20 @@ pub enum Error {
         /// The server.
         server: String,
     },
-    /// Data waits under the account's name.
+    /// A ledger has data of a deleted account object of the same name.
     #[error(
         "failed to begin: the ledger of server {server} holds data of an account of this name, whose object is gone, under the uid {uid}; a person with the verb adopt decides: the annotation helpdesk-operator.io/adopt: {uid} takes it over, helpdesk-operator.io/adopt: none begins with nothing and leaves it as it is"
     )]
     NeedsAdoption {
         /// The server.
         server: String,
-        /// Whose data it was.
+        /// The uid of the entry.
         uid: String,
     },
-    /// What the account names to take over is not to be had.
+    /// The account cannot take over the data that it names.
     #[error("failed to begin: {0}")]
     NotAdopted(String),
-    /// The object that was to take over data is not the one of its name any more.
+    /// The object that was to take over data was deleted, and another one has its name.
     #[error("failed to adopt: another object has the account's name now; it is looked at again")]
     Replaced,
     /// A server that does not answer may hold the account's data.
@@ -56,13 +56,13 @@ pub enum Error {
         #[source]
         source: Box<database::Error>,
     },
-    /// Something of the account's name belongs to somebody else.
+    /// An object with a name that the account needs does not carry the account's marker.
     #[error("failed to use {what}: it exists and does not carry the marker of this account; nothing was done to it. Remove or rename it")]
     Foreign {
         /// Kind and name.
         what: String,
     },
-    /// The tenant's database is not the one that was made.
+    /// The tenant's database is not the one that the ledger records.
     #[error(
         "failed to recognise the database {name}: {why}; nothing is made or destroyed until a person restores it or erases the account"
     )]
@@ -84,18 +84,18 @@ pub enum Error {
     /// The edge.
     #[error(transparent)]
     Edge(#[from] edge::Error),
-    /// A backup does not prove what it has to.
+    /// A backup could not be verified.
     #[error(transparent)]
     NotVerified(#[from] backup::NotVerified),
-    /// A restore came to nothing; another one follows.
+    /// A restore failed; another attempt follows.
     #[error("failed to restore ColdBackup {backup}, another try follows: {why}")]
     RestoreFailed {
         /// The backup.
         backup: String,
-        /// In the mover's words.
+        /// Why, as the mover or its report says.
         why: String,
     },
-    /// The proof is about something else than what would be dropped.
+    /// The permission to drop or restore is missing, or is about another database.
     #[error("failed to drop the database: {0}")]
     NoAuthority(String),
     /// The object has no uid or name, which the API server always gives.
@@ -104,7 +104,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// One word for the condition.
+    /// The reason of the condition.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Cluster(_) => "ClusterUnreachable",
@@ -129,7 +129,7 @@ impl Error {
         }
     }
 
-    /// Whether it needs a person; otherwise it may pass by itself.
+    /// Whether a person has to act; otherwise the error may pass by itself.
     pub fn needs_a_person(&self) -> bool {
         match self {
             Self::Placement(_)
@@ -154,12 +154,12 @@ impl Error {
         }
     }
 
-    /// Whether it keeps anybody from knowing how it is with the account's database.
+    /// Whether the state of the account's database cannot be known because of this error.
     pub const fn is_of_server(&self) -> bool {
         matches!(self, Self::Database(_) | Self::Ledger(_))
     }
 
-    /// Whether a database server did not answer, so that it has to be asked whether it is there before others wait for it.
+    /// Whether a database server did not answer. The connection is then checked before other accounts wait for it.
     pub fn is_silence(&self) -> bool {
         match self {
             Self::Database(error) => matches!(error, database::Error::Unreachable { .. } | database::Error::TooSlow { .. }),

@@ -1,4 +1,4 @@
-//! Reports a reconcile that failed: which conditions are unknown now, and which deadline has passed meanwhile.
+//! Reports a reconcile that failed: which conditions are unknown now, and which deadline has passed.
 
 use kube::{ResourceExt, runtime::events::EventType};
 
@@ -7,7 +7,7 @@ use super::{
     decide::{self, inputs},
     error::Error,
     observe::Observation,
-    report::{publish, turned, write},
+    report::{changed, publish, write},
 };
 use crate::{
     api::{
@@ -18,17 +18,17 @@ use crate::{
     lifecycle::{self, Inputs, Next, Reason, Record, Stage},
 };
 
-/// Tells in the conditions why the account could not be taken further, and what is due all the same. What nobody could
-/// look at is unknown; everything else stays as it was shown last.
+/// Writes into the conditions why the reconcile failed, and which stage is due all the same. Conditions that could not
+/// be read become `Unknown`; all others stay as they were.
 pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, error: &Error) {
     let before = account.status.clone().unwrap_or_default();
     let now = (ctx.now)();
     let uid = account.uid().unwrap_or_default();
     let unknown = Observation::unknown(ctx, account, &error.with_causes());
     let remembered = ctx.stage_counts.record(&uid);
-    let believed = remembered.clone().or_else(|| record_of(&before)).unwrap_or_else(|| Record::created(now));
-    let windows = decide::windows(&unknown, &believed);
-    let presumed = presume(remembered, &before, &inputs(account, &unknown, &believed, &windows), now);
+    let assumed = remembered.clone().or_else(|| record_of(&before)).unwrap_or_else(|| Record::created(now));
+    let windows = decide::windows(&unknown, &assumed);
+    let presumed = presume(remembered, &before, &inputs(account, &unknown, &assumed, &windows), now);
     let due = presumed.due(now);
     let deadline = presumed.deadline(now);
     ctx.stage_counts.presume(&ctx.telemetry, &uid, before.stage.or(presumed.record.as_ref().map(|r| r.stage)), presumed.record, deadline);
@@ -45,7 +45,7 @@ pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, erro
         tracing::warn!(error = error.with_causes(), "failed to report a failure");
         return;
     }
-    for condition in turned(&before.conditions, &status.conditions) {
+    for condition in changed(&before.conditions, &status.conditions) {
         if matches!(condition.type_.as_str(), "Stalled" | "Overdue") && condition.status == "True" {
             publish(ctx, account, EventType::Warning, &condition.reason, &condition.message, "Look").await;
         }
@@ -76,13 +76,13 @@ fn conditions_of_failure(
         findings.push(Finding::yes(Type::Overdue, "Unknown", message));
     }
     let mut conditions = conditions::merge(&before.conditions, &findings, generation, now);
-    let told: Vec<_> = conditions.iter().map(|c| c.type_.clone()).collect();
-    let stays = |c: &&Condition| !told.contains(&c.type_) && !matches!(c.type_.as_str(), "Stalled" | "Overdue" | "Reconciling");
+    let written: Vec<_> = conditions.iter().map(|c| c.type_.clone()).collect();
+    let stays = |c: &&Condition| !written.contains(&c.type_) && !matches!(c.type_.as_str(), "Stalled" | "Overdue" | "Reconciling");
     conditions.extend(before.conditions.iter().filter(stays).cloned());
     conditions
 }
 
-/// What is believed of an account whose ledger cannot be asked.
+/// What is assumed of an account whose ledger cannot be read. Only for the report and the metrics.
 struct Presumed {
     record: Option<Record>,
     next: Option<Next>,
@@ -90,12 +90,13 @@ struct Presumed {
 }
 
 impl Presumed {
-    /// What is due already.
+    /// The next stage, if it is due already.
     fn due(&self, now: Moment) -> Option<Next> {
         self.next.filter(|next| next.at <= now)
     }
 
-    /// What is due and unknown is overdue; only what a hold delays as far as can be told is not.
+    /// A stage that is due counts as missed, although nobody knows whether it was enforced. Only a destructive stage of an
+    /// account with a hold counts as held.
     fn deadline(&self, now: Moment) -> Deadline {
         match self.due(now) {
             None => Deadline::Kept,
@@ -105,24 +106,26 @@ impl Presumed {
     }
 }
 
-/// What billing, owner and plan say, written into what the ledger said last, or into what the status shows. Nothing is
-/// decided by that: it tells people what is due.
-fn presume(remembered: Option<Record>, shown: &HelpDeskAccountStatus, said: &Inputs<'_>, now: Moment) -> Presumed {
+/// Writes the inputs of billing, owner and plan into the record that the ledger had last, or that the status shows. The
+/// result only tells people what is due; it decides nothing.
+fn presume(remembered: Option<Record>, shown: &HelpDeskAccountStatus, inputs: &Inputs<'_>, now: Moment) -> Presumed {
     let as_shown = shown.next_stage.zip(shown.next_transition_time.as_ref());
     let as_shown = as_shown.map(|(stage, at)| Next { stage, at: at.0, reason: shown.reason.unwrap_or(Reason::Created) });
     let is_from_status = remembered.is_none();
     let Some(record) = remembered.or_else(|| record_of(shown)) else {
-        return Presumed { record: None, next: as_shown, is_held: said.held };
+        return Presumed { record: None, next: as_shown, is_held: inputs.held };
     };
-    let (record, _) = lifecycle::update_record(&record, said, now);
-    // A status has less than a ledger; as long as billing and owner say nothing new, what it shows is the better answer.
-    let is_old = said.billing.map(|b| b.sequence) == shown.observed_billing_sequence && said.closure.is_none() && !said.confirmed_deletion;
+    let (record, _) = lifecycle::update_record(&record, inputs, now);
+    // A record from the status is incomplete. So if billing and owner wrote nothing new, the next stage that the status
+    // shows is used, and not one that is computed from it.
+    let is_old =
+        inputs.billing.map(|b| b.sequence) == shown.observed_billing_sequence && inputs.closure.is_none() && !inputs.confirmed_deletion;
     let next = if is_from_status && is_old { as_shown } else { decide::comes_next(&record, lifecycle::due(&record)) };
     let is_held = record.held_since.is_some() || record.notice_until.is_some_and(|until| until > now);
     Presumed { next, is_held, record: (!is_from_status).then_some(record) }
 }
 
-/// As much of a record as a status shows.
+/// A record from the fields that the status shows.
 fn record_of(shown: &HelpDeskAccountStatus) -> Option<Record> {
     let (stage, since) = (shown.stage?, shown.stage_since.as_ref()?.0);
     let ends = shown.next_transition_time.as_ref().map(|at| at.0).filter(|_| stage != Stage::Active);

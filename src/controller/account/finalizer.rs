@@ -13,10 +13,10 @@ use crate::{
     cluster::{During, ignore_not_found_or_conflict},
 };
 
-/// The finalizer that keeps a confirmed deletion from losing data.
+/// The finalizer of accounts. It keeps the object until a confirmed deletion has been carried out.
 pub const FINALIZER: &str = "helpdesk-operator.io/account";
 
-/// Puts the finalizer on the account, so that a deletion takes the safe path.
+/// Adds the finalizer, so that the object is not removed before the operator has handled its deletion.
 pub(super) async fn ensure(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<(), Error> {
     if has_finalizer(account) || account.meta().deletion_timestamp.is_some() {
         return Ok(());
@@ -25,7 +25,7 @@ pub(super) async fn ensure(ctx: &AccountContext, account: &HelpDeskAccount) -> R
     set_finalizers(ctx, account, &finalizers).await
 }
 
-/// Lets the account's object go. Touches no data.
+/// Removes the finalizer, so that the object can be deleted. Touches no data.
 pub(super) async fn remove(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Action, Error> {
     let uid = account.uid().unwrap_or_default();
     routes::forget(ctx, &uid);
@@ -40,7 +40,7 @@ pub(super) async fn remove(ctx: &AccountContext, account: &HelpDeskAccount) -> R
 
 async fn set_finalizers(ctx: &AccountContext, account: &HelpDeskAccount, finalizers: &[String]) -> Result<(), Error> {
     let api: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
-    // The resourceVersion keeps a finalizer that somebody else just added.
+    // With the resourceVersion, a finalizer that another controller just added is not lost.
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": account.resource_version()}});
     api.patch(&account.name_any(), &PatchParams::default(), &Patch::Merge(patch))
         .await
@@ -50,7 +50,7 @@ async fn set_finalizers(ctx: &AccountContext, account: &HelpDeskAccount, finaliz
         .map_err(Error::from)
 }
 
-/// Whether the account still carries the operator's finalizer.
+/// Whether the account has the operator's finalizer.
 fn has_finalizer(account: &HelpDeskAccount) -> bool {
     account.finalizers().iter().any(|f| f == FINALIZER)
 }

@@ -1,18 +1,19 @@
 //! The controller of `HelpDeskAccount`: the path of an account through the code.
 //!
 //! 1. [`placement`] finds the account's server and its entry in that server's ledger, or places a new account.
-//! 2. [`observe`] reads everything else that the decision needs; what cannot be read is unknown.
-//! 3. [`crate::lifecycle`] absorbs what was seen into the record and decides. Pure.
+//! 2. [`observe`] reads everything else that the decision needs. A fact that cannot be read is `Unknown`.
+//! 3. [`crate::lifecycle`] writes the inputs into the record and decides. Pure.
 //! 4. [`decide`] stores the decision in the ledger, before any effect.
-//! 5. [`desired`] says what the stage wants of database, namespace, addresses and backups. Pure.
-//! 6. [`realize`] makes it so, with [`database`], [`routes`], [`backups`], [`restore`] and [`deletion_certificate`]; every effect is idempotent and guarded by
-//!    an ownership marker.
+//! 5. [`desired`] has the desired state of database, namespace, routes and backups in each stage. Pure.
+//! 6. [`realize`] carries it out, with [`database`], [`routes`], [`backups`], [`restore`] and [`deletion_certificate`].
+//!    Every effect is idempotent and checks an ownership marker.
 //! 7. [`outcome`] stores that the stage is enforced, once nothing is waited for.
-//! 8. [`report`] writes the status where it differs, and events where something turned.
+//! 8. [`report`] writes the status if it differs, and publishes events for what changed.
 //!
 //! **Invariant:** one reconcile moves an account by one stage at most.
 //!
-//! **Invariant:** the status is never read to decide anything but which server to ask; the ledger is the truth.
+//! **Invariant:** the status is only read to know which server to ask, never to decide: it may be wiped or old, and the
+//! ledger is the truth.
 
 mod backups;
 mod context;

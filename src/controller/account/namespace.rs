@@ -1,4 +1,4 @@
-//! Makes and removes the tenant's namespace.
+//! Creates and deletes the tenant's namespace.
 
 use std::collections::BTreeMap;
 
@@ -16,20 +16,20 @@ use crate::{
     ledger::NamespaceEntry,
 };
 
-/// The name of a tenant's namespace, made from the uid as its database's name is.
+/// The name of a tenant's namespace. Like the database's name it is made from the uid.
 pub(super) fn name(tenant: &Tenant) -> String {
     tenant.name.replacen("t_", "hd-", 1)
 }
 
-/// What is true of the tenant's namespace.
+/// The state of the tenant's namespace.
 pub(super) enum Found {
-    /// It is there and can be used.
+    /// It exists and can be used.
     Ready(NamespaceEntry),
-    /// One that was deleted is still on its way out.
+    /// It is still being deleted.
     Leaving,
 }
 
-/// Makes the tenant's namespace, or takes up the one that carries the account's marker.
+/// Creates the tenant's namespace, or uses the existing one if it carries the account's marker.
 pub(super) async fn ensure(ctx: &AccountContext, account: &HelpDeskAccount, tenant: &Tenant) -> Result<Found, Error> {
     let api: Api<Namespace> = Api::all(ctx.client.clone());
     let name = name(tenant);
@@ -67,7 +67,7 @@ pub(super) async fn remove(ctx: &AccountContext, tenant: &Tenant) -> Result<bool
     let name = name(tenant);
     let Some(found) = api.get_opt(&name).await.during("read the tenant's namespace")? else { return Ok(true) };
     if found.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
-        // Not made for this account: nothing of it is ours to remove.
+        // It does not carry the account's marker, so it is left alone.
         return Ok(true);
     }
     if found.meta().deletion_timestamp.is_none() {

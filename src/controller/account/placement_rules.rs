@@ -1,5 +1,5 @@
-//! Rules for an account that no ledger knows: may it be placed while a server is silent, and may it take over what
-//! another object left behind. Pure.
+//! Rules for an account object without an entry in any ledger that answers: whether it may be placed while a server does
+//! not answer, and whether it may take over the data of a deleted object. Pure.
 
 use crate::{
     clock::{Moment, TOLERANCE},
@@ -8,36 +8,36 @@ use crate::{
     lifecycle::Stage,
 };
 
-/// The annotation's value by which a person lets an account begin with nothing.
+/// The value of the annotation `adopt` with which a person lets an account start without data.
 const NOTHING: &str = "none";
 
-/// An account for which no entry speaks.
+/// An account object without an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Newcomer<'a> {
     /// Its name.
     pub name: &'a str,
     /// `spec.accountID`.
     pub account_id: Option<&'a str>,
-    /// Whose data a person gives it: a uid, or [`NOTHING`].
+    /// The value of the annotation `adopt`: the uid whose data the account takes over, or [`NOTHING`].
     pub adopts: Option<&'a str>,
     /// When its object was created.
     pub created_at: Moment,
-    /// Whether the cluster has a host name or a backup that an account of this name with another uid left behind.
+    /// Whether the cluster has a host name or a backup of an account with this name and another uid.
     pub has_forerunner: bool,
 }
 
 /// A server that does not answer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Silent<'a> {
-    /// Whose data it held when its ledger was read last; `None`: it has not been read since this operator leads.
+    /// The accounts in its ledger when that was read last; `None`: it was not read since this process leads.
     pub holds: Option<&'a Holds>,
-    /// Whether this operator began to write an entry of this uid, name or accountID there.
+    /// Whether this process started to create an entry of this uid, name or accountID there.
     pub tried: bool,
 }
 
-/// Why a server that does not answer may hold data of the account; `None`: it is certain that it does not. Only the
-/// operator that leads writes entries. So of an account that is younger than its lead it knows all that was written,
-/// and what was written for another object under the same name or accountID is in the roll that it read before.
+/// Why a server that does not answer may hold data of the account; `None`: it certainly holds none. Only the leading
+/// process creates entries. So it knows every entry that was created for an account younger than its lead. Entries of
+/// other objects with the same name or accountID are in the list that it read from the ledger before.
 pub(super) fn may_hold(newcomer: &Newcomer<'_>, silent: &Silent<'_>, led_since: Moment) -> Option<&'static str> {
     if silent.tried {
         return Some("its entry may have been written there a moment ago");
@@ -55,21 +55,21 @@ pub(super) fn may_hold(newcomer: &Newcomer<'_>, silent: &Silent<'_>, led_since: 
     }
 }
 
-/// What a newcomer takes over.
+/// Which data a new account object takes over.
 #[derive(Debug, PartialEq)]
 pub(super) enum Claim<'e> {
-    /// Nothing: it begins anew.
+    /// None: the account starts without data.
     Nothing,
     /// The data of this entry.
     Data(&'e Entry),
     /// A person has to decide about the data of this entry.
     Undecided(&'e Entry),
-    /// It may not begin; a sentence for people.
+    /// The account may not start; a sentence for people.
     Refused(String),
 }
 
-/// Whose data a newcomer takes over, of what was found in the ledgers of its region under its accountID, its name and
-/// the uid that a person names. By itself only where the accountID says so.
+/// Decides which of the entries `left` the account takes over. They were found in the ledgers of its region under its
+/// accountID, its name, or the uid that a person names. Without a person, only an equal accountID is enough.
 pub(super) fn claim<'e>(newcomer: &Newcomer<'_>, left: &'e [Entry]) -> Claim<'e> {
     let with_id: Vec<_> =
         newcomer.account_id.map(|id| left.iter().filter(|entry| entry.account_id.as_deref() == Some(id)).collect()).unwrap_or_default();
@@ -104,7 +104,7 @@ fn taken_over<'e>(newcomer: &Newcomer<'_>, entry: &'e Entry) -> Claim<'e> {
             "the account of that accountID or uid has expired at {since} and nothing of it is left; to begin anew, choose another accountID"
         ));
     }
-    // Its backups and host names go by that name.
+    // Backups and host names of the entry are found by the account's name, so it must be the same.
     if entry.account != newcomer.name {
         return Claim::Refused(format!("that data is of the account {}; apply the manifest under that name", entry.account));
     }

@@ -14,11 +14,11 @@ use crate::{
     retry::Backoff,
 };
 
-/// When an account that took over its data is reconciled again: whoever shut it as a lost one at the same moment is done
-/// by then.
+/// When an account that took over data is reconciled again. The server's controller may be shutting it as a lost account
+/// at this moment, and is done by then.
 const AFTER_ADOPTION: Duration = Duration::from_secs(60);
 
-/// How often an owner's Secret is looked for that is not there.
+/// How often a missing owner's Secret is looked up again.
 const OWNER_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Reconciler for AccountContext {
@@ -35,8 +35,8 @@ impl Reconciler for AccountContext {
         &self.backoff
     }
 
-    /// Making a database and dropping one take seconds, and only a few are made or dropped at once: an account that waits
-    /// for that must not keep others from being blocked or opened on time.
+    /// New and ending accounts have permits of their own. Creating or dropping a database takes seconds, and must never
+    /// delay other accounts that are to be blocked or opened on time.
     async fn permit(&self, account: &HelpDeskAccount) -> Option<Permit> {
         let key = semaphore_key(account);
         match account.status.as_ref().and_then(|s| s.stage) {
@@ -63,12 +63,12 @@ impl Reconciler for AccountContext {
         if let Some(server) = server.filter(|_| error.is_silence()) {
             self.servers.doubt(server);
         }
-        // Secrets of owners may be anywhere, so no watch announces that one was made.
+        // Owners' Secrets may be in any namespace, and no watch reports when one is created.
         if matches!(error, Error::Owner(_)) { wait.min(OWNER_INTERVAL) } else { wait }
     }
 }
 
-/// The semaphore that an account waits for: that of its server; while it has none, that of its region.
+/// The key of the semaphore that an account waits for: its server, or its region while it has no server.
 fn semaphore_key(account: &HelpDeskAccount) -> String {
     match account.status.as_ref().and_then(|s| s.database.as_ref()) {
         Some(database) => format!("server {}", database.server),
@@ -78,30 +78,30 @@ fn semaphore_key(account: &HelpDeskAccount) -> String {
 
 async fn reconcile(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Action, Error> {
     let is_being_deleted = account.meta().deletion_timestamp.is_some();
-    // Its definition was deleted, or the admission policy was bypassed: the finalizer goes, and all data stays.
+    // The CRD was deleted, or the admission policy was bypassed: the finalizer is removed, and all data stays.
     if is_being_deleted && !deletion_is_confirmed(account) {
         ctx.stage_counts.forget(&ctx.telemetry, &account.uid().unwrap_or_default());
         return finalizer::remove(ctx, account).await;
     }
     finalizer::ensure(ctx, account).await?;
 
-    // Read once: no decision below reads a clock.
+    // The clock is read once; no decision below reads it.
     let now = (ctx.now)();
-    // 1. Which server holds the account, and what its ledger says. A new account is assigned to a server.
+    // 1. Find the server of the account and its entry in the ledger there. A new account is assigned to a server.
     let placement = match placement::find_or_assign(ctx, account, now).await {
         Err(Error::NeverPlaced) => return finalizer::remove(ctx, account).await,
         found => found?,
     };
     let was_adopted = placement.was_adopted;
-    // 2. Everything that the decision needs. What cannot be read is unknown, with the reason.
+    // 2. Read everything that the decision needs. A fact that cannot be read is `Unknown`, with the reason.
     let observed = observe::observe(ctx, account, &placement, now).await?;
-    // 3. The decision, stored in the ledger before any effect.
+    // 3. Decide, and store the decision in the ledger before any effect.
     let decided = decide::decide(ctx, account, placement, &observed, now).await?;
-    // 4. Database, namespace, routes and backups as the stage wants them. Every call can be repeated.
+    // 4. Make database, namespace, routes and backups as the stage wants them. Every call can be repeated.
     let realized = realize::realize(ctx, account, &observed, decided, now).await?;
-    // 5. Once nothing is waited for, the stage is enforced: stored, and its window starts.
+    // 5. Once nothing is waited for, store that the stage is enforced. Its window starts now.
     let outcome = outcome::record(ctx, account, &observed, realized, (ctx.now)()).await?;
-    // 6. Status, conditions and events, where they differ.
+    // 6. Write status, conditions and events, where they differ.
     report::report(ctx, account, &observed, &outcome, (ctx.now)()).await?;
 
     if is_being_deleted && outcome.is_over() {

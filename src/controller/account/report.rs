@@ -25,7 +25,7 @@ use crate::{
     lifecycle::{Blocker, Frozen, Known, Record, Stage},
 };
 
-/// Writes the status if it differs, and events where something turned.
+/// Writes the status if it differs, and publishes events for conditions and stages that changed.
 pub(super) async fn report(
     ctx: &AccountContext,
     account: &HelpDeskAccount,
@@ -39,7 +39,7 @@ pub(super) async fn report(
     let record = &outcome.placement.entry.record;
     let late = outcome.overdue_since.is_some() || entering_since(record, now).is_some();
     ctx.stage_counts.count(&ctx.telemetry, &uid, status.stage.unwrap_or(record.stage), record, deadline(late, &outcome.blockers));
-    give_back_billing(ctx, account, outcome).await?;
+    restore_billing(ctx, account, outcome).await?;
     write(ctx, account, &before, &status).await?;
     if before.stage != status.stage
         && let Some(stage) = status.stage
@@ -51,12 +51,12 @@ pub(super) async fn report(
         };
         publish(ctx, account, EventType::Normal, stage.name(), &note, "Enter").await;
     }
-    for condition in turned(&before.conditions, &status.conditions) {
+    for condition in changed(&before.conditions, &status.conditions) {
         const WARNINGS: [&str; 5] = ["Stalled", "Overdue", "QuotaExceeded", "ExtensionsMissing", "Unprovable"];
         let warns = WARNINGS.contains(&condition.type_.as_str()) && condition.status == "True";
-        // What billing wrote is told when it is heard, each word once.
-        let told = matches!(condition.reason.as_str(), "BillingRefused" | "BillingDoubted");
-        if (warns && !told) || condition.type_ == "Held" {
+        // These were published when billing's state was read, once for each state.
+        let was_published = matches!(condition.reason.as_str(), "BillingRefused" | "BillingDoubted");
+        if (warns && !was_published) || condition.type_ == "Held" {
             let kind = if warns { EventType::Warning } else { EventType::Normal };
             publish(ctx, account, kind, &condition.reason, &condition.message, "Look").await;
         }
@@ -64,7 +64,8 @@ pub(super) async fn report(
     Ok(())
 }
 
-/// A hold that delays a deadline is as somebody wanted it. Anything else that delays it, or delays it too, is not.
+/// How an account counts in the metrics. A deadline that only a hold delays is `Held`, because a person wants that. A
+/// deadline that something else delays, alone or besides a hold, is `Missed`.
 fn deadline(has_passed: bool, blockers: &[Blocker]) -> Deadline {
     let is_hold = |blocker: &Blocker| matches!(blocker, Blocker::Hold { .. });
     match has_passed {
@@ -74,17 +75,17 @@ fn deadline(has_passed: bool, blockers: &[Blocker]) -> Deadline {
     }
 }
 
-/// How long it may take until a stage that closes is enforced, before that counts as late.
+/// How long entering a closing stage may take before it counts as late.
 const ENTERING: SignedDuration = SignedDuration::from_mins(5);
 
-/// Since when a stage that closes is being entered, if that takes too long.
+/// Since when a closing stage is being entered, if that takes too long.
 fn entering_since(record: &Record, now: Moment) -> Option<Moment> {
     let late = record.enforced_at.is_none() && !record.stage.is_open() && now > record.decided_at + ENTERING;
     late.then_some(record.decided_at)
 }
 
-/// Conditions whose status is another than before, or that are new and hold.
-pub(super) fn turned<'a>(before: &[Condition], after: &'a [Condition]) -> Vec<&'a Condition> {
+/// Conditions whose status changed, or that are new and `True` or `Unknown`.
+pub(super) fn changed<'a>(before: &[Condition], after: &'a [Condition]) -> Vec<&'a Condition> {
     let was = |c: &Condition| before.iter().find(|b| b.type_ == c.type_).map_or("False", |b| b.status.as_str()).to_owned();
     after.iter().filter(|c| was(c) != c.status).collect()
 }
@@ -99,7 +100,7 @@ fn build(
 ) -> HelpDeskAccountStatus {
     let entry = &outcome.placement.entry;
     let record = &entry.record;
-    // A stage is shown once it is enforced; until then the one before is, with what is being waited for.
+    // The status shows a stage once it is enforced. Until then it shows the stage before.
     let shown = match (record.enforced_at, before.stage) {
         (None, Some(stage)) if stage != record.stage => (Some(stage), before.stage_since.clone(), before.reason),
         (since, _) => (Some(record.stage), since.map(Time), Some(record.reason)),
@@ -112,7 +113,7 @@ fn build(
         reason: shown.2,
         next_stage: outcome.next.map(|n| n.stage),
         next_transition_time: outcome.next.map(|n| Time(n.at)),
-        // A time that has passed while there is something left would be no promise any more.
+        // If this time has passed while data is left, the promise is broken, so the time is not shown.
         data_gone_by: record.data_gone_by.filter(|at| record.stage != Stage::Expired && *at > now).map(Time),
         url: url(outcome, before.url.as_deref()),
         domains: outcome.domains.clone(),
@@ -131,16 +132,16 @@ fn build(
 }
 
 fn url(outcome: &Outcome, before: Option<&str>) -> Option<String> {
-    let seen_right = outcome.findings.iter().any(|f| f.kind == Type::EdgeReady && f.holds == Some(true));
-    published(&outcome.domains, seen_right, before)
+    let probe_succeeded = outcome.findings.iter().any(|f| f.kind == Type::EdgeReady && f.holds == Some(true));
+    published(&outcome.domains, probe_succeeded, before)
 }
 
-/// The tenant's main address, once it was published and seen to answer, for as long as it stays published.
-fn published(domains: &[DomainStatus], seen_right: bool, before: Option<&str>) -> Option<String> {
+/// The URL of the slug's host name, from the first successful probe on, for as long as the host name stays published.
+fn published(domains: &[DomainStatus], probe_succeeded: bool, before: Option<&str>) -> Option<String> {
     let answers = |d: &&DomainStatus| matches!(d.state, DomainState::Live | DomainState::Suspended);
     let slug = domains.iter().filter(|d| d.used_as == DomainUse::Slug).find(answers)?;
     let url = format!("https://{}", slug.host);
-    (seen_right || before == Some(&url)).then_some(url)
+    (probe_succeeded || before == Some(&url)).then_some(url)
 }
 
 fn last_backup(backup: &ColdBackup) -> Option<LastBackup> {
@@ -219,7 +220,7 @@ fn ready(account: &HelpDeskAccount, outcome: &Outcome) -> Finding {
     }
 }
 
-/// What billing has to settle: a word from before the payment that counts.
+/// What billing has to correct: it sent a state that is older than the payment that counts.
 fn doubted(record: &Record) -> Option<String> {
     let standing = record.standing.as_ref()?;
     let doubted = standing.doubted.as_ref()?;
@@ -243,7 +244,7 @@ fn waits_for(blocker: &Blocker) -> String {
     }
 }
 
-/// What will happen to an account whose Frozen backup cannot be proven, while its database is there.
+/// What will happen to an account whose Frozen backup cannot be proven, while its database exists.
 fn unprovable(record: &Record) -> Option<String> {
     let unprovable = record.unprovable.as_ref().filter(|_| record.stage.has_database())?;
     let until = record.data_gone_by?;
@@ -259,7 +260,7 @@ fn unprovable(record: &Record) -> Option<String> {
     Some(format!("no backup of this account can be proven: {how}. An attempt that succeeds before that ends this. {}", unprovable.why))
 }
 
-/// What is true of a promise that was not kept, while the database is there.
+/// What is left and what follows when `dataGoneBy` has passed while the database exists.
 fn broken_promise(record: &Record, backup_erased: bool, now: Moment) -> Option<String> {
     let promised = record.data_gone_by.filter(|at| *at <= now && record.stage.has_database())?;
     let gone = if backup_erased { "the Frozen backup reached its deadline and was erased, and the database is all there is; " } else { "" };
@@ -271,14 +272,14 @@ fn broken_promise(record: &Record, backup_erased: bool, now: Moment) -> Option<S
     Some(format!("nothing was to be left by {promised}, and that was not kept: {gone}{then}"))
 }
 
-/// Billing's part of a status that was wiped is given back from the ledger; afterwards it is billing's again.
-async fn give_back_billing(ctx: &AccountContext, account: &HelpDeskAccount, outcome: &Outcome) -> Result<(), Error> {
-    let there = account.status.as_ref().is_some_and(|s| s.billing.is_some());
-    let Some(billing) = outcome.placement.entry.record.billing.as_ref().filter(|_| !there) else { return Ok(()) };
+/// If the status was wiped, writes billing's part of it again from the ledger. After that only billing writes it.
+async fn restore_billing(ctx: &AccountContext, account: &HelpDeskAccount, outcome: &Outcome) -> Result<(), Error> {
+    let is_present = account.status.as_ref().is_some_and(|s| s.billing.is_some());
+    let Some(billing) = outcome.placement.entry.record.billing.as_ref().filter(|_| !is_present) else { return Ok(()) };
     let api: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
     let patch = json!({"metadata": {"resourceVersion": account.resource_version()}, "status": {"billing": billing}});
     match api.patch_status(&account.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
-        // Billing was faster.
+        // 409 Conflict: billing wrote its state meanwhile.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
         other => other.map(drop).during("give billing's state back to the status").map_err(Error::from),
     }

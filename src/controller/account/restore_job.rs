@@ -1,4 +1,4 @@
-//! Starts the Job that restores a backup, reads how far it is, and discards it.
+//! Starts the Job that restores a backup, reads its progress, and deletes it.
 
 use k8s_openapi::api::{batch::v1::Job, core::v1::Secret};
 use kube::{
@@ -36,23 +36,23 @@ const VERIFYING_KEY: &str = "helpdesk-operator.io/verifying-key";
 /// Annotation on a restore's Job with the oid of the database that it fills.
 const DATABASE_OID: &str = "helpdesk-operator.io/database-oid";
 
-/// How far a restore is.
+/// The progress of a restore.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// No attempt is known for this `since`: prepare an empty database and [`start`] one.
+    /// There is no attempt for this `since`: prepare an empty database and [`start`] one.
     NotStarted,
-    /// Under way.
+    /// The mover runs.
     Running,
-    /// Complete and equal to the backup, by the mover's signed report.
+    /// The restore is complete, and the database equals the backup by the mover's signed report.
     Done(Box<RestoreReport>),
     /// The attempt failed; the text says why. [`discard`] it before another one.
     Failed(String),
 }
 
-/// Looks how far the restore is that is wanted since `since`. Reads only.
+/// Reads the progress of the restore that was decided at `since`.
 ///
 /// # Errors
-/// Whatever could not be read; nothing is known then.
+/// Job, report or keys cannot be read; the progress is unknown then.
 pub async fn progress(ctx: &Context, backup: &ColdBackup, since: Moment) -> Result<Progress, NotVerified> {
     let name = attempt(backup, since);
     let Some(job) = jobs_of(ctx).get_opt(&name).await.map_err(cluster)? else { return Ok(Progress::NotStarted) };
@@ -62,7 +62,7 @@ pub async fn progress(ctx: &Context, backup: &ColdBackup, since: Moment) -> Resu
     match job::state(&job) {
         State::Failed(why) => Ok(Progress::Failed(why)),
         State::Complete => read_report(ctx, backup, &job, since).await,
-        // A crash between the Job and its Secret leaves a pod that waits for ever.
+        // After a crash between creating the Job and its Secret, the pod would wait for ever.
         State::Running if secrets_of(ctx).get_opt(&name).await.map_err(cluster)?.is_none() => {
             Ok(Progress::Failed("its Secret was not made".into()))
         }
@@ -70,7 +70,7 @@ pub async fn progress(ctx: &Context, backup: &ColdBackup, since: Moment) -> Resu
     }
 }
 
-/// Believes the report if this attempt's own key signed it for this very backup.
+/// Reads the mover's report. It counts only if this attempt's own key signed it and it is about this backup.
 async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Moment) -> Result<Progress, NotVerified> {
     let failed = |why: &str| Ok(Progress::Failed(why.to_owned()));
     let annotation = |key| job.annotations().get(key);
@@ -83,29 +83,29 @@ async fn read_report(ctx: &Context, backup: &ColdBackup, job: &Job, since: Momen
     let store = ctx.stores.get(&backup.spec.store).await?;
     store.check_identity().await?;
     let keys = load_keys(ctx, backup).await?;
-    let believed = read_manifest(&store, backup, &keys).await?;
+    let signed = read_manifest(&store, backup, &keys).await?;
     let key = format!("{}{}", folder_of(backup), manifest::report_name(since, oid));
     let report: RestoreReport = match store.bucket.read(&key, manifest::LARGEST_REPORT).await {
         Ok(bytes) => manifest::verify(&bytes, &verifying)?,
         Err(store::Error::Missing(_)) => return failed("it left no report"),
         Err(error) => return Err(error.into()),
     };
-    if report.account_uid != backup.spec.account_uid || report.manifest_sha256 != believed.sha256 || report.database_oid != oid {
+    if report.account_uid != backup.spec.account_uid || report.manifest_sha256 != signed.sha256 || report.database_oid != oid {
         return Err(NotVerified::Mismatch("the restore's report is of another restore".into()));
     }
-    // Definitions were compared by the mover, which knows whether both servers write them alike.
-    match believed.manifest.fingerprint.differs(&report.fingerprint) {
+    // The mover compared the definitions, because only it knows whether both servers print them alike.
+    match signed.manifest.fingerprint.differs(&report.fingerprint) {
         None => Ok(Progress::Done(Box::new(report))),
         Some(difference) => Ok(Progress::Failed(format!("what was restored is not what was backed up: {difference}"))),
     }
 }
 
-/// What the database needed besides what is in its dump: the extensions that were made for its tenant, which
-/// [`prepare_restore`](crate::database::Server::prepare_restore) makes, and the settings, which
+/// What the database needs besides its dump: the extensions, which
+/// [`prepare_restore`](crate::database::Server::prepare_restore) creates, and the settings, which
 /// [`finish_restore`](crate::database::Server::finish_restore) sets.
 ///
 /// # Errors
-/// Whatever could not be read.
+/// Store, keys or manifest cannot be read.
 pub async fn needs(ctx: &Context, backup: &ColdBackup) -> Result<(Vec<Extension>, Vec<(String, String)>), NotVerified> {
     let store = ctx.stores.get(&backup.spec.store).await?;
     store.check_identity().await?;
@@ -113,11 +113,11 @@ pub async fn needs(ctx: &Context, backup: &ColdBackup) -> Result<(Vec<Extension>
     Ok((manifest.extensions, manifest.settings))
 }
 
-/// Starts a mover that fills the empty database; starts nothing twice. While it runs the backup is kept for at most
-/// 24 hours past its deadline, if it began before the deadline.
+/// Starts a mover that fills the empty database, unless it was started before. If the restore began before the backup's
+/// deadline, the backup is kept while it runs, for at most 24 hours after the deadline.
 ///
 /// # Errors
-/// Whatever could not be read or made.
+/// Store or keys cannot be read, or Job or Secret cannot be created.
 pub async fn start(
     ctx: &Context,
     backup: &ColdBackup,
@@ -144,7 +144,7 @@ pub async fn start(
         scratch: None,
         namespace: &ctx.settings.namespace,
         image: &ctx.settings.image,
-        // What its backup needed to be proven, its restore needs again.
+        // The restore needs as much memory as the proof of the backup did.
         memory: backup.status.as_ref().and_then(|s| s.mover_memory).unwrap_or_default(),
     };
     let files =
@@ -157,17 +157,17 @@ pub async fn start(
     }
     let made = match jobs_of(ctx).create(&PostParams::default(), &job).await {
         Ok(made) => made,
-        // It was started before: what it fills and signs with is known to it alone.
+        // 409 Conflict: the mover was started before. It has its own login and signing key, so the new ones are not used.
         Err(kube::Error::Api(status)) if status.code == 409 => return Ok(()),
         Err(error) => return Err(cluster(error)),
     };
     secrets_of(ctx).create(&PostParams::default(), &order.secret(&made, files)).await.map(drop).map_err(cluster)
 }
 
-/// Removes what is left of a finished or failed attempt: its Job, and with it its Secret.
+/// Deletes the Job of a finished or failed attempt, and with it its Secret.
 ///
 /// # Errors
-/// Whatever could not be removed.
+/// The Job cannot be deleted.
 pub async fn discard(ctx: &Context, backup: &ColdBackup, since: Moment) -> Result<(), NotVerified> {
     match jobs_of(ctx).delete(&attempt(backup, since), &DeleteParams::background()).await {
         Ok(_) => Ok(()),

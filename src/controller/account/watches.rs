@@ -34,7 +34,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     let selector = ctx.settings.selector();
 
     let (accounts, account_stream) = cached(Api::<HelpDeskAccount>::all(client.clone()), watcher::Config::default().labels(&selector));
-    let account_stream = account_stream.applied_objects().predicate_filter(what_matters, PredicateConfig::default());
+    let account_stream = account_stream.applied_objects().predicate_filter(account_hash, PredicateConfig::default());
     let (plans, plan_stream) = cached(Api::<HelpDeskPlan>::all(client.clone()), watcher::Config::default());
     let plan_stream = plan_stream.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
     let (servers, server_stream) = cached(Api::<DatabaseServer>::all(client.clone()), watcher::Config::default());
@@ -76,7 +76,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
                 .collect::<Vec<_>>()
         }
     };
-    // Whatever is shared by tenants, a class or a Gateway, wakes those whose plan has a Gateway at all.
+    // A change of an object that tenants share, such as a Gateway, triggers every account whose plan has a Gateway.
     let published = {
         let (accounts, plans) = (accounts.clone(), plans.clone());
         move || {
@@ -85,7 +85,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
             accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
         }
     };
-    // A class also says which extensions the app needs.
+    // A class has the routes of the app and the extensions that it needs, so its changes trigger every account with the class.
     let of_class = {
         let (accounts, plans) = (accounts.clone(), plans.clone());
         move |class: HelpDeskClass| {
@@ -95,7 +95,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
             accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
         }
     };
-    let (prober, news) = Prober::new(ctx.telemetry.edge_probe_failures.clone());
+    let (prober, changed_accounts) = Prober::new(ctx.telemetry.edge_probe_failures.clone());
     let ctx = Arc::new(AccountContext {
         shared: ctx.clone(),
         caches: Caches { plans, servers, backups, classes, claims, edge },
@@ -110,7 +110,8 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         attempts: PlacementAttempts::default(),
     });
 
-    // What waits for a store is not known before it fails: a store that turns wakes those that failed last.
+    // It is not recorded which accounts wait for a store. So a change of a store's readiness triggers all accounts whose last
+    // reconcile failed.
     let of_store = {
         let (accounts, ctx) = (accounts.clone(), ctx.clone());
         move |_: BackupStore| {
@@ -119,7 +120,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         }
     };
     let mut triggers = Controller::for_stream(account_stream, accounts)
-        .reconcile_on(news.map(|account| ObjectRef::new(&account)))
+        .reconcile_on(changed_accounts.map(|account| ObjectRef::new(&account)))
         .watches_stream(store_stream, of_store)
         .watches_stream(plan_stream, of_plan)
         .watches_stream(server_stream, of_server)
@@ -130,8 +131,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         .watches_stream(claim_stream, |claim: DomainClaim| [ObjectRef::new(&claim.spec.account)]);
     for (kind, stream) in edge_streams {
         let published = published.clone();
-        let stream =
-            stream.predicate_filter(move |object: &DynamicObject| Some(what_of_the_edge(kind, object)), PredicateConfig::default());
+        let stream = stream.predicate_filter(move |object: &DynamicObject| Some(route_hash(kind, object)), PredicateConfig::default());
         triggers = triggers.watches_stream_with(
             stream,
             move |object: DynamicObject| match object.labels().get(ACCOUNT_LABEL) {
@@ -141,7 +141,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
             kind.resource(),
         );
     }
-    // Those that wait for a permit need not finish.
+    // Reconciles that still wait for a permit are not started after the shutdown.
     let closing = ctx.clone();
     let shutdown = async move {
         shutdown.await;
@@ -158,9 +158,9 @@ where
     object.labels().get(ACCOUNT_LABEL).map(|name| ObjectRef::new(name))
 }
 
-/// What of an account wakes its reconcile: everything but the status, of which only billing counts, and whether the
-/// rest is there at all. A status patch leaves `generation` as it is, so that alone would filter out every payment.
-fn what_matters(account: &HelpDeskAccount) -> Option<u64> {
+/// Hash of the fields whose change triggers a reconcile: the metadata, `status.stage` and `status.billing`. A status patch
+/// does not change `generation`, so the generation alone would miss every payment.
+fn account_hash(account: &HelpDeskAccount) -> Option<u64> {
     let mut hasher = DefaultHasher::new();
     let meta = account.meta();
     meta.uid.hash(&mut hasher);
@@ -175,9 +175,9 @@ fn what_matters(account: &HelpDeskAccount) -> Option<u64> {
     Some(hasher.finish())
 }
 
-/// What of an object of the edge wakes an account: that it was edited or deleted, and what the gateway says of it. Of a
-/// Gateway not how many routes it has, which changes with every tenant.
-fn what_of_the_edge(kind: Kind, object: &DynamicObject) -> u64 {
+/// Hash of the fields of a routing object whose change triggers a reconcile: metadata and status. Of a Gateway's status
+/// only conditions and addresses count, because `attachedRoutes` changes with every tenant.
+fn route_hash(kind: Kind, object: &DynamicObject) -> u64 {
     let mut hasher = DefaultHasher::new();
     object.metadata.uid.hash(&mut hasher);
     object.metadata.generation.hash(&mut hasher);
@@ -224,7 +224,7 @@ mod tests {
             epoch: 0,
         };
         after.status = Some(HelpDeskAccountStatus { billing: Some(billing), ..HelpDeskAccountStatus::default() });
-        assert_ne!(what_matters(&before), what_matters(&after));
+        assert_ne!(account_hash(&before), account_hash(&after));
     }
 
     #[test]
@@ -233,6 +233,6 @@ mod tests {
         before.status = Some(HelpDeskAccountStatus { url: None, ..HelpDeskAccountStatus::default() });
         let mut after = account();
         after.status = Some(HelpDeskAccountStatus { url: Some("https://acme.example".into()), ..HelpDeskAccountStatus::default() });
-        assert_eq!(what_matters(&before), what_matters(&after));
+        assert_eq!(account_hash(&before), account_hash(&after));
     }
 }

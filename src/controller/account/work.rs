@@ -1,4 +1,4 @@
-//! One account in one reconcile: what was read of it, and what its parts found.
+//! One account in one reconcile: what was read of it, and the findings so far.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) struct Work<'a> {
     pub(super) observed: &'a Observation,
     pub(super) placement: Placement,
     pub(super) now: Moment,
-    /// Whether the stage's effects are under way, as opposed to being kept up.
+    /// Whether the stage is being entered; `false` once it is enforced.
     pub(super) entering: bool,
     pub(super) waiting_on: Vec<String>,
     pub(super) findings: Vec<Finding>,

@@ -1,4 +1,4 @@
-//! The context of the backup controller: its state between reconciles.
+//! The context of the ColdBackup controller: its state between reconciles.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,40 +22,40 @@ use crate::{
     retry::{Backoff, jitter},
 };
 
-/// Owns the fields that this controller writes.
+/// The field manager of what this controller applies.
 const FIELD_MANAGER: &str = "helpdesk-operator-backups";
-/// So many backups of one server and one store are looked after at once.
+/// How many backups of one server and one store are reconciled at once.
 const PERMITS: usize = 16;
-/// Between two looks at the objects, key and escrow of a proven backup.
+/// How often objects, key and escrow of a proven backup are rechecked.
 const RECHECK_INTERVAL: Duration = Duration::from_secs(6 * 3600);
 
-/// What a reconcile is given.
+/// The context of a reconcile: clients, and the state between reconciles.
 pub(super) struct ColdBackupContext {
     pub(super) shared: Arc<Context>,
     pub(super) backoff: Backoff,
-    /// The newest status that was written: the watch may still show an older one.
+    /// The last status that was written, by the backup's uid: the cache may still have an older one.
     written: Mutex<HashMap<String, ColdBackupStatus>>,
-    /// Those that are starting a mover.
+    /// Slots of movers that are being started.
     pub(super) slots: MoverSlots,
-    /// How many backups of one server and one store are looked after at once.
+    /// Limits how many backups of one server and one store are reconciled at once.
     pub(super) permits: KeyedSemaphore,
-    /// The servers on which accounts were found last, by their uids.
+    /// The server on which each account was found last, by the account's uid.
     servers_of: Mutex<HashMap<String, String>>,
-    /// When the last attempt failed, by the backup's uid. A Job that goes wakes its backup, so that the backoff alone
-    /// would not make it wait.
+    /// When the last attempt failed, by the backup's uid. Deleting the failed Job triggers a reconcile at once, so the
+    /// back-off alone would not delay the next attempt.
     pub(super) failed: Mutex<HashMap<String, Moment>>,
-    pub(super) checkups: RecheckTimes,
-    /// The uids of backups that are taken for unprovable, for the metrics.
+    pub(super) recheck_times: RecheckTimes,
+    /// The uids of unprovable backups, for the metrics.
     unprovable: Mutex<HashSet<String>>,
 }
 
-/// When proven backups are looked at next, by their uids.
+/// When proven backups are rechecked next, by their uids.
 #[derive(Default)]
 pub(super) struct RecheckTimes(Mutex<HashMap<String, Instant>>);
 
 impl RecheckTimes {
-    /// Whether it is time. The first look at each is put off by a share of the interval of its own, so that a start
-    /// does not ask the bucket for everything at once.
+    /// Whether a recheck is due; if so, the next one is due an interval later. The first recheck of each backup is delayed
+    /// by a jitter, so that a start of the operator does not recheck all backups at once.
     pub(super) fn is_due(&self, uid: &str) -> bool {
         let now = Instant::now();
         let mut next = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -86,39 +86,39 @@ impl ColdBackupContext {
             permits: KeyedSemaphore::new(PERMITS),
             servers_of: Mutex::default(),
             failed: Mutex::default(),
-            checkups: RecheckTimes::default(),
+            recheck_times: RecheckTimes::default(),
             unprovable: Mutex::default(),
         }
     }
 
-    /// The semaphore that a backup's reconcile waits for: that of its server, as far as it is known, and its store.
+    /// The key of the semaphore that a backup's reconcile waits for: its server, if that is known, and its store.
     pub(super) fn semaphore_key(&self, backup: &ColdBackup) -> String {
         let servers = self.servers_of.lock().unwrap_or_else(PoisonError::into_inner);
         let server = servers.get(&backup.spec.account_uid).map_or("", String::as_str);
         format!("server {server} store {}", backup.spec.store)
     }
 
-    pub(super) fn found(&self, backup: &ColdBackup, server: &str) {
+    pub(super) fn remember_server(&self, backup: &ColdBackup, server: &str) {
         let mut servers = self.servers_of.lock().unwrap_or_else(PoisonError::into_inner);
         servers.insert(backup.spec.account_uid.clone(), server.to_owned());
     }
 
-    /// The backup's status, or what was written of it after the watch last told.
+    /// The last status that was written, or the backup's status if this process wrote none.
     pub(super) fn newest(&self, backup: &ColdBackup) -> ColdBackupStatus {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let shown = || backup.status.clone().unwrap_or_default();
         backup.uid().and_then(|uid| written.get(&uid).cloned()).unwrap_or_else(shown)
     }
 
-    /// Forgets what is remembered of a backup whose object goes.
+    /// Forgets the state of a backup whose object is deleted.
     pub(super) fn forget(&self, uid: &str) {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        self.checkups.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.recheck_times.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.count_as(uid, false);
     }
 
-    /// Counts the backups that are taken for unprovable anew.
+    /// Updates the count of unprovable backups.
     pub(super) fn count(&self, backup: &ColdBackup, unprovable: bool) {
         self.count_as(&backup.uid().unwrap_or_default(), unprovable && backup.meta().deletion_timestamp.is_none());
     }

@@ -1,4 +1,4 @@
-//! What is done with a backup next. Pure.
+//! Decides what is done with a backup next. Pure.
 //!
 //! ```text
 //! Pending ──► Running ──► Verified ──┐
@@ -7,7 +7,7 @@
 //!    └──────── Failed ──────────► Erasing ──► Erased
 //! ```
 //!
-//! What delays an erasure, by rank: a hold, something unknown, a restore that was begun in time.
+//! An erasure is delayed, by rank, by a hold, by a fact that is unknown, or by a restore that began before the deadline.
 
 use crate::{
     api::{BackupPhase, BackupReason},
@@ -16,82 +16,82 @@ use crate::{
     lifecycle::{Known, RESTORE_EXTENSION},
 };
 
-/// What is known of a backup.
+/// The facts that the decision is made from.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The phase in status.
     pub phase: BackupPhase,
-    /// Why it is taken.
+    /// Why the backup is taken.
     pub reason: BackupReason,
-    /// When it has to go.
+    /// When the backup must be erased.
     pub deadline: Moment,
     /// Whether the object is being deleted.
     pub deletion: Deletion,
-    /// Who holds it: its own hold, or its account's.
+    /// The reason of the backup's own hold, or of its account's.
     pub held: Option<String>,
-    /// Since when a restore of it is wanted or runs; asked for only when something is to be erased.
+    /// Since when a restore of the backup is decided or runs.
     pub restoring_since: Known<Option<Moment>>,
-    /// Whether the clock may end anything.
+    /// Whether the clock can be trusted for an erasure.
     pub clock: Trust,
-    /// Whether its account is gone for good.
+    /// Whether no account object of this name exists any more.
     pub account_gone: bool,
-    /// When the last attempt failed, and how many there were.
+    /// When the last attempt failed, and the number of attempts.
     pub failed: Option<(Moment, i32)>,
 }
 
 /// Whether the object is being deleted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deletion {
-    /// It is not.
+    /// It is not being deleted.
     No,
-    /// It is, with the confirmation that its data is to go too.
+    /// It is being deleted, with the confirmation that its data is to be erased too.
     Confirmed,
-    /// It is, without: the definition was deleted, or the policy was gone around.
+    /// It is being deleted without a confirmation: the CRD was deleted, or the admission policy was bypassed.
     Unconfirmed,
 }
 
-/// What is to be done.
+/// What is done next.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Release the object and touch no data.
+    /// Remove the finalizer, and touch no data.
     RemoveFinalizer,
-    /// Delete the object: nothing is left that it speaks of.
+    /// Delete the object: its backup is erased, and the object is not needed as evidence.
     DeleteObject,
-    /// Start a mover as soon as there is room.
+    /// Start a mover as soon as a slot is free.
     StartMover,
-    /// See how the mover does.
+    /// Check the progress of the mover.
     WatchMover,
-    /// Destroy it.
+    /// Erase the backup.
     Erase,
-    /// Nothing before this moment.
+    /// Do nothing before this moment.
     Wait(Moment),
-    /// It should go, and something of higher rank keeps it; look again at this moment.
+    /// The erasure is due and delayed; check again at this moment.
     Retain(RetainedBy, Moment),
 }
 
-/// What keeps a backup that should go.
+/// What delays an erasure that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RetainedBy {
     /// A hold.
     Hold(String),
-    /// Something that could not be read.
+    /// A fact that could not be read.
     Unknown(String),
-    /// A restore that was begun in time.
+    /// A restore that began before the deadline.
     Restore,
 }
 
-/// Decides. `soon` is when unknown things are looked at again.
-pub fn decide(facts: &Facts, now: Moment, soon: Moment) -> Step {
+/// Decides. `retry_at` is when an unknown fact is read again.
+pub fn decide(facts: &Facts, now: Moment, retry_at: Moment) -> Step {
     if facts.deletion == Deletion::Unconfirmed || (facts.deletion == Deletion::Confirmed && facts.phase == BackupPhase::Erased) {
         return Step::RemoveFinalizer;
     }
     if facts.phase == BackupPhase::Erased {
         let evidence = facts.reason != BackupReason::Scheduled && !facts.account_gone;
-        return if evidence { Step::Wait(soon) } else { Step::DeleteObject };
+        return if evidence { Step::Wait(retry_at) } else { Step::DeleteObject };
     }
     let confirmed = facts.deletion == Deletion::Confirmed;
     if confirmed || facts.deadline <= now || facts.phase == BackupPhase::Erasing {
-        return end(facts, confirmed, now, soon);
+        return erase_or_retain(facts, confirmed, now, retry_at);
     }
     match facts.phase {
         BackupPhase::Pending => Step::StartMover,
@@ -106,22 +106,22 @@ pub fn decide(facts: &Facts, now: Moment, soon: Moment) -> Step {
     }
 }
 
-fn end(facts: &Facts, confirmed: bool, now: Moment, soon: Moment) -> Step {
-    if let Some(who) = &facts.held {
-        return Step::Retain(RetainedBy::Hold(who.clone()), soon);
+fn erase_or_retain(facts: &Facts, confirmed: bool, now: Moment, retry_at: Moment) -> Step {
+    if let Some(reason) = &facts.held {
+        return Step::Retain(RetainedBy::Hold(reason.clone()), retry_at);
     }
-    // A confirmed deletion rests on no clock.
+    // A person confirmed the deletion, so it does not depend on the clock.
     if let (Trust::Doubtful(why), false) = (&facts.clock, confirmed) {
-        return Step::Retain(RetainedBy::Unknown(why.clone()), soon);
+        return Step::Retain(RetainedBy::Unknown(why.clone()), retry_at);
     }
-    // After this nobody asks for a restore any more, so that a server that is gone for good keeps nothing.
+    // After this moment a restore delays nothing any more, so that a server that is lost for ever keeps no backup.
     let latest = facts.deadline + RESTORE_EXTENSION;
     match &facts.restoring_since {
         Known::Known(since) => match retention::kept_by_restore(facts.deadline, *since, now) {
-            Some(until) => Step::Retain(RetainedBy::Restore, until.min(soon)),
+            Some(until) => Step::Retain(RetainedBy::Restore, until.min(retry_at)),
             None => Step::Erase,
         },
-        Known::Unknown(why) if now < latest => Step::Retain(RetainedBy::Unknown(why.clone()), soon.min(latest)),
+        Known::Unknown(why) if now < latest => Step::Retain(RetainedBy::Unknown(why.clone()), retry_at.min(latest)),
         Known::Unknown(_) => Step::Erase,
     }
 }

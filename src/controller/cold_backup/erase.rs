@@ -18,10 +18,10 @@ use crate::{
     mover::job::{BACKUP, COMPONENT},
 };
 
-/// Destroys the backup. `true` once nothing of it was listed any more; `false` while its movers still end, because they
-/// would write behind the eraser's back. Safe to repeat.
+/// Erases the backup. `true` once the bucket lists nothing of it. `false` while its movers still end, because they could
+/// write new objects meanwhile. Can be repeated.
 ///
-/// A bucket that cannot be reached does not keep the keys alive: without them nobody can read what lies there.
+/// The keys are destroyed even if the bucket cannot be reached: without them nobody can read the objects in it.
 pub(super) async fn erase(work: &mut Work<'_>, placement: Option<&Placement>) -> Result<bool, Error> {
     let (ctx, backup) = (work.ctx, work.backup);
     if !end_movers(work, placement).await? {
@@ -54,8 +54,8 @@ pub(super) async fn erase(work: &mut Work<'_>, placement: Option<&Placement>) ->
     Ok(true)
 }
 
-/// Ends every mover of the backup, a restore that ran past every grace included. `true` once their pods are gone too:
-/// a Job that is deleted in the foreground goes last.
+/// Deletes every mover of the backup, also one that still restores it. `true` once their pods are gone too: with
+/// foreground deletion a Job is removed after its pods.
 async fn end_movers(work: &Work<'_>, placement: Option<&Placement>) -> Result<bool, Error> {
     let (ctx, backup) = (work.ctx, work.backup);
     let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
@@ -73,7 +73,7 @@ async fn end_movers(work: &Work<'_>, placement: Option<&Placement>) -> Result<bo
                 .during("end the mover")?;
         }
     }
-    // Of a proven one the logins went when it was proven.
+    // A proven backup has no mover logins any more: they were dropped when it was proven.
     if let Some(placement) = placement.filter(|_| own.is_empty() && work.status.attempts > 0 && work.status.verified_at.is_none()) {
         take::clean_up(work, placement).await?;
     }

@@ -4,13 +4,13 @@ use super::placement;
 use crate::cluster::ClusterError;
 use crate::{backup::recheck::NotVerified, database, ledger, store};
 
-/// Why a backup could not be taken further. The message goes into its conditions.
+/// Why a reconcile of a backup failed. The message goes into its conditions.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The API server.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
-    /// The account's database cannot be found or asked.
+    /// The account's server cannot be found.
     #[error(transparent)]
     Placement(#[from] placement::Error),
     /// The database server.
@@ -25,16 +25,16 @@ pub enum Error {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] crate::backup::keys::Error),
-    /// What the mover left does not prove the backup.
+    /// The mover's reports do not prove the backup.
     #[error(transparent)]
     NotVerified(#[from] NotVerified),
-    /// The plan of a mover could not be written; it always can.
+    /// A mover's configuration could not be written as JSON.
     #[error("failed to write down what a mover is to do")]
     Plan(#[from] serde_json::Error),
     /// The mover failed.
     #[error("failed to take the backup, another try follows: {0}")]
     Mover(String),
-    /// The escrow does not hold the key although it took it.
+    /// The key was written to the escrow and cannot be read back.
     #[error("failed to find the key in the escrow {0}; nothing is backed up without it")]
     Escrow(String),
 }
@@ -55,7 +55,7 @@ impl Error {
         }
     }
 
-    /// Whether a person has to do something first; it may pass by itself otherwise.
+    /// Whether a person has to act; otherwise the error may pass by itself.
     pub(super) fn needs_a_person(&self) -> bool {
         use store::Error as S;
         match self {

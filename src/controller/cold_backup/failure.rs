@@ -1,7 +1,7 @@
-//! Why an attempt at a backup failed, by its pods, and what follows from that. Pure.
+//! Why an attempt at a backup failed, by the pods of its Job, and what follows from that. Pure.
 //!
-//! An attempt says something of the backup only if its mover reached database and bucket, and ended by itself over what
-//! it found there. Everything else is unknown: it is tried again, and not counted.
+//! A failed attempt counts against the backup only if its mover reached database and bucket, and exited because of what it
+//! found there. The cause of any other failure is unknown: the backup is tried again, and the attempt is not counted.
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, Pod};
 
@@ -11,21 +11,21 @@ use crate::{
     context::Patience,
 };
 
-/// What the kubelet calls the end of a container that used more memory than it may.
+/// The kubelet's reason for a container that exceeded its memory limit.
 const OUT_OF_MEMORY: &str = "OOMKilled";
-/// The statuses of a mover that ended over its backup: its own word, and that of a panic.
-const ENDED_OVER_ITS_BACKUP: [i32; 2] = [1, 101];
-/// The longest text that is kept of a failure.
+/// The exit codes of a mover that failed because of its backup: 1 is its own, 101 that of a panic.
+const BACKUP_FAILED: [i32; 2] = [1, 101];
+/// The longest message of a failure that is stored.
 const LONGEST: usize = 700;
 
 /// How an attempt ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// A mover used more memory than it may.
+    /// A mover exceeded its memory limit.
     OutOfMemory,
-    /// Its last mover ended over the backup itself.
+    /// The last mover failed because of the backup itself.
     OverTheBackup,
-    /// In another way, or nobody knows.
+    /// It ended in another way, or the cause is not known.
     Unknown,
 }
 
@@ -36,7 +36,7 @@ pub(super) fn ending(pods: &[Pod]) -> Ending {
     }
     let last = pods.iter().max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|at| at.0));
     match last.and_then(terminated) {
-        Some(end) if ENDED_OVER_ITS_BACKUP.contains(&end.exit_code) => Ending::OverTheBackup,
+        Some(end) if BACKUP_FAILED.contains(&end.exit_code) => Ending::OverTheBackup,
         _ => Ending::Unknown,
     }
 }
@@ -45,8 +45,8 @@ fn terminated(pod: &Pod) -> Option<&ContainerStateTerminated> {
     pod.status.as_ref()?.container_statuses.as_ref()?.first()?.state.as_ref()?.terminated.as_ref()
 }
 
-/// Writes down what follows from a failed attempt, and tells why it failed.
-pub(super) fn reckon(status: &mut ColdBackupStatus, ending: Ending, why: String, patience: &Patience, now: Moment) -> String {
+/// Writes the consequences of a failed attempt into the status, and returns why it failed.
+pub(super) fn record_failure(status: &mut ColdBackupStatus, ending: Ending, why: String, patience: &Patience, now: Moment) -> String {
     match ending {
         Ending::OutOfMemory => {
             let had = status.mover_memory.unwrap_or_default();
@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn fail(status: &mut ColdBackupStatus, ending: Ending, why: &str, now: Moment) -> String {
-        reckon(status, ending, why.into(), &Patience::DEFAULT, now)
+        record_failure(status, ending, why.into(), &Patience::DEFAULT, now)
     }
 
     fn unprovable(status: &ColdBackupStatus) -> bool {

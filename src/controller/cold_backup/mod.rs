@@ -1,9 +1,9 @@
-//! The controller of `ColdBackup`: taken, proven, kept, destroyed on time.
+//! The controller of `ColdBackup`: takes a backup, proves it, keeps it, and erases it on time.
 //!
 //! 1. [`placement`] finds the server and the ledger entry of the account.
-//! 2. [`observe`] reads what the decision needs; what cannot be read is unknown.
-//! 3. [`decide`] says what is to be done now. Pure.
-//! 4. [`reconcile`] carries it out, with [`take`] and [`erase`], and writes the status where it differs.
+//! 2. [`observe`] reads what the decision needs. A fact that cannot be read is `Unknown`.
+//! 3. [`decide`] decides what is done next. Pure.
+//! 4. [`reconcile`] carries it out, with [`take`] and [`erase`], and writes the status if it differs.
 
 mod context;
 pub mod decide;

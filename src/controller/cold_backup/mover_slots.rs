@@ -1,15 +1,15 @@
-//! How many movers may run: one for a tenant, and as many at a server as it allows.
+//! Limits how many movers run: one for each tenant, and `spec.movers` for each server.
 //!
-//! The movers at work are counted by listing their Jobs, and the Job of one that is being started is not there yet. So
-//! whoever wants to start one first takes a place in a queue, then lists, and counts those that came before. It holds no
-//! lock while it asks the cluster, the server and the store: one of them that hangs delays nobody else.
+//! Running movers are counted by listing their Jobs. A mover that is being started has no Job yet. So a reconcile that
+//! wants to start one first takes a slot in a queue, then lists the Jobs, and also counts the slots taken before its own.
+//! It holds no lock while it calls the cluster, the server and the store, so that a call that hangs delays no other backup.
 
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Mutex, PoisonError},
 };
 
-/// Those that are starting a mover, in the order in which they came.
+/// The slots of movers that are being started, in the order in which they were taken.
 #[derive(Default)]
 pub(super) struct MoverSlots(Mutex<Queue>);
 
@@ -19,7 +19,7 @@ struct Queue {
     claims: BTreeMap<u64, Claim>,
 }
 
-/// A mover at work, or one that is being started.
+/// A mover that runs, or that is being started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Claim {
     /// The name of its backup.
@@ -30,7 +30,7 @@ pub(super) struct Claim {
     pub server: String,
 }
 
-/// A place in the queue, until it is dropped.
+/// A slot in the queue, until it is dropped.
 pub(super) struct MoverSlot<'p> {
     slots: &'p MoverSlots,
     number: u64,
@@ -38,7 +38,7 @@ pub(super) struct MoverSlot<'p> {
 }
 
 impl MoverSlots {
-    /// Takes a place. What is at work has to be listed after this.
+    /// Takes a slot. The running movers must be listed after this.
     pub fn take(&self, claim: Claim) -> MoverSlot<'_> {
         let mut queue = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let number = queue.next;
@@ -56,16 +56,16 @@ impl Drop for MoverSlot<'_> {
 }
 
 impl MoverSlot<'_> {
-    /// Why a mover for this account cannot be started now, given those that are at work at the server.
-    pub fn refusal(&self, at_work: &[Claim], account_uid: &str, server: &str, most: usize) -> Option<String> {
-        let all = || at_work.iter().chain(&self.before);
+    /// Why no mover for this account can be started now, given the movers that run at the server.
+    pub fn refusal(&self, running: &[Claim], account_uid: &str, server: &str, limit: usize) -> Option<String> {
+        let all = || running.iter().chain(&self.before);
         if all().any(|claim| claim.account_uid == account_uid) {
             return Some("another mover works for this account".into());
         }
-        // One that was starting may have been listed too; a restore's mover and a backup's share no name.
-        let started: HashSet<&str> = at_work.iter().map(|claim| claim.backup.as_str()).collect();
-        let starting = self.before.iter().filter(|claim| !started.contains(claim.backup.as_str())).count();
-        (at_work.len() + starting >= most).then(|| format!("{most} movers work at server {server}, as many as spec.movers allows"))
+        // The Job of a slot's mover may be in the list already; it must not be counted twice.
+        let listed: HashSet<&str> = running.iter().map(|claim| claim.backup.as_str()).collect();
+        let starting = self.before.iter().filter(|claim| !listed.contains(claim.backup.as_str())).count();
+        (running.len() + starting >= limit).then(|| format!("{limit} movers work at server {server}, as many as spec.movers allows"))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Reads what the decision about a backup needs. What cannot be read is unknown, and erases nothing.
+//! Reads what the decision about a backup needs. A fact that cannot be read is `Unknown`, which delays an erasure.
 
 use std::sync::PoisonError;
 
@@ -21,19 +21,19 @@ use crate::{
     lifecycle::{Known, Record},
 };
 
-/// Reads the facts. Clocks are compared only when something is to end.
+/// Reads the facts. Clocks are compared only if an erasure is due.
 pub(super) async fn facts(work: &Work<'_>, placement: Option<&Result<Placement, placement::Error>>) -> Result<Facts, Error> {
     let (ctx, backup, status) = (work.ctx, work.backup, &work.status);
     let accounts: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
     let account = accounts.get_opt(&backup.spec.account).await.during("read the account")?;
     let known = placement.and_then(|placement| placement.as_ref().ok());
-    // Of an account that was adopted another object speaks.
-    let speaker = known.map_or(&backup.spec.account_uid, |placement| &placement.entry.object_uid);
-    let own = account.as_ref().filter(|a| a.uid().as_ref() == Some(speaker));
+    // An adopted account has an object with another uid.
+    let object_uid = known.map_or(&backup.spec.account_uid, |placement| &placement.entry.object_uid);
+    let own = account.as_ref().filter(|a| a.uid().as_ref() == Some(object_uid));
     let record = known.map(|placement| &placement.entry.record);
 
-    let told = own.and_then(|a| a.status.as_ref()?.data_gone_by.as_ref()).map(|at| at.0);
-    let deadline = retention::deadline(&backup.spec, record.map_or(told, |r| r.data_gone_by));
+    let shown = own.and_then(|a| a.status.as_ref()?.data_gone_by.as_ref()).map(|at| at.0);
+    let deadline = retention::deadline(&backup.spec, record.map_or(shown, |r| r.data_gone_by));
     let deletion = deletion(backup);
     let ends = deadline <= work.now || deletion == Deletion::Confirmed || status.phase == BackupPhase::Erasing;
     let failed_at = ctx.failed.lock().unwrap_or_else(PoisonError::into_inner).get(&backup.uid().unwrap_or_default()).copied();
@@ -49,7 +49,7 @@ pub(super) async fn facts(work: &Work<'_>, placement: Option<&Result<Placement, 
             Some(Err(error)) => Known::Unknown(chain(error)),
         },
         clock: if ends && status.phase != BackupPhase::Erased { trust(work, known).await } else { Trust::Trusted },
-        // An account that was adopted speaks through another object of the same name.
+        // An adopted account has an object of the same name with another uid, so only the name counts.
         account_gone: account.is_none(),
         failed: failed_at.map(|at| (at, status.attempts)),
     })
@@ -63,8 +63,8 @@ fn deletion(backup: &ColdBackup) -> Deletion {
     }
 }
 
-/// Who holds the backup: it has a hold of its own, or its account has one that was not copied yet, or the notice
-/// after one still runs.
+/// Why the backup is held: it has a hold, or its account has a hold that was not copied yet, or the notice after a hold
+/// still runs.
 fn held(backup: &ColdBackup, account: Option<&HelpDeskAccount>, record: Option<&Record>, now: Moment) -> Option<String> {
     if let Some(hold) = &backup.spec.hold {
         return Some(hold.reason.clone());
@@ -80,8 +80,8 @@ fn held(backup: &ColdBackup, account: Option<&HelpDeskAccount>, record: Option<&
     Some(format!("the account was held; the notice runs until {until}"))
 }
 
-/// Compares this machine's clock with the API server's, the database server's and the bucket's, as far as they
-/// answer, and with the highest time that was ever recorded.
+/// Compares this machine's clock with the clocks of the API server, the database server and the bucket, and with the
+/// latest time that was ever recorded. Clocks of an API server or a bucket that does not answer are left out.
 async fn trust(work: &Work<'_>, placement: Option<&Placement>) -> Trust {
     let (ctx, backup, now) = (work.ctx, work.backup, work.now);
     let status = &work.status;
@@ -105,7 +105,7 @@ async fn trust(work: &Work<'_>, placement: Option<&Placement>) -> Trust {
         && store.check_identity().await.is_ok()
         && let Some(seen) = store.bucket.clock()
     {
-        // Both were read at one time, which was a moment ago.
+        // Both clocks were read together, a moment ago; the time since then is added.
         others.push((format!("the store {}", backup.spec.store), clock::whole_seconds(seen.theirs + now.duration_since(seen.ours))));
     }
     if others.is_empty() {

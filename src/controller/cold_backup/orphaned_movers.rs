@@ -1,4 +1,4 @@
-//! Removes Jobs and Secrets of movers whose ColdBackup is gone.
+//! Deletes Jobs and Secrets of movers whose ColdBackup does not exist any more.
 
 use std::time::Duration;
 
@@ -16,21 +16,21 @@ use crate::{
     mover::job::{BACKUP, COMPONENT},
 };
 
-/// Between two looks.
+/// How often orphaned movers are looked for.
 const ORPHAN_INTERVAL: Duration = Duration::from_secs(600);
 
-/// Looks every ten minutes, for ever.
+/// Deletes orphaned movers every ten minutes. Never returns.
 pub(super) async fn run(ctx: &ColdBackupContext) {
     loop {
         tokio::time::sleep(ORPHAN_INTERVAL).await;
-        if let Err(error) = sweep(ctx).await {
+        if let Err(error) = delete_orphans(ctx).await {
             tracing::warn!(error = chain(&error), "failed to look for movers that no backup speaks for");
         }
     }
 }
 
-/// Removes Jobs that this operator made for backups whose objects are gone; their Secrets go with them.
-async fn sweep(ctx: &ColdBackupContext) -> Result<(), Error> {
+/// Deletes the Jobs of movers in this operator's shard whose ColdBackup object is gone. Their Secrets are deleted with them.
+async fn delete_orphans(ctx: &ColdBackupContext) -> Result<(), Error> {
     let shard = ctx.settings.selector();
     let movers = ListParams::default().labels(&format!("{}={},{shard}", COMPONENT.0, COMPONENT.1));
     let jobs: Api<Job> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);

@@ -1,4 +1,4 @@
-//! Finds the server and the ledger entry of a backup's account; the backup may outlive the account's object.
+//! Finds the server and the ledger entry of a backup's account. The account's object may be deleted before the backup.
 
 use std::sync::Arc;
 
@@ -13,19 +13,19 @@ use crate::{
     ledger::{self, BackupEntry, Entry},
 };
 
-/// Why it is not known.
+/// Why the placement is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A server that may hold it cannot be asked.
+    /// A server that may have the entry does not answer.
     #[error(transparent)]
     Database(#[from] database::Error),
-    /// Its ledger cannot be read.
+    /// The server's ledger cannot be read.
     #[error(transparent)]
     Ledger(#[from] ledger::Error),
-    /// The cluster cannot be asked.
+    /// The API server cannot be read.
     #[error("failed to read the account or the servers")]
     Cluster(#[source] Box<kube::Error>),
-    /// No ledger knows the account.
+    /// No ledger has an entry of the account.
     #[error(
         "failed to find account {account} with uid {uid} in any ledger: spec.account and spec.accountUID must name an account that is there"
     )]
@@ -38,35 +38,35 @@ pub enum Error {
 }
 
 impl Error {
-    /// Whether a person has to do something first.
+    /// Whether a person has to act.
     pub const fn needs_a_person(&self) -> bool {
         matches!(self, Self::Unknown { .. })
     }
 }
 
-/// Finds the account's server: by the account's status, or by asking every server.
+/// Finds the account's server: from the account's status, or by asking every server.
 pub(super) async fn find(ctx: &Context, backup: &ColdBackup) -> Result<Placement, Error> {
     let cluster = |e| Error::Cluster(Box::new(e));
     let uid = &backup.spec.account_uid;
     let account = Api::<HelpDeskAccount>::all(ctx.client.clone()).get_opt(&backup.spec.account).await.map_err(cluster)?;
-    let told = account.filter(|a| a.uid().as_ref() == Some(uid)).and_then(|a| a.status?.database).map(|d| d.server);
-    let names = match told {
+    let shown = account.filter(|a| a.uid().as_ref() == Some(uid)).and_then(|a| a.status?.database).map(|d| d.server);
+    let names = match shown {
         Some(name) => vec![name],
         None => {
             let servers = Api::<DatabaseServer>::all(ctx.client.clone()).list(&ListParams::default()).await.map_err(cluster)?;
             servers.items.iter().map(ResourceExt::name_any).collect()
         }
     };
-    let mut silent = None;
+    let mut unanswered = None;
     for name in names {
         match ask(ctx, &name, uid).await {
             Ok(Some((server, entry))) => return Ok(Placement::of(server, entry)?),
             Ok(None) => {}
-            // One that does not answer may be the one, and another one may still be.
-            Err(error) => silent = Some(error),
+            // This server may have the entry, but the next ones are asked too.
+            Err(error) => unanswered = Some(error),
         }
     }
-    if let Some(error) = silent {
+    if let Some(error) = unanswered {
         return Err(error);
     }
     Err(Error::Unknown { account: backup.spec.account.clone(), uid: uid.clone() })
@@ -78,8 +78,8 @@ async fn ask(ctx: &Context, server: &str, uid: &str) -> Result<Option<(Arc<Conne
 }
 
 impl Placement {
-    /// Writes what is true of the backup into the ledger, which outlives its object.
-    pub async fn remember(&self, backup: &ColdBackup, status: &ColdBackupStatus) -> Result<(), ledger::Error> {
+    /// Writes the state of the backup into the ledger, which keeps it after the object is deleted.
+    pub async fn store_backup(&self, backup: &ColdBackup, status: &ColdBackupStatus) -> Result<(), ledger::Error> {
         let entry = BackupEntry {
             name: backup.name_any(),
             uid: backup.spec.account_uid.clone(),

@@ -1,8 +1,8 @@
 //! One reconcile of one backup, and which changes in the cluster trigger it.
 //!
-//! 1. A backup that is wanted gets a mover ([`take`]); its signed report in the bucket is what is believed.
-//! 2. At its deadline, or when its deletion is confirmed, it is destroyed ([`erase`]): objects, then keys.
-//! 3. What is wrong stands in its conditions, with what to do; another try follows by itself.
+//! 1. A backup is taken by a mover ([`take`]). Only the report counts that the mover signed into the bucket.
+//! 2. At its deadline, or when its deletion is confirmed, the backup is erased ([`erase`]): objects, then keys.
+//! 3. An error is shown in the conditions, with what a person can do. The operator retries by itself.
 
 use std::{sync::Arc, time::Duration};
 
@@ -37,17 +37,17 @@ use crate::{
     retry::Backoff,
 };
 
-/// When what could not be read is looked at again.
-const SOON: SignedDuration = SignedDuration::from_secs(30);
-/// For a mover to end.
-const ENDING: Duration = Duration::from_secs(2);
+/// How soon an unknown fact is read again.
+const RETRY_INTERVAL: SignedDuration = SignedDuration::from_secs(30);
+/// How often is checked whether a deleted mover has ended.
+const MOVER_END_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Runs the controller of the ColdBackups of this operator's shard.
 pub async fn run(ctx: Shared) {
     let client = ctx.client.clone();
     let config = watcher::Config::default;
     let (backups, stream) = cached(Api::<ColdBackup>::all(client.clone()), config().labels(&ctx.settings.selector()));
-    let stream = stream.applied_objects().predicate_filter(what_matters, PredicateConfig::default());
+    let stream = stream.applied_objects().predicate_filter(backup_hash, PredicateConfig::default());
     let movers = config().streaming_lists().labels(&format!("{}={}", COMPONENT.0, COMPONENT.1));
     let jobs = watcher(Api::<Job>::namespaced(client.clone(), &ctx.settings.namespace), movers).default_backoff().touched_objects();
     let stores = watcher(Api::<BackupStore>::all(client.clone()), config().streaming_lists())
@@ -59,7 +59,8 @@ pub async fn run(ctx: Shared) {
         .touched_objects()
         .predicate_filter(server_readiness, PredicateConfig::default());
     let ctx = Arc::new(ColdBackupContext::new(ctx));
-    // Whom a store or a server kept waiting is known by that it failed.
+    // It is not recorded which backups wait for a store or a server. So a change of readiness triggers all backups whose
+    // last reconcile failed.
     let failing = {
         let (known, ctx) = (backups.clone(), Arc::clone(&ctx));
         move || {
@@ -79,8 +80,9 @@ pub async fn run(ctx: Shared) {
     tokio::join!(controller::run(triggers, Arc::clone(&ctx)), orphaned_movers::run(&ctx));
 }
 
-/// Everything but the status wakes a backup, and a status that somebody wiped.
-fn what_matters(backup: &ColdBackup) -> Option<u64> {
+/// Hash of the fields whose change triggers a reconcile: the metadata, and whether there is a status, so that a wiped
+/// status is written again.
+fn backup_hash(backup: &ColdBackup) -> Option<u64> {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let mut hasher = DefaultHasher::new();
     let meta = backup.meta();
@@ -131,55 +133,55 @@ impl Work<'_> {
             _ => Some(placement::find(self.ctx, self.backup).await),
         };
         if let Some(Ok(placement)) = &placement {
-            self.ctx.found(self.backup, &placement.server.name);
+            self.ctx.remember_server(self.backup, &placement.server.name);
         }
         let facts = observe::facts(self, placement.as_ref()).await?;
-        let step = decide::decide(&facts, self.now, self.now + SOON);
+        let step = decide::decide(&facts, self.now, self.now + RETRY_INTERVAL);
         if !matches!(step, Step::RemoveFinalizer | Step::DeleteObject) {
             self.ensure().await?;
         }
         match (step, placement) {
             (Step::RemoveFinalizer, _) => self.remove().await,
-            (Step::DeleteObject, _) => self.forget().await,
+            (Step::DeleteObject, _) => self.delete_object().await,
             (Step::StartMover | Step::WatchMover, Some(placement)) => {
                 let sleep = take::step(self, &placement?).await?;
                 Ok(Action::requeue(sleep.min(controller::until(Some(facts.deadline)))))
             }
-            (Step::Erase, placement) => self.end(placement.and_then(Result::ok).as_ref()).await,
-            (Step::Retain(keeper, until), _) => {
-                self.kept(&keeper);
+            (Step::Erase, placement) => self.erase(placement.and_then(Result::ok).as_ref()).await,
+            (Step::Retain(retained_by, until), _) => {
+                self.report_retained(&retained_by);
                 Ok(Action::requeue(controller::until(Some(until))))
             }
             (Step::Wait(until), _) => {
-                if self.status.phase == BackupPhase::Verified && self.ctx.checkups.is_due(&self.backup.uid().unwrap_or_default()) {
-                    // What lies in the bucket is looked at again, so that a loss is known before it is needed.
+                if self.status.phase == BackupPhase::Verified && self.ctx.recheck_times.is_due(&self.backup.uid().unwrap_or_default()) {
+                    // Read the objects in the bucket again, so that a loss is found before the backup is needed.
                     recheck::recheck(&self.ctx.stores, &self.ctx.key_ring(), self.backup, &self.backup.spec.account_uid, (self.ctx.now)())
                         .await?;
-                    self.find(Finding::yes(Type::Ready, "Verified", take::proven(&self.status)));
+                    self.set_finding(Finding::yes(Type::Ready, "Verified", take::proven(&self.status)));
                 }
                 Ok(Action::requeue(controller::until(Some(until))))
             }
-            (Step::StartMover | Step::WatchMover, None) => Ok(Action::requeue(controller::until(Some(self.now + SOON)))),
+            (Step::StartMover | Step::WatchMover, None) => Ok(Action::requeue(controller::until(Some(self.now + RETRY_INTERVAL)))),
         }
     }
 
-    /// It should go and does not: says why.
-    fn kept(&mut self, keeper: &RetainedBy) {
-        match keeper {
-            RetainedBy::Hold(who) => {
-                self.find(Finding::yes(Type::Ready, "Held", "it should be destroyed and a hold keeps it"));
-                self.also(Finding::yes(Type::Held, "Hold", who.clone()));
+    /// Reports why the backup is not erased although that is due.
+    fn report_retained(&mut self, retained_by: &RetainedBy) {
+        match retained_by {
+            RetainedBy::Hold(reason) => {
+                self.set_finding(Finding::yes(Type::Ready, "Held", "it should be destroyed and a hold keeps it"));
+                self.add_finding(Finding::yes(Type::Held, "Hold", reason.clone()));
             }
             RetainedBy::Unknown(why) => {
-                self.find(Finding::no(
+                self.set_finding(Finding::no(
                     Type::Ready,
                     "Unknown",
                     format!("it should be destroyed and is kept, because not all is known: {why}"),
                 ));
-                self.also(Finding::yes(Type::Overdue, "Unknown", why.clone()));
+                self.add_finding(Finding::yes(Type::Overdue, "Unknown", why.clone()));
             }
             RetainedBy::Restore => {
-                self.find(Finding::yes(
+                self.set_finding(Finding::yes(
                     Type::Ready,
                     "Restoring",
                     "its deadline has come while it is being restored; that extends it by a day",
@@ -188,29 +190,29 @@ impl Work<'_> {
         }
     }
 
-    /// Destroys it: the intent, then the effects, and only what was seen to be gone is called so.
-    async fn end(&mut self, placement: Option<&Placement>) -> Result<Action, Error> {
+    /// Erases the backup: stores the phase `Erasing` first, and `Erased` only once the bucket lists nothing.
+    async fn erase(&mut self, placement: Option<&Placement>) -> Result<Action, Error> {
         if self.status.phase != BackupPhase::Erasing {
             self.status.phase = BackupPhase::Erasing;
-            self.find(Finding::no(Type::Ready, "Erasing", "every version of its objects is being destroyed, then its keys"));
+            self.set_finding(Finding::no(Type::Ready, "Erasing", "every version of its objects is being destroyed, then its keys"));
             self.store(placement).await?;
             crate::crash::point("erasing-recorded", &self.backup.spec.account);
         }
         if !erase::erase(self, placement).await? {
-            return Ok(Action::requeue(ENDING));
+            return Ok(Action::requeue(MOVER_END_INTERVAL));
         }
         self.status.phase = BackupPhase::Erased;
-        // It may quote what the tenant wrote.
+        // The message may quote the tenant's data.
         self.status.failing = None;
-        self.find(Finding::yes(Type::Ready, "Erased", "every version, delete marker and open upload is gone, and so are its keys"));
+        self.set_finding(Finding::yes(Type::Ready, "Erased", "every version, delete marker and open upload is gone, and so are its keys"));
         self.store(placement).await?;
         tracing::info!("erased: nothing of the backup is left");
         self.publish(EventType::Normal, "Erased", "every version, delete marker and open upload is gone, and so are its keys").await;
         Ok(Action::requeue(Duration::ZERO))
     }
 
-    /// Removes the object of a destroyed backup that is no evidence any more.
-    async fn forget(&mut self) -> Result<Action, Error> {
+    /// Deletes the object of an erased backup that is not needed as evidence.
+    async fn delete_object(&mut self) -> Result<Action, Error> {
         self.remove().await?;
         let api: Api<ColdBackup> = Api::all(self.ctx.client.clone());
         let same = DeleteParams {

@@ -43,63 +43,64 @@ use crate::{
     store::{self, ConnectedStore},
 };
 
-/// How often a waiting backup asks for its turn.
-const TURN: Duration = Duration::from_secs(3);
-/// How often a Job is looked at although it announces its end.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// After so many attempts nothing of the ones before is built upon.
+/// How often a queued backup checks whether a mover slot is free.
+const QUEUE_INTERVAL: Duration = Duration::from_secs(3);
+/// How often a running Job is read, besides when a change of it triggers a reconcile.
+const JOB_INTERVAL: Duration = Duration::from_secs(60);
+/// After this many attempts, the objects of earlier attempts are erased before the next one.
 const FRESH_AFTER: i32 = 3;
-/// So many letters of a mover's complaint are shown: enough for a definition as it is in source and copy.
-const MOST_WORDS: usize = 1000;
-/// Label of a verification's scratch database: one at a time for a tenant.
+/// How many characters of a mover's error are shown: enough for a definition as it is in source and copy.
+const LONGEST_TEXT: usize = 1000;
+/// The name of a verification's scratch database; each tenant has one at a time.
 const SCRATCH: &str = "verify";
 
-/// The Job of an attempt.
+/// The name of an attempt's Job.
 pub(super) fn job_name(backup: &ColdBackup, attempt: i32) -> String {
     job::job_name(Task::Backup, &backup.name_any(), &backup.spec.account_uid, &attempt.to_string())
 }
 
-/// Takes a backup one step further. Returns when to look again.
+/// Takes a backup one step further. Returns when to reconcile again.
 pub(super) async fn step(work: &mut Work<'_>, placement: &Placement) -> Result<Duration, Error> {
     let jobs: Api<Job> = Api::namespaced(work.ctx.client.clone(), &work.ctx.settings.namespace);
     if let Some(left) = retry_delay(work) {
         return Ok(left);
     }
-    // Kept until the mover is started, or two reconciles would both take the last free place.
+    // The slot is kept until the mover is started. Otherwise two reconciles could both use the last free slot.
     let claim = || Claim {
         backup: work.backup.name_any(),
         account_uid: work.backup.spec.account_uid.clone(),
         server: placement.server.name.clone(),
     };
     let ctx = work.ctx;
-    let place = (work.status.phase != BackupPhase::Running).then(|| ctx.slots.take(claim()));
-    if let Some(place) = &place {
+    let slot = (work.status.phase != BackupPhase::Running).then(|| ctx.slots.take(claim()));
+    if let Some(slot) = &slot {
         if let Some(refusal) = work.ctx.settings.clients.refusal(placement.server.identity.major) {
-            work.find(Finding::no(Type::Ready, "NoClient", refusal));
-            return Ok(PATIENCE);
+            work.set_finding(Finding::no(Type::Ready, "NoClient", refusal));
+            return Ok(JOB_INTERVAL);
         }
-        if let Some(why) = why_queued(work, placement, &jobs, place).await? {
-            work.find(Finding::no(Type::Ready, "Waiting", why));
-            return Ok(TURN);
+        if let Some(why) = why_queued(work, placement, &jobs, slot).await? {
+            work.set_finding(Finding::no(Type::Ready, "Waiting", why));
+            return Ok(QUEUE_INTERVAL);
         }
-        begin(work, placement).await?;
+        begin_attempt(work, placement).await?;
     }
     let name = job_name(work.backup, work.status.attempts);
     let job = jobs.get_opt(&name).await.during("read the mover's Job")?;
     match job.as_ref().map(job::state) {
         Some(State::Complete) => finish(work, placement, &name).await,
         Some(State::Failed(why)) => fail_attempt(work, placement, &name, &why).await,
-        Some(State::Running) if secrets(work).get_opt(&name).await.during("read the mover's Secret")?.is_some() => Ok(PATIENCE),
-        // Not yet started, or a crash came between the Job and its Secret.
+        Some(State::Running) if secrets(work).get_opt(&name).await.during("read the mover's Secret")?.is_some() => Ok(JOB_INTERVAL),
+        // Not started yet, or the process crashed after creating the Job and before its Secret.
         Some(State::Running) | None => {
             start(work, placement, job, &name).await?;
-            drop(place);
-            Ok(PATIENCE)
+            drop(slot);
+            Ok(JOB_INTERVAL)
         }
     }
 }
 
-/// How long a failed attempt is rested from: longer after each, by what is recorded, so that a restart does not hurry.
+/// How long to wait after a failed attempt: longer after each one. It is computed from the status, so that a restart of the
+/// operator does not shorten it.
 fn retry_delay(work: &Work<'_>) -> Option<Duration> {
     let begun = work.status.started_at.as_ref().filter(|_| work.status.phase == BackupPhase::Failed)?.0;
     let wait = if work.unprovable().is_some() {
@@ -110,8 +111,8 @@ fn retry_delay(work: &Work<'_>) -> Option<Duration> {
     Duration::try_from((begun + wait).duration_since(work.now)).ok().filter(|left| !left.is_zero())
 }
 
-/// Why a mover cannot be started now: one at a time for a tenant, and so many at a server as it allows.
-async fn why_queued(work: &Work<'_>, placement: &Placement, jobs: &Api<Job>, place: &MoverSlot<'_>) -> Result<Option<String>, Error> {
+/// Why no mover can be started now, if so: a tenant has one at a time, and a server at most `spec.movers`.
+async fn why_queued(work: &Work<'_>, placement: &Placement, jobs: &Api<Job>, slot: &MoverSlot<'_>) -> Result<Option<String>, Error> {
     if placement.entry.database.as_ref().is_none_or(|d| d.oid.is_none()) {
         return Err(Error::Mover("the account has no database".into()));
     }
@@ -120,20 +121,23 @@ async fn why_queued(work: &Work<'_>, placement: &Placement, jobs: &Api<Job>, pla
     }
     let movers = ListParams::default().labels(&format!("{}={},{SERVER}={}", COMPONENT.0, COMPONENT.1, placement.server.name));
     let listed = jobs.list(&movers).await.during("count the movers")?;
-    let noted = |job: &Job, key: &str| job.annotations().get(key).cloned().unwrap_or_default();
-    let claim =
-        |job: &Job| Claim { backup: noted(job, BACKUP), account_uid: noted(job, ACCOUNT_UID), server: placement.server.name.clone() };
-    let at_work: Vec<Claim> = listed.iter().filter(|job| job::state(job) == State::Running).map(claim).collect();
-    let most = usize::try_from(placement.server.spec.movers).unwrap_or(1);
-    Ok(place.refusal(&at_work, &work.backup.spec.account_uid, &placement.server.name, most))
+    let annotation = |job: &Job, key: &str| job.annotations().get(key).cloned().unwrap_or_default();
+    let claim = |job: &Job| Claim {
+        backup: annotation(job, BACKUP),
+        account_uid: annotation(job, ACCOUNT_UID),
+        server: placement.server.name.clone(),
+    };
+    let running: Vec<Claim> = listed.iter().filter(|job| job::state(job) == State::Running).map(claim).collect();
+    let limit = usize::try_from(placement.server.spec.movers).unwrap_or(1);
+    Ok(slot.refusal(&running, &work.backup.spec.account_uid, &placement.server.name, limit))
 }
 
-/// Records the intent: the attempt's number names its Job.
-async fn begin(work: &mut Work<'_>, placement: &Placement) -> Result<(), Error> {
+/// Stores the intent before its effect: the number of the attempt, which is in the name of its Job.
+async fn begin_attempt(work: &mut Work<'_>, placement: &Placement) -> Result<(), Error> {
     let store = work.ctx.stores.get(&work.backup.spec.store).await?;
     store.check_identity().await?;
     if work.status.attempts >= FRESH_AFTER && work.status.verified_at.is_none() {
-        // What could not be proven so often is damaged for good. Nothing rests on it: it was never proven.
+        // Objects that could not be proven this often are damaged. Erasing them loses nothing: they were never proven.
         let erased = store.bucket.erase_prefix(&folder_of(work.backup)).await?;
         tracing::warn!(versions = erased.versions, "erased what could not be proven; taking the backup anew");
     }
@@ -141,7 +145,7 @@ async fn begin(work: &mut Work<'_>, placement: &Placement) -> Result<(), Error> 
     work.status.attempts += 1;
     work.status.started_at = Some(Time(work.now));
     work.status.prefix = Some(format!("{}{}", store.location.prefix, folder_of(work.backup)));
-    work.find(Finding::no(
+    work.set_finding(Finding::no(
         Type::Ready,
         "Running",
         format!(
@@ -155,7 +159,7 @@ async fn begin(work: &mut Work<'_>, placement: &Placement) -> Result<(), Error> 
     Ok(())
 }
 
-/// Makes the keys, escrows them, opens the logins, and starts the mover.
+/// Creates the keys, escrows them, creates the logins, and starts the mover.
 async fn start(work: &mut Work<'_>, placement: &Placement, job: Option<Job>, name: &str) -> Result<(), Error> {
     let (ctx, backup) = (work.ctx, work.backup);
     let store = ctx.stores.get(&backup.spec.store).await?;
@@ -204,7 +208,8 @@ async fn start(work: &mut Work<'_>, placement: &Placement, job: Option<Job>, nam
     work.store(Some(placement)).await
 }
 
-/// Nothing is backed up before its key lies in escrow and was read back from there.
+/// Writes the key to the escrow, if the store has one, and reads it back. The mover must not start before that, because a
+/// backup whose key is lost cannot be read.
 async fn escrow(work: &Work<'_>, store: &ConnectedStore, keys: &Keys) -> Result<(), Error> {
     let (Some(escrow), Some(sealed)) = (&store.key_escrow, &keys.escrow) else { return Ok(()) };
     let second = work.ctx.stores.get(&escrow.store).await?;
@@ -216,7 +221,7 @@ async fn escrow(work: &Work<'_>, store: &ConnectedStore, keys: &Keys) -> Result<
     if keys::has_escrow(&second, &folder, sealed).await? { Ok(()) } else { Err(Error::Escrow(escrow.store.clone())) }
 }
 
-/// The Job ended well: what its mover signed into the bucket decides whether the backup is proven.
+/// The Job completed. The backup is proven only by the reports that the mover signed into the bucket.
 async fn finish(work: &mut Work<'_>, placement: &Placement, name: &str) -> Result<Duration, Error> {
     let (ctx, backup) = (work.ctx, work.backup);
     let store = ctx.stores.get(&backup.spec.store).await?;
@@ -224,30 +229,30 @@ async fn finish(work: &mut Work<'_>, placement: &Placement, name: &str) -> Resul
     let ring = ctx.key_ring();
     let keys = ring.load(backup).await?.ok_or_else(|| NotVerified::Incomplete("its key is not in the operator's namespace".into()))?;
     let read = async {
-        let believed = read_manifest(&store, backup, &keys).await?;
+        let signed = read_manifest(&store, backup, &keys).await?;
         let key = format!("{}{}", folder_of(backup), manifest::VERIFICATION);
         let verification: Verification = manifest::verify(&store.bucket.read(&key, manifest::LARGEST_REPORT).await?, &keys.verifying)?;
-        if verification.manifest_sha256 != believed.sha256 {
+        if verification.manifest_sha256 != signed.sha256 {
             return Err(NotVerified::Mismatch("the verification is of another manifest".into()));
         }
-        Ok((believed, verification))
+        Ok((signed, verification))
     }
     .await;
-    let (believed, verification) = match read {
+    let (signed, verification) = match read {
         Ok(proof) => proof,
-        // The Job says that all is well and its report is not there: unknown, so it is done again.
+        // The Job completed without a report, so the result is unknown and the backup is taken again.
         Err(NotVerified::Store(store::Error::Missing(what))) => {
             return fail_attempt(work, placement, name, &format!("it left no report: {what} is missing")).await;
         }
-        // A report that is not this backup's proves nothing, however often it is read.
+        // The report is invalid or about another backup. Reading it again would not help, so the attempt failed.
         Err(error @ (NotVerified::Report(_) | NotVerified::Mismatch(_))) => {
             return fail_attempt(work, placement, name, &chain(&error)).await;
         }
         Err(error) => return Err(error.into()),
     };
-    let manifest = believed.manifest;
+    let manifest = signed.manifest;
     work.status.phase = BackupPhase::Verified;
-    work.status.manifest_sha256 = Some(believed.sha256);
+    work.status.manifest_sha256 = Some(signed.sha256);
     work.status.bytes = i64::try_from(manifest.objects().map(|object| object.size).sum::<u64>()).ok();
     work.status.completed_at = Some(Time(manifest.completed_at));
     work.status.verified_at = Some(Time(verification.verified_at));
@@ -255,7 +260,7 @@ async fn finish(work: &mut Work<'_>, placement: &Placement, name: &str) -> Resul
     let restored = verification.restored.unwrap_or_default();
     work.status.restored_by = verification.fingerprint.is_some().then_some(restored.way);
     work.status.left_out = restored.left_out.iter().map(ToString::to_string).collect();
-    work.find(Finding::yes(Type::Ready, "Verified", proven(&work.status)));
+    work.set_finding(Finding::yes(Type::Ready, "Verified", proven(&work.status)));
     work.store(Some(placement)).await?;
     crate::crash::point("verified-recorded", &backup.spec.account);
     tracing::info!(bytes = work.status.bytes, "the backup is proven");
@@ -266,26 +271,26 @@ async fn finish(work: &mut Work<'_>, placement: &Placement, name: &str) -> Resul
     Ok(Duration::ZERO)
 }
 
-/// That it is proven, and what its rows do not let be made again.
+/// Says that the backup is proven, and what a restore cannot create again because of the rows.
 pub(super) fn proven(status: &ColdBackupStatus) -> String {
     let mut text = "read back, proven, and all there".to_owned();
     if !status.left_out.is_empty() {
         text += &format!("; every row is, but a restore makes not everything as it was: {}", status.left_out.join("; "));
     }
-    text.chars().take(MOST_WORDS).collect()
+    text.chars().take(LONGEST_TEXT).collect()
 }
 
-/// The attempt failed: its traces are removed, and another one follows.
+/// Records a failed attempt, and removes its logins, scratch database and Job. Another attempt follows.
 async fn fail_attempt(work: &mut Work<'_>, placement: &Placement, name: &str, why: &str) -> Result<Duration, Error> {
-    let said = last_log_error(work, name).await.unwrap_or_default();
-    let why = if said.is_empty() { why.to_owned() } else { format!("{why}; {said}") };
+    let log_error = last_log_error(work, name).await.unwrap_or_default();
+    let why = if log_error.is_empty() { why.to_owned() } else { format!("{why}; {log_error}") };
     let ending = failure::ending(&pods(work, name).await.unwrap_or_default());
     let before = work.unprovable().is_some();
-    let why = failure::reckon(&mut work.status, ending, why, &work.ctx.settings.patience, work.now);
+    let why = failure::record_failure(&mut work.status, ending, why, &work.ctx.settings.patience, work.now);
     let error = Error::Mover(why);
     work.status.phase = BackupPhase::Failed;
-    // What is found goes out with the count, so that nobody sees one without the other.
-    work.find(Finding::no(Type::Ready, error.reason(), error.to_string()));
+    // Condition and count are written in one status patch, so that nobody sees one without the other.
+    work.set_finding(Finding::no(Type::Ready, error.reason(), error.to_string()));
     work.ctx.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(work.backup.uid().unwrap_or_default(), work.now);
     work.store(Some(placement)).await?;
     clean_up(work, placement).await?;
@@ -304,8 +309,8 @@ async fn pods(work: &Work<'_>, name: &str) -> Result<Vec<Pod>, Error> {
     Ok(pods.list(&ListParams::default().labels(&format!("job-name={name}"))).await.during("list the mover's pods")?.items)
 }
 
-/// What the mover complained of, from its log: the first pod's, whose words are about the cause. A later one may have
-/// met what that one left.
+/// The mover's error, from the log of the first pod that has one. The first pod's error is about the cause; a later pod may
+/// only have met what the first one left.
 async fn last_log_error(work: &Work<'_>, name: &str) -> Option<String> {
     let api: Api<Pod> = Api::namespaced(work.ctx.client.clone(), &work.ctx.settings.namespace);
     let mut found = api.list(&ListParams::default().labels(&format!("job-name={name}"))).await.ok()?.items;
@@ -314,7 +319,7 @@ async fn last_log_error(work: &Work<'_>, name: &str) -> Option<String> {
     for pod in found {
         let log = api.logs(&pod.name_any(), &LogParams { tail_lines: Some(20), ..LogParams::default() }).await.unwrap_or_default();
         if let Some(text) = log.lines().rev().find_map(error) {
-            return Some(text.chars().take(MOST_WORDS).collect());
+            return Some(text.chars().take(LONGEST_TEXT).collect());
         }
     }
     None

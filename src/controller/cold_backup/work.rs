@@ -1,4 +1,4 @@
-//! One backup in one reconcile: the status that will be written, its conditions, its finalizer.
+//! One backup in one reconcile: its new status, its conditions, its finalizer.
 
 use kube::{
     Api, Resource, ResourceExt,
@@ -24,7 +24,7 @@ use crate::{
 pub(super) struct Work<'a> {
     pub(super) ctx: &'a ColdBackupContext,
     pub(super) backup: &'a ColdBackup,
-    /// As it will be written.
+    /// The status that will be written.
     pub(super) status: ColdBackupStatus,
     pub(super) now: Moment,
 }
@@ -58,24 +58,24 @@ impl Work<'_> {
             .map_err(Error::from)
     }
 
-    /// Writes the status now: an intent before its effect.
+    /// Writes the status now, to store an intent before its effect.
     pub(super) async fn store(&mut self, placement: Option<&Placement>) -> Result<(), Error> {
         let before = self.ctx.newest(self.backup);
         self.ctx.write(self.backup, &before, &self.status).await?;
         if let Some(placement) = placement {
-            placement.remember(self.backup, &self.status).await?;
+            placement.store_backup(self.backup, &self.status).await?;
         }
         Ok(())
     }
 
-    /// Replaces the conditions by this finding, and what has been true for longer.
-    pub(super) fn find(&mut self, finding: Finding) {
+    /// Replaces the conditions by this finding, and by the condition `Unprovable` if that holds.
+    pub(super) fn set_finding(&mut self, finding: Finding) {
         self.status.observed_generation = self.backup.metadata.generation;
         let findings: Vec<_> = [Some(finding), self.unprovable()].into_iter().flatten().collect();
         self.status.conditions = conditions::merge(&self.status.conditions, &findings, self.backup.metadata.generation, self.now);
     }
 
-    /// That the backup is taken for unprovable, if it is.
+    /// The condition `Unprovable`, if so many attempts failed that the backup counts as unprovable.
     pub(super) fn unprovable(&self) -> Option<Finding> {
         let over = matches!(self.status.phase, BackupPhase::Erasing | BackupPhase::Erased);
         let failing = self.status.failing.as_ref().filter(|f| !over && f.unprovable_since.is_some())?;
@@ -90,16 +90,16 @@ impl Work<'_> {
     }
 
     /// Adds a finding to the conditions.
-    pub(super) fn also(&mut self, finding: Finding) {
+    pub(super) fn add_finding(&mut self, finding: Finding) {
         let more = conditions::merge(&self.status.conditions, &[finding], self.backup.metadata.generation, self.now);
         self.status.conditions.extend(more);
     }
 
     pub(super) fn set_failure(&mut self, error: &Error) {
         let message = chain(error);
-        self.find(Finding::no(Type::Ready, error.reason(), message.clone()));
+        self.set_finding(Finding::no(Type::Ready, error.reason(), message.clone()));
         if error.needs_a_person() {
-            self.also(Finding::yes(Type::Stalled, error.reason(), message));
+            self.add_finding(Finding::yes(Type::Stalled, error.reason(), message));
         }
     }
 
