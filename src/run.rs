@@ -138,7 +138,8 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
     }
     tracing::info!(identity = args.identity, "leading");
 
-    let clients = if args.client_majors.is_empty() { Clients::found(&args.postgresql) } else { Clients::told(&args.client_majors) };
+    let clients =
+        if args.client_majors.is_empty() { Clients::in_folder(&args.postgresql) } else { Clients::from_majors(&args.client_majors) };
     if clients.is_unknown() {
         tracing::warn!(
             folder = %args.postgresql.display(),

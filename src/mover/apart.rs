@@ -1,9 +1,9 @@
-//! Dumps and restores tables apart that have a row which `COPY` cannot write as text.
+//! Dumps and restores tables with a row that `COPY` cannot write as text, apart from the dump.
 //!
-//! A row is written as one text, of at most a gibibyte, and `bytea` takes two letters a byte: 600 MB in one value end
-//! every `pg_dump`. In binary a row of nearly a gibibyte can be carried. Such tables are found before the dump by the
-//! sizes of their values, which are read without the values; or by what `pg_dump` says where it failed. Their rows are
-//! copied in binary, in the same snapshot, into an object of their own. The dump has everything of them but the rows.
+//! `COPY` writes a row as one text of at most 1 GiB, and `bytea` takes two characters for each byte: one value of 600
+//! MB makes `pg_dump` fail. In binary, `COPY` can write a row of nearly 1 GiB. Such tables are found before the dump by
+//! the sizes of their values, which the server knows without reading the values; or by the error of a failed `pg_dump`.
+//! Their rows are copied in binary, in the same snapshot, each table into its own object. The dump excludes only rows.
 
 use futures::StreamExt as _;
 use sqlx::{PgConnection, Row as _};
@@ -19,16 +19,15 @@ use super::{
 };
 use crate::backup::manifest::{Apart, Manifest};
 
-/// The longest text of a row that is left to `pg_dump`, in bytes. Half of what it can write: it holds a row twice.
+/// The longest text of a row that `pg_dump` dumps, in bytes. Half of what can be written, because a row is held twice.
 const LONGEST_TEXT: i64 = 512 << 20;
 /// The longest row that can be written in binary, in bytes (`MaxAllocSize` of the server).
 const LONGEST_ROW: i64 = (1 << 30) - 1;
-/// A table whose long values take less of the disk has no such row: they are compressed by a factor of a few hundred
-/// at most.
+/// A table with a smaller TOAST table has no such row: values are compressed by a factor of a few hundred at most.
 const LEAST_ON_DISK: i64 = 1 << 20;
 
-/// Tables that may have such rows, with the size of a row as text and in binary as SQL, and with the columns that have
-/// most of it.
+/// Tables that may have such rows; with SQL expressions for the size of a row as text and in binary, and with the
+/// columns that may hold long values.
 const SUSPECTS: &str = concat!(
     "SELECT format('%I.%I', n.nspname, c.relname) AS name, ",
     "string_agg(format('coalesce(octet_length(%I), 0)::int8 * %s', a.attname, CASE a.atttypid WHEN 'bytea'::regtype THEN 2 ELSE 1 END), ' + ') AS text, ",
@@ -42,14 +41,14 @@ const SUSPECTS: &str = concat!(
     " GROUP BY 1 ORDER BY 1"
 );
 
-/// The columns that are copied.
+/// The columns to copy.
 const COLUMNS: &str = "SELECT coalesce(string_agg(quote_ident(attname), ', ' ORDER BY attnum), '') FROM pg_attribute \
     WHERE attrelid = $1::text::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''";
 
 /// Finds the tables that have a row which `pg_dump` cannot write.
 ///
 /// # Errors
-/// [`Error::TooLong`] for a row that cannot be written at all.
+/// [`Error::TooLong`] for a row that is too long even in binary.
 pub(super) async fn find(session: &mut PgConnection) -> Result<Vec<String>, Error> {
     let step = "look for rows that are too long";
     let suspects = sqlx::query(SUSPECTS).bind(LEAST_ON_DISK).fetch_all(&mut *session).await.map_err(failed(step))?;
@@ -70,7 +69,7 @@ pub(super) async fn find(session: &mut PgConnection) -> Result<Vec<String>, Erro
     Ok(found)
 }
 
-/// The table at which `pg_dump` failed because a row is too long, by its last words.
+/// The table with the row that was too long for `pg_dump`, found in its error.
 pub(super) async fn blamed(session: &mut PgConnection, said: &str) -> Result<Option<String>, Error> {
     if !said.contains("invalid memory alloc request size") && !said.contains("out of memory") && !said.contains("string buffer") {
         return Ok(None);
@@ -109,7 +108,7 @@ fn split(table: &str) -> (String, String) {
     (parts.pop().unwrap_or_default(), name)
 }
 
-/// Copies a table's rows into an object. The session looks at the snapshot of the dump.
+/// Copies a table's rows into an object. The session must use the snapshot of the dump.
 pub(super) async fn dump(
     mover: &Mover,
     session: &mut PgConnection,
@@ -135,7 +134,7 @@ pub(super) async fn dump(
     Ok(Apart { table: table.to_owned(), columns, object: object(name, sha256, stored), plain })
 }
 
-/// Copies the rows back.
+/// Restores the rows of all these tables.
 pub(super) async fn restore(
     mover: &Mover,
     manifest: &Manifest,

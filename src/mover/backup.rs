@@ -26,7 +26,7 @@ use crate::{
     store::{self, Stored},
 };
 
-/// Takes the backup, or finds it taken, and proves it. Returns the verification as it is stored.
+/// Takes the backup unless the bucket has its manifest, and verifies it. Returns the bytes of the verification.
 pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
     mover.store.check_identity().await?;
     if mover.store.bucket.head(&mover.key(MANIFEST)).await?.is_some() {
@@ -44,12 +44,12 @@ async fn take(mover: &Mover) -> Result<(), Error> {
     if aborted > 0 {
         tracing::info!(aborted, "aborted the uploads of dead attempts");
     }
-    let mut watch = postgres::connect(login).await?;
-    let mut apart = locks::past(&mut watch, Box::pin(async { apart::find(&mut postgres::connect(login).await?).await })).await?;
+    let mut watcher = postgres::connect(login).await?;
+    let mut apart = locks::past(&mut watcher, Box::pin(async { apart::find(&mut postgres::connect(login).await?).await })).await?;
     loop {
-        let Err(error) = locks::past(&mut watch, Box::pin(take_once(mover, login, &apart))).await else { return Ok(()) };
+        let Err(error) = locks::past(&mut watcher, Box::pin(take_once(mover, login, &apart))).await else { return Ok(()) };
         let blamed = match &error {
-            Error::Tool { said, .. } => apart::blamed(&mut watch, said).await?,
+            Error::Tool { said, .. } => apart::blamed(&mut watcher, said).await?,
             _ => None,
         };
         let Some(table) = blamed.filter(|table| !apart.contains(table)) else { return Err(error) };
@@ -58,7 +58,7 @@ async fn take(mover: &Mover) -> Result<(), Error> {
     }
 }
 
-/// Takes the backup, with some tables apart from the dump.
+/// Takes the backup, with the rows of the tables `apart` apart from the dump.
 async fn take_once(mover: &Mover, login: &MoverLogin, apart: &[String]) -> Result<(), Error> {
     let plan = &mover.plan;
     let mut session = postgres::connect(login).await?;
@@ -80,7 +80,7 @@ async fn take_once(mover: &Mover, login: &MoverLogin, apart: &[String]) -> Resul
     contents.sequences = sequences_now(login).await?;
     let mut fingerprint = contents.fingerprint();
     if before != contents.sequences {
-        // Sequences belong to no snapshot: whether the dump holds the old or the new state cannot be told.
+        // A snapshot does not cover sequences, so the dump may have the old or the new state.
         fingerprint.sequence_state = None;
     }
     let (extensions, settings) = (carried::extensions(&mut session).await?, carried::settings(&mut session).await?);
@@ -113,7 +113,7 @@ async fn take_once(mover: &Mover, login: &MoverLogin, apart: &[String]) -> Resul
     Ok(())
 }
 
-/// Runs two works at once; the first failure ends both.
+/// Runs two futures at once; the first error cancels the other one.
 async fn both<A, B>(a: impl Future<Output = Result<A, Error>>, b: impl Future<Output = Result<B, Error>>) -> Result<(A, B), Error> {
     tokio::try_join!(a, b)
 }
@@ -123,7 +123,7 @@ async fn sequences_now(login: &MoverLogin) -> Result<Vec<Position>, Error> {
     fingerprint::sequences(&mut session).await
 }
 
-/// Whether the login leads to the very database that is to be backed up.
+/// Checks that the login leads to the expected database, by oid and system identifier.
 fn recognise(mover: &Mover, snapshot: &Snapshot) -> Result<(), Error> {
     let (plan, found) = (&mover.plan, &snapshot.source);
     if found.database_oid == plan.database_oid && found.system_identifier == plan.system_identifier {
@@ -135,7 +135,7 @@ fn recognise(mover: &Mover, snapshot: &Snapshot) -> Result<(), Error> {
     )))
 }
 
-/// Streams the dump into the bucket. It becomes visible only when `pg_dump` said that it is whole.
+/// Streams the dump into the bucket. The object becomes visible only if `pg_dump` succeeded.
 async fn dump(
     mover: &Mover,
     login: &MoverLogin,
@@ -153,25 +153,25 @@ async fn dump(
         tool.kill();
         return Err(Error::Stream(std::io::Error::other("pg_dump has no output")));
     };
-    // The end of a stream says nothing: only the tool's status says that it was the whole dump. A tool whose output
-    // nobody reads any more ends by itself.
+    // The end of the output does not prove that the dump is complete; only the exit status does. If the upload fails,
+    // nobody reads the output any more, and `pg_dump` ends by itself.
     let ended = async { tokio::task::spawn_blocking(move || tool.wait()).await.map_err(|e| Error::Stream(std::io::Error::other(e)))? };
     upload(mover, name, output, progress, ended).await
 }
 
-/// Writes the small object. One that lies there already was written by a dead attempt for the same key: it counts if
-/// it opens.
+/// Writes the secrets object. An earlier attempt may have written one for the same key: that one is used if the key
+/// decrypts it.
 async fn write_secrets(mover: &Mover, sealed: Vec<u8>) -> Result<Object, Error> {
     let (key, bucket) = (mover.key(SECRETS), &mover.store.bucket);
     let sha256 = digest::sha256(&sealed);
     match bucket.write_once(&key, sealed).await {
         Ok(stored) => Ok(object(SECRETS.to_owned(), sha256, stored)),
         Err(store::Error::Altered { .. }) => {
-            let there = bucket.read(&key, manifest::LARGEST_REPORT).await?;
-            age::decrypt(&mover.identity, &there).map_err(|_| Error::Unequal(format!("{SECRETS} is not encrypted to its key")))?;
+            let existing = bucket.read(&key, manifest::LARGEST_REPORT).await?;
+            age::decrypt(&mover.identity, &existing).map_err(|_| Error::Unequal(format!("{SECRETS} is not encrypted to its key")))?;
             let head = bucket.head(&key).await?.ok_or_else(|| store::Error::Missing(key.clone()))?;
             let stored = Stored { size: head.size, etag: head.etag, crc64nvme: head.crc64nvme };
-            Ok(object(SECRETS.to_owned(), digest::sha256(&there), stored))
+            Ok(object(SECRETS.to_owned(), digest::sha256(&existing), stored))
         }
         Err(error) => Err(error.into()),
     }

@@ -1,4 +1,4 @@
-//! What a database needs besides its dump: extensions that were made for its tenant, and settings.
+//! Reads what a restore needs besides the dump: the extensions that were created for the tenant, and its settings.
 
 use sqlx::{PgConnection, Row as _};
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// The extensions that have to be there before a restore begins, with their versions.
+/// The extensions that must exist before a restore begins, with their versions.
 pub(super) async fn extensions(session: &mut PgConnection) -> Result<Vec<Extension>, Error> {
     let failed = |source| Error::Database { step: "read the extensions", source };
     let rows = sqlx::query(MADE_FOR_TENANT).fetch_all(session).await.map_err(failed)?;
@@ -19,7 +19,7 @@ pub(super) async fn extensions(session: &mut PgConnection) -> Result<Vec<Extensi
     rows.iter().map(read).collect::<Result<_, _>>().map_err(failed)
 }
 
-/// The settings that come back with the data.
+/// The tenant's settings that a restore sets again.
 pub(super) async fn settings(session: &mut PgConnection) -> Result<Vec<(String, String)>, Error> {
     let failed = |source| Error::Database { step: "read the tenant's settings", source };
     let lines: Vec<String> = sqlx::query_scalar(SETTINGS_OF_TENANT).fetch_all(session).await.map_err(failed)?;

@@ -1,7 +1,8 @@
 //! Empties the database that a restore fills, before each try.
 //!
-//! A schema of its own says that what is in the database came from a restore: it is made while the database is empty
-//! and goes when the restore is complete. Only what stands beside that mark is ever removed.
+//! A marker schema says that the contents of the database came from a restore. It is created while the database is
+//! empty and dropped when the restore is complete. The mover never removes anything from a database without that
+//! marker.
 
 use sqlx::PgConnection;
 
@@ -11,16 +12,16 @@ use super::{
     postgres::{self, composed, ident},
 };
 
-/// The schema that marks a database as being restored into.
+/// The marker schema of a database that is being restored into.
 pub(super) const MARK: &str = "helpdesk_restore";
 
-/// What is there besides the mark: relations, routines, types, schemas and large objects that no extension made.
+/// Counts relations, routines, types, schemas and large objects, except the marker and members of extensions.
 const COUNT: &str = concat!(
     "SELECT (SELECT count(*) FROM pg_class c WHERE ",
     own!("pg_class", "c.oid", "c.relnamespace"),
     ") + (SELECT count(*) FROM pg_proc p WHERE ",
     own!("pg_proc", "p.oid", "p.pronamespace"),
-    // An array's type goes with its element's, and is no member of an extension before version 17.
+    // Array types are not counted: before version 17 they are no members of their element type's extension.
     ") + (SELECT count(*) FROM pg_type t WHERE t.typcategory <> 'A' AND ",
     own!("pg_type", "t.oid", "t.typnamespace"),
     ") + (SELECT count(*) FROM pg_namespace n WHERE n.nspname NOT IN ('public', $1, $2) AND ",
@@ -28,7 +29,7 @@ const COUNT: &str = concat!(
     ") + (SELECT count(*) FROM pg_largeobject_metadata)"
 );
 
-/// One statement a relation: a single one for a whole schema would lock more than a server has room for.
+/// One statement for each relation: one for a whole schema would need more locks than a server has room for.
 const RELATIONS: &str = concat!(
     "SELECT format('DROP %s IF EXISTS %I.%I CASCADE', CASE c.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' ",
     "WHEN 'f' THEN 'FOREIGN TABLE' WHEN 'S' THEN 'SEQUENCE' WHEN 'c' THEN 'TYPE' ELSE 'TABLE' END, n.nspname, c.relname) ",
@@ -44,7 +45,7 @@ const SCHEMAS: &str = concat!(
     own!("pg_namespace", "n.oid", "n.oid")
 );
 
-/// What else may stand in `public`.
+/// Routines and types that remain after the schemas are dropped, such as those in `public`.
 const STRAYS: &str = concat!(
     "SELECT format('DROP ROUTINE IF EXISTS %s CASCADE', p.oid::regprocedure) FROM pg_proc p WHERE pg_has_role(p.proowner, 'USAGE') AND ",
     own!("pg_proc", "p.oid", "p.pronamespace"),
@@ -53,19 +54,19 @@ const STRAYS: &str = concat!(
     own!("pg_type", "t.oid", "t.typnamespace")
 );
 
-/// Rows that a dump brought into tables of extensions.
+/// Deletes the rows that a restore wrote into configuration tables of extensions.
 const OF_EXTENSIONS: &str = "SELECT format('DELETE FROM %s %s', k.id::regclass, e.extcondition[k.at]) \
     FROM pg_extension e, unnest(e.extconfig) WITH ORDINALITY k(id, at) JOIN pg_class c ON c.oid = k.id \
     WHERE c.relkind IN ('r', 'p') AND has_table_privilege(k.id, 'DELETE')";
 
-/// So many are removed in one transaction.
+/// Removes at most 1000 large objects in one transaction.
 const LARGE_OBJECTS: &str = "SELECT count(lo_unlink(o.oid)) FROM (SELECT oid FROM pg_largeobject_metadata \
     WHERE pg_has_role(lomowner, 'USAGE') LIMIT 1000) AS o";
 
-/// Makes sure that the database is empty, and marks it.
+/// Empties the database if it has the marker, and marks it if it is empty.
 ///
 /// # Errors
-/// [`Error::OtherDatabase`] if it holds something that no restore left there; [`Error::Database`].
+/// [`Error::OtherDatabase`] if the database has contents that no restore left there; [`Error::Database`].
 pub(super) async fn begin(session: &mut PgConnection, database: &str) -> Result<(), Error> {
     if is_marked(session).await? {
         empty(session).await?;
@@ -74,16 +75,16 @@ pub(super) async fn begin(session: &mut PgConnection, database: &str) -> Result<
     }
     match count(session).await? {
         0 => Ok(()),
-        left => Err(Error::OtherDatabase(format!("{database} is not empty: it has {left} things that no restore left there"))),
+        remaining => Err(Error::OtherDatabase(format!("{database} is not empty: it has {remaining} things that no restore left there"))),
     }
 }
 
-/// Marks the database.
+/// Creates the marker.
 pub(super) async fn mark(session: &mut PgConnection) -> Result<(), Error> {
     postgres::execute(session, "mark the database", &format!("CREATE SCHEMA {}", ident(MARK))).await
 }
 
-/// Takes the mark away: what is in the database now is complete.
+/// Drops the marker, because the database is complete now.
 pub(super) async fn end(session: &mut PgConnection) -> Result<(), Error> {
     postgres::execute(session, "take the mark of the restore away", &format!("DROP SCHEMA IF EXISTS {}", ident(MARK))).await
 }
@@ -111,8 +112,8 @@ async fn empty(session: &mut PgConnection) -> Result<(), Error> {
         }
     }
     loop {
-        let gone: i64 = sqlx::query_scalar(LARGE_OBJECTS).fetch_one(&mut *session).await.map_err(failed)?;
-        if gone == 0 {
+        let removed: i64 = sqlx::query_scalar(LARGE_OBJECTS).fetch_one(&mut *session).await.map_err(failed)?;
+        if removed == 0 {
             return Ok(());
         }
     }

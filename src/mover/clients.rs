@@ -1,4 +1,4 @@
-//! Which PostgreSQL servers movers can serve. A client serves its own major version and older ones, never a later one.
+//! Which PostgreSQL servers movers can serve. A client serves its own major version and older ones, never a newer one.
 
 use std::{
     collections::BTreeSet,
@@ -6,38 +6,38 @@ use std::{
     path::Path,
 };
 
-/// The oldest major version that is served at all.
+/// The oldest supported major version of a server.
 const OLDEST: u32 = 16;
 
-/// The major versions of the clients that movers have.
+/// The major versions of the clients in the movers' image; empty if unknown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Clients(BTreeSet<u32>);
 
 impl Clients {
-    /// Those that were told. None told: it is not known what movers have.
-    pub fn told(majors: &[u32]) -> Self {
+    /// The clients of these major versions. An empty list means that they are unknown.
+    pub fn from_majors(majors: &[u32]) -> Self {
         Self(majors.iter().copied().collect())
     }
 
-    /// Those in a folder that has one folder a major version, as below `/usr/lib/postgresql`.
-    pub fn found(folder: &Path) -> Self {
+    /// The clients in a folder with one folder for each major version, such as `/usr/lib/postgresql`.
+    pub fn in_folder(folder: &Path) -> Self {
         let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
         let majors = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
         Self(majors.filter(|major: &u32| folder.join(major.to_string()).join("bin/pg_dump").exists()).collect())
     }
 
-    /// Whether nothing is known of them.
+    /// Whether the clients are unknown.
     pub fn is_unknown(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The client for a server: of its own major version, or else the next later one.
+    /// The client for a server: the one of its major version, or else of the next newer one.
     pub fn for_server(&self, major: u32) -> Option<u32> {
         self.0.range(major..).next().copied()
     }
 
-    /// Why no backup of such a server can be taken or restored. What is not known refuses nothing: a mover that lacks
-    /// its client says so itself.
+    /// Why no mover can back up or restore such a server. `None` if the clients are unknown: then the mover itself
+    /// fails if its client is missing.
     pub fn refusal(&self, major: u32) -> Option<String> {
         (!self.is_unknown() && self.for_server(major).is_none()).then(|| {
             format!("PostgreSQL {major} is not among the majors that this image serves ({self}): use an image with the client of {major}")
@@ -45,7 +45,7 @@ impl Clients {
     }
 }
 
-/// The majors that are served, and by which clients.
+/// Prints the major versions that are served, and those of the clients.
 impl Display for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let list = |majors: &mut dyn Iterator<Item = u32>| majors.map(|major| major.to_string()).collect::<Vec<_>>().join(", ");
@@ -62,22 +62,22 @@ mod tests {
 
     #[test]
     fn a_client_serves_its_own_major_and_older_ones() {
-        let only = Clients::told(&[17]);
+        let only = Clients::from_majors(&[17]);
         assert_eq!([15, 16, 17, 18].map(|major| only.for_server(major)), [Some(17), Some(17), Some(17), None]);
         assert_eq!(only.refusal(17), None);
         assert_eq!(
             only.refusal(18).unwrap(),
             "PostgreSQL 18 is not among the majors that this image serves (16, 17 with client 17): use an image with the client of 18"
         );
-        let two = Clients::told(&[18, 17]);
+        let two = Clients::from_majors(&[18, 17]);
         assert_eq!([16, 17, 18].map(|major| two.for_server(major)), [Some(17), Some(17), Some(18)]);
         assert_eq!(two.to_string(), "16, 17, 18 with clients 17, 18");
-        assert_eq!(Clients::told(&[15]).to_string(), "none with client 15");
+        assert_eq!(Clients::from_majors(&[15]).to_string(), "none with client 15");
     }
 
     #[test]
     fn what_is_not_known_refuses_nothing() {
-        let unknown = Clients::found(Path::new("/nonexistent"));
+        let unknown = Clients::in_folder(Path::new("/nonexistent"));
         assert!(unknown.is_unknown());
         assert_eq!(unknown.refusal(99), None);
     }
@@ -91,8 +91,8 @@ mod tests {
         for major in ["17", "common"] {
             std::fs::write(folder.join(major).join("bin/pg_dump"), "").unwrap();
         }
-        let found = Clients::found(&folder);
+        let found = Clients::in_folder(&folder);
         std::fs::remove_dir_all(&folder).unwrap();
-        assert_eq!(found, Clients::told(&[17]));
+        assert_eq!(found, Clients::from_majors(&[17]));
     }
 }

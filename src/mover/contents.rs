@@ -10,12 +10,12 @@ use crate::{
     store::{self, Stored},
 };
 
-/// zstd's level: this is small and read rarely.
+/// The compression level of zstd: high, because the contents are small.
 const LEVEL: i32 = 9;
-/// The largest one that is read, in bytes: more than a database of 100,000 tables needs.
+/// The largest object that is read, in bytes: more than a database of 100,000 tables needs.
 const LARGEST: u64 = 256 << 20;
 
-/// Stores them under a name that is free.
+/// Writes the contents, encrypted, under a name that is free.
 pub(super) async fn write(mover: &Mover, contents: &Contents) -> Result<Object, Error> {
     let damaged = |why: String| Error::Unequal(format!("its contents cannot be written: {why}"));
     let plain = serde_json::to_vec(contents).map_err(|e| damaged(e.to_string()))?;
@@ -27,7 +27,7 @@ pub(super) async fn write(mover: &Mover, contents: &Contents) -> Result<Object, 
     Ok(Object { name, size: stored.size, sha256, etag: stored.etag, crc64nvme: stored.crc64nvme })
 }
 
-/// Reads them back. A backup of before there were such has none.
+/// Reads the contents back. An older backup may have none.
 pub(super) async fn read(mover: &Mover, manifest: &Manifest) -> Result<Option<Contents>, Error> {
     let Some(object) = &manifest.contents else { return Ok(None) };
     let sealed = match mover.store.bucket.read(&mover.key(&object.name), LARGEST).await {

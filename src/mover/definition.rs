@@ -1,28 +1,28 @@
-//! A [`Definition`]: one thing that a database consists of, of one [`Kind`], and what of them belongs to the tenant.
+//! A [`Definition`]: one object of a database, of one [`Kind`]; and which objects belong to the tenant.
 
 use serde::{Deserialize, Serialize};
 
-/// One thing of a database.
+/// One object of a database, such as a table, a column or a constraint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Definition {
-    /// What kind of thing.
+    /// Its kind.
     #[serde(rename = "k")]
     pub kind: Kind,
     /// Its name, unique among its kind.
     #[serde(rename = "n")]
     pub name: String,
-    /// What is compared as it is.
+    /// Its attributes, which are compared as strings.
     #[serde(rename = "a", default, skip_serializing_if = "String::is_empty")]
     pub attributes: String,
-    /// What the server deparsed.
+    /// Its expression or query, as the server deparsed it.
     #[serde(rename = "t", default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
     /// The relation or the type that the text is about, as it is written in SQL.
     #[serde(rename = "o", default, skip_serializing_if = "String::is_empty")]
     pub on: String,
-    /// The statement that makes it, where a restore may have to make it again by itself; of a trigger, the one that
-    /// drops it.
+    /// The statement that creates it, if a restore may have to create it one by one; for a trigger, the one that drops
+    /// it.
     #[serde(rename = "m", default, skip_serializing_if = "Option::is_none")]
     pub make: Option<String>,
 }
@@ -34,7 +34,7 @@ impl Definition {
     }
 }
 
-/// Kinds of things, in the order in which they are read.
+/// Kinds of definitions, in the order in which they are read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[allow(missing_docs, reason = "each is named as PostgreSQL names it")]
@@ -129,8 +129,8 @@ impl Kind {
 /// The schema that the operator keeps for extensions.
 pub(super) const EXTENSIONS: &str = crate::database::extensions::SCHEMA;
 
-/// What belongs to the tenant: neither the system nor an extension made it, and it is not in the schema that the
-/// operator keeps for extensions.
+/// The SQL condition for an object that belongs to the tenant: it is in no schema of the system, and is no member of an
+/// extension.
 macro_rules! own {
     ($class:literal, $oid:literal, $namespace:literal) => {
         concat!(

@@ -1,47 +1,47 @@
-//! Why a mover stops, and whether the cause lies in the backup or will pass.
+//! Why a mover stops, and whether the cause is in the database or is temporary.
 
 use crate::{backup::manifest, store};
 
 /// Why a mover stopped.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The plan or a secret is missing or damaged.
+    /// A file of the mover's folder is missing or invalid.
     #[error("failed to read {file} of the plan: {why}")]
     Plan {
         /// The file.
         file: &'static str,
-        /// What is wrong; never the file's contents.
+        /// What is wrong. It must never contain the file's contents, which may be secret.
         why: String,
     },
-    /// The database.
+    /// A statement or a connection to the database failed.
     #[error("failed to {step}")]
     Database {
-        /// What was asked.
+        /// What the mover was doing.
         step: &'static str,
-        /// What the driver said.
+        /// The driver's error.
         #[source]
         source: sqlx::Error,
     },
-    /// A table could not be read.
+    /// The rows of a table could not be copied.
     #[error("failed to read the rows of {name}")]
     Table {
         /// The table.
         name: String,
-        /// What the driver said.
+        /// The driver's error.
         #[source]
         source: sqlx::Error,
     },
-    /// A row that nothing can write.
+    /// A row is too long for `COPY`, even in binary.
     #[error("failed to dump a row of {name}: it has {bytes} bytes in {columns}, and no copy of more than 1 GiB can be made; shorten it")]
     TooLong {
         /// The table.
         name: String,
         /// Its long columns.
         columns: String,
-        /// The row's bytes.
+        /// The size of the row in bytes.
         bytes: i64,
     },
-    /// The login leads to another database than the one that is to be backed up or filled.
+    /// The login leads to another database than the expected one, or the database to fill is not empty.
     #[error("failed to recognise the database: {0}")]
     OtherDatabase(String),
     /// A PostgreSQL tool could not be run.
@@ -49,11 +49,11 @@ pub enum Error {
     Spawn {
         /// The tool.
         tool: String,
-        /// What the system said.
+        /// The error of the operating system.
         #[source]
         source: std::io::Error,
     },
-    /// No tool is new enough for the server.
+    /// No PostgreSQL tool in the image is new enough for the server.
     #[error("failed to find PostgreSQL tools of version {0} or later in the image")]
     NoTools(u32),
     /// A PostgreSQL tool failed.
@@ -61,59 +61,59 @@ pub enum Error {
     Tool {
         /// The tool.
         tool: &'static str,
-        /// How it ended.
+        /// Its exit status.
         status: String,
-        /// Its last complaint.
+        /// Its first error.
         said: String,
     },
-    /// The store.
+    /// A request to the store failed.
     #[error("failed to use the store: {0}")]
     Store(#[from] store::Error),
-    /// The stream between them.
+    /// The stream between the database and the store broke.
     #[error("failed to stream the dump")]
     Stream(#[source] std::io::Error),
-    /// What was read back is not what was stored.
+    /// An object is not what was stored.
     #[error("failed to prove the backup: {0}")]
     Unequal(String),
-    /// What was restored has other contents than what was dumped.
+    /// The copy's fingerprint is not the source's.
     #[error("failed to prove the backup: {0}")]
     OtherContents(String),
-    /// What was restored is not what was dumped.
+    /// A definition, the rows of a table or a sequence differ between source and copy.
     #[error("failed to prove the backup: {what}: {source_has} in the source, {copy_has} in the copy")]
     Differs {
         /// What differs.
         what: String,
-        /// How it is in the source.
+        /// Its state in the source.
         source_has: String,
-        /// How it is in the copy.
+        /// Its state in the copy.
         copy_has: String,
     },
-    /// Something could not be made in the copy, and not because of the rows.
+    /// A definition could not be created in the copy, and the rows are not the reason.
     #[error("failed to make {what} in the copy: {why}{}{first}", if first.is_empty() { "" } else { "; the plain way failed with: " })]
     NotMade {
-        /// What.
+        /// The definition.
         what: String,
-        /// What the server said.
+        /// The server's error.
         why: String,
         /// Why the plain way of restoring failed.
         first: String,
     },
-    /// A report that is not this backup's.
+    /// The signature of a report is not valid, or the report cannot be parsed.
     #[error(transparent)]
     Report(#[from] manifest::Error),
-    /// The key.
+    /// The backup's key cannot be used.
     #[error("failed to use the backup's key: {0}")]
     Key(&'static str),
-    /// The manifest that a restore or a verification needs is not there.
+    /// The manifest, or the contents that it names, does not exist.
     #[error("failed to find the manifest of the backup")]
     NoManifest,
 }
 
-/// The status of a mover that met something that says nothing of the backup: a database, a bucket or a machine that was
-/// not as it should be. It is `EX_TEMPFAIL` of sysexits.h.
+/// The exit status of a mover whose failure has nothing to do with the backup: a database, a bucket or a machine had a
+/// temporary problem. It is `EX_TEMPFAIL` of sysexits.h.
 pub const TEMPORARY: u8 = 75;
 
-/// What tools and servers say of connections, space and locks, which pass.
+/// Messages of tools and servers about connections, space and locks. These problems are temporary.
 const PASSING: [&str; 7] = [
     "connection to server",
     "server closed the connection",
@@ -125,27 +125,27 @@ const PASSING: [&str; 7] = [
 ];
 
 impl Error {
-    /// Whether what stopped the mover is the backup's own: it will be there the next time too. Everything else may pass,
-    /// and what is not listed here counts as that.
+    /// Whether the cause is in the database's contents, so that every further attempt would fail too. Everything that
+    /// is not listed here counts as temporary.
     pub fn is_the_backups_own(&self) -> bool {
         match self {
             Self::OtherContents(_) | Self::Differs { .. } | Self::TooLong { .. } => true,
-            Self::NotMade { why, first, .. } => !passes(why) && !passes(first),
-            // A tool that was killed was killed by somebody.
-            Self::Tool { status, said, .. } => !status.starts_with("signal") && !passes(said),
+            Self::NotMade { why, first, .. } => !is_temporary(why) && !is_temporary(first),
+            // A signal comes from outside of the tool, so it says nothing about the backup.
+            Self::Tool { status, said, .. } => !status.starts_with("signal") && !is_temporary(said),
             Self::Database { source: sqlx::Error::Database(said), .. } | Self::Table { source: sqlx::Error::Database(said), .. } => {
-                // Connections, missing rights to log in, space, locks, a server that shuts down.
+                // SQLSTATE of connections, authorization, disk space, too many connections, locks and shutdown.
                 let passing_code = said.code().is_some_and(|code| {
                     ["08", "28", "57"].iter().any(|class| code.starts_with(class)) || ["53100", "53300", "55P03"].contains(&&*code)
                 });
-                !passing_code && !passes(said.message())
+                !passing_code && !is_temporary(said.message())
             }
             _ => false,
         }
     }
 }
 
-pub(super) fn passes(said: &str) -> bool {
+pub(super) fn is_temporary(said: &str) -> bool {
     let said = said.to_ascii_lowercase();
     PASSING.iter().any(|passing| said.contains(passing))
 }
@@ -172,7 +172,7 @@ mod tests {
             tool("signal: 9 (SIGKILL)", ""),
             Error::Database { step: "connect", source: sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into()) },
             Error::NoTools(19),
-            // A bucket that gives back something else than was stored says nothing of the database.
+            // A bucket that returns other bytes than were stored says nothing about the database.
             Error::Unequal("its bytes are damaged: decryption error".into()),
             Error::NotMade { what: "index i".into(), why: "could not extend file: No space left on device".into(), first: String::new() },
             Error::Stream(std::io::ErrorKind::BrokenPipe.into()),

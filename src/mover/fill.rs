@@ -1,28 +1,29 @@
-//! Fills an empty database from a dump: the same for a verification and for a restore.
+//! Fills an empty database from a dump, in the same way for a verification and for a restore.
 //!
-//! The plain way is one `pg_restore`. Some databases cannot be restored by it although nothing is wrong with them:
+//! The plain way is one `pg_restore`. It fails for some databases that are valid:
 //!
-//! - A function that relies on its owner's search path is called while rows are loaded (a check, a domain, a generated
-//!   column) or afterwards (an index), and `pg_restore` empties the path. From version 17 on the server itself does so
-//!   while it makes an index, so that another path of the session would not help.
+//! - A function that relies on its owner's search path is called while rows are loaded (by a check, a domain, a
+//!   generated column) or afterwards (by an index), but `pg_restore` empties the path. From version 17 on the server
+//!   itself empties it while it creates an index, so that another path of the session would not help.
 //! - A check reads another table, which is loaded later.
-//! - Rows break a constraint of their own: a parent is gone, an old row does not meet a check, a key is there twice.
+//! - Rows violate a constraint of their table: a parent row is gone, an old row violates a check, a key is there twice.
 //!
-//! Where the plain way fails, the second one is gone, from an empty database again:
+//! If the plain way fails, the database is emptied and filled in sections:
 //!
 //! 1. `--section=pre-data`, from the head of the dump;
-//! 2. every function of the tenant that names no search path is given the tenant's own, and every check is taken away;
-//! 3. `--section=data`, and then what was dumped apart from it;
-//! 4. the checks are made again as the source printed them, NOT VALID, and then validated;
-//! 5. `--section=post-data`; keys, foreign keys and indexes that failed are tried once more, one by one;
-//! 6. the parts of exclusion constraints of partitioned tables are joined, which some servers refuse to attach;
-//! 7. the functions are as they were.
+//! 2. every function of the tenant without a search path gets the tenant's, and every check is dropped;
+//! 3. `--section=data`, and then the rows that were dumped apart;
+//! 4. the checks are created as the source printed them, NOT VALID, and then validated;
+//! 5. `--section=post-data`;
+//! 6. exclusion constraints of partitioned tables are recreated where the server did not attach a partition's index;
+//!    keys, foreign keys and indexes that failed are created once more, one by one;
+//! 7. the search path of the functions is reset.
 //!
-//! Where that fails too, it is gone once more with the tenant's search path in `pg_restore`'s own session
-//! ([`super::repath`]): some expressions over types of extensions are printed without the schema that they need.
+//! If that fails too, it is repeated with the tenant's search path in `pg_restore`'s own session ([`super::repath`]):
+//! the server prints some expressions over types of extensions without the schema that they need.
 //!
-//! Only what the rows themselves do not let be made again is left out or stays NOT VALID, and it is named; any other
-//! difference is an error.
+//! A definition is left out or stays NOT VALID only if the rows violate it, and it is reported; any other difference is
+//! an error.
 
 use std::{io::Read as _, path::PathBuf, sync::Arc, time::Instant};
 
@@ -49,8 +50,8 @@ use crate::{
     database::MoverLogin,
 };
 
-/// Restoring keeps neither owners nor rights: everything belongs to the role that restores, and the rights are made
-/// anew with the database. What needs a superuser is left out.
+/// The arguments of every `pg_restore`. It restores no owners and no privileges: the restoring role owns everything,
+/// and the operator grants privileges when it creates the database. It leaves out what needs a superuser.
 const RESTORE: [&str; 7] = [
     "--no-owner",
     "--no-privileges",
@@ -61,15 +62,15 @@ const RESTORE: [&str; 7] = [
     "--dbname=service=mover",
 ];
 
-/// What a filled database holds.
+/// The result of filling a database.
 pub(super) struct Filled {
-    /// Its contents.
+    /// The fingerprint of its contents.
     pub fingerprint: Fingerprint,
-    /// How it came to them.
+    /// The way that worked, and what is left out.
     pub restored: Restored,
 }
 
-/// One filling of one database.
+/// The inputs of filling one database.
 struct Filling<'f> {
     mover: &'f Mover,
     manifest: &'f Manifest,
@@ -77,16 +78,16 @@ struct Filling<'f> {
     tools: PathBuf,
     /// The server's major version.
     server: u32,
-    /// The file with the entries of the dump that are restored.
+    /// The file with the dump's entries to restore (`--use-list`).
     list: PathBuf,
     source: Option<Contents>,
     progress: &'f Arc<Progress>,
 }
 
-/// Restores into an empty database and compares it with its source. `known` is the way that is known to work.
+/// Restores into an empty database and compares it with its source. `known` is the way that worked before.
 ///
 /// # Errors
-/// [`Error::OtherDatabase`] if it is not empty; [`Error::Differs`]; why neither way works.
+/// [`Error::OtherDatabase`] if the database is not empty; [`Error::Differs`]; or no way works.
 pub(super) async fn fill(
     mover: &Mover,
     manifest: &Manifest,
@@ -109,9 +110,9 @@ pub(super) async fn fill(
     Ok(filled)
 }
 
-/// Compares a database with what it should hold, excusing what the proof excused.
+/// Compares a database with its source, except for what the verification says is left out.
 pub(super) async fn compare_again(mover: &Mover, (manifest, sha256): (&Manifest, &str), login: &MoverLogin) -> Result<Restored, Error> {
-    let restored = reports::known(mover, sha256).await?.and_then(|(proof, _)| proof.restored).unwrap_or_default();
+    let restored = reports::read_verification(mover, sha256).await?.and_then(|(proof, _)| proof.restored).unwrap_or_default();
     let Some(source) = contents::read(mover, manifest).await? else { return Err(Error::NoManifest) };
     let mut session = postgres::connect(login).await?;
     clear::mark(&mut session).await?;
@@ -132,9 +133,9 @@ async fn read_copy(session: &mut PgConnection) -> Result<Contents, Error> {
 }
 
 impl Filling<'_> {
-    /// Goes one way after the other until one leads to a copy that is equal.
+    /// Tries one way after the other until the copy equals its source.
     async fn run(&self, session: &mut PgConnection, known: Option<Way>) -> Result<Filled, Error> {
-        // Rows that were dumped apart are wanted before keys and checks are made.
+        // Rows that were dumped apart must be restored before keys and checks are created, so the plain way is skipped.
         let first = if self.manifest.apart.is_empty() { known.unwrap_or_default() } else { known.unwrap_or_default().max(Way::Sections) };
         let mut ways = [Way::Plain, Way::Sections, Way::SectionsWithPath].into_iter().filter(|way| *way >= first).peekable();
         let mut cause = None;
@@ -145,7 +146,7 @@ impl Filling<'_> {
             };
             let may_help = match &error {
                 Error::Tool { .. } | Error::NotMade { .. } => error.is_the_backups_own(),
-                // What `pg_restore` could not make is missing then, or an operator was taken for another one.
+                // `pg_restore` could not create something, or an expression was read with another operator.
                 Error::Differs { .. } => true,
                 _ => false,
             };
@@ -173,7 +174,7 @@ impl Filling<'_> {
             let begun = Instant::now();
             let mut empty = views::fill(session, source, begun).await?;
             if !empty.is_empty() && given.is_empty() {
-                // Perhaps a function of theirs relies on the tenant's search path.
+                // A function in the view's query may rely on the tenant's search path.
                 given = give_paths(session, source).await?;
                 empty = views::fill(session, source, begun).await?;
             }
@@ -189,7 +190,7 @@ impl Filling<'_> {
         let expected = &self.manifest.fingerprint;
         let differs = match &self.source {
             Some(_) => expected.differs(&fingerprint),
-            // Its checksums were made otherwise; its numbers still count.
+            // The checksums of an older backup were computed differently, but its numbers can be compared.
             None => expected.differs_in_numbers(&fingerprint),
         };
         match differs {
@@ -198,11 +199,11 @@ impl Filling<'_> {
         }
     }
 
-    /// Lists what is in the dump and writes down what of it is restored.
+    /// Lists the dump's entries and writes those to restore into the file [`Self::list`].
     ///
-    /// Materialized views are filled afterwards, within a bound. Extensions were made by the operator, whose they are,
-    /// and so is their schema. Rows that an extension keeps for its users are restored where this role may write them;
-    /// where it may not, no tenant could have written any, and the comparison tells.
+    /// Materialized views are filled afterwards, within a time limit. The operator has created the extensions and their
+    /// schema. Rows in an extension's configuration tables are restored if this role may write them. If it may not, no
+    /// tenant could have written any, and the comparison finds a difference.
     async fn choose_entries(&self, session: &mut PgConnection) -> Result<(), Error> {
         let closed: Vec<String> = sqlx::query_scalar(CLOSED).fetch_all(session).await.map_err(failed("look for tables of extensions"))?;
         let mut tool = postgres::start(&self.tools, "pg_restore", &["--list"], None, &Pipe::Both)?;
@@ -225,7 +226,8 @@ impl Filling<'_> {
         self.progress.during(step, feed(self.mover, self.manifest, tool, self.progress, how)).await.map(drop)
     }
 
-    /// The second way. Returns what could not be made again, and the functions that were given a search path.
+    /// Fills the database in sections. Returns the definitions that were left out, and the functions that got a search
+    /// path.
     async fn sections(
         &self,
         session: &mut PgConnection,
@@ -239,7 +241,7 @@ impl Filling<'_> {
         self.restore(&[EXIT_ON_ERROR, "--section=data"], "restore rows", (Until::End, path)).await?;
         apart::restore(self.mover, self.manifest, session, self.progress).await?;
         let mut left_out = put_checks_back(session, source, path, &checks).await?;
-        // What fails here is looked at one by one below.
+        // Definitions that fail here are created one by one below.
         if let Err(error) = self.restore(&["--section=post-data"], "restore indexes and constraints", (Until::Satisfied, path)).await {
             let Error::Tool { .. } = &error else { return Err(error) };
             tracing::warn!(error = chain(&error), "not everything could be made after the rows");
@@ -250,14 +252,14 @@ impl Filling<'_> {
     }
 }
 
-/// Tables and sequences of extensions that this role may not write, as a dump's list names their contents. They are a
-/// superuser's, whether a superuser or the script of a trusted extension made them.
+/// Configuration tables and sequences of extensions that this role may not write, as a dump's list names their entries.
+/// A superuser owns them, even those of a trusted extension.
 const CLOSED: &str = "SELECT format('%s %s %s ', CASE c.relkind WHEN 'S' THEN 'SEQUENCE SET' ELSE 'TABLE DATA' END, n.nspname, c.relname) \
     FROM pg_extension e, unnest(e.extconfig) AS k(id) JOIN pg_class c ON c.oid = k.id JOIN pg_namespace n ON n.oid = c.relnamespace \
     WHERE NOT has_table_privilege(c.oid, CASE c.relkind WHEN 'S' THEN 'UPDATE' ELSE 'INSERT' END)";
 
-/// Whether an entry of a dump's list is restored. Lines look like `3370; 2606 16400 FK CONSTRAINT app child name owner`.
-/// `closed` are the beginnings of those that this role may not write.
+/// Whether an entry of a dump's list is restored. A line looks like `3370; 2606 16400 FK CONSTRAINT app child name
+/// owner`. `closed` are the beginnings of entries whose tables this role may not write.
 fn is_restored(line: &str, closed: &[String]) -> bool {
     let what = line.split_once("; ").map_or("", |(_, rest)| rest).splitn(3, ' ').nth(2).unwrap_or_default();
     let ours = format!("- {} ", super::definition::EXTENSIONS);
@@ -275,7 +277,7 @@ const PATHLESS: &str = concat!(
     own!("pg_proc", "p.oid", "p.pronamespace")
 );
 
-/// Gives every function without a search path of its own the tenant's. Returns them.
+/// Sets the tenant's search path on every function without its own. Returns these functions.
 async fn give_paths(session: &mut PgConnection, source: &Contents) -> Result<Vec<String>, Error> {
     let step = "give functions the tenant's search path";
     let functions: Vec<String> = sqlx::query_scalar(PATHLESS).fetch_all(&mut *session).await.map_err(failed(step))?;
@@ -293,7 +295,7 @@ async fn take_paths(session: &mut PgConnection, functions: &[String]) -> Result<
     Ok(())
 }
 
-/// Checks of tables and domains that are nobody's heritage: with a parent's, its heirs' go too.
+/// Checks of tables and domains that are not inherited. Dropping a parent's check drops its children's too.
 const CHECKS: &str = concat!(
     "SELECT CASE WHEN k.contypid = 0 THEN format('ALTER TABLE %s DROP CONSTRAINT %I', k.conrelid::regclass, k.conname) ",
     "ELSE format('ALTER DOMAIN %s DROP CONSTRAINT %I', k.contypid::regtype, k.conname) END, k.contypid <> 0, ",
@@ -303,24 +305,24 @@ const CHECKS: &str = concat!(
     " ORDER BY 3"
 );
 
-/// Takes every check away. Returns them in the order in which they have to be put back: parents before their heirs.
+/// Drops every check. Returns them in the order in which they must be created again: parents before their children.
 async fn take_checks(session: &mut PgConnection) -> Result<Vec<(Kind, String)>, Error> {
     let step = "take checks away";
-    let mut gone = Vec::new();
+    let mut dropped = Vec::new();
     loop {
         let found: Vec<(String, bool, String)> = sqlx::query_as(CHECKS).fetch_all(&mut *session).await.map_err(failed(step))?;
         if found.is_empty() {
-            return Ok(gone);
+            return Ok(dropped);
         }
         for (drop, domain, name) in found {
             postgres::execute(session, step, &drop).await?;
-            gone.push((if domain { Kind::DomainCheck } else { Kind::Check }, name));
+            dropped.push((if domain { Kind::DomainCheck } else { Kind::Check }, name));
         }
     }
 }
 
-/// Puts checks back as the source printed them, and validates those that were valid. Returns those that stay NOT VALID
-/// because of the rows.
+/// Creates the checks as the source printed them, and validates those that were valid. Returns those that stay NOT
+/// VALID because rows violate them.
 async fn put_checks_back(
     session: &mut PgConnection,
     source: &Contents,
@@ -338,7 +340,7 @@ async fn put_checks_back(
         for copy in catalog::read_only(session, kind).await? {
             let was_valid = |d: &Definition| d.attributes.starts_with('t');
             let Some(one) = find(kind, &copy.name).filter(|d| was_valid(d)) else { continue };
-            // The validation of a parent may have validated it already.
+            // The validation of a parent's check may have validated this one already; repeating it does no harm.
             let (on, constraint) = (&one.on, one.name.strip_prefix(&one.on).unwrap_or_default());
             let what = if kind == Kind::Check { "TABLE" } else { "DOMAIN" };
             if let Err(why) = attempt(session, &format!("ALTER {what} {on} VALIDATE CONSTRAINT{constraint}")).await? {

@@ -1,18 +1,18 @@
-//! What runs in Jobs: `helpdesk-operator mover backup|verify|restore`.
+//! The program in the movers' Jobs: `helpdesk-operator mover backup|verify|restore`.
 //!
-//! A mover knows nothing of the cluster. It is given a folder of files: a plan, which is no secret, a login for one
-//! database, the keys of one backup, and credentials that read and write the bucket. What it has to say it signs and
-//! writes into the bucket; the termination message carries only the checksum of that.
+//! A mover has no access to the cluster. It gets a folder of files: its configuration, a login for one database, the
+//! keys of one backup, and credentials that read and write the bucket. It writes a signed report into the bucket; the
+//! termination message has only the report's checksum.
 //!
-//! **Backup**, every step of which may be killed and comes to the same end when it runs again:
+//! **Backup**. A mover may be killed in any step; the next run then comes to the same result:
 //!
-//! 1. The bucket proves who it is. Is there a manifest already, go to step 5.
-//! 2. Open uploads of dead attempts are aborted.
-//! 3. `pg_dump` streams through compression and encryption into the bucket while the same snapshot is fingerprinted.
-//!    Only when `pg_dump` ended well does the object become visible.
-//! 4. The manifest is written, once.
-//! 5. The dump is downloaded again, decrypted, decompressed, and restored or decoded; checksums and contents are
-//!    compared, and the verification is written, once.
+//! 1. Check the bucket's identity. If there is a manifest, go to step 5.
+//! 2. Abort the open uploads of earlier attempts.
+//! 3. Stream `pg_dump` through compression and encryption into the bucket, and take the fingerprint of the same
+//!    snapshot. The object becomes visible only if `pg_dump` succeeded.
+//! 4. Write the manifest, once.
+//! 5. Download, decrypt and decompress the dump, and restore or decode it. Compare checksums and contents, and write
+//!    the verification, once.
 
 mod apart;
 mod backup;
@@ -51,13 +51,13 @@ use crate::error_chain::chain;
 /// Runs a mover to its end.
 ///
 /// # Errors
-/// Whatever stopped it; the process should then end with status 1, or [`TEMPORARY`], and the Job tries again.
+/// Why the mover stopped. The process must then exit with status 1, or [`TEMPORARY`]; the Job tries again.
 pub async fn run(args: Args) -> Result<(), Error> {
-    // The caller's own subscriber counts, where there is one.
+    // Keeps the caller's subscriber if there is one.
     let _ = tracing_subscriber::fmt().json().with_writer(std::io::stderr).try_init();
     let mover = config::Mover::read(&args)?;
     tracing::info!(task = args.task.name(), backup = mover.plan.backup, folder = mover.plan.folder, "mover started");
-    // Each is a large future, and belongs on no stack.
+    // Boxed, because these futures are too large for the stack.
     let report = match args.task {
         Task::Backup => Box::pin(backup::run(&mover)).await,
         Task::Verify => Box::pin(verify::run(&mover)).await,
@@ -67,7 +67,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         Ok(report) => {
             let checksum = digest::sha256(&report);
             tracing::info!(report = checksum, "mover finished");
-            // Only a convenience: the report in the bucket is what counts.
+            // Only a convenience: the operator reads the report in the bucket.
             if let Err(error) = std::fs::write(&args.termination_log, &checksum) {
                 tracing::debug!(%error, "failed to leave the checksum for the kubelet");
             }
@@ -80,14 +80,14 @@ pub async fn run(args: Args) -> Result<(), Error> {
     }
 }
 
-/// Compares what is in the target database with the backup once more, without restoring: for whoever doubts a copy.
-/// Makes and removes a schema of its own there; its role needs the right to make one.
+/// Compares the target database with the backup once more, without restoring. Creates and drops a schema there, so the
+/// role needs the `CREATE` privilege on the database.
 ///
 /// # Errors
-/// [`Error::Differs`] or [`Error::OtherContents`] if it is not what was backed up; whatever could not be read.
+/// [`Error::Differs`] or [`Error::OtherContents`] if the database differs from the backup; or reading failed.
 pub async fn compare_again(args: &Args) -> Result<manifest::Restored, Error> {
     let mover = config::Mover::read(args)?;
-    let (facts, sha256) = reports::believed(&mover).await?;
+    let (facts, sha256) = reports::read_manifest(&mover).await?;
     let login = mover.target.as_ref().ok_or(Error::Plan { file: config::TARGET, why: "it is missing".into() })?;
     Box::pin(fill::compare_again(&mover, (&facts, &sha256), login)).await
 }

@@ -144,7 +144,7 @@ pub(super) fn composed(text: String) -> AssertSqlSafe<String> {
 
 /// The folder with the tools for a server: its own major version, or else the next later one.
 pub(super) fn tools(folder: &Path, major: u32) -> Result<PathBuf, Error> {
-    let client = Clients::found(folder).for_server(major).ok_or(Error::NoTools(major))?;
+    let client = Clients::in_folder(folder).for_server(major).ok_or(Error::NoTools(major))?;
     Ok(folder.join(client.to_string()).join("bin"))
 }
 
@@ -393,7 +393,7 @@ mod tests {
             let stream = format!(
                 "pg_dump: error: Dumping the contents of table \"t\" failed: PQgetResult() failed.\npg_dump: detail: Error message from server: {detail}\n"
             );
-            crate::mover::error::passes(&listen("pg_dump", stream.as_bytes(), Tolerance::default(), || ()).first)
+            crate::mover::error::is_temporary(&listen("pg_dump", stream.as_bytes(), Tolerance::default(), || ()).first)
         };
         assert!(passing("FATAL:  terminating connection due to administrator command"));
         assert!(passing("server closed the connection unexpectedly"));

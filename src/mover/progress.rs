@@ -10,7 +10,7 @@ use std::{
 
 const EVERY: Duration = Duration::from_secs(5);
 
-/// Bytes on both sides of compression.
+/// Numbers of bytes before and after compression.
 #[derive(Default)]
 pub(super) struct Progress {
     plain: AtomicU64,
@@ -26,7 +26,7 @@ impl Progress {
         self.stored.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    /// Says how far it is while `work` runs.
+    /// Logs the numbers every few seconds while `work` runs.
     pub(super) async fn during<T>(self: &Arc<Self>, step: &'static str, work: impl Future<Output = T>) -> T {
         let begun = Instant::now();
         tokio::pin!(work);

@@ -1,34 +1,34 @@
 //! Rewrites the output of `pg_restore` so that it restores with the tenant's search path instead of an empty one.
 //!
 //! `pg_dump` writes `SELECT pg_catalog.set_config('search_path', '', false);` as an entry at the head of its archive,
-//! and `pg_restore` sends that before anything else. What the server prints without a schema although it needs one,
-//! such as `IS DISTINCT FROM` or `NULLIF` over a type of an extension, is then not found. Here the entry is replaced
-//! while the archive passes by. Its length stands before it (`WriteStr` of `pg_backup_archiver.c`), and an archive that
-//! was written to a pipe has no positions that could become wrong.
+//! and `pg_restore` sends that first. Then the server does not find the operator in expressions that it prints without
+//! a schema, such as `IS DISTINCT FROM` or `NULLIF` over a type of an extension. This module replaces the entry in the
+//! stream. The entry's length stands before it (`WriteStr` of `pg_backup_archiver.c`). An archive that was written to a
+//! pipe has no offsets, so none can become wrong.
 
 use std::io::{self, Write};
 
 /// The entry, as every supported version writes it.
 const EMPTY: &[u8] = b"SELECT pg_catalog.set_config('search_path', '', false);\n";
-/// The entry is one of the first three, so it lies in the first bytes.
+/// The entry must be in the first so many bytes: it is one of the first three.
 const HEAD: usize = 64 << 10;
 
-/// Passes an archive on with another search path.
+/// A writer that passes an archive on with another search path.
 pub(super) struct Repath<W> {
     inner: W,
     path: String,
-    /// What has come before the entry was found; `None` afterwards.
+    /// The bytes so far; `None` once the entry was found.
     head: Option<Vec<u8>>,
 }
 
 impl<W: Write> Repath<W> {
-    /// `path` is written as SQL, with quoted names.
+    /// `path` is SQL: a list of quoted names.
     pub(super) fn new(inner: W, path: &str) -> Self {
         Self { inner, path: format!("SET search_path = {path};\n"), head: Some(Vec::new()) }
     }
 }
 
-/// A number as the archive writes it: its sign, then four bytes.
+/// The length of a text as the archive writes numbers: a sign byte, then four bytes.
 fn length(text: &[u8]) -> [u8; 5] {
     let [a, b, c, d] = u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes();
     [0, a, b, c, d]

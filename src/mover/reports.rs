@@ -7,8 +7,8 @@ use crate::{
     store,
 };
 
-/// The manifest, whose signature and subject were checked, with its SHA-256.
-pub(super) async fn believed(mover: &Mover) -> Result<(Manifest, String), Error> {
+/// Reads the manifest, checks its signature and that it is of this backup, and returns it with its SHA-256.
+pub(super) async fn read_manifest(mover: &Mover) -> Result<(Manifest, String), Error> {
     let bytes = match mover.store.bucket.read(&mover.key(MANIFEST), manifest::LARGEST_REPORT).await {
         Ok(bytes) => bytes,
         Err(store::Error::Missing(_)) => return Err(Error::NoManifest),
@@ -25,8 +25,8 @@ pub(super) async fn believed(mover: &Mover) -> Result<(Manifest, String), Error>
     Ok((facts, digest::sha256(&bytes)))
 }
 
-/// The proof that lies in the bucket, and as it is stored.
-pub(super) async fn known(mover: &Mover, manifest_sha256: &str) -> Result<Option<(Verification, Vec<u8>)>, Error> {
+/// Reads the verification, if there is one, and checks it. Returns it parsed, and its bytes.
+pub(super) async fn read_verification(mover: &Mover, manifest_sha256: &str) -> Result<Option<(Verification, Vec<u8>)>, Error> {
     let bytes = match mover.store.bucket.read(&mover.key(VERIFICATION), manifest::LARGEST_REPORT).await {
         Ok(bytes) => bytes,
         Err(store::Error::Missing(_)) => return Ok(None),

@@ -14,10 +14,10 @@ use crate::{
     clock, store,
 };
 
-/// Restores, or finds it done. Returns the report as it is stored.
+/// Restores the backup unless the bucket has the report of this restore. Returns the bytes of the report.
 pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
     mover.store.check_identity().await?;
-    let (facts, manifest_sha256) = reports::believed(mover).await?;
+    let (facts, manifest_sha256) = reports::read_manifest(mover).await?;
     let since = mover.plan.restore_since.ok_or(Error::Plan { file: PLAN, why: "restoreSince is missing".into() })?;
     let login = mover.target.as_ref().ok_or(Error::Plan { file: TARGET, why: "it is missing".into() })?;
     let key = mover.key(&manifest::report_name(since, mover.plan.database_oid));
@@ -33,8 +33,8 @@ pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
         return Err(Error::OtherDatabase(format!("expected oid {}, found oid {}", plan.database_oid, target.database_oid)));
     }
     drop(session);
-    // The way that worked when the backup was proven. Without a proof both are tried.
-    let way = reports::known(mover, &manifest_sha256).await?.and_then(|(proof, _)| proof.restored).map(|restored| restored.way);
+    // Begins with the way that worked in the verification. Without a verification, begins with the first.
+    let way = reports::read_verification(mover, &manifest_sha256).await?.and_then(|(proof, _)| proof.restored).map(|restored| restored.way);
     let filled = Box::pin(fill::fill(mover, &facts, login, way, &Arc::new(Progress::default()))).await?;
     let report = RestoreReport {
         account_uid: plan.account_uid.clone(),

@@ -1,4 +1,4 @@
-//! Uploads objects while they are made, and downloads them while they are used.
+//! Uploads objects while they are produced, and downloads them while they are consumed.
 
 use std::sync::Arc;
 
@@ -16,14 +16,15 @@ use crate::{
     store::{self, Stored},
 };
 
-/// What lies in the bucket, and what it was before compression.
+/// An uploaded object: the store's answer, size and checksum before compression, and checksum of the stored bytes.
 pub(super) struct Encrypted {
     pub stored: Stored,
     pub plain: Plain,
     pub sha256: String,
 }
 
-/// Compresses and encrypts `input` into an object, which becomes visible only if `ended` says that it was all.
+/// Compresses and encrypts `input` into an object. The object becomes visible only if `ended` succeeds, which says that
+/// `input` was complete.
 pub(super) async fn upload(
     mover: &Mover,
     name: &str,
@@ -53,20 +54,20 @@ pub(super) async fn upload(
     match sent.map_err(Error::Store).and(ended).and(sealed) {
         Ok(plain) => Ok(Encrypted { stored: upload.complete().await?, plain, sha256: sum.finish().sha256 }),
         Err(error) => {
-            if let Err(left) = upload.abort().await {
-                tracing::warn!(error = chain(&left), "failed to abort the upload; the next attempt will");
+            if let Err(abort_error) = upload.abort().await {
+                tracing::warn!(error = chain(&abort_error), "failed to abort the upload; the next attempt will");
             }
             Err(error)
         }
     }
 }
 
-/// What a manifest says of an object that was written.
+/// The manifest's entry for an object that was written.
 pub(super) fn object(name: String, sha256: String, stored: Stored) -> Object {
     Object { name, size: stored.size, sha256, etag: stored.etag, crc64nvme: stored.crc64nvme }
 }
 
-/// Downloads the dump, decrypts and decompresses it, and feeds it to a tool, with another search path if one is given.
+/// Downloads the dump, decrypts and decompresses it, and feeds it to a tool; with another search path if one is given.
 pub(super) async fn feed(
     mover: &Mover,
     manifest: &Manifest,
@@ -84,7 +85,7 @@ pub(super) async fn feed(
     };
     let read = Box::pin(download(mover, &manifest.dump, input, progress, until)).await;
     let ended = tokio::task::spawn_blocking(move || tool.wait()).await.map_err(|e| Error::Stream(std::io::Error::other(e)))?;
-    // The bytes come first: damaged ones make every tool complain, and it is not the tool's fault.
+    // Returns the error of the download first: damaged bytes make every tool fail.
     let plain = read?;
     if until == Until::End && plain != manifest.plain {
         return Err(Error::Unequal("what it decrypts to is not what was dumped".into()));
@@ -93,8 +94,8 @@ pub(super) async fn feed(
     Ok(plain)
 }
 
-/// Downloads an object, decrypts and decompresses it, and hands it to `consumer`. Compares the checksum of what is
-/// stored.
+/// Downloads an object, decrypts and decompresses it, and writes it to `consumer`. Checks the checksum of the stored
+/// bytes.
 pub(super) async fn download(
     mover: &Mover,
     object: &Object,

@@ -19,12 +19,12 @@ use crate::{
     clock,
 };
 
-/// Proves the backup, or finds it proven. Returns the verification as it is stored.
+/// Verifies the backup, unless the bucket already has a verification. Returns the bytes of the verification.
 pub(super) async fn run(mover: &Mover) -> Result<Vec<u8>, Error> {
     mover.store.check_identity().await?;
-    let (manifest, manifest_sha256) = reports::believed(mover).await?;
+    let (manifest, manifest_sha256) = reports::read_manifest(mover).await?;
     let bucket = &mover.store.bucket;
-    if let Some((_, bytes)) = reports::known(mover, &manifest_sha256).await? {
+    if let Some((_, bytes)) = reports::read_verification(mover, &manifest_sha256).await? {
         tracing::info!("the backup is proven already");
         return Ok(bytes);
     }
@@ -67,7 +67,7 @@ fn major(manifest: &Manifest) -> u32 {
     manifest.source.server_version.split('.').next().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
-/// Reads the small object back.
+/// Reads the secrets object back, and checks its checksum and that the key decrypts it.
 async fn secrets(mover: &Mover, manifest: &Manifest) -> Result<(), Error> {
     let object = &manifest.secrets;
     let bytes = mover.store.bucket.read(&mover.key(&object.name), object.size).await?;

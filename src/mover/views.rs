@@ -1,7 +1,7 @@
 //! Refreshes materialized views after a restore, within a time limit.
 //!
-//! A dump does not contain them. A view whose query fails by now, or takes a day, must not keep a backup from being
-//! proven or an account from coming back: it stays empty and is named.
+//! A dump does not contain their rows. A view whose query fails, or takes a day, must not prevent a verification or the
+//! restore of an account: it stays empty and is reported.
 
 use std::time::{Duration, Instant};
 
@@ -15,23 +15,23 @@ use super::{
 };
 use crate::backup::manifest::{LeftOut, Remains};
 
-/// How long all views of a database together may take.
+/// The time limit for all views of a database together.
 const TOGETHER: Duration = Duration::from_secs(600);
-/// The least that the last of them gets.
+/// The lowest time limit for one view, even if the time for all is over.
 const AT_LEAST: Duration = Duration::from_secs(10);
 
-/// Fills the views that were populated in the source, those first that others read, within [`TOGETHER`] from `begun` on.
+/// Refreshes the views that were populated in the source, in several rounds, within [`TOGETHER`] from `begun` on.
 /// Returns those that stay empty.
 ///
 /// # Errors
-/// [`Error::Database`], if the session is lost.
+/// [`Error::Database`] if the session is lost.
 pub(super) async fn fill(session: &mut PgConnection, source: &Contents, begun: Instant) -> Result<Vec<LeftOut>, Error> {
     let step = "fill a materialized view";
     let mut left: Vec<_> = source.views.iter().map(|view| (view.name.as_str(), String::new())).collect();
     if left.is_empty() {
         return Ok(Vec::new());
     }
-    // They are filled as their owner sees it, policies included.
+    // Policies apply as for the view's owner.
     postgres::execute(session, step, "SET row_security = on").await?;
     loop {
         let before = left.len();
@@ -46,7 +46,7 @@ pub(super) async fn fill(session: &mut PgConnection, source: &Contents, begun: I
             }
         }
         left = again;
-        // One that reads another fails until that one is filled.
+        // A view that reads another view fails until that one is filled, so the next round tries it again.
         if left.is_empty() || left.len() == before || begun.elapsed() >= TOGETHER {
             break;
         }
