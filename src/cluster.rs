@@ -1,8 +1,8 @@
 //! The client of the API server. Every request has a timeout.
 //!
-//! The client bounds how long connecting takes and how long sending takes. An API server that takes a request and is
-//! silent then would keep whoever asked waiting for ever, with everything that they hold. A watch is silent by nature:
-//! of it only the beginning is bounded here, and the watcher takes it up anew when it stays silent too long.
+//! The kube client limits how long connecting and sending take, but not how long an answer takes. Without a limit, an API
+//! server that accepts a request and never answers would block the caller for ever. A watch sends nothing while nothing
+//! changes, so only the start of its answer is limited here; the watcher renews a watch that sends nothing for too long.
 
 use std::{
     future::Future,
@@ -22,47 +22,47 @@ use kube::{
 use tokio::time::{Instant, Sleep, sleep, timeout};
 use tower::{BoxError, Layer, Service};
 
-/// How long the API server may be silent before it answers, and between two parts of an answer.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the API server may take until it answers, and between two parts of an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A client of the cluster that `config` leads to.
+/// A client of the API server that `config` names.
 ///
 /// # Errors
-/// A configuration that leads to none.
+/// The configuration is invalid.
 pub fn connect(mut config: Config) -> Result<Client, kube::Error> {
     config.connect_timeout = Some(Duration::from_secs(5));
     config.write_timeout = Some(Duration::from_secs(20));
-    with(config, PATIENCE)
+    with(config, ANSWER_TIMEOUT)
 }
 
-fn with(config: Config, patience: Duration) -> Result<Client, kube::Error> {
-    Ok(ClientBuilder::try_from(config)?.with_layer(&Impatience(patience)).build())
+fn with(config: Config, limit: Duration) -> Result<Client, kube::Error> {
+    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer(limit)).build())
 }
 
-/// Bounds how long answers are waited for.
+/// Adds the timeout of answers.
 #[derive(Clone, Copy)]
-struct Impatience(Duration);
+struct TimeoutLayer(Duration);
 
-impl<S> Layer<S> for Impatience {
-    type Service = Impatient<S>;
+impl<S> Layer<S> for TimeoutLayer {
+    type Service = TimeoutService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Impatient { inner, patience: self.0 }
+        TimeoutService { inner, limit: self.0 }
     }
 }
 
 #[derive(Clone)]
-struct Impatient<S> {
+struct TimeoutService<S> {
     inner: S,
-    patience: Duration,
+    limit: Duration,
 }
 
-/// It was silent for too long.
+/// The API server sent nothing for too long.
 #[derive(Debug, thiserror::Error)]
 #[error("the API server was silent for {} s", .0.as_secs_f32())]
 struct Silent(Duration);
 
-impl<S> Service<Request<Body>> for Impatient<S>
+impl<S> Service<Request<Body>> for TimeoutService<S>
 where
     S: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError>,
     S::Future: Send + 'static,
@@ -76,11 +76,11 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (patience, is_watch) = (self.patience, is_watch(request.uri()));
+        let (limit, is_watch) = (self.limit, is_watch(request.uri()));
         let answer = self.inner.call(request);
         async move {
-            let answer = timeout(patience, answer).await.map_err(|_| Silent(patience))??;
-            Ok(answer.map(|inner| Bounded { inner, patience: (!is_watch).then_some(patience), silence: Box::pin(sleep(patience)) }))
+            let answer = timeout(limit, answer).await.map_err(|_| Silent(limit))??;
+            Ok(answer.map(|inner| Bounded { inner, limit: (!is_watch).then_some(limit), silence: Box::pin(sleep(limit)) }))
         }
         .boxed()
     }
@@ -90,11 +90,11 @@ fn is_watch(uri: &Uri) -> bool {
     uri.query().is_some_and(|query| query.split('&').any(|part| matches!(part, "watch=true" | "watch=1" | "follow=true")))
 }
 
-/// The body of an answer.
+/// The body of an answer, with a timeout between its parts.
 struct Bounded {
     inner: Box<DynBody>,
-    /// `None`: it may be silent for as long as it likes.
-    patience: Option<Duration>,
+    /// `None`: no timeout.
+    limit: Option<Duration>,
     silence: Pin<Box<Sleep>>,
 }
 
@@ -104,12 +104,12 @@ impl hyper::body::Body for Bounded {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let part = Pin::new(&mut self.inner).poll_frame(cx);
-        let Some(patience) = self.patience else { return part };
+        let Some(limit) = self.limit else { return part };
         if part.is_ready() {
-            self.silence.as_mut().reset(Instant::now() + patience);
+            self.silence.as_mut().reset(Instant::now() + limit);
             return part;
         }
-        self.silence.as_mut().poll(cx).map(|()| Some(Err(Silent(patience).into())))
+        self.silence.as_mut().poll(cx).map(|()| Some(Err(Silent(limit).into())))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -121,10 +121,10 @@ impl hyper::body::Body for Bounded {
     }
 }
 
-/// Takes 404 and 409 for success: what was to be changed or deleted is not there any more, or was made anew meanwhile.
+/// Treats 404 Not Found and 409 Conflict as success: the object is gone, or another one has its name.
 ///
 /// # Errors
-/// Every other answer.
+/// Every other error.
 pub fn ignore_not_found_or_conflict(error: kube::Error) -> Result<(), kube::Error> {
     match error {
         kube::Error::Api(status) if status.code == 404 || status.code == 409 => Ok(()),
@@ -136,14 +136,14 @@ pub fn ignore_not_found_or_conflict(error: kube::Error) -> Result<(), kube::Erro
 #[derive(Debug, thiserror::Error)]
 #[error("failed to {action}")]
 pub struct ClusterError {
-    /// What was asked.
+    /// What the request was for.
     action: &'static str,
-    /// What the client said.
+    /// The error of the kube client.
     source: Box<kube::Error>,
 }
 
 impl ClusterError {
-    /// The request that `action` needed failed.
+    /// The error of a request that was made to `action`.
     pub fn new(action: &'static str, source: kube::Error) -> Self {
         Self { action, source: Box::new(source) }
     }
@@ -151,7 +151,7 @@ impl ClusterError {
 
 /// Names what a request to the API server was for.
 pub trait During<T> {
-    /// Puts the action into the error.
+    /// Adds the action to the error.
     ///
     /// # Errors
     /// The error of the request.

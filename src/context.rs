@@ -28,44 +28,44 @@ use crate::{
     telemetry::Telemetry,
 };
 
-/// How this process was started.
+/// The settings that this process was started with.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The operator's own namespace: credentials, keys, movers and the lease live there.
+    /// The operator's own namespace, with its credentials, keys, movers and Lease.
     pub namespace: String,
-    /// Only objects with this value of the shard label are looked after; `None`: only those without the label.
+    /// Only objects with this value of the shard label are reconciled; `None`: only objects without the label.
     pub shard: Option<String>,
     /// The image that movers run, which is this program's own.
     pub image: String,
     /// The PostgreSQL clients in that image.
     pub clients: Clients,
-    /// The namespace and name of the Lease that billing renews while it works; `None`: billing promised none.
+    /// The namespace and name of the Lease that billing renews while it works; `None`: it renews none.
     pub billing_lease: Option<(String, String)>,
     /// How many accounts of one server are reconciled at once.
     pub concurrency: u16,
-    /// DNS servers that are asked for proofs of host names; none: those that the machine is set up with.
+    /// DNS servers that are asked for the TXT records of host names; if empty, those of the machine.
     pub resolvers: Vec<SocketAddr>,
-    /// After this time the proof of a host name is asked for again.
+    /// How often the TXT record of a host name is checked again.
     pub prove_again: SignedDuration,
-    /// When a backup that fails again and again is taken for unprovable.
+    /// When a backup that keeps failing counts as unprovable.
     pub patience: Patience,
 }
 
-/// When a backup that fails again and again, for a reason of its own, is taken for unprovable.
+/// When a backup counts as unprovable: its attempts keep failing because of the backup itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// After this many attempts at least: fewer may have met the same passing trouble.
+    /// The minimum number of failed attempts: fewer may have had the same temporary cause.
     pub attempts: i32,
-    /// And this long after the first of them at least: trouble that passes by itself has passed by then, and a person
-    /// who is called has come.
+    /// The minimum time since the first failed attempt. Until then a temporary cause has passed, and a person who was
+    /// alerted has had time to act.
     pub time: SignedDuration,
 }
 
 impl Patience {
-    /// What holds unless a test says otherwise.
+    /// The default; only tests change it.
     pub const DEFAULT: Self = Self { attempts: 6, time: SignedDuration::from_hours(4) };
 
-    /// How long one that is unprovable is left alone between two attempts.
+    /// The time between two attempts of an unprovable backup.
     pub fn pause(&self) -> SignedDuration {
         self.time / 4
     }
@@ -81,29 +81,29 @@ impl Settings {
     }
 }
 
-/// Shared by all controllers.
+/// The context that all controllers share.
 pub struct Context {
-    /// The cluster.
+    /// The client of the API server.
     pub client: Client,
-    /// How this process was started.
+    /// The settings of this process.
     pub settings: Settings,
-    /// Who this installation is, and its signing key.
+    /// The installation's id, and its signing key.
     pub installation: Installation,
-    /// The database servers, connected.
+    /// Connections to the database servers.
     pub servers: Servers,
-    /// The buckets, connected.
+    /// Connections to the buckets.
     pub stores: Stores,
     /// Metrics.
     pub telemetry: Telemetry,
-    /// Events; one for the process, because it aggregates.
+    /// Publishes events; there is one in the process, because it aggregates repeated events.
     pub recorder: Recorder,
-    /// Reads the clock; the only way by which controllers learn the time.
+    /// Reads the clock. Controllers read the time only here.
     pub now: fn() -> Moment,
 }
 
 impl Context {
-    /// The Secrets of the operator's namespace that people write, as they come, change and go: what waits for one is
-    /// woken by it. Keys of backups, of which there are very many, are left out.
+    /// Watches the Secrets of the operator's namespace, so that a changed Secret triggers the objects that wait for it.
+    /// Keys of backups are left out, because there are very many.
     pub fn secrets(&self) -> impl Stream<Item = Result<PartialObjectMeta<Secret>, watcher::Error>> + Send + use<> {
         let api = Api::<PartialObjectMeta<Secret>>::namespaced(self.client.clone(), &self.settings.namespace);
         let config = watcher::Config::default().streaming_lists().labels(&format!("!{KEY_OF}"));
@@ -115,7 +115,7 @@ impl Context {
         KeyRing::new(self.client.clone(), &self.settings.namespace)
     }
 
-    /// Publishes an event about an object. One that cannot be published is logged, and delays nothing.
+    /// Publishes an event about an object. A failure is only logged.
     pub async fn publish(&self, about: &ObjectReference, kind: EventType, reason: &str, note: &str, action: &str) {
         let event = Event {
             type_: kind,
@@ -129,7 +129,7 @@ impl Context {
         }
     }
 
-    /// Logs and publishes that something became usable, or why it did not.
+    /// Logs and publishes that an object became ready, or why it is not.
     pub async fn publish_readiness(&self, about: &ObjectReference, ready: &Finding) {
         tracing::info!(object = about.name, reason = ready.reason, ready = ready.holds, "{}", ready.message);
         let kind = if ready.holds == Some(true) { EventType::Normal } else { EventType::Warning };
@@ -137,8 +137,8 @@ impl Context {
     }
 }
 
-/// A little less than the API server takes.
+/// The longest note of an event, in characters; a little below the API server's limit.
 const LONGEST_NOTE: usize = 1000;
 
-/// The context as controllers hold it.
+/// The shared context, as controllers hold it.
 pub type Shared = Arc<Context>;

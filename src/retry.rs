@@ -1,7 +1,7 @@
-//! Back-off: how long each object waits after a failure. No object makes another one wait.
+//! Back-off: how long each object waits after a failure. Objects do not delay each other.
 //!
-//! An object is also woken by events, which have nothing to do with its failures. One that is woken before its wait is
-//! over and fails again has not failed once more: it waits for what is left.
+//! Events also trigger reconciles of an object that waits. If such a reconcile fails before the wait is over, the failure
+//! is not counted, and the object waits for the rest of the time.
 
 use std::{
     collections::HashMap,
@@ -23,14 +23,13 @@ pub struct Backoff {
 #[derive(Clone, Copy)]
 struct Failures {
     count: u32,
-    /// When it is tried again by itself.
+    /// When the wait is over.
     until: Instant,
 }
 
 impl Backoff {
-    /// Counts a failure and says how long to wait: doubled each time, up to five minutes, give or take a fifth so that
-    /// a thousand accounts of one server that came back do not return in one instant. A failure before the last wait
-    /// was over is not counted.
+    /// Counts a failure and returns how long to wait: 1 s, doubled each time, at most 5 min, plus or minus 20%. The jitter
+    /// spreads the retries of many accounts whose server failed. A failure before the last wait was over is not counted.
     pub fn failed(&self, uid: &str) -> Duration {
         self.failed_at(uid, Instant::now())
     }
@@ -52,7 +51,7 @@ impl Backoff {
         self.lock().remove(uid);
     }
 
-    /// Whether it failed when it was tried last.
+    /// Whether the object's last reconcile failed.
     pub fn is_failing(&self, uid: &str) -> bool {
         self.lock().contains_key(uid)
     }
@@ -67,7 +66,7 @@ fn delay(uid: &str, count: u32) -> Duration {
     plain.mul_f64(0.8 + 0.4 * jitter(&format!("{uid}/{count}")))
 }
 
-/// A number from 0 up to 1 that belongs to the text.
+/// A number from 0 up to 1, derived from a hash of the text.
 pub fn jitter(text: &str) -> f64 {
     let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
     let bytes: [u8; 4] = [digest.as_ref()[0], digest.as_ref()[1], digest.as_ref()[2], digest.as_ref()[3]];

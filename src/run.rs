@@ -182,7 +182,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         () = leadership.keep() => {
-            // Effects that are under way are safe to break off: another replica carries them on.
+            // Effects can be interrupted at any point: the next leader continues them.
             tracing::error!("lost the lease; stopping at once");
             Ok(ExitCode::FAILURE)
         }
@@ -194,7 +194,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
     }
 }
 
-/// Every effect of these controllers can be broken off anywhere.
+/// Runs `work` until `stop` resolves. Effects of these controllers can be interrupted at any point.
 async fn until(stop: impl Future<Output = ()>, work: impl Future<Output = ()>) {
     tokio::select! {
         () = work => {}
@@ -202,7 +202,7 @@ async fn until(stop: impl Future<Output = ()>, work: impl Future<Output = ()>) {
     }
 }
 
-/// How long reconciles may take to end after the signal; less than the pod's grace period.
+/// How long running reconciles may take to end after SIGTERM; less than the pod's grace period.
 const GRACE: Duration = Duration::from_secs(20);
 
 async fn overdue(stop: impl Future<Output = ()>) {

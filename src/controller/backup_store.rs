@@ -1,6 +1,8 @@
-//! The controller of `BackupStore`: is the bucket usable, is it still the same bucket, which folders belong to nobody.
+//! The controller of `BackupStore`: whether the bucket can be used, whether it is still the same bucket, which folders are
+//! orphaned.
 //!
-//! A look every minute, with reads only; every ten minutes a longer one for orphans, which are named and never erased.
+//! A health check every minute. Every ten minutes also a check for orphaned folders, which are reported and never erased.
+//! The only write is the marker of a bucket that is taken into use.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -34,13 +36,13 @@ use crate::{
 };
 use tracing::Span;
 
-/// Between two looks.
+/// How often a store is checked.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(60);
-/// Between two looks at one that cannot be used: backups may wait for it.
-const UNWELL: Duration = Duration::from_secs(5);
-/// Between two long looks.
+/// The same for a store that cannot be used: backups may wait for it.
+const NOT_READY_INTERVAL: Duration = Duration::from_secs(5);
+/// How often orphans are looked for.
 const ORPHAN_INTERVAL: Duration = Duration::from_secs(600);
-/// Owns the fields that this controller writes.
+/// The field manager of what this controller applies.
 const FIELD_MANAGER: &str = "helpdesk-operator-stores";
 /// The folder of escrowed keys.
 const KEYS: &str = "keys/";
@@ -48,8 +50,8 @@ const KEYS: &str = "keys/";
 struct StoreContext {
     shared: Arc<Context>,
     backoff: Backoff,
-    /// When the last long look at each store was.
-    swept: Mutex<HashMap<String, Instant>>,
+    /// When orphans were looked for last, by store.
+    orphans_checked: Mutex<HashMap<String, Instant>>,
 }
 
 impl std::ops::Deref for StoreContext {
@@ -98,17 +100,18 @@ pub async fn run(ctx: Shared) {
         known.state().into_iter().filter(move |s| names(s)).map(|s| ObjectRef::from_obj(&*s)).collect::<Vec<_>>()
     };
     let triggers = Controller::for_stream(stream, stores).watches_stream(secrets, named);
-    super::run(triggers, Arc::new(StoreContext { shared: ctx, backoff: Backoff::default(), swept: Mutex::default() })).await;
+    super::run(triggers, Arc::new(StoreContext { shared: ctx, backoff: Backoff::default(), orphans_checked: Mutex::default() })).await;
 }
 
 async fn reconcile(ctx: &StoreContext, name: &str) -> Result<Action, Error> {
     let api: Api<BackupStore> = Api::all(ctx.client.clone());
-    // The identity in status decides whether this is still the same bucket: an old copy of it will not do.
+    // Read from the API server, because the identity in status decides whether this is still the same bucket. A cache may
+    // have an old one.
     let Some(store) = api.get_opt(name).await.map_err(|e| unreadable(name, e))? else { return Ok(Action::await_change()) };
     let before = store.status.clone().unwrap_or_default();
     let now = (ctx.now)();
     let mut status = BackupStoreStatus { observed_generation: store.metadata.generation, conditions: Vec::new(), ..before.clone() };
-    let ready = match look(ctx, &store, &mut status, now).await {
+    let ready = match observe(ctx, &store, &mut status, now).await {
         Ok(finding) => finding,
         Err(error) => Finding::no(Type::Ready, error.reason(), format!("{}{}", chain(&error), advice(&error))),
     };
@@ -119,19 +122,19 @@ async fn reconcile(ctx: &StoreContext, name: &str) -> Result<Action, Error> {
             ctx.publish_readiness(&store.object_ref(&()), &ready).await;
         }
     }
-    let next_look = if ready.holds == Some(true) { HEALTH_INTERVAL } else { UNWELL };
-    Ok(Action::requeue(super::about(next_look, name, now)))
+    let interval = if ready.holds == Some(true) { HEALTH_INTERVAL } else { NOT_READY_INTERVAL };
+    Ok(Action::requeue(super::about(interval, name, now)))
 }
 
-/// Looks at the bucket, from who it is to what lies in it.
-async fn look(ctx: &StoreContext, store: &BackupStore, status: &mut BackupStoreStatus, now: Moment) -> Result<Finding, Error> {
+/// Reads the bucket: its settings, its identity, and, when that is due, its orphaned folders.
+async fn observe(ctx: &StoreContext, store: &BackupStore, status: &mut BackupStoreStatus, now: Moment) -> Result<Finding, Error> {
     let connected = ctx.telemetry.measure("store", "connect", ctx.stores.connect(store)).await?;
-    // The first question: one that never answers is known to be silent soon, and nobody else waits for it.
+    // The first request finds out early whether the store answers, so that others do not wait for a store that does not.
     connected.marker().await?;
     let backups = backups(ctx, store).await?;
-    let here = |b: &&ColdBackup| b.spec.store == store.name_any() && b.status.as_ref().is_none_or(|s| s.phase != BackupPhase::Erased);
-    let alive = backups.iter().filter(here).count();
-    status.backups = Some(i32::try_from(alive).unwrap_or(i32::MAX));
+    let is_present = |b: &&ColdBackup| b.spec.store == store.name_any() && b.status.as_ref().is_none_or(|s| s.phase != BackupPhase::Erased);
+    let present = backups.iter().filter(is_present).count();
+    status.backups = Some(i32::try_from(present).unwrap_or(i32::MAX));
     status.versioning = Some(connected.bucket.versioning().await?.name().to_owned());
     if let Some(refusal) = refuse_lock(&connected, store.spec.object_lock).await? {
         return Ok(refusal);
@@ -139,18 +142,18 @@ async fn look(ctx: &StoreContext, store: &BackupStore, status: &mut BackupStoreS
     let marker = claim(ctx, &connected, status.identity.as_deref(), now).await?;
     status.identity = Some(marker.identity);
     let name = store.name_any();
-    if due(ctx, &name) {
+    if orphan_check_is_due(ctx, &name) {
         status.orphans = ctx.telemetry.measure("store", "sweep", orphans(&connected, &backups)).await?;
-        ctx.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
+        ctx.orphans_checked.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
     }
     Ok(Finding::yes(Type::Ready, "Connected", "the bucket answers and is the one that was taken into use"))
 }
 
-/// Whether the bucket is the one that it was; an unclaimed one is taken into use.
+/// Checks that the bucket is the same as before, by its marker. A bucket without one is taken into use.
 async fn claim(ctx: &StoreContext, connected: &ConnectedStore, remembered: Option<&str>, now: Moment) -> Result<Marker, Error> {
-    let (ours, name) = (&ctx.installation.id, &connected.location.name);
+    let (installation, name) = (&ctx.installation.id, &connected.location.name);
     match (connected.marker().await?, remembered) {
-        (Some(marker), _) if marker.installation != *ours => {
+        (Some(marker), _) if marker.installation != *installation => {
             Err(Error::ForeignBucket(format!("its {MARKER} belongs to another installation, {}", marker.installation)))
         }
         (Some(marker), _) if marker.store != *name => {
@@ -165,7 +168,8 @@ async fn claim(ctx: &StoreContext, connected: &ConnectedStore, remembered: Optio
             let mut random = [0_u8; 16];
             let refused = |_| Error::Refused { action: "make an identity", code: "NoRandomness".into(), source: "ring".into() };
             SystemRandom::new().fill(&mut random).map_err(refused)?;
-            let marker = Marker { installation: ours.clone(), store: name.clone(), identity: crate::digest::hex(&random), created_at: now };
+            let marker =
+                Marker { installation: installation.clone(), store: name.clone(), identity: crate::digest::hex(&random), created_at: now };
             let bytes = serde_json::to_vec(&marker).map_err(|e| Error::Refused {
                 action: "write the marker",
                 code: "Json".into(),
@@ -173,7 +177,7 @@ async fn claim(ctx: &StoreContext, connected: &ConnectedStore, remembered: Optio
             })?;
             match connected.bucket.write_once(MARKER, bytes).await {
                 Ok(_) => Ok(marker),
-                // Another replica was faster: what it wrote counts.
+                // Another replica wrote its marker first, so that one counts.
                 Err(Error::Altered { .. }) => connected.marker().await?.ok_or(Error::Unclaimed),
                 Err(error) => Err(error),
             }
@@ -181,7 +185,7 @@ async fn claim(ctx: &StoreContext, connected: &ConnectedStore, remembered: Optio
     }
 }
 
-/// A lock that a wish for erasure could not be met under.
+/// Refuses a bucket whose default object lock would delay the erasure of a backup, beyond what the spec declares.
 async fn refuse_lock(connected: &ConnectedStore, declared: ObjectLock) -> Result<Option<Finding>, Error> {
     let Some(lock) = connected.bucket.default_lock().await? else { return Ok(None) };
     let no = |message: String| Ok(Some(Finding::no(Type::Ready, "ObjectLocked", message)));
@@ -205,7 +209,7 @@ async fn backups(ctx: &StoreContext, store: &BackupStore) -> Result<Vec<ColdBack
     Ok(all.items)
 }
 
-/// Folders that belong to no backup: of backups below a uid, of keys below `keys/` and a uid.
+/// Folders without a ColdBackup: folders of backups, and folders of escrowed keys below `keys/`.
 async fn orphans(connected: &ConnectedStore, backups: &[ColdBackup]) -> Result<Vec<String>, Error> {
     let known: BTreeSet<String> = backups.iter().map(|b| backup::folder(&b.spec.account, &b.spec.account_uid, &b.name_any())).collect();
     let mut orphans = Vec::new();
@@ -222,12 +226,12 @@ async fn orphans(connected: &ConnectedStore, backups: &[ColdBackup]) -> Result<V
     Ok(orphans)
 }
 
-fn due(ctx: &StoreContext, name: &str) -> bool {
-    let swept = ctx.swept.lock().unwrap_or_else(PoisonError::into_inner);
-    swept.get(name).is_none_or(|at| at.elapsed() >= ORPHAN_INTERVAL)
+fn orphan_check_is_due(ctx: &StoreContext, name: &str) -> bool {
+    let checked = ctx.orphans_checked.lock().unwrap_or_else(PoisonError::into_inner);
+    checked.get(name).is_none_or(|at| at.elapsed() >= ORPHAN_INTERVAL)
 }
 
-/// What a person may do about it.
+/// What a person can do about the error.
 const fn advice(error: &Error) -> &'static str {
     match error {
         Error::Unreachable { .. } => "; check spec.endpoint, the network and caSecret",

@@ -1,15 +1,15 @@
-//! Accounts that have data and no object any more: named, shut on time, never dropped.
+//! Lost accounts: they have data on the server and no object any more. They are reported, shut on time, and never dropped.
 //!
-//! An object is lost when it is deleted without a confirmation, or with its definition. Nobody takes such an account
-//! through its stages then, and its tenant would work on for ever. So the deadline that the ledger has pinned is kept
-//! here: the logins are shut, and everything else stays as it is until somebody adopts the data.
+//! An object is lost when it is deleted without a confirmation, or with its CRD. Then no reconcile takes the account through
+//! its stages, and its tenant could keep working for ever. So this module keeps the deadline that is pinned in the ledger:
+//! it shuts the logins, and leaves everything else as it is until a new object adopts the data.
 //!
-//! **Invariant: a view of the cluster that is not complete shuts nobody.** The definition has to be established before
-//! and after the look, the list of accounts complete, and the API server itself has to say of each account that there
-//! is no object of its name with the uid that speaks for it.
+//! **Invariant: an incomplete view of the cluster never shuts an account.** The CRD must be established before and after
+//! the check, and the list of accounts must be complete. For each account, the API server itself must report that there is
+//! no object with its name and `object_uid`.
 //!
-//! **Invariant: many lost accounts at once shut nobody.** More of them than the brake lets go wait for a person, as a
-//! definition that was installed anew looks exactly like this.
+//! **Invariant: many lost accounts at once are never shut.** If more are lost than the brake allows, a person has to agree,
+//! because a CRD that was deleted and installed again looks exactly like this.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -35,22 +35,22 @@ use crate::{
     lifecycle::{self, Stage},
 };
 
-/// The accounts of the cluster, without what is in them.
+/// The metadata of all accounts of the cluster.
 pub(super) type Accounts = Store<PartialObjectMeta<HelpDeskAccount>>;
 
-/// How long the whole look may take; it never delays the next one.
-const PATIENCE: Duration = Duration::from_secs(25);
-/// How many objects are asked for at once.
+/// How long the whole check may take, so that it never delays the next health check.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(25);
+/// How many objects are read at once.
 const AT_ONCE: usize = 8;
 
-/// What was seen of lost accounts.
-pub(super) struct Look {
-    /// For the condition of the server.
+/// The result of a check for lost accounts.
+pub(super) struct Check {
+    /// The condition `AccountsLost` of the server.
     pub finding: Finding,
-    /// How many still get in, how many do not, and whether too many do to shut any.
+    /// How many lost accounts are open, how many are shut, and whether too many are open to shut any.
     pub counts: Option<(i64, i64, bool)>,
-    /// When the next one is to be shut.
-    pub wake_at: Option<Moment>,
+    /// When the next lost account is to be shut.
+    pub requeue_at: Option<Moment>,
 }
 
 /// One lost account.
@@ -59,146 +59,148 @@ struct Lost {
     account: String,
     uid: String,
     stage: Stage,
-    /// Whether its tenant gets in, or is in.
+    /// Whether its tenant can log in or has a session.
     open: bool,
-    /// When the ledger has it shut.
+    /// When it is to be shut, by its record in the ledger.
     shuts_at: Option<Moment>,
 }
 
 /// What is done about lost accounts.
 #[derive(Debug, PartialEq, Eq)]
-enum Course {
-    /// These are shut now, by their uids.
+enum Decision {
+    /// The accounts with these uids are shut now.
     Shut(Vec<String>),
-    /// None is, although some may be due.
+    /// Too many are open, so none is shut, although some may be due.
     TooMany,
 }
 
-/// Which of the lost accounts are shut now. Pure.
-fn course(lost: &[Lost], limit: i64, released: bool, now: Moment) -> Course {
+/// Decides which of the lost accounts are shut now. Pure.
+fn decide(lost: &[Lost], limit: i64, released: bool, now: Moment) -> Decision {
     let open = || lost.iter().filter(|one| one.open);
     if !released && i64::try_from(open().count()).unwrap_or(i64::MAX) > limit {
-        return Course::TooMany;
+        return Decision::TooMany;
     }
-    Course::Shut(open().filter(|one| one.shuts_at.is_some_and(|at| at <= now)).map(|one| one.uid.clone()).collect())
+    Decision::Shut(open().filter(|one| one.shuts_at.is_some_and(|at| at <= now)).map(|one| one.uid.clone()).collect())
 }
 
-/// Looks for lost accounts by the server's roll and shuts those that are due. What goes wrong is told and delays nothing
-/// else of the server's look.
-pub(super) async fn look(
+/// Looks for lost accounts among the accounts of the server's ledger, and shuts those that are due. An error becomes part of
+/// the finding, and never fails the reconcile of the server.
+pub(super) async fn check(
     ctx: &Context,
     accounts: &Accounts,
     connected: &ConnectedServer,
     roll: &[OnRoll],
-    terms: (&Brake, Option<Moment>),
+    brake: (&Brake, Option<Moment>),
     now: Moment,
-) -> Look {
-    let unknown = |why: String| Look { finding: Finding::unknown(Type::AccountsLost, "Unknown", why), counts: None, wake_at: None };
-    match tokio::time::timeout(PATIENCE, look_into(ctx, accounts, connected, roll, terms, now)).await {
-        Ok(Ok(look)) => look,
-        Ok(Err(Trouble::Unsure(why))) => unknown(why),
-        Ok(Err(Trouble::Failed(error))) => unknown(format!("accounts without an object could not be looked for: {error}")),
-        Err(_) => unknown(format!("looking for accounts without an object took longer than {} s", PATIENCE.as_secs())),
+) -> Check {
+    let unknown = |why: String| Check { finding: Finding::unknown(Type::AccountsLost, "Unknown", why), counts: None, requeue_at: None };
+    match tokio::time::timeout(CHECK_TIMEOUT, try_check(ctx, accounts, connected, roll, brake, now)).await {
+        Ok(Ok(check)) => check,
+        Ok(Err(CheckError::Incomplete(why))) => unknown(why),
+        Ok(Err(CheckError::Failed(error))) => unknown(format!("accounts without an object could not be looked for: {error}")),
+        Err(_) => unknown(format!("looking for accounts without an object took longer than {} s", CHECK_TIMEOUT.as_secs())),
     }
 }
 
-/// Why nothing is known of lost accounts.
-enum Trouble {
-    /// The view of the cluster is not complete.
-    Unsure(String),
-    /// Somebody could not be asked.
+/// Why the check gave no result.
+enum CheckError {
+    /// The view of the cluster is incomplete, or the clock is doubtful.
+    Incomplete(String),
+    /// The API server or the database server could not be read.
     Failed(Error),
 }
 
-impl<E: Into<Error>> From<E> for Trouble {
+impl<E: Into<Error>> From<E> for CheckError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
-async fn look_into(
+async fn try_check(
     ctx: &Context,
     accounts: &Accounts,
     connected: &ConnectedServer,
     roll: &[OnRoll],
-    (terms, released_at): (&Brake, Option<Moment>),
+    (brake, released_at): (&Brake, Option<Moment>),
     now: Moment,
-) -> Result<Look, Trouble> {
+) -> Result<Check, CheckError> {
     if accounts.wait_until_ready().now_or_never().is_none_or(|ready| ready.is_err()) {
-        return Err(Trouble::Unsure("the list of accounts is not complete yet".into()));
+        return Err(CheckError::Incomplete("the list of accounts is not complete yet".into()));
     }
-    let here: HashSet<String> = accounts.state().iter().filter_map(|account| account.uid()).collect();
-    let suspects: Vec<_> = roll.iter().filter(|line| line.has_data && !here.contains(&line.object_uid)).collect();
+    let objects: HashSet<String> = accounts.state().iter().filter_map(|account| account.uid()).collect();
+    let suspects: Vec<_> = roll.iter().filter(|line| line.has_data && !objects.contains(&line.object_uid)).collect();
     if suspects.is_empty() {
-        return Ok(Look { finding: told(&[], false, now), counts: Some((0, 0, false)), wake_at: None });
+        return Ok(Check { finding: to_finding(&[], false, now), counts: Some((0, 0, false)), requeue_at: None });
     }
-    let definition = established(ctx).await?;
-    let asked: Vec<_> = suspects.iter().map(|line| is_gone(ctx, line)).collect();
-    let gone: Vec<bool> = stream::iter(asked).buffered(AT_ONCE).try_collect().await?;
-    if established(ctx).await? != definition {
-        return Err(Trouble::Unsure("the definition of accounts was installed anew a moment ago".into()));
+    let definition = established_crd(ctx).await?;
+    let requests: Vec<_> = suspects.iter().map(|line| is_gone(ctx, line)).collect();
+    let gone: Vec<bool> = stream::iter(requests).buffered(AT_ONCE).try_collect().await?;
+    if established_crd(ctx).await? != definition {
+        return Err(CheckError::Incomplete("the definition of accounts was installed anew a moment ago".into()));
     }
     let high_water = connected.ledger.high_water().await?;
     let gone = suspects.iter().zip(gone).filter(|(_, gone)| *gone).map(|(line, _)| *line);
-    let looks: Vec<_> = gone.map(|line| one(connected, line)).collect();
-    let seen: Vec<Option<(Lost, Moment)>> = stream::iter(looks).buffered(AT_ONCE).try_collect().await?;
+    let requests: Vec<_> = gone.map(|line| read_lost(connected, line)).collect();
+    let observed: Vec<Option<(Lost, Moment)>> = stream::iter(requests).buffered(AT_ONCE).try_collect().await?;
     let whose = format!("server {}", connected.name);
     let mut lost = Vec::new();
-    for (one, its_clock) in seen.into_iter().flatten() {
-        if let Trust::Doubtful(why) = clock::compare(now, high_water, &[(&whose, its_clock)]) {
-            return Err(Trouble::Unsure(format!("no account without an object is shut: {why}")));
+    for (one, server_time) in observed.into_iter().flatten() {
+        if let Trust::Doubtful(why) = clock::compare(now, high_water, &[(&whose, server_time)]) {
+            return Err(CheckError::Incomplete(format!("no account without an object is shut: {why}")));
         }
         lost.push(one);
     }
-    let limit = brake::limit(terms, connected.ledger.tenants().await?);
-    // A release counts for the brake's window, as it does for the brake.
-    let released = released_at.is_some_and(|at| at <= now && at >= now - terms.window.duration());
-    let course = course(&lost, limit, released, now);
-    if let Course::Shut(due) = &course {
+    let limit = brake::limit(brake, connected.ledger.tenants().await?);
+    // As for the brake itself, a release is valid for one window.
+    let released = released_at.is_some_and(|at| at <= now && at >= now - brake.window.duration());
+    let decision = decide(&lost, limit, released, now);
+    if let Decision::Shut(due) = &decision {
         for one in lost.iter_mut().filter(|one| due.contains(&one.uid)) {
             one.open = !shut(ctx, connected, &one.uid).await?;
         }
     }
-    let too_many = course == Course::TooMany;
+    let too_many = decision == Decision::TooMany;
     let open = lost.iter().filter(|one| one.open).count();
     let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-    Ok(Look {
+    Ok(Check {
         counts: Some((count(open), count(lost.len() - open), too_many)),
-        wake_at: lost.iter().filter(|one| one.open && !too_many).filter_map(|one| one.shuts_at).min(),
-        finding: told(&lost, too_many, now),
+        requeue_at: lost.iter().filter(|one| one.open && !too_many).filter_map(|one| one.shuts_at).min(),
+        finding: to_finding(&lost, too_many, now),
     })
 }
 
-/// The uid of the definition of accounts, if it is established.
-async fn established(ctx: &Context) -> Result<String, Trouble> {
+/// The uid of the accounts' CRD, if it is established.
+async fn established_crd(ctx: &Context) -> Result<String, CheckError> {
     let definitions: Api<CustomResourceDefinition> = Api::all(ctx.client.clone());
     let name = HelpDeskAccount::crd_name();
     let found = definitions.get_opt(name).await.map_err(|e| unreadable(name, e))?;
     let found = found.filter(|definition| definition.metadata.deletion_timestamp.is_none());
     let uid = found.filter(|definition| is_crd_established().matches_object(Some(definition))).and_then(|definition| definition.uid());
-    uid.ok_or_else(|| Trouble::Unsure(format!("the definition {name} is not established, so no account counts as lost")))
+    uid.ok_or_else(|| CheckError::Incomplete(format!("the definition {name} is not established, so no account counts as lost")))
 }
 
-/// Whether the API server says that no object of the account's name has the uid that speaks for it.
+/// Whether the API server has no object with the account's name and `object_uid`.
 async fn is_gone(ctx: &Context, line: &OnRoll) -> Result<bool, Error> {
     let api: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
     let found = api.get_metadata_opt(&line.account).await.map_err(|e| unreadable(&line.account, e))?;
     Ok(found.is_none_or(|object| object.uid().as_ref() != Some(&line.object_uid)))
 }
 
-/// One account without an object, with the server's clock; `None`: an object speaks for it after all.
-async fn one(connected: &ConnectedServer, line: &OnRoll) -> Result<Option<(Lost, Moment)>, Error> {
+/// Reads one account without an object, and the server's clock; `None`: the account was adopted or is gone meanwhile.
+async fn read_lost(connected: &ConnectedServer, line: &OnRoll) -> Result<Option<(Lost, Moment)>, Error> {
     let Some(entry) = connected.ledger.load(&line.uid).await?.filter(|entry| entry.object_uid == line.object_uid) else { return Ok(None) };
-    let seen = connected.driver.observe(&Tenant::of(&entry.uid)?).await?;
-    let open = entry.database.is_some() && seen.database.is_some() && !seen.foreign && (seen.can_login || seen.sessions > 0);
+    let observed = connected.driver.observe(&Tenant::of(&entry.uid)?).await?;
+    let open =
+        entry.database.is_some() && observed.database.is_some() && !observed.foreign && (observed.can_login || observed.sessions > 0);
     let Entry { account, uid, record, .. } = entry;
-    Ok(Some((Lost { account, uid, stage: record.stage, open, shuts_at: lifecycle::shuts_at(&record) }, seen.now)))
+    Ok(Some((Lost { account, uid, stage: record.stage, open, shuts_at: lifecycle::shuts_at(&record) }, observed.now)))
 }
 
-/// Shuts one lost account. `true` once nobody is in.
+/// Shuts one lost account. `true` once it has no session.
 async fn shut(ctx: &Context, connected: &ConnectedServer, uid: &str) -> Result<bool, Error> {
     let Some(entry) = connected.ledger.load(uid).await? else { return Ok(false) };
-    // Whoever adopts it at this moment writes the entry too, and one of the two is told that it was changed.
+    // An object that adopts the account at this moment updates the entry too. One of the two updates then fails with a
+    // conflict.
     let epoch = Entry { access_epoch: entry.access_epoch + 1, ..entry.clone() };
     match connected.ledger.update(&epoch, entry.revision).await {
         Err(error) if error.is_conflict() => return Ok(false),
@@ -214,7 +216,7 @@ async fn shut(ctx: &Context, connected: &ConnectedServer, uid: &str) -> Result<b
     Ok(left.sessions_left == 0)
 }
 
-fn told(lost: &[Lost], too_many: bool, now: Moment) -> Finding {
+fn to_finding(lost: &[Lost], too_many: bool, now: Moment) -> Finding {
     if lost.is_empty() {
         return Finding::no(Type::AccountsLost, "NoneLost", "an object speaks for every account with data on this server");
     }
@@ -266,27 +268,27 @@ mod tests {
             lost("pays", true, None),
             lost("shut", false, Some("2026-11-22T10:00:00Z")),
         ];
-        assert_eq!(course(&all, 5, false, at(NOW)), Course::Shut(vec!["due".into()]));
+        assert_eq!(decide(&all, 5, false, at(NOW)), Decision::Shut(vec!["due".into()]));
     }
 
     #[test]
     fn more_lost_accounts_than_the_brake_lets_go_shut_nobody_until_a_person_agrees() {
         let mut all: Vec<_> = (0..6).map(|n| lost(&n.to_string(), true, (n == 0).then_some("2026-11-23T09:00:00Z"))).collect();
-        assert_eq!(course(&all, 5, false, at(NOW)), Course::TooMany);
-        assert_eq!(course(&all, 5, true, at(NOW)), Course::Shut(vec!["0".into()]));
+        assert_eq!(decide(&all, 5, false, at(NOW)), Decision::TooMany);
+        assert_eq!(decide(&all, 5, true, at(NOW)), Decision::Shut(vec!["0".into()]));
         // Those that are shut already were lost before.
         all[5].open = false;
-        assert_eq!(course(&all, 5, false, at(NOW)), Course::Shut(vec!["0".into()]));
+        assert_eq!(decide(&all, 5, false, at(NOW)), Decision::Shut(vec!["0".into()]));
     }
 
     #[test]
     fn what_is_lost_is_told_by_name_with_its_deadline() {
         let all = [lost("a", true, Some("2026-11-24T10:00:00Z")), lost("b", true, Some("2026-11-22T10:00:00Z")), lost("c", false, None)];
-        let finding = told(&all, false, at(NOW));
+        let finding = to_finding(&all, false, at(NOW));
         assert!(finding.message.ends_with(
             "account-a (Trial, uid a, open until 2026-11-24T10:00:00Z), account-b (Trial, uid b, open although it was to be shut at \
              2026-11-22T10:00:00Z), account-c (Trial, uid c, shut)"
         ));
-        assert_eq!((told(&all, true, at(NOW)).reason.as_str(), told(&[], false, at(NOW)).holds), ("TooManyLost", Some(false)));
+        assert_eq!((to_finding(&all, true, at(NOW)).reason.as_str(), to_finding(&[], false, at(NOW)).holds), ("TooManyLost", Some(false)));
     }
 }

@@ -1,4 +1,5 @@
-//! The controller of `DatabaseServer`: whether the server can be used, and what is on it that belongs to nobody.
+//! The controller of `DatabaseServer`: whether the server can be used, and which databases, roles and accounts on it are
+//! orphaned.
 
 mod lost_accounts;
 mod reconcile;

@@ -1,8 +1,9 @@
-//! One reconcile of one server: is it usable, does it offer what classes want, which databases belong to nobody.
+//! One reconcile of one server: whether it can be used, whether it offers the extensions that plans need, which databases
+//! are orphaned.
 //!
-//! A look every half minute, which also shuts accounts without an object on time ([`super::lost_accounts`]) and changes nothing
-//! else; every ten minutes a longer one, for databases and roles of nobody, which are named and never dropped, and for
-//! logins and scratch databases that a mover left behind, which are the operator's own.
+//! A health check every 30 s, which also shuts lost accounts on time ([`super::lost_accounts`]) and changes nothing else.
+//! Every ten minutes also a check for orphaned databases and roles, which are reported and never dropped. That check
+//! removes logins and scratch databases that movers left behind, which are the operator's own.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -24,7 +25,7 @@ use kube::{
 use tokio::time::Instant;
 use tracing::Span;
 
-use super::lost_accounts::{self, Accounts, Look};
+use super::lost_accounts::{self, Accounts, Check};
 use crate::{
     api::{
         BackupPhase, ColdBackup, DatabaseServer, DatabaseServerStatus, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, RELEASE_BRAKE,
@@ -41,15 +42,15 @@ use crate::{
     telemetry::LostLabel,
 };
 
-/// Between two looks.
+/// How often a server is checked.
 const HEALTH_INTERVAL: Duration = Duration::from_secs(30);
-/// Between two looks at one that cannot be used: many accounts may wait for it.
-const UNWELL: Duration = Duration::from_secs(5);
-/// The shortest time between two looks, when an account without an object is to be shut.
-const SOONEST: Duration = Duration::from_secs(3);
-/// Between two long looks.
+/// The same for a server that cannot be used: many accounts may wait for it.
+const NOT_READY_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest time between two checks, when a lost account is to be shut.
+const SHORTEST_INTERVAL: Duration = Duration::from_secs(3);
+/// How often orphans are looked for.
 const ORPHAN_INTERVAL: Duration = Duration::from_secs(600);
-/// Owns the fields that this controller writes.
+/// The field manager of what this controller applies.
 const FIELD_MANAGER: &str = "helpdesk-operator-servers";
 
 struct ServerContext {
@@ -57,8 +58,8 @@ struct ServerContext {
     backoff: Backoff,
     /// Every account of the cluster, of every shard.
     accounts: Accounts,
-    /// When the last long look at each server was.
-    swept: Mutex<HashMap<String, Instant>>,
+    /// When orphans were looked for last, by server.
+    orphans_checked: Mutex<HashMap<String, Instant>>,
 }
 
 impl std::ops::Deref for ServerContext {
@@ -106,13 +107,13 @@ pub async fn run(ctx: Shared) {
     };
     let (accounts, all) = cached(Api::<PartialObjectMeta<HelpDeskAccount>>::all(ctx.client.clone()), config());
     let triggers = Controller::for_stream(stream, servers).watches_stream(secrets, named);
-    let reconciler = Arc::new(ServerContext { shared: ctx, backoff: Backoff::default(), accounts, swept: Mutex::default() });
+    let reconciler = Arc::new(ServerContext { shared: ctx, backoff: Backoff::default(), accounts, orphans_checked: Mutex::default() });
     futures::future::join(all.for_each(|_| std::future::ready(())), controller::run(triggers, reconciler)).await;
 }
 
 async fn reconcile(ctx: &ServerContext, name: &str) -> Result<Action, Error> {
-    // The identity in status decides whether this is still the same server: a copy that is behind would bring back
-    // one that a person has just cleared.
+    // Read from the API server, because the identity in status decides whether this is still the same server. A cache may
+    // still have an identity that a person has just cleared.
     let api: Api<DatabaseServer> = Api::all(ctx.client.clone());
     let Some(server) = api.get_opt(name).await.map_err(|e| lost_accounts::unreadable(name, e))? else {
         ctx.servers.forget(name);
@@ -123,24 +124,24 @@ async fn reconcile(ctx: &ServerContext, name: &str) -> Result<Action, Error> {
     if before.observed_generation != server.metadata.generation {
         ctx.servers.invalidate(name);
     }
-    // Whatever woke this, a Secret among others, counts at once.
+    // The trigger may be a changed Secret, so the connection is checked at once.
     ctx.servers.doubt(name);
     let now = (ctx.now)();
-    let (facts, result) = look(ctx, &server, &before, now).await;
-    let wake_at = facts.lost.as_ref().and_then(|lost| lost.wake_at);
+    let (facts, result) = observe(ctx, &server, &before, now).await;
+    let requeue_at = facts.lost.as_ref().and_then(|lost| lost.requeue_at);
     let ready = match &result {
-        Ok(identity) => served(&ctx.settings.clients, identity),
+        Ok(identity) => readiness(&ctx.settings.clients, identity),
         Err(error) => {
-            // A connection that is good again is made anew.
+            // The next reconcile connects again.
             ctx.servers.invalidate(name);
             Finding::no(Type::Ready, error.reason(), error.to_string())
         }
     };
-    let next_look = if result.is_ok() { HEALTH_INTERVAL } else { UNWELL };
+    let interval = if result.is_ok() { HEALTH_INTERVAL } else { NOT_READY_INTERVAL };
     report(ctx, &api, &server, &before, facts, ready, now).await?;
-    let health = about(next_look, name, now);
-    let until = |at: Moment| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(SOONEST);
-    Ok(Action::requeue(wake_at.map_or(health, |at| until(at).min(health))))
+    let health = about(interval, name, now);
+    let until = |at: Moment| Duration::try_from(at.duration_since(now)).unwrap_or_default().max(SHORTEST_INTERVAL);
+    Ok(Action::requeue(requeue_at.map_or(health, |at| until(at).min(health))))
 }
 
 fn count_lost(ctx: &Context, server: &str, counts: Option<(i64, i64, bool)>) {
@@ -160,8 +161,8 @@ fn count_lost(ctx: &Context, server: &str, counts: Option<(i64, i64, bool)>) {
     }
 }
 
-/// Whether a server that answers can also be backed up: one that cannot takes no tenants.
-fn served(clients: &Clients, identity: &ServerInfo) -> Finding {
+/// Whether a server that answers is ready: a server whose version the movers cannot back up is not.
+fn readiness(clients: &Clients, identity: &ServerInfo) -> Finding {
     if let Some(refusal) = clients.refusal(identity.major) {
         return Finding::no(Type::Ready, "NoClient", refusal);
     }
@@ -173,17 +174,17 @@ fn served(clients: &Clients, identity: &ServerInfo) -> Finding {
     Finding::yes(Type::Ready, "Connected", format!("PostgreSQL {} answers and its ledger is ours; {which}", identity.version))
 }
 
-/// What of status was seen; what could not be read stays as it was.
+/// What was read of a server. A field of the status that could not be read stays as it was.
 struct Facts {
     status: DatabaseServerStatus,
     braked: Option<Finding>,
     extensions: Option<Finding>,
     connections: Option<Finding>,
-    lost: Option<Look>,
+    lost: Option<Check>,
 }
 
-/// Looks at the server. Returns what was seen even if something failed on the way.
-async fn look(
+/// Reads the server. Returns what was read, also if a later step failed.
+async fn observe(
     ctx: &ServerContext,
     server: &DatabaseServer,
     before: &DatabaseServerStatus,
@@ -191,11 +192,11 @@ async fn look(
 ) -> (Facts, Result<ServerInfo, Error>) {
     let status = DatabaseServerStatus { conditions: Vec::new(), ..before.clone() };
     let mut facts = Facts { status, braked: None, extensions: None, connections: None, lost: None };
-    let result = look_into(ctx, server, &mut facts, now).await;
+    let result = try_observe(ctx, server, &mut facts, now).await;
     (facts, result)
 }
 
-async fn look_into(ctx: &ServerContext, server: &DatabaseServer, facts: &mut Facts, now: Moment) -> Result<ServerInfo, Error> {
+async fn try_observe(ctx: &ServerContext, server: &DatabaseServer, facts: &mut Facts, now: Moment) -> Result<ServerInfo, Error> {
     let name = server.name_any();
     let connected = ctx.telemetry.measure("database", "connect", ctx.servers.get(&name)).await?;
     let identity = ctx.telemetry.measure("database", "identify", connected.driver.identify()).await?;
@@ -206,7 +207,7 @@ async fn look_into(ctx: &ServerContext, server: &DatabaseServer, facts: &mut Fac
     facts.status.version = Some(identity.version.clone());
     facts.status.system_identifier = Some(identity.system_identifier.clone());
     facts.connections = Some(match identity.connections.scarcity() {
-        Some((reason, told)) => Finding::yes(Type::Overcommitted, reason, told),
+        Some((reason, message)) => Finding::yes(Type::Overcommitted, reason, message),
         None => Finding::no(Type::Overcommitted, "Fits", "the server has the connections that its tenants may open together"),
     });
 
@@ -221,21 +222,21 @@ async fn look_into(ctx: &ServerContext, server: &DatabaseServer, facts: &mut Fac
 
     let roll = connected.ledger.roll().await?;
     ctx.servers.remember_holds(&name, Holds::of(&roll));
-    let lost = lost_accounts::look(ctx, &ctx.accounts, &connected, &roll, (&server.spec.brake, released_at), now).await;
+    let lost = lost_accounts::check(ctx, &ctx.accounts, &connected, &roll, (&server.spec.brake, released_at), now).await;
     if lost.counts.is_some() {
         count_lost(ctx, &name, lost.counts);
     }
     facts.lost = Some(lost);
 
     facts.extensions = Some(offered(ctx, server, &connected).await?);
-    if due(ctx, &name) {
-        facts.status.orphans = ctx.telemetry.measure("database", "sweep", sweep(ctx, &connected)).await?;
-        ctx.swept.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
+    if orphan_check_is_due(ctx, &name) {
+        facts.status.orphans = ctx.telemetry.measure("database", "sweep", find_orphans(ctx, &connected)).await?;
+        ctx.orphans_checked.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
     }
     Ok(identity)
 }
 
-/// Whether the server offers what plans of its region and their classes want.
+/// Whether the server offers the extensions of the plans in its region and of their classes.
 async fn offered(ctx: &Context, server: &DatabaseServer, connected: &ConnectedServer) -> Result<Finding, Error> {
     let plans: Vec<HelpDeskPlan> = all(&Api::all(ctx.client.clone())).await?;
     let classes: Vec<HelpDeskClass> = all(&Api::all(ctx.client.clone())).await?;
@@ -278,37 +279,39 @@ fn braked(server: &DatabaseServer, tenants: i64, steps: i64) -> (Finding, bool) 
     (Finding::yes(Type::Braked, "TooManyDeletions", text), true)
 }
 
-fn due(ctx: &ServerContext, name: &str) -> bool {
-    let swept = ctx.swept.lock().unwrap_or_else(PoisonError::into_inner);
-    swept.get(name).is_none_or(|at| at.elapsed() >= ORPHAN_INTERVAL)
+fn orphan_check_is_due(ctx: &ServerContext, name: &str) -> bool {
+    let checked = ctx.orphans_checked.lock().unwrap_or_else(PoisonError::into_inner);
+    checked.get(name).is_none_or(|at| at.elapsed() >= ORPHAN_INTERVAL)
 }
 
-/// Removes what movers left behind and names orphans: what carries a marker for which no account speaks.
-async fn sweep(ctx: &Context, connected: &ConnectedServer) -> Result<Vec<String>, Error> {
-    let gone = connected.driver.drop_own_leftovers(&uids_of_backups(ctx).await?).await?;
+/// Removes what movers left behind, and returns the orphans: databases and roles with the marker of an account that has no
+/// object.
+async fn find_orphans(ctx: &Context, connected: &ConnectedServer) -> Result<Vec<String>, Error> {
+    let gone = connected.driver.drop_own_leftovers(&uids_with_movers(ctx).await?).await?;
     if !gone.is_empty() {
         tracing::info!(server = connected.name, removed = gone.join(", "), "removed what movers left behind");
     }
     connected.driver.remove_shells(&connected.ledger.gone().await?.into_iter().collect()).await?;
-    let suspects = connected.driver.orphans(&spoken_for(ctx, connected).await?).await?;
+    let suspects = connected.driver.orphans(&uids_with_object(ctx, connected).await?).await?;
     if suspects.is_empty() {
         return Ok(suspects);
     }
-    // An account may have come between the two looks; a second pair of looks cannot miss it.
-    let again: BTreeSet<String> = connected.driver.orphans(&spoken_for(ctx, connected).await?).await?.into_iter().collect();
+    // An account may have been created between reading the objects and reading the databases. Its object is found when both
+    // are read again.
+    let again: BTreeSet<String> = connected.driver.orphans(&uids_with_object(ctx, connected).await?).await?.into_iter().collect();
     Ok(suspects.into_iter().filter(|name| again.contains(name)).collect())
 }
 
-/// The uids for which an account in the cluster speaks.
-async fn spoken_for(ctx: &Context, connected: &ConnectedServer) -> Result<BTreeSet<String>, Error> {
+/// The uids of all accounts in the ledger that have an object in the cluster.
+async fn uids_with_object(ctx: &Context, connected: &ConnectedServer) -> Result<BTreeSet<String>, Error> {
     let api: Api<PartialObjectMeta<HelpDeskAccount>> = Api::all(ctx.client.clone());
     let objects: BTreeSet<String> = all(&api).await?.iter().filter_map(ResourceExt::uid).collect();
     let speakers = connected.ledger.speakers().await?;
     Ok(speakers.into_iter().filter(|(_, object)| objects.contains(object)).map(|(uid, _)| uid).collect())
 }
 
-/// The uids of accounts with a backup that a mover may be working on.
-async fn uids_of_backups(ctx: &Context) -> Result<BTreeSet<String>, Error> {
+/// The uids of accounts with a backup on which a mover may work.
+async fn uids_with_movers(ctx: &Context) -> Result<BTreeSet<String>, Error> {
     let api: Api<ColdBackup> = Api::all(ctx.client.clone());
     let settled = |backup: &ColdBackup| {
         let phase = backup.status.as_ref().map(|status| status.phase);
@@ -345,19 +348,19 @@ async fn report(
     let mut findings = vec![ready.clone()];
     match facts.braked {
         Some(braked) => findings.push(braked),
-        None => findings.extend(kept(&before.conditions, Type::Braked)),
+        None => findings.extend(previous(&before.conditions, Type::Braked)),
     }
     match facts.extensions {
         Some(offered) => findings.push(offered),
-        None => findings.extend(kept(&before.conditions, Type::ExtensionsMissing)),
+        None => findings.extend(previous(&before.conditions, Type::ExtensionsMissing)),
     }
     match facts.connections {
         Some(connections) => findings.push(connections),
-        None => findings.extend(kept(&before.conditions, Type::Overcommitted)),
+        None => findings.extend(previous(&before.conditions, Type::Overcommitted)),
     }
     match facts.lost {
-        Some(look) => findings.push(look.finding),
-        None => findings.extend(kept(&before.conditions, Type::AccountsLost)),
+        Some(check) => findings.push(check.finding),
+        None => findings.extend(previous(&before.conditions, Type::AccountsLost)),
     }
     let lost = findings.iter().find(|f| f.kind == Type::AccountsLost && f.holds == Some(true)).cloned();
     let generation = server.metadata.generation;
@@ -378,8 +381,8 @@ async fn report(
         .await
         .map_err(|e| lost_accounts::unreadable(&name, e))?;
 
-    let turned = !before.conditions.iter().any(|c| c.type_ == Type::Ready.name() && c.reason == ready.reason);
-    if turned {
+    let has_changed = !before.conditions.iter().any(|c| c.type_ == Type::Ready.name() && c.reason == ready.reason);
+    if has_changed {
         ctx.publish_readiness(&server.object_ref(&()), &ready).await;
     }
     if let Some(lost) = lost
@@ -390,8 +393,8 @@ async fn report(
     Ok(())
 }
 
-/// A condition that could not be looked at stays as it was.
-fn kept(before: &[crate::api::Condition], kind: Type) -> Option<Finding> {
+/// The finding of before, for a condition that could not be read.
+fn previous(before: &[crate::api::Condition], kind: Type) -> Option<Finding> {
     before.iter().find(|c| c.type_ == kind.name()).map(|c| {
         let holds = match c.status.as_str() {
             "True" => Some(true),
