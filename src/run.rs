@@ -103,7 +103,7 @@ enum Error {
     Http(#[from] http::Error),
 }
 
-/// Runs the operator until it is told to stop or loses its lease.
+/// Runs the operator until it receives SIGTERM or SIGINT, or loses its Lease.
 pub async fn run(args: Args) -> ExitCode {
     tracing_subscriber::fmt()
         .json()

@@ -210,7 +210,7 @@ pub(super) fn facts(
     let dropped = match &observed.database {
         Ok(observed) => {
             let made = placement.entry.database.as_ref().and_then(|made| made.oid);
-            Known::Known(made.is_none() || observed.database.as_ref().map(|there| there.oid) != made)
+            Known::Known(made.is_none() || observed.database.as_ref().map(|found| found.oid) != made)
         }
         Err(error) => Known::Unknown(error.to_string()),
     };

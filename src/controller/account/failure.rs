@@ -95,7 +95,7 @@ impl Presumed {
         self.next.filter(|next| next.at <= now)
     }
 
-    /// A stage that is due counts as missed, although nobody knows whether it was enforced. Only a destructive stage of an
+    /// A stage that is due counts as missed, although it is not known whether it was enforced. Only a destructive stage of an
     /// account with a hold counts as held.
     fn deadline(&self, now: Moment) -> Deadline {
         match self.due(now) {

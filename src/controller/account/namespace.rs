@@ -61,7 +61,7 @@ fn build(account: &HelpDeskAccount, tenant: &Tenant) -> Namespace {
     Namespace { metadata, ..Namespace::default() }
 }
 
-/// Deletes the tenant's namespace with everything in it. `true` once it is gone.
+/// Deletes the tenant's namespace with everything in it. `true` once it does not exist any more.
 pub(super) async fn remove(ctx: &AccountContext, tenant: &Tenant) -> Result<bool, Error> {
     let api: Api<Namespace> = Api::all(ctx.client.clone());
     let name = name(tenant);

@@ -21,7 +21,7 @@ use crate::{
 pub(super) struct Observation {
     /// The plan.
     pub plan: Known<Arc<HelpDeskPlan>>,
-    /// Whether the clock may be believed.
+    /// Whether the clock can be trusted.
     pub clock: Trust,
     /// The tenant's database.
     pub database: Result<ObservedDatabase, database::Error>,

@@ -220,7 +220,7 @@ fn ready(account: &HelpDeskAccount, outcome: &Outcome) -> Finding {
     }
 }
 
-/// What billing has to correct: it sent a state that is older than the payment that counts.
+/// Says what billing has to correct: it sent a state that is older than the payment that counts.
 fn doubted(record: &Record) -> Option<String> {
     let standing = record.standing.as_ref()?;
     let doubted = standing.doubted.as_ref()?;
@@ -244,7 +244,7 @@ fn waits_for(blocker: &Blocker) -> String {
     }
 }
 
-/// What will happen to an account whose Frozen backup cannot be proven, while its database exists.
+/// Says what will happen to an account whose Frozen backup cannot be proven, while its database exists.
 fn unprovable(record: &Record) -> Option<String> {
     let unprovable = record.unprovable.as_ref().filter(|_| record.stage.has_database())?;
     let until = record.data_gone_by?;
@@ -260,7 +260,7 @@ fn unprovable(record: &Record) -> Option<String> {
     Some(format!("no backup of this account can be proven: {how}. An attempt that succeeds before that ends this. {}", unprovable.why))
 }
 
-/// What is left and what follows when `dataGoneBy` has passed while the database exists.
+/// Says which data is left and what follows when `dataGoneBy` has passed while the database exists.
 fn broken_promise(record: &Record, backup_erased: bool, now: Moment) -> Option<String> {
     let promised = record.data_gone_by.filter(|at| *at <= now && record.stage.has_database())?;
     let gone = if backup_erased { "the Frozen backup reached its deadline and was erased, and the database is all there is; " } else { "" };

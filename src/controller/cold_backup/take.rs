@@ -289,7 +289,7 @@ async fn fail_attempt(work: &mut Work<'_>, placement: &Placement, name: &str, wh
     let why = failure::record_failure(&mut work.status, ending, why, &work.ctx.settings.patience, work.now);
     let error = Error::Mover(why);
     work.status.phase = BackupPhase::Failed;
-    // Condition and count are written in one status patch, so that nobody sees one without the other.
+    // Condition and count are written in one status patch, so that a reader never sees one without the other.
     work.set_finding(Finding::no(Type::Ready, error.reason(), error.to_string()));
     work.ctx.failed.lock().unwrap_or_else(PoisonError::into_inner).insert(work.backup.uid().unwrap_or_default(), work.now);
     work.store(Some(placement)).await?;
