@@ -1,13 +1,13 @@
-//! Reads from the catalogs what a database consists of: one [`Definition`] for each thing that a dump can write, with
-//! the server's own text of every expression in it.
+//! Reads a database's definitions from its catalogs: one [`Definition`] for each object that a dump can write, with
+//! every expression as the server deparses it.
 //!
-//! Two databases hold the same if their catalogs are the same. Attributes are compared as they are. A text that the
-//! server deparsed may be printed differently after a restore (a cast of an array literal comes back distributed into
-//! its elements, parentheses regroup), so where two texts differ, [`super::compare`] lets the server print the source's
-//! text the way it would print it after a restore, and compares that. Nothing here rewrites a text itself.
+//! Two databases are equal if their catalogs are. Attributes are compared as strings. The server may print an
+//! expression differently after a restore (a cast of an array literal is distributed into its elements, parentheses are
+//! regrouped). So if two texts differ, [`super::compare`] lets the copy's server print the source's text, and compares
+//! that. This module never rewrites a text itself.
 //!
-//! Left out is what a restore does not bring back by design: owners, rights, publications, subscriptions; what the
-//! operator makes itself: extensions' own objects and their schema; and what no dump contains: invalid indexes.
+//! It leaves out what a restore does not restore by design (owners, privileges, publications, subscriptions), what the
+//! operator creates (members of extensions, and their schema), and what no dump contains (invalid indexes).
 
 use futures::TryStreamExt as _;
 use sqlx::{PgConnection, Row as _};
@@ -18,9 +18,9 @@ use super::{
     postgres::composed,
 };
 
-/// The queries, one a kind: name, attributes, text, on, make.
+/// One query for each kind, with the columns name, attributes, text, on, make.
 ///
-/// Texts come from the functions by which `pg_dump` gets them, without pretty-printing; names are complete, because the
+/// Texts come from the functions that `pg_dump` uses, without pretty-printing. Names have their schema, because the
 /// session's search path is `pg_catalog`.
 const QUERIES: [(Kind, &str); 39] = [
     (
@@ -31,7 +31,7 @@ const QUERIES: [(Kind, &str); 39] = [
             own!("pg_namespace", "n.oid", "n.oid")
         ),
     ),
-    // Without its version: a restore makes the server's own.
+    // Without its version: a restore installs the server's version.
     (
         Kind::Extension,
         "SELECT quote_ident(e.extname) AS name, quote_ident(n.nspname) AS attributes, NULL::text AS text, '' AS \"on\", NULL::text AS make \
@@ -71,10 +71,10 @@ const QUERIES: [(Kind, &str); 39] = [
         concat!(
             "SELECT format('%I.%I.%I', n.nspname, c.relname, a.attname) AS name, format('%s %s %s %s %s %s', ",
             "format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated, NULLIF(a.attcollation, 0)::regcollation, ",
-            // An heir takes these over from its parents when it is made.
+            // A child inherits these from its parents when it is created.
             "CASE WHEN a.attinhcount = 0 AND c.relkind IN ('r', 'p', 'm') THEN format('%s %s %s %s', a.attstorage, ",
             "NULLIF(a.attcompression::text, ''), NULLIF(a.attstattarget, -1), ",
-            // The server keeps a mark of its own among the options (`pg_attver`, seen in 17.12).
+            // The server stores an option of its own (`pg_attver`, seen in 17.12).
             "(SELECT string_agg(o, ',') FROM unnest(a.attoptions) o WHERE o NOT LIKE 'pg\\_%')) END) AS attributes, ",
             "NULL::text AS text, '' AS \"on\", NULL::text AS make ",
             "FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace ",
@@ -112,7 +112,7 @@ const QUERIES: [(Kind, &str); 39] = [
             own!("pg_class", "c.oid", "c.relnamespace")
         ),
     ),
-    // From version 18 on; before, the columns say it all.
+    // From version 18 on; before, NOT NULL is only an attribute of the column.
     (
         Kind::NotNull,
         concat!(
@@ -151,8 +151,9 @@ const QUERIES: [(Kind, &str); 39] = [
             own!("pg_type", "t.oid", "t.typnamespace")
         ),
     ),
-    // Keys and foreign keys. Those that a partition has from its parent are the parent's, with names made up anew.
-    // What an exclusion constraint excludes by is its index's.
+    // Keys and foreign keys. A partition's inherited ones are left out: they are the parent's, and a restore gives them
+    // new names. The columns and expressions of an exclusion
+    // constraint are part of its index.
     (
         Kind::Constraint,
         concat!(
@@ -166,7 +167,8 @@ const QUERIES: [(Kind, &str); 39] = [
             own!("pg_class", "k.conrelid", "k.connamespace")
         ),
     ),
-    // `pg_dump` writes no invalid index, so none is missed; a partitioned one is invalid until every part is attached.
+    // `pg_dump` writes no invalid index, so these are left out. A partitioned index is invalid until every partition's
+    // index is attached.
     (
         Kind::Index,
         concat!(
@@ -231,7 +233,7 @@ const QUERIES: [(Kind, &str); 39] = [
             own!("pg_proc", "p.oid", "p.pronamespace")
         ),
     ),
-    // What a partition has from its parent is compared by whether it fires: its text is the parent's.
+    // Of a trigger that a partition inherits, only whether it is enabled is compared: its text is the parent's.
     (
         Kind::Trigger,
         concat!(
@@ -349,8 +351,8 @@ const QUERIES: [(Kind, &str); 39] = [
          c.castcontext, c.castmethod) AS attributes, NULL::text AS text, '' AS \"on\", NULL::text AS make FROM pg_cast c WHERE c.oid >= 16384 \
          AND NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.deptype IN ('e', 'i') AND e.classid = 'pg_cast'::regclass AND e.objid = c.oid)",
     ),
-    // What the server's libraries call its version is not the collation's, and a copy of one for every encoding is made
-    // for the database's.
+    // Without the version, which is that of the server's libraries. A collation for every encoding is restored as one
+    // for the database's encoding.
     (
         Kind::Collation,
         concat!(
@@ -400,7 +402,7 @@ const QUERIES: [(Kind, &str); 39] = [
          s.srvtype, s.srvversion, s.srvoptions::text) AS attributes, NULL::text AS text, '' AS \"on\", NULL::text AS make FROM pg_foreign_server s \
          WHERE NOT EXISTS (SELECT 1 FROM pg_depend e WHERE e.deptype = 'e' AND e.classid = 'pg_foreign_server'::regclass AND e.objid = s.oid)",
     ),
-    // On everything above that can carry one. A comment on a part of an inherited constraint goes with its constraint.
+    // On every kind above that can have one. A comment on an inherited constraint of a partition goes with it.
     (
         Kind::Comment,
         "SELECT format('%s %s', i.type, i.identity) AS name, d.description AS attributes, NULL::text AS text, '' AS \"on\", NULL::text AS make \
@@ -411,8 +413,9 @@ const QUERIES: [(Kind, &str); 39] = [
          WHERE c.oid = d.objoid AND (c.relpersistence = 't' OR c.relkind = 'i' AND NOT (SELECT indisvalid FROM pg_index WHERE indexrelid = c.oid)))) \
          AND NOT (d.classoid = 'pg_namespace'::regclass AND i.identity = quote_ident($1))",
     ),
-    // Some expressions are printed without the operator that they use (`IS DISTINCT FROM`, `NULLIF`, `CASE x WHEN`): read
-    // again under another search path, the same text may mean another one. The server's own operators are not recorded.
+    // Some expressions are printed without the schema of their operator (`IS DISTINCT FROM`, `NULLIF`, `CASE x WHEN`).
+    // Under another search path the same text may mean another operator, so this reads which operators are used. The
+    // server's own operators have no entry.
     (
         Kind::Dependencies,
         "SELECT format('%s %s', d.i_type, d.i_identity) AS name, string_agg(DISTINCT format('%s %s', r.type, r.identity), ', ') AS attributes, \
@@ -431,7 +434,7 @@ const QUERIES: [(Kind, &str); 39] = [
     ),
 ];
 
-/// Reads everything that the session's transaction sees, in the order of kinds and names.
+/// Reads all definitions that the session's transaction sees, in the order of kinds and names.
 ///
 /// # Errors
 /// [`Error::Database`].
@@ -445,7 +448,7 @@ pub(super) async fn read(connection: &mut PgConnection) -> Result<Vec<Definition
 
 async fn read_kind(connection: &mut PgConnection, kind: Kind, query: &str, all: &mut Vec<Definition>) -> Result<(), Error> {
     let failed = |source| Error::Database { step: "read the definitions", source };
-    // Without a parameter of its own a query still has to be given the one that is bound.
+    // A query may not use the parameter $1, but the bound parameter must occur in the statement.
     let sorted = format!("SELECT * FROM ({query}) AS definitions WHERE $1::text IS NOT NULL ORDER BY name COLLATE \"C\"");
     let mut rows = sqlx::query(composed(sorted)).bind(EXTENSIONS).fetch(&mut *connection);
     while let Some(row) = rows.try_next().await.map_err(failed)? {
@@ -464,7 +467,7 @@ async fn read_kind(connection: &mut PgConnection, kind: Kind, query: &str, all: 
     Ok(())
 }
 
-/// Reads one kind again.
+/// Reads the definitions of one kind.
 ///
 /// # Errors
 /// [`Error::Database`].

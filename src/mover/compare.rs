@@ -1,13 +1,13 @@
 //! Compares a copy with its source.
 //!
-//! Names, attributes, rows, large objects and sequences have to be the same. A text that the server deparsed may be
-//! printed in another way after a restore: what decides is then the server of the copy. It is given the *source's*
-//! text, in a transaction that is rolled back, and prints what it understood in the place where the copy's own text
-//! stands. That has to be the copy's text to the letter. So a dropped constraint, one more value in a list, or a
-//! disabled trigger is found, and a regrouped parenthesis is not taken for a change.
+//! Names, attributes, rows, large objects and sequences must be equal. The server may print an expression in another
+//! way after a restore. If two texts differ, the copy's server decides: in a transaction that is rolled back, it parses
+//! the *source's* text in the place of the copy's definition and prints it again. The result must equal the copy's text
+//! to the letter. So a dropped constraint, one more value in a list, or a disabled trigger is found, and a regrouped
+//! parenthesis is no difference.
 //!
-//! Nothing of the tenant's is run by this: constraints are added NOT VALID, views are made and not read, functions are
-//! made and not called.
+//! The comparison never runs the tenant's code: it adds constraints NOT VALID, creates views and never reads them, and
+//! creates functions and never calls them.
 
 use std::collections::BTreeMap;
 
@@ -23,14 +23,14 @@ use super::{
 use crate::backup::manifest::{LeftOut, Remains};
 use crate::error_chain::chain;
 
-/// How much of a text is shown.
+/// How many characters of a text an error shows.
 const SHOWN: usize = 300;
 
-/// Compares a copy with its source. `left_out` names what could not be made again although every row is there; what
-/// it excuses is no difference. Returns what is only computed again and came out differently.
+/// Compares a copy with its source. `left_out` names definitions that could not be created although every row is there;
+/// these count as no difference. Returns computed rows that differ, such as those of materialized views.
 ///
 /// # Errors
-/// [`Error::Differs`] with the first thing that differs and how it looks in both; [`Error::Database`].
+/// [`Error::Differs`] with the first difference and its state in both; [`Error::Database`].
 pub(super) async fn compare(
     session: &mut PgConnection,
     source: &Contents,
@@ -62,7 +62,7 @@ fn differs(what: String, source: Option<String>, copy: Option<String>) -> Error 
     Error::Differs { what, source_has: show(source), copy_has: show(copy) }
 }
 
-/// One line of at most [`SHOWN`] letters.
+/// Shortens a text to one line of at most [`SHOWN`] characters.
 pub(super) fn shorten(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     if line.chars().count() <= SHOWN { line } else { line.chars().take(SHOWN).chain("…".chars()).collect() }
@@ -98,7 +98,7 @@ fn counted(table: &Rows) -> String {
     format!("{} rows, checksum {:016x}", table.rows.count, table.rows.xor)
 }
 
-/// The rows of materialized views that were filled again. One that was not refreshed for long held older rows.
+/// The materialized views whose rows differ: in the source, such a view had rows from an older refresh.
 fn views(source: &Contents, copy: &Contents) -> Vec<LeftOut> {
     let b = by_name(&copy.views, |v| &v.name);
     let stale = |view: &&Rows| b.get(view.name.as_str()).is_some_and(|there| there.rows != view.rows);
@@ -138,7 +138,7 @@ async fn definitions(session: &mut PgConnection, source: &Contents, copy: &Conte
             return Err(differs(one.title(), Some(text.clone()), Some(printed.clone())));
         }
     }
-    // More extensions than before are the plan's wish.
+    // The plan may have added extensions since the backup.
     let more = b.iter().find(|(key, _)| !a.contains_key(*key) && key.0 != Kind::Extension);
     more.map_or(Ok(()), |(_, at)| {
         let other = &copy.definitions[*at];
@@ -153,7 +153,7 @@ fn shown(one: &Definition) -> String {
         .unwrap_or_else(|| if one.attributes.is_empty() { "there".into() } else { one.attributes.clone() })
 }
 
-/// What the rows themselves keep from being made again.
+/// The differences that are expected because of what was left out.
 struct Excused<'l> {
     left_out: BTreeMap<&'l str, Remains>,
     /// Indexes of constraints that are missing, as `table index`.
@@ -193,7 +193,7 @@ impl<'l> Excused<'l> {
         }
     }
 
-    /// Whether the two are the same but for being validated, which comes first in their attributes.
+    /// Whether the definitions differ only in being validated, which is the first of their attributes.
     fn not_valid(&self, one: &Definition, other: &Definition) -> bool {
         self.left_out.get(one.title().as_str()) == Some(&Remains::NotValid)
             && match (one.attributes.split_once(' '), other.attributes.split_once(' ')) {
@@ -203,8 +203,8 @@ impl<'l> Excused<'l> {
     }
 }
 
-/// Whether the server, given the source's text, prints the copy's. What it does not understand without a search path, it
-/// may with the tenant's: some expressions are printed without the schema that they need.
+/// Whether the server, given the source's text, prints the copy's. It tries `pg_catalog` as the search path and then
+/// the tenant's, because some expressions are printed without the schema that they need.
 async fn prints_as(session: &mut PgConnection, path: &str, one: &Definition, text: &str, printed: &str) -> Result<bool, Error> {
     let step = "let the server print a definition of the source";
     let mut refusal = None;
@@ -228,18 +228,18 @@ async fn prints_as(session: &mut PgConnection, path: &str, one: &Definition, tex
             Err(source) => return Err(Error::Database { step, source }),
         }
     }
-    // What the server does not understand cannot be what the copy has.
+    // If the server cannot parse the source's text, the definitions differ.
     if let Some(error) = refusal {
         tracing::warn!(what = one.title(), error = chain(&error), "the server does not read what the source printed");
     }
     Ok(false)
 }
 
-/// The name of what is made for a look and never kept.
+/// The name of objects that exist only within a transaction that is rolled back.
 const PROBE: &str = "helpdesk_probe";
 
-/// What the server prints for the source's text, in the place where the copy's stands. Scalar expressions are put into
-/// a constraint of the very relation that they are about.
+/// Lets the server parse the source's text in the place of the copy's definition, and print it. A scalar expression is
+/// put into a check constraint of its relation.
 async fn print(session: &mut PgConnection, one: &Definition, text: &str) -> Result<String, sqlx::Error> {
     let on = &one.on;
     match one.kind {
@@ -252,7 +252,7 @@ async fn print(session: &mut PgConnection, one: &Definition, text: &str) -> Resu
             if !view {
                 return print_in_check(session, on, text).await;
             }
-            // A materialized view takes no constraint; a table of its name and its columns does.
+            // A materialized view can have no constraint, but a table with its name and columns can.
             let name = on.rsplit_once('.').map_or(on.as_str(), |(_, name)| name);
             send(session, format!("CREATE TABLE {MARK}.{name} (LIKE {on})")).await?;
             print_in_check(session, &format!("{MARK}.{name}"), text).await
@@ -274,7 +274,7 @@ async fn print(session: &mut PgConnection, one: &Definition, text: &str) -> Resu
             send(session, text.to_owned()).await?;
             ask(session, "SELECT pg_get_functiondef($1::regprocedure)", &one.name).await
         }
-        // The server simplifies what it keeps of them, as in no constraint.
+        // The server simplifies these expressions before it stores them, but not those of a constraint.
         Kind::StatisticsExpressions => {
             let make = one.make.as_deref().unwrap_or_default();
             send(session, format!("DROP STATISTICS {}; {make}", one.name)).await?;
@@ -283,7 +283,7 @@ async fn print(session: &mut PgConnection, one: &Definition, text: &str) -> Resu
             ask(session, query, &one.name).await
         }
         Kind::Trigger => {
-            // Its name is also its constraint's, if it is one, and cannot be there twice.
+            // Drops the copy's trigger first: a constraint trigger's name is also its constraint's, and must be unique.
             let drop = one.make.as_deref().unwrap_or_default();
             send(session, format!("{drop}; {text}")).await?;
             let query =
@@ -306,7 +306,7 @@ async fn print(session: &mut PgConnection, one: &Definition, text: &str) -> Resu
                 "SELECT pg_get_expr(polwithcheck, polrelid) FROM pg_policy WHERE polrelid = $1::regclass AND polname = 'helpdesk_probe'";
             ask(session, query, on).await
         }
-        // These have no text.
+        // The other kinds have no text.
         _ => Ok(text.to_owned()),
     }
 }
@@ -325,8 +325,8 @@ async fn ask<T>(session: &mut PgConnection, query: &'static str, about: &str) ->
 where
     T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
 {
-    // Names are printed as everywhere else: in full.
+    // Names are printed with their schemas, as in both lists of definitions.
     send(session, "SET LOCAL search_path = pg_catalog".into()).await?;
-    // The text type goes first: a name is resolved when the statement runs, not when it is parsed.
+    // Casts to text first, so that the name is resolved when the statement runs and not when it is parsed.
     sqlx::query_scalar(composed(query.replace("$1::", "$1::text::"))).bind(about).fetch_one(session).await
 }

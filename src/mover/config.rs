@@ -54,7 +54,7 @@ pub enum Task {
 }
 
 impl Task {
-    /// The word on the command line.
+    /// The subcommand's name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Backup => "backup",
@@ -66,11 +66,11 @@ impl Task {
 
 /// The file with the [`MoverConfig`].
 pub const PLAN: &str = "plan.json";
-/// The public half of the store's credentials.
+/// The file with the access key ID for the store.
 pub const ACCESS_KEY_ID: &str = "s3-access-key-id";
-/// The secret half of the store's credentials.
+/// The file with the secret access key for the store.
 pub const SECRET_ACCESS_KEY: &str = "s3-secret-access-key";
-/// The certificates that the store's address is checked against, where it is not the system's.
+/// The file with the certificate authorities that are trusted for the store; without it, the system's.
 pub const STORE_CA: &str = "s3-ca.crt";
 /// The backup's age identity.
 pub const IDENTITY: &str = "identity";
@@ -81,10 +81,10 @@ pub const SOURCE: &str = "source.json";
 /// The login for the scratch database of a verification, or the new database of a restore.
 pub const TARGET: &str = "target.json";
 
-/// So many objects of one kind that no manifest speaks of may lie in a folder before it is given up.
+/// How many numbered names [`Mover::free_name`] tries.
 const OBJECTS: u32 = 50;
 
-/// Everything about the work that is no secret.
+/// The configuration of a mover, without secrets.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MoverConfig {
@@ -96,24 +96,24 @@ pub struct MoverConfig {
     pub account_uid: String,
     /// The backup's folder below the store's prefix, with a slash at its end.
     pub folder: String,
-    /// Where the store is.
+    /// The location of the store.
     pub store: Location,
-    /// Who the bucket must prove to be.
+    /// The identity that the bucket's marker must have.
     pub store_identity: String,
-    /// How the backup is proven.
+    /// How the backup is verified.
     pub verify: VerifyMode,
-    /// The database that must be found behind the login: the source of a backup, the target of a restore.
+    /// The oid of the database to which the login must lead: the source of a backup, the target of a restore.
     pub database_oid: u32,
-    /// The server that it must be on.
+    /// The system identifier of that database's server.
     pub system_identifier: String,
-    /// Checks the manifest's signature, in hexadecimal digits: a restore signs with a key of its own.
+    /// The public key for the manifest's signature, in hexadecimal digits. A restore signs its report with another key.
     pub verifying_key: String,
-    /// With a restore: since when it is wanted; names its report.
+    /// For a restore: since when the account wants it. It is part of the report's name.
     pub restore_since: Option<Moment>,
 }
 
 impl MoverConfig {
-    /// The work on `backup` in `store`, with the database that it reads or fills.
+    /// The configuration for `backup` in `store`, and the database that the mover reads or fills.
     pub fn new(backup: &ColdBackup, store: &ConnectedStore, keys: &Keys, database_oid: u32, system_identifier: String) -> Self {
         Self {
             backup: backup.name_any(),
@@ -131,7 +131,7 @@ impl MoverConfig {
     }
 }
 
-/// A login as it is written for a mover.
+/// A login as a file for a mover.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LoginFile {
@@ -168,15 +168,15 @@ impl From<LoginFile> for MoverLogin {
 
 /// A mover that has read its files.
 pub struct Mover {
-    /// What to do.
+    /// The configuration.
     pub plan: MoverConfig,
     /// The bucket.
     pub store: ConnectedStore,
-    /// Reads the backup.
+    /// The age identity that decrypts the backup.
     pub identity: x25519::Identity,
-    /// Signs the report.
+    /// The key that signs the report.
     pub signing: Ed25519KeyPair,
-    /// Checks the manifest.
+    /// The public key for the manifest's signature.
     pub verifying: Vec<u8>,
     /// The login for the database that is dumped.
     pub source: Option<MoverLogin>,
@@ -192,7 +192,7 @@ impl Mover {
     /// Reads the files.
     ///
     /// # Errors
-    /// [`Error::Plan`]; it never shows what a file contains.
+    /// [`Error::Plan`]. The error must never show a file's contents, which may be secret.
     pub fn read(args: &Args) -> Result<Self, Error> {
         let folder = args.plan.as_path();
         let plan: MoverConfig = parse(PLAN, &bytes(folder, PLAN)?)?;
@@ -223,11 +223,11 @@ impl Mover {
         Ok(Self { plan, store, identity, signing, verifying, source, target, run: args.run.clone(), postgresql: args.postgresql.clone() })
     }
 
-    /// The name, or the first like it that is free: an attempt that died before its manifest left objects that nothing
-    /// vouches for.
+    /// Returns the name, or the first numbered variant that is free. An earlier attempt that stopped before its
+    /// manifest may have left an object of that name.
     ///
     /// # Errors
-    /// The store's.
+    /// A request to the store failed.
     pub async fn free_name(&self, name: &str) -> Result<String, Error> {
         let (stem, rest) = name.split_once('.').unwrap_or((name, ""));
         let mut free = name.to_owned();
@@ -266,7 +266,7 @@ fn login(folder: &Path, file: &'static str) -> Result<Option<MoverLogin>, Error>
     optional(folder, file)?.map(|bytes| parse::<LoginFile>(file, &bytes).map(Into::into)).transpose()
 }
 
-/// Says where a file does not parse, and not what stands there.
+/// Parses a file. The error names the position, and not the contents, which may be secret.
 fn parse<T: serde::de::DeserializeOwned>(file: &'static str, bytes: &[u8]) -> Result<T, Error> {
     serde_json::from_slice(bytes).map_err(|e| Error::Plan { file, why: format!("line {}, column {}", e.line(), e.column()) })
 }

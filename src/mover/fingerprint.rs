@@ -1,13 +1,13 @@
 //! The fingerprint of a database: definitions, a checksum of every table, positions of sequences.
 //!
-//! They do not depend on the order of rows, on dropped columns, or on who owns what, because a restore keeps none of
-//! those. Rows are read through built-in functions alone: a cast, an operator or a function that the tenant made is
-//! never called, so nothing runs with the rights of the role that may read everything. Row security holds nobody
-//! back: the login of a dump is above it, and in a copy it is lifted while a table is read.
+//! The fingerprint does not depend on the order of rows, on dropped columns or on owners, because a restore keeps none
+//! of those. Rows are read with built-in functions only. The mover never calls a cast, an operator or a function that
+//! the tenant created, because it would run with the rights of the role that may read everything. Row security hides no
+//! row: the login of a dump bypasses it, and in a copy it is disabled while a table is read.
 //!
-//! Every row of every table counts, the contents of every large object, and where every sequence stands. Two kinds of
-//! rows are data that can be computed again, and are kept apart: those of materialized views, and what generated
-//! columns hold.
+//! The fingerprint covers every row of every table, the contents of every large object, and the position of every
+//! sequence. Data that can be computed again is kept separately: the rows of materialized views, and the values of
+//! generated columns.
 
 use ring::digest::{Context, SHA256};
 use serde::{Deserialize, Serialize};
@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{backup::manifest::Fingerprint, database::MoverLogin};
 
-/// Everything that is compared between a source and its copy. The manifest has only checksums of it, because it names
-/// what the tenant named; the whole is stored encrypted beside the dump.
+/// Everything that is compared between a source and its copy. The manifest is not encrypted and has only checksums of
+/// it, because it has names that the tenant chose. The whole is stored encrypted beside the dump.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Contents {
@@ -31,9 +31,9 @@ pub struct Contents {
     pub tables: Vec<Rows>,
     /// The rows of every materialized view that is populated.
     pub views: Vec<Rows>,
-    /// Where every sequence stands.
+    /// The position of every sequence.
     pub sequences: Vec<Position>,
-    /// The large objects: how many, and their contents.
+    /// The number of large objects, and a checksum of their contents.
     pub large_objects: Sum,
 }
 
@@ -44,51 +44,51 @@ pub struct Rows {
     /// The relation, as it is written in SQL.
     #[serde(rename = "n")]
     pub name: String,
-    /// Its rows without what generated columns hold.
+    /// Its rows without the values of generated columns.
     #[serde(rename = "r")]
     pub rows: Sum,
-    /// Its rows with what generated columns hold, where there are such columns.
+    /// Its rows with the values of generated columns, if there are such columns.
     #[serde(rename = "g", default, skip_serializing_if = "Option::is_none")]
     pub generated: Option<Sum>,
 }
 
-/// A number of things and a checksum of them that does not depend on their order.
+/// A number of rows or objects, and a checksum that does not depend on their order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sum {
-    /// How many.
+    /// The number.
     #[serde(rename = "c")]
     pub count: i64,
     /// The sum of their hashes.
     #[serde(rename = "s")]
     pub sum: String,
-    /// Their hashes, one XOR the other.
+    /// The XOR of their hashes.
     #[serde(rename = "x")]
     pub xor: i64,
 }
 
-/// Where a sequence stands.
+/// The position of a sequence.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Position {
     /// The sequence, as it is written in SQL.
     #[serde(rename = "n")]
     pub name: String,
-    /// The last value that it gave.
+    /// Its `last_value`.
     #[serde(rename = "v")]
     pub last: i64,
-    /// Whether it ever gave one.
+    /// Whether that value was returned (`is_called`).
     #[serde(rename = "c")]
     pub called: bool,
 }
 
-/// Types that are hashed as they are, three times as fast as by their text: equal values of these look equal. All
-/// others are hashed by their text: a number's scale, an enum's label and the order of keys count there.
+/// Types whose values are hashed directly, three times as fast as their text, because equal values of them print the
+/// same. Other types are hashed by their text, so that a number's scale, an enum's label and the order of keys count.
 const HASHED: [&str; 11] = ["bool", "int2", "int4", "int8", "text", "varchar", "bytea", "uuid", "date", "timestamp", "timestamptz"];
 
-/// Relations with rows, with their columns in the order of their names: those that are hashed as they are, and those
-/// that are hashed by their text, each without and only of generated columns. What an extension marked as its user's
-/// data counts as far as its condition says. A virtual column holds nothing, and reading one would compute it.
+/// Relations with rows, with their columns in the order of their names: the columns that are hashed directly, and those
+/// that are hashed by their text; and the same for generated columns. Of an extension's configuration tables, only rows
+/// that meet its condition count. Virtual columns are left out: they store nothing, and reading one would compute it.
 const RELATIONS: &str = concat!(
     "SELECT format('%I.%I', n.nspname, c.relname) AS name, c.relkind = 'm' AS view, c.relforcerowsecurity AS forced, x.condition, ",
     "columns.hashed, columns.printed, columns.hashed_generated, columns.printed_generated ",
@@ -114,7 +114,7 @@ const SEQUENCES: &str = concat!(
     " ORDER BY n.nspname COLLATE \"C\", c.relname COLLATE \"C\""
 );
 
-/// So much of a large object is read at once, in bytes; the number stands in both queries.
+/// How much of a large object is read at once, in bytes; both queries have this number.
 const PIECE: i64 = 16_777_216;
 
 /// The first piece of every large object.
@@ -123,20 +123,20 @@ const LARGE_OBJECTS: &str = "SELECT count(*)::int8, coalesce(sum(h), 0)::text, c
     hash_record_extended(ROW(o.id, o.piece), 0) AS h \
     FROM (SELECT oid::int8 AS id, lo_get(oid, 0, 16777216) AS piece FROM pg_largeobject_metadata) AS o) AS hashed";
 
-/// A later piece of one.
+/// A later piece of one large object.
 const LATER_PIECE: &str = "SELECT octet_length(o.piece)::int8, hash_record_extended(ROW(o.piece), 0) \
     FROM (SELECT lo_get($1::int8::oid, $2::int8, 16777216) AS piece) AS o";
 
-/// So many tables are read in one transaction: each stays locked until its end, and so do its indexes, while a server
-/// has room for a few thousand locks.
+/// How many tables are read in one transaction. Each table and its indexes stay locked until the end of the
+/// transaction, and a server has room for a few thousand locks.
 const TABLES_AT_ONCE: usize = 100;
 
-/// From where contents are read.
+/// The database that is read.
 #[derive(Clone, Copy)]
 pub(super) enum Origin<'a> {
-    /// A source that is in use: every session looks at this snapshot.
+    /// A source that is in use: every session imports this snapshot.
     Snapshot(&'a MoverLogin, &'a str),
-    /// A copy that nobody else is in, which belongs to the session's role.
+    /// A copy that the session's role owns and that has no other sessions.
     Copy,
 }
 
@@ -148,7 +148,7 @@ impl Lines {
         Self(Context::new(&SHA256))
     }
 
-    /// The length comes first, so that no two lists of lines look alike.
+    /// Adds the length before the line, so that different lists of lines have different checksums.
     fn add(&mut self, line: &str) {
         self.0.update(&(line.len() as u64).to_be_bytes());
         self.0.update(line.as_bytes());
@@ -165,7 +165,7 @@ impl Lines {
 }
 
 impl Contents {
-    /// The tenant's search path as SQL: `app`, its other schemas, and the extensions'.
+    /// The tenant's search path as SQL: `app`, the tenant's other schemas, and the schema of the extensions.
     pub(super) fn search_path(&self) -> String {
         let mut schemas: Vec<&str> = self.definitions.iter().filter(|d| d.kind == Kind::Schema).map(|d| d.name.as_str()).collect();
         schemas.sort_by_key(|name| (*name != "app", *name));
@@ -175,7 +175,7 @@ impl Contents {
         schemas.join(", ")
     }
 
-    /// The few numbers that stand in the manifest.
+    /// The numbers and checksums for the manifest.
     pub(super) fn fingerprint(&self) -> Fingerprint {
         let mut rows = Lines::new();
         for table in &self.tables {
@@ -205,7 +205,7 @@ impl Contents {
     }
 }
 
-/// Where every sequence stands now. Sequences belong to no snapshot.
+/// Reads the present position of every sequence. A snapshot does not cover sequences.
 pub(super) async fn sequences(connection: &mut PgConnection) -> Result<Vec<Position>, Error> {
     let failed = failed("read the sequences");
     let names: Vec<String> = sqlx::query_scalar(SEQUENCES).fetch_all(&mut *connection).await.map_err(&failed)?;
@@ -218,7 +218,7 @@ pub(super) async fn sequences(connection: &mut PgConnection) -> Result<Vec<Posit
     Ok(found)
 }
 
-/// Reads everything. `connection` looks at the snapshot already, where there is one; sequences are left out then.
+/// Reads everything. With [`Origin::Snapshot`], `connection` must use the snapshot already, and sequences are left out.
 ///
 /// # Errors
 /// [`Error::Database`].
@@ -252,7 +252,7 @@ pub(super) async fn take(connection: &mut PgConnection, origin: Origin<'_>) -> R
     Ok(Contents { definitions, tables, views, sequences, large_objects })
 }
 
-/// A relation that holds rows.
+/// A relation with rows.
 struct Relation {
     name: String,
     view: bool,
@@ -298,8 +298,8 @@ impl Relation {
         Ok(Rows { name: name.clone(), rows: Sum { count, sum, xor }, generated })
     }
 
-    /// Reads every row of a table of one's own, whatever its policies say: `FORCE ROW LEVEL SECURITY` holds back even
-    /// the owner, and is lifted in a transaction that is rolled back. No policy is evaluated.
+    /// Reads every row of a table that the session's role owns. `FORCE ROW LEVEL SECURITY` applies policies to the
+    /// owner too, so it is disabled in a transaction that is rolled back. No policy is evaluated.
     async fn read_above_row_security(&self, connection: &mut PgConnection) -> Result<Rows, Error> {
         if !self.forced {
             return self.read(connection).await;
@@ -316,7 +316,7 @@ async fn large_objects(connection: &mut PgConnection) -> Result<Sum, Error> {
     let failed = failed("read the large objects");
     let (count, sum, xor, longer): (i64, String, i64, Vec<i64>) =
         sqlx::query_as(LARGE_OBJECTS).fetch_one(&mut *connection).await.map_err(&failed)?;
-    // Later pieces are mixed in with their places: what is cut off or swapped shows.
+    // Later pieces are added with their positions, so that truncated or swapped pieces change the checksum.
     let (mut rest, mut lines) = (xor, Lines::new());
     for id in longer {
         let mut at = PIECE;

@@ -1,7 +1,7 @@
 //! The Jobs that movers run in, and the Secrets that they read. Pure.
 //!
-//! A mover's pod has no credentials of the cluster, runs as nobody on a read-only root, and finds everything that it
-//! may know in one folder of files. The Secret belongs to its Job and goes with it.
+//! A mover's pod has no credentials of the cluster, runs as a user without rights on a read-only root file system, and
+//! reads all its input from one folder of files. The Job owns the Secret, which is deleted with it.
 
 use std::collections::BTreeMap;
 
@@ -32,10 +32,10 @@ use crate::{
     store::ConnectedStore,
 };
 
-/// Label on everything that is made for movers.
+/// Label on every object that is created for movers.
 pub const COMPONENT: (&str, &str) = ("app.kubernetes.io/component", "mover");
 const NAME: (&str, &str) = ("app.kubernetes.io/name", "helpdesk-operator");
-/// Label with the `DatabaseServer`, by which the movers at one server are counted.
+/// Label with the `DatabaseServer`; the movers of one server are counted by it.
 pub const SERVER: &str = "helpdesk-operator.io/server";
 /// Annotation with the `ColdBackup`.
 pub const BACKUP: &str = "helpdesk-operator.io/backup";
@@ -46,47 +46,47 @@ pub const SCRATCH: &str = "helpdesk-operator.io/scratch";
 const PLAN_FOLDER: &str = "/etc/mover";
 const RUN_FOLDER: &str = "/run/mover";
 const NOBODY: i64 = 65_532;
-/// A mover that hangs is ended; one that copies a terabyte is not.
+/// The `activeDeadlineSeconds` of a Job: ends a mover that hangs, but not one that copies a terabyte.
 const LONGEST: i64 = 24 * 3600;
-/// A finished Job that nobody looked at stays for a while.
+/// The `ttlSecondsAfterFinished` of a Job: how long the operator has to read a finished Job.
 const LINGERS: i32 = 3600;
 
-/// The name of a mover's Job and of its Secret: the same for the same attempt, so that a crash cannot start two.
+/// The name of a mover's Job and of its Secret. The same attempt has the same name, so a crash cannot start two movers.
 pub fn job_name(task: Task, backup: &str, account_uid: &str, attempt: &str) -> String {
     let short: String = backup.chars().take(28).collect();
     let hash: String = digest::sha256(format!("{account_uid}/{backup}").as_bytes()).chars().take(8).collect();
     format!("{}-{}-{hash}-{attempt}", task.name(), short.trim_matches(['-', '.']).replace('.', "-"))
 }
 
-/// What a mover is to do and with which rights.
+/// The parameters of a mover's Job.
 pub struct MoverJob<'o> {
     /// The Job's name.
     pub name: String,
-    /// What to do.
+    /// The mover's task.
     pub task: Task,
     /// The backup.
     pub backup: &'o ColdBackup,
-    /// The `DatabaseServer` at which it works.
+    /// The `DatabaseServer` that it uses.
     pub server: &'o str,
-    /// The label of its scratch database, where it has one.
+    /// The label of its scratch database, if it has one.
     pub scratch: Option<&'o str>,
     /// The operator's namespace.
     pub namespace: &'o str,
     /// The image.
     pub image: &'o str,
-    /// How much memory it may use.
+    /// Its memory limit.
     pub memory: MoverMemory,
 }
 
-/// Everything that a mover reads.
+/// The files that a mover reads.
 pub struct MoverFiles<'f> {
-    /// The part that is no secret.
+    /// The configuration, without secrets.
     pub plan: &'f MoverConfig,
     /// The bucket.
     pub store: &'f ConnectedStore,
-    /// Reads the backup.
+    /// The keys of the backup.
     pub keys: &'f Keys,
-    /// Signs the report (PKCS#8).
+    /// The private key that signs the report (PKCS#8).
     pub signing: &'f [u8],
     /// The login for the database that is dumped.
     pub source: Option<&'f MoverLogin>,
@@ -95,10 +95,10 @@ pub struct MoverFiles<'f> {
 }
 
 impl MoverFiles<'_> {
-    /// The files by their names.
+    /// The contents of the files by their names.
     ///
     /// # Errors
-    /// Never, as long as a plan can be written as JSON.
+    /// The configuration or a login cannot be written as JSON, which does not happen.
     pub fn render(&self) -> Result<BTreeMap<String, ByteString>, serde_json::Error> {
         let MoverFiles { plan, store, keys, signing, source, target } = self;
         let mut files = BTreeMap::from([
@@ -138,7 +138,7 @@ impl MoverJob<'_> {
         }
     }
 
-    /// The Secret of a Job: the garbage collector removes it with its owner.
+    /// The Secret of a Job. The garbage collector deletes it with its owner, the Job.
     pub fn secret(&self, owner: &Job, files: BTreeMap<String, ByteString>) -> Secret {
         let reference = OwnerReference {
             api_version: "batch/v1".into(),
@@ -167,9 +167,9 @@ impl MoverJob<'_> {
             backoff_limit: Some(1),
             active_deadline_seconds: Some(LONGEST),
             ttl_seconds_after_finished: Some(LINGERS),
-            // Two pods of one Job would undo each other's uploads.
+            // A new pod starts only after the old one has ended: two pods would abort each other's uploads.
             pod_replacement_policy: Some("Failed".into()),
-            // A node that is drained is not the mover's failure.
+            // A pod that is evicted from a drained node does not count as a failure.
             pod_failure_policy: Some(PodFailurePolicy {
                 rules: vec![PodFailurePolicyRule {
                     action: "Ignore".into(),
@@ -227,7 +227,7 @@ impl MoverJob<'_> {
             args: Some(vec!["mover".into(), self.task.name().into()]),
             env: Some(vec![
                 EnvVar { name: "TMPDIR".into(), value: Some("/tmp".into()), value_from: None },
-                // Large buffers come and go; many arenas would keep them.
+                // Large buffers are allocated and freed; with many arenas, malloc would keep them.
                 EnvVar { name: "MALLOC_ARENA_MAX".into(), value: Some("2".into()), value_from: None },
             ]),
             resources: Some(ResourceRequirements {
@@ -248,18 +248,18 @@ impl MoverJob<'_> {
     }
 }
 
-/// How a Job stands.
+/// The state of a Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Its pods run, or will.
+    /// A pod of the Job is running or will run.
     Running,
-    /// It ended well.
+    /// The Job succeeded.
     Complete,
-    /// It failed, finally; the text says why.
+    /// The Job failed for good; the text says why.
     Failed(String),
 }
 
-/// How a Job stands, by its conditions.
+/// Reads the state of a Job from its conditions.
 pub fn state(job: &Job) -> State {
     let conditions = job.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default();
     let is = |kind: &str| conditions.iter().find(|c| c.type_ == kind && c.status == "True");

@@ -16,8 +16,8 @@ use sqlx::{
 use super::{Clients, Error};
 use crate::{api::database_server::TlsMode, backup::manifest::Source, clock::Moment, database::MoverLogin};
 
-/// What every session of a mover is pinned to: nothing that the database's owner planted is found by name, rows look
-/// the same in every session, and nothing times out half-way.
+/// The settings of every session of a mover. Names resolve to nothing that the tenant created, rows are printed in the
+/// same way in every session, and no statement times out half-way.
 const SETTINGS: [(&str, &str); 17] = [
     ("search_path", "pg_catalog"),
     ("row_security", "off"),
@@ -38,7 +38,7 @@ const SETTINGS: [(&str, &str); 17] = [
     ("synchronize_seqscans", "off"),
 ];
 
-/// Opens a session that reads as [`SETTINGS`] say.
+/// Opens a session with [`SETTINGS`].
 pub(super) async fn connect(login: &MoverLogin) -> Result<PgConnection, Error> {
     let mode = match login.tls {
         TlsMode::VerifyFull => PgSslMode::VerifyFull,
@@ -53,7 +53,7 @@ pub(super) async fn connect(login: &MoverLogin) -> Result<PgConnection, Error> {
         .application_name("helpdesk-operator mover")
         .ssl_mode(mode)
         .statement_cache_capacity(0)
-        // Reading a whole table is slow by nature, and a statement names what the tenant named.
+        // Statements that read a whole table are always slow, and the log must not have names that the tenant chose.
         .disable_statement_logging();
     if let Some(pem) = &login.ca_pem {
         options = options.ssl_root_cert_from_pem(pem.clone().into_bytes());
@@ -70,24 +70,24 @@ pub(super) async fn connect(login: &MoverLogin) -> Result<PgConnection, Error> {
     Ok(connection)
 }
 
-/// Names the step at which the server failed.
+/// Returns a function that makes an [`Error::Database`] for this step.
 pub(super) fn failed(step: &'static str) -> impl Fn(sqlx::Error) -> Error {
     move |source| Error::Database { step, source }
 }
 
-/// A snapshot that other sessions can look at as long as this session's transaction is open.
+/// A snapshot that other sessions can import while this session's transaction is open.
 pub(super) struct Snapshot {
     /// Its name.
     pub name: String,
-    /// Which database it shows.
+    /// The database that it is of.
     pub source: Source,
     /// The server's major version.
     pub major: u32,
-    /// When it was taken, by the server's clock.
+    /// The server's time when it was taken.
     pub at: Moment,
 }
 
-/// Begins a transaction with one snapshot for everything that follows.
+/// Begins a transaction that uses one snapshot for all its statements, and exports the snapshot.
 pub(super) async fn snapshot(connection: &mut PgConnection) -> Result<Snapshot, Error> {
     let failed = |source| Error::Database { step: "take a snapshot", source };
     sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *connection).await.map_err(failed)?;
@@ -110,7 +110,7 @@ pub(super) async fn execute(connection: &mut PgConnection, step: &'static str, s
     sqlx::raw_sql(composed(sql.to_owned())).execute(connection).await.map(drop).map_err(|source| Error::Database { step, source })
 }
 
-/// Which database a session is in, the server's major version and its clock.
+/// Reads the session's database, the server's major version and the server's time.
 pub(super) async fn who(connection: &mut PgConnection) -> Result<(Source, u32, Moment), Error> {
     let failed = |source| Error::Database { step: "ask which database this is", source };
     let row = sqlx::query(
@@ -137,18 +137,18 @@ pub(super) fn ident(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// Runs a statement that was put together from quoted identifiers.
+/// Marks a statement as safe that was composed from quoted identifiers.
 pub(super) fn composed(text: String) -> AssertSqlSafe<String> {
     AssertSqlSafe(text)
 }
 
-/// The folder with the tools for a server: its own major version, or else the next later one.
+/// The folder with the tools for a server: those of its major version, or else of the next newer one.
 pub(super) fn tools(folder: &Path, major: u32) -> Result<PathBuf, Error> {
     let client = Clients::in_folder(folder).for_server(major).ok_or(Error::NoTools(major))?;
     Ok(folder.join(client.to_string()).join("bin"))
 }
 
-/// Writes what libpq reads a login from: nothing secret is in arguments or environment.
+/// Writes the login into a libpq service file, so that arguments and environment have no secret.
 fn service_file(run: &Path, login: &MoverLogin) -> std::io::Result<PathBuf> {
     use std::io::Write as _;
     let path = run.join("pg_service.conf");
@@ -184,7 +184,7 @@ pub(super) struct Tool {
     said: std::thread::JoinHandle<Said>,
 }
 
-/// What a tool reads and writes.
+/// The mover's ends of a tool's pipes.
 pub(super) struct Ends {
     /// Its input.
     pub stdin: Option<ChildStdin>,
@@ -192,21 +192,21 @@ pub(super) struct Ends {
     pub stdout: Option<ChildStdout>,
 }
 
-/// How a tool is connected.
+/// Which pipes a tool has.
 pub(super) enum Pipe {
-    /// Its output is read.
+    /// The mover reads its output.
     Out,
-    /// Its input is written.
+    /// The mover writes its input.
     In,
-    /// Its input is written and its output is read.
+    /// The mover writes its input and reads its output.
     Both,
 }
 
 /// Starts `pg_restore` into a database of a server of that major version, with the login's folder as in [`start`].
 ///
-/// The tool begins with settings of its own time, and an older server refuses those that it does not know. So for
-/// such a server `--exit-on-error` is taken from the arguments: exactly these refusals are passed over, and the tool
-/// is ended here at the first other error. Without that argument the tool goes on after every error, and fails.
+/// The tool first sets settings of its own version, and an older server rejects those that it does not know. So for
+/// such a server this removes `--exit-on-error` from the arguments, ignores exactly these errors, and kills the tool at
+/// the first other one. Without `--exit-on-error` among the arguments, the tool continues after every error, and fails.
 pub(super) fn start_restore(bin: &Path, arguments: &[&str], login: (&MoverLogin, &Path), server: u32) -> Result<Tool, Error> {
     let unknown = unknown_settings(server);
     let kept: Vec<_> = arguments.iter().copied().filter(|argument| unknown.is_empty() || *argument != EXIT_ON_ERROR).collect();
@@ -217,16 +217,16 @@ pub(super) fn start_restore(bin: &Path, arguments: &[&str], login: (&MoverLogin,
 /// Ends `pg_restore` at its first error.
 pub(super) const EXIT_ON_ERROR: &str = "--exit-on-error";
 
-/// Which errors of a tool are no failure.
+/// Which errors of a tool are ignored.
 #[derive(Clone, Copy, Default)]
 struct Tolerance {
     /// Settings that the server does not know.
     unknown: &'static [&'static str],
-    /// The tool, which goes on after errors, is ended at the first other one.
+    /// Whether the tool is killed at the first other error. By itself it continues after errors.
     strict: bool,
 }
 
-/// What `pg_restore` sets before anything else and a server of that major version does not know.
+/// The settings that `pg_restore` sets first and that a server of that major version does not know.
 const fn unknown_settings(server: u32) -> &'static [&'static str] {
     if server < 17 { &["transaction_timeout"] } else { &[] }
 }
@@ -261,7 +261,7 @@ fn launch(
         .stderr(Stdio::piped());
     if let Some((login, run)) = login {
         command.env("PGSERVICEFILE", service_file(run, login).map_err(failed)?).env("PGSERVICE", "mover");
-        // Whatever the role's own settings say.
+        // These override the role's own settings.
         command.env("PGOPTIONS", "-c statement_timeout=0 -c idle_in_transaction_session_timeout=0 -c lock_timeout=60s");
     }
     match pipe {
@@ -285,31 +285,31 @@ fn locked(process: &Mutex<Child>) -> std::sync::MutexGuard<'_, Child> {
     process.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a tool complained of.
+/// A summary of a tool's standard error.
 #[derive(Debug, Default)]
 struct Said {
-    /// The first error, and about what; or what was said first.
+    /// The first error, with the entry that it is about; or the first message, if there is no error.
     first: String,
-    /// Whether that is an error.
+    /// Whether `first` is an error.
     is_error: bool,
-    /// How many settings were refused that the server does not know.
+    /// How many settings the server rejected because it does not know them.
     unknown: usize,
-    /// How many errors the tool says that it passed over.
+    /// How many errors the tool reports that it ignored.
     passed_over: usize,
-    /// It was ended at an error.
+    /// Whether the tool was killed at an error.
     ended: bool,
 }
 
 impl Said {
-    /// Whether nothing failed but what the server cannot know.
+    /// Whether the only errors are those of settings that the server does not know.
     const fn is_harmless(&self) -> bool {
         !self.ended && self.unknown > 0 && self.passed_over == self.unknown
     }
 }
 
-/// Logs what a tool complains of, without the rows that its details quote, and keeps the first error: what follows is
-/// often only its consequence. Where the tool goes on after errors, the first ones may be those of unknown settings,
-/// each once and in this order.
+/// Logs a tool's standard error, without the details that quote rows, and keeps the first error, because later ones are
+/// often only its consequence. The first errors may be those of unknown settings, each once and in this order; they are
+/// ignored.
 fn listen(tool: &'static str, stream: impl Read, tolerance: Tolerance, end: impl Fn()) -> Said {
     let mut heard = Said::default();
     let mut about = None;
@@ -355,9 +355,9 @@ fn listen(tool: &'static str, stream: impl Read, tolerance: Tolerance, end: impl
 }
 
 impl Tool {
-    /// Waits for its end. Blocks.
+    /// Waits until the tool ends. Blocks.
     pub(super) fn wait(self) -> Result<(), Error> {
-        // It may be ended as long as it is listened to, so its number must not be given back before.
+        // The listening thread may kill the process. So it must end before `wait` lets the system reuse the process id.
         let said = self.said.join().unwrap_or_default();
         let status = locked(&self.process).wait().map_err(|source| Error::Spawn { tool: self.name.to_owned(), source })?;
         if status.success() || status.code() == Some(1) && said.is_harmless() {
@@ -367,7 +367,7 @@ impl Tool {
         Err(Error::Tool { tool: self.name, status, said: said.first })
     }
 
-    /// Ends it. Blocks until it is gone.
+    /// Kills the tool. Blocks until it has ended.
     pub(super) fn kill(self) {
         let mut process = locked(&self.process);
         let _ = process.kill();

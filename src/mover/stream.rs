@@ -1,5 +1,6 @@
-//! The streams between a PostgreSQL tool and a bucket. Compression and encryption run on a thread of their own, a few
-//! buffers apart from the network, so that memory does not grow with the database and no side waits needlessly.
+//! The streams between a PostgreSQL tool and a bucket. Compression and encryption run on a thread of their own. A few
+//! buffers lie between that thread and the network, so memory does not grow with the database and neither side waits
+//! needlessly.
 
 use std::{
     io::{self, Read, Write},
@@ -14,30 +15,31 @@ use tokio::sync::mpsc;
 use super::{Error, progress::Progress};
 use crate::backup::manifest::Plain;
 
-/// How much of a dump a tool is fed.
+/// How much of a dump a tool gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Until {
-    /// All of it, whether the tool reads on or not: both checksums are compared.
+    /// The whole dump is read even if the tool stops reading, because both checksums are compared.
     End,
-    /// As much as the tool reads: for one that needs only the definitions at the head.
+    /// As much as the tool reads, which may need only the definitions at the head.
     Satisfied,
 }
 
-/// What one step hands to the next.
+/// The size of a chunk in bytes.
 const CHUNK: usize = 1 << 20;
-/// So many of them may wait.
+/// How many chunks may wait in a channel.
 const WAITING: usize = 4;
-/// zstd's own default: three times as fast as the disk of a database, and a quarter of the size.
+/// The compression level, zstd's default: three times as fast as the disk of a database, and a quarter of the size.
 const LEVEL: i32 = 3;
 
-/// Both ends of a channel of chunks.
+/// Creates a channel of chunks.
 pub(super) fn channel() -> (mpsc::Sender<Bytes>, mpsc::Receiver<Bytes>) {
     mpsc::channel(WAITING)
 }
 
-/// Reads a dump, compresses and encrypts it, and passes the result on. Blocks; run it on a thread of its own.
+/// Reads a dump, compresses and encrypts it, and sends the chunks. Blocks; run it on a thread of its own.
 ///
-/// Returns the size and the checksum of what was read. The end of the input is no success: the tool's status is.
+/// Returns the size and checksum of the input. The end of the input does not prove that the dump is complete; only the
+/// tool's exit status does.
 pub(super) fn encrypt(
     mut dump: impl Read,
     recipient: &x25519::Recipient,
@@ -66,10 +68,11 @@ pub(super) fn encrypt(
     Ok(plain.finish())
 }
 
-/// Reads what [`encrypt`] made and hands the dump to `consumer`. Blocks; run it on a thread of its own.
+/// Decrypts and decompresses the output of [`encrypt`] and writes the dump to `consumer`. Blocks; run it on a thread of
+/// its own.
 ///
-/// A consumer that stops listening stops the reading only if nobody wants to know whether the rest is whole; otherwise
-/// every byte is decrypted and summed all the same.
+/// If the consumer stops reading, this stops too with [`Until::Satisfied`]. With [`Until::End`] it still decrypts every
+/// byte, for the checksum.
 pub(super) fn decrypt(
     chunks: mpsc::Receiver<Bytes>,
     identity: &x25519::Identity,
@@ -106,7 +109,7 @@ pub(super) fn decrypt(
             }
         }
     }
-    // One that stopped listening needs no more.
+    // A consumer that stopped reading needs no flush.
     if listening {
         consumer.flush().or_else(|e| if e.kind() == io::ErrorKind::BrokenPipe { Ok(()) } else { Err(e) }).map_err(Error::Stream)?;
     }
@@ -114,12 +117,12 @@ pub(super) fn decrypt(
     Ok(plain.finish())
 }
 
-/// The chunks that arrive, as a stream to read.
+/// The receiving end of a channel as a reader.
 pub(super) fn reader(chunks: mpsc::Receiver<Bytes>) -> impl Read + Send + 'static {
     Arrived { chunks, current: Bytes::new() }
 }
 
-/// A stream to write, and its chunks.
+/// A writer, and the channel that receives its chunks.
 pub(super) fn writer(progress: &Arc<Progress>) -> (impl Write + Send + 'static, mpsc::Receiver<Bytes>) {
     let (chunks, receiver) = channel();
     let write = io::BufWriter::new(Chunks { chunks, buffer: Vec::with_capacity(CHUNK), progress: Arc::clone(progress) });
@@ -149,7 +152,7 @@ impl Summed {
     }
 }
 
-/// The writing end of a channel, as a stream.
+/// The sending end of a channel as a writer.
 struct Chunks {
     chunks: mpsc::Sender<Bytes>,
     buffer: Vec<u8>,
@@ -176,8 +179,8 @@ impl Write for Chunks {
     }
 }
 
-/// The reading end of a channel, as a stream. The other end sends everything or nothing more: whoever closes it early
-/// says so by its own error.
+/// The receiving end of a channel as a reader. A closed channel counts as the end: a sender that stops early reports
+/// its own error.
 struct Arrived {
     chunks: mpsc::Receiver<Bytes>,
     current: Bytes,
