@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Hold, plan::TlsVersion, stage::Stage};
 
-/// One tenant of the help desk: who owns it, under which plan and in which region it lives, and how its life ends.
-/// Its stage follows from what billing writes into the status and from the plan's windows.
+/// One tenant of the help desk: its owner, its plan, its region, its host names, and how it is closed. The operator
+/// decides its stage from what billing writes into the status and from the plan's windows.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "helpdesk-operator.io",
@@ -41,44 +41,46 @@ use super::{Hold, plan::TlsVersion, stage::Stage};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HelpDeskAccountSpec {
-    /// A random id that the tenant keeps for life: with it, a manifest that is applied again after the loss of the
-    /// object finds its own data. Immutable.
+    /// A random id of the tenant, which never changes. If the object is lost and its manifest is applied again, the
+    /// operator finds the tenant's data by this id. Immutable.
     #[serde(default, rename = "accountID", skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self == oldSelf").message("accountID is immutable: it is how the tenant's data is found again"))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$')").message("accountID is a random UUID in lower case, as uuidgen prints it"))]
     #[schemars(length(max = 36))]
     pub account_id: Option<String>,
-    /// The tenant's name as people read it.
+    /// The tenant's name for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 100))]
     #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{202a}-\\x{202e}\\x{2066}-\\x{2069}]')").message("displayName must not contain control characters or characters that turn the direction of text"))]
     pub display_name: Option<String>,
-    /// Who owns the account. Scrubbed when the account has expired, wherever it is written.
+    /// The owner of the account. When the account has expired, the operator removes the owner from the object and from
+    /// the Secret.
     pub owner: Owner,
-    /// The `HelpDeskPlan` whose terms hold.
+    /// The `HelpDeskPlan` whose terms apply.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub plan: String,
-    /// Where the data lives: only servers, stores and gateways of this region are used. Immutable.
+    /// The region of the data: the operator uses only servers, stores and gateways of this region. Immutable.
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     #[x_kube(validation = Rule::new("self == oldSelf").message("region is immutable: data does not move between regions; create another account in the other region instead"))]
     pub region: String,
-    /// The tenant's addresses on the web.
+    /// The tenant's host names.
     pub domain: Domain,
-    /// Security of this tenant; it may only tighten what the plan asks for.
+    /// Security settings of this tenant. They can make the plan's stricter, never looser.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<Security>,
-    /// The owner's wish to end the account. Setting it needs the verb `close`.
+    /// The owner's request to close the account. Setting it needs the verb `close`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closure: Option<Closure>,
-    /// A legal hold: nothing of this account is destroyed while it is set. Setting it needs the verb `hold`.
+    /// A legal hold: while it is set, the operator never destroys anything of this account. Setting it needs the verb
+    /// `hold`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
-    /// The operator looks at the account and reports, and changes nothing.
+    /// If true, the operator observes the account and writes its status, and changes nothing else.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub paused: bool,
 }
 
-/// The owner, by reference to a Secret with the keys `name` and `email`, or inline.
+/// The owner: a reference to a Secret with the keys `name` and `email`, or both inline.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.secretRef) != has(self.email)").message("name the owner either by secretRef or inline by name and email"))]
@@ -110,70 +112,72 @@ pub struct SecretRef {
     pub name: String,
 }
 
-/// Host names of a tenant.
+/// The host names of a tenant.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Domain {
-    /// The label under the plan's base domain.
+    /// The DNS label below the plan's base domain: with the slug `acme` and the base domain `helpdesk.example`, the
+    /// host name is `acme.helpdesk.example`.
     #[schemars(length(min = 1, max = 40))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')").message("slug is one DNS label: lower-case letters a to z, digits and inner hyphens, such as acme-support"))]
     #[x_kube(validation = Rule::new("!self.startsWith('xn--') && !self.contains('--')").message("slug must not contain two hyphens in a row: that is how look-alike (IDN) names are spelled"))]
     #[x_kube(validation = Rule::new("!(self in ['www', 'api', 'admin', 'mail', 'smtp', 'imap', 'autoconfig', 'autodiscover', 'ns1', 'ns2', 'localhost', 'status', 'login'])").message("this slug is reserved for the platform; choose another"))]
     pub slug: String,
-    /// Host names of the tenant's own.
+    /// Host names in the tenant's own domains.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 15), inner(length(min = 4, max = 253)))]
     #[x_kube(validation = Rule::new("self.all(h, h.matches('^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?[.])+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$'))").message("custom host names are written in lower case without wildcard, port or final dot, such as help.acme.example"))]
     #[x_kube(validation = Rule::new("self.all(h, self.exists_one(o, o == h))").message("every custom host name may be listed once"))]
     pub custom: Vec<String>,
-    /// The certificate of the custom host names, where the plan has no issuer: a Secret of type kubernetes.io/tls that
-    /// carries the annotation helpdesk-operator.io/for-account with this account's name.
+    /// The certificate of the custom host names, if the plan has no issuer: a Secret of type kubernetes.io/tls with the
+    /// annotation helpdesk-operator.io/for-account, whose value is this account's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_secret: Option<SecretRef>,
 }
 
-/// What a tenant asks for beyond the plan.
+/// Security settings that are stricter than the plan's.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Security {
-    /// Ranges from which agents may come, IPv4 and IPv6; empty: from anywhere the plan allows.
+    /// Address ranges of agents, IPv4 and IPv6; empty: every address that the plan allows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(min = 2, max = 43)))]
     #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("agentAllow lists ranges in CIDR notation, such as 198.51.100.0/24 or 2001:db8::/48"))]
     pub agent_allow: Vec<String>,
-    /// The lowest TLS version that is accepted.
+    /// The lowest TLS version that the gateway accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min_tls: Option<TlsVersion>,
     /// Whether agents need a second factor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub require_totp: Option<bool>,
-    /// Mutual TLS on the agent panel: the authorities whose client certificates agents must show, as PEM.
+    /// Mutual TLS on agents' paths: agents must present a client certificate of one of these certificate authorities
+    /// (PEM).
     #[serde(default, rename = "agentClientCA", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 64, max = 65536))]
     #[x_kube(validation = Rule::new("self.startsWith('-----BEGIN CERTIFICATE-----')").message("agentClientCA is one or more certificates in PEM, beginning with -----BEGIN CERTIFICATE-----"))]
     pub agent_client_ca: Option<String>,
 }
 
-/// How the owner ends the account.
+/// How the owner closes the account.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("self.mode == 'Erase' || !has(self.coldBackup)").message("coldBackup belongs to mode Erase; a cancelled account always keeps its cold backup"))]
 pub struct Closure {
-    /// `Cancel` terminates now and deletes after the plan's window; `Erase` blocks now and deletes after the plan's
-    /// `eraseDelay`, and never reopens.
+    /// `Cancel` terminates the account now and deletes it after the plan's window. `Erase` blocks the account now and
+    /// deletes it after the plan's `eraseDelay`; the account never opens again.
     pub mode: ClosureMode,
-    /// Who asked; kept as evidence until the account has expired.
+    /// Who asked for it. It is kept as evidence until the account has expired.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 254))]
     #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{202a}-\\x{202e}\\x{2066}-\\x{2069}]')").message("requestedBy must not contain control characters or characters that turn the direction of text"))]
     pub requested_by: Option<String>,
-    /// With `Erase`: whether the normal cold backup is still kept for its window. Without: nothing is kept.
+    /// For `Erase`: whether a cold backup is kept for the plan's window. If absent, it is kept; if false, nothing is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cold_backup: Option<bool>,
 }
 
 impl Closure {
-    /// Whether a cold backup outlives the database.
+    /// Whether a cold backup is kept after the database is dropped.
     pub fn keeps_backup(&self) -> bool {
         match self.mode {
             ClosureMode::Cancel => true,
@@ -182,53 +186,53 @@ impl Closure {
     }
 }
 
-/// The two ways in which an owner ends an account.
+/// The two ways in which an owner closes an account.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ClosureMode {
-    /// Terminated now, deleted after the plan's window.
+    /// The account is terminated now and deleted after the plan's window.
     Cancel,
-    /// Blocked now, deleted after the plan's `eraseDelay`.
+    /// The account is blocked now and deleted after the plan's `eraseDelay`.
     Erase,
 }
 
-/// What is true of the account now, and what will happen to it next.
+/// The observed state of the account, and its next stage.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HelpDeskAccountStatus {
-    /// The generation of the spec that the rest of the status is about.
+    /// The `metadata.generation` that the rest of the status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The billing sequence that the rest of the status takes into account.
+    /// The `sequence` of the billing state that the rest of the status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_billing_sequence: Option<i64>,
-    /// Where in its life the account is.
+    /// The stage of the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
-    /// Since when everything that the stage demands is enforced.
+    /// Since when everything that the stage requires is enforced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage_since: Option<Time>,
     /// Why the account is in this stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<super::stage::Reason>,
-    /// What comes next if nothing changes.
+    /// The next stage, if nothing changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_stage: Option<Stage>,
-    /// When that comes.
+    /// When the next stage is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_transition_time: Option<Time>,
-    /// When nothing will be left, neither database nor backup, if nothing changes. Absent where nobody can tell: the time
-    /// that was promised has passed, and the condition Overdue says what keeps the data.
+    /// When neither database nor backup will exist any more, if nothing changes. Absent if that time is unknown: the
+    /// promised time has passed, and the condition Overdue says why the data still exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub data_gone_by: Option<Time>,
-    /// The tenant's main address, once it was published at the plan's Gateway and seen to answer; absent where nothing
-    /// is published.
+    /// The URL of the tenant's main host name, once it is published at the plan's Gateway and a probe got an answer.
+    /// Absent if nothing is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// Every host name of the account, with what is true of it at the gateway.
+    /// Every host name of the account, with its state at the gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["host".into()]))]
     pub domains: Vec<DomainStatus>,
-    /// What billing says; written by billing and by nobody else.
+    /// The billing state. Only billing writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billing: Option<Billing>,
     /// The tenant's database.
@@ -240,7 +244,7 @@ pub struct HelpDeskAccountStatus {
     /// The newest verified backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_backup: Option<LastBackup>,
-    /// The proof that nothing is left; present from Expired on.
+    /// The signed certificate that nothing of the account is left; present from Expired on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
     /// Ready, DatabaseReady, EdgeReady, BackupsCurrent, BlockEnforced, Held, Overdue, Unprovable, Stalled, Reconciling.
@@ -249,46 +253,46 @@ pub struct HelpDeskAccountStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// What is true of one host name.
+/// The state of one host name.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DomainStatus {
     /// The host name.
     pub host: String,
-    /// What it is to the account.
+    /// How the account uses the host name.
     #[serde(rename = "use")]
     pub used_as: super::DomainUse,
-    /// What requests to it get.
+    /// How the gateway answers requests to the host name.
     pub state: DomainState,
-    /// A sentence for people; says what to do where somebody has to do something.
+    /// A sentence for people. It says what to do, if a person has to do something.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// The DNS record that proves a custom name, while it is asked for.
+    /// The DNS record that the tenant must create to prove a custom host name, while it is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub challenge: Option<Challenge>,
-    /// When the certificate of a custom name runs out.
+    /// When the certificate of a custom host name expires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_expires_at: Option<Time>,
 }
 
-/// What requests to a host name get.
+/// How the gateway answers requests to a host name.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DomainState {
-    /// The app.
+    /// With the app.
     Live,
-    /// A redirect to the present address.
+    /// With a redirect to the tenant's present host name.
     Redirecting,
-    /// The page that says that the account is suspended.
+    /// With the page that says that the account is suspended.
     Suspended,
-    /// Nothing: it waits for something that the message names.
+    /// Not at all: the host name is not published yet, and the message says why.
     Withheld,
-    /// Nothing: the account has not proved that the name is its own.
+    /// Not at all: the account has not proved that it owns the name.
     Unproven,
-    /// Nothing: the name is another account's, or reserved.
+    /// Not at all: the name belongs to another account, or is reserved.
     Refused,
 }
 
-/// A DNS record of type TXT that proves that a name is the tenant's own.
+/// A DNS record of type TXT that proves that the tenant owns a name.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Challenge {
@@ -298,7 +302,7 @@ pub struct Challenge {
     pub value: String,
 }
 
-/// What billing says of the account, in Stripe's words for the state of a subscription.
+/// The billing state of the account, with Stripe's names for the state of a subscription.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self == oldSelf || self.epoch != oldSelf.epoch || self.sequence > oldSelf.sequence").message(Message::Expression("'sequence %d is not above %d, which was counted last: every change, a repeat with another time too, takes a number from %d to %d; an event that was counted already need not be written again'.format([self.sequence, oldSelf.sequence, oldSelf.sequence + 1, oldSelf.sequence + 1000000])".into())))]
@@ -309,22 +313,23 @@ pub struct Billing {
     pub state: BillingState,
     /// When this state began.
     pub since: Time,
-    /// The first failure of this run of failed payments. It counts once: what a later word of the same run says of it
-    /// changes nothing, until a payment ends the run. Without one, `since` of the first word is it.
+    /// When the first payment of this run of failed payments failed. The operator takes it from the first PastDue or
+    /// Unpaid state of the run and ignores later values until a payment ends the run. If absent, `since` of that first
+    /// state counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delinquent_since: Option<Time>,
-    /// Until when the account is paid for: when a Canceled one is blocked.
+    /// Until when the account is paid for. A Canceled account is blocked at this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub period_end: Option<Time>,
-    /// Billing's own name of the subscription, such as `sub_1NirD82eZvKYlo2C`. Once a payment named one, what is said of
-    /// another changes nothing, until a payment names that one.
+    /// Billing's id of the subscription, such as `sub_1NirD82eZvKYlo2C`. Once a payment has named a subscription,
+    /// states of another one change nothing, until a payment names that one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[A-Za-z0-9][-A-Za-z0-9._:/]*$"))]
     pub subscription: Option<String>,
-    /// Orders the events of billing; every change needs a higher one, by 1000000 at most.
+    /// The number of this event of billing. Every change needs a higher number, by 1000000 at most.
     #[schemars(range(min = 0))]
     pub sequence: i64,
-    /// Starts the sequence anew; raised by a person when billing lost count.
+    /// A person raises it by one if billing lost its sequence; `sequence` then starts again from any number.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1000000))]
     pub epoch: i64,
@@ -333,21 +338,21 @@ pub struct Billing {
 /// The states of a subscription as Stripe names them (API reference, "The Subscription object", `status`).
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BillingState {
-    /// In the one trial.
+    /// The subscription is in its trial.
     Trialing,
-    /// Paid.
+    /// The subscription is paid.
     Active,
     /// The last payment failed and is tried again.
     PastDue,
-    /// Every try failed.
+    /// Every attempt at the last payment failed.
     Unpaid,
-    /// Ended; access until `periodEnd`.
+    /// The subscription was canceled; the account stays open until `periodEnd`.
     Canceled,
-    /// The first payment is under way: changes nothing.
+    /// The first payment is being made. This state changes nothing.
     Incomplete,
-    /// The first payment never came.
+    /// The first payment was not made in time.
     IncompleteExpired,
-    /// The trial ended without a way to pay.
+    /// The trial ended without a payment method.
     Paused,
 }
 
@@ -358,7 +363,7 @@ impl BillingState {
     }
 }
 
-/// Where the tenant's data is.
+/// The server and database with the tenant's data.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseRef {
@@ -369,7 +374,7 @@ pub struct DatabaseRef {
     /// The Secret with the tenant's credentials, in the tenant's namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret: Option<String>,
-    /// The database's own id: a database of the same name that was made anew has another.
+    /// The database's oid in PostgreSQL. A new database of the same name has another oid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<i64>")]
     pub oid: Option<u32>,
@@ -381,11 +386,11 @@ pub struct DatabaseRef {
 pub struct NamespaceRef {
     /// Its name, made from the account's uid.
     pub name: String,
-    /// Its uid: one of the same name that somebody else made has another, and is left alone.
+    /// Its uid. The operator never changes a namespace of the same name with another uid.
     pub uid: String,
 }
 
-/// A verified backup in short.
+/// A summary of a verified backup.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LastBackup {
@@ -395,83 +400,83 @@ pub struct LastBackup {
     pub reason: super::BackupReason,
     /// When its last byte was stored.
     pub completed_at: Time,
-    /// When it was proven by a restore or by decoding every byte.
+    /// When it was verified, by a restore or by decoding every byte.
     pub verified_at: Time,
-    /// What it takes in the bucket, in bytes.
+    /// Its size in the bucket in bytes.
     pub bytes: i64,
 }
 
-/// Under which authority a database was dropped.
+/// The authority under which a database was dropped.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DroppedUnder {
-    /// What made the drop lawful.
+    /// Why the drop was allowed.
     pub ground: DropGround,
-    /// The `ColdBackup` that was proven, or could not be.
+    /// The `ColdBackup` that was verified, or that could not be.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<String>,
-    /// When the proven backup's snapshot was taken.
+    /// When the snapshot of the verified backup was taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot_at: Option<Time>,
-    /// What a restore of the proven backup does not make as it was, although every row is in it.
+    /// Definitions that a restore of the verified backup leaves out or changes, although it restores every row.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
-    /// Why no backup could be proven.
+    /// Why no backup could be verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub because: Option<String>,
-    /// Who asked not to wait for one any longer.
+    /// The person who asked to drop the database without a verified backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requested_by: Option<String>,
-    /// Who approved that.
+    /// The person who approved that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approved_by: Option<String>,
 }
 
 impl DroppedUnder {
-    /// With this ground and nothing else.
+    /// Creates one with this ground and no other field.
     pub const fn by(ground: DropGround) -> Self {
         Self { ground, backup: None, snapshot_at: None, left_out: Vec::new(), because: None, requested_by: None, approved_by: None }
     }
 }
 
-/// What makes the drop of a database lawful.
+/// Why the drop of a database is allowed.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DropGround {
-    /// A backup of it was proven and seen to be complete just before.
+    /// A backup was verified, and the operator checked just before the drop that it is complete.
     VerifiedBackup,
-    /// Its owner asked for erasure without a backup.
+    /// The owner asked for erasure without a backup.
     OwnerWaiver,
-    /// No backup could be proven, and the time by which nothing was to be left had come.
+    /// No backup could be verified, and the promised `dataGoneBy` had come.
     PromiseElapsed,
-    /// No backup could be proven, and two people agreed not to wait until that time.
+    /// No backup could be verified, and two people agreed not to wait until `dataGoneBy`.
     TwoPeople,
 }
 
-/// Proof that nothing of the account is left.
+/// The signed certificate that nothing of the account is left.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Certificate {
-    /// When the last part was seen to be gone.
+    /// When the operator saw that the last part was gone.
     pub issued_at: Time,
-    /// What was destroyed and seen to be gone, by kind.
+    /// The numbers of destroyed objects that the operator saw to be gone, by kind.
     pub destroyed: BTreeMap<String, i64>,
-    /// Empty roles that stay on the database server for now, because others named them in databases of their own. Nobody
-    /// can log in as one of them; they are removed once they can be.
+    /// The number of empty roles that stay on the database server, because others named them in databases of their own.
+    /// Nobody can log in as such a role; the operator drops it as soon as the server allows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub roles_left: Option<i64>,
-    /// Under which authority the database was dropped; absent where there was none.
+    /// The authority under which the database was dropped; absent if there was no database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authority: Option<DroppedUnder>,
-    /// By when nothing was to be left, as it was promised first.
+    /// The first promised time by which nothing was to be left.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub promised_by: Option<Time>,
-    /// What delayed the end, in the words of the condition Overdue.
+    /// What delayed the end, as the condition Overdue said.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub delayed_by: Vec<String>,
     /// SHA-256 over the certificate's facts, as hexadecimal digits.
     pub sha256: String,
-    /// Signature of the installation's key over the same facts, in base64 (Ed25519).
+    /// The signature of the installation's key over the same facts, in base64 (Ed25519).
     pub signature: String,
-    /// What may still hold a copy, and for how long.
+    /// Which systems may still have a copy, and for how long.
     pub note: String,
 }

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// One bucket for cold backups. Its location cannot change while it holds backups.
+/// One S3 bucket for cold backups. Its location cannot change while it has backups.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "helpdesk-operator.io",
@@ -29,14 +29,15 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackupStoreSpec {
-    /// The region whose backups it may hold; also the region that requests are signed for, unless `signingRegion` says otherwise.
+    /// The region of the accounts whose backups it may have. Requests are signed for this region too, unless
+    /// `signingRegion` is set.
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub region: String,
-    /// The region that requests are signed for.
+    /// The region for which requests are signed (Signature Version 4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub signing_region: Option<String>,
-    /// The store's address.
+    /// The URL of the S3 endpoint.
     #[schemars(length(max = 300))]
     #[x_kube(validation = Rule::new("self.matches('^https://[A-Za-z0-9.:\\\\[\\\\]-]+(:[0-9]{1,5})?/?$')").message("endpoint is an https address without a path, such as https://s3.eu-1.example"))]
     pub endpoint: String,
@@ -48,26 +49,29 @@ pub struct BackupStoreSpec {
     #[schemars(length(max = 200))]
     #[x_kube(validation = Rule::new("self == '' || self.matches('^([A-Za-z0-9_-]+/)+$')").message("prefix is one or more names of letters, digits, _ and -, each followed by a slash, such as eu-1/"))]
     pub prefix: String,
-    /// A Secret in the operator's namespace with `accessKeyID` and `secretAccessKey`; may read and write.
+    /// A Secret in the operator's namespace with the keys `accessKeyID` and `secretAccessKey`. These credentials read
+    /// and write.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub credentials_secret: String,
-    /// The same for erasing versions; without it the first one erases too.
+    /// A Secret with the same keys, whose credentials erase versions. Without it, those of `credentialsSecret` erase
+    /// too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub erase_credentials_secret: Option<String>,
-    /// A Secret in the operator's namespace with the key `ca.crt`; without it the system's roots are used.
+    /// A Secret in the operator's namespace with the key `ca.crt`. Without it, the system's certificate authorities are
+    /// trusted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub ca_secret: Option<String>,
-    /// The account that must own the bucket; asked for in every call where it is set.
+    /// The AWS account that must own the bucket. If set, every request has it as `x-amz-expected-bucket-owner`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub expected_bucket_owner: Option<String>,
-    /// Whether objects are locked against deletion by the bucket. `Off` is right unless the lock is shorter than any
-    /// backup's life: a lock in COMPLIANCE mode cannot meet a wish for erasure.
+    /// Whether the bucket may lock objects against deletion by default. Use `Off` unless the lock is shorter than the
+    /// life of every backup: objects under a lock in COMPLIANCE mode cannot be erased on request.
     #[serde(default)]
     pub object_lock: ObjectLock,
-    /// Where the key of every backup is kept a second time, so that the loss of the cluster loses no backup.
+    /// Where a second copy of every backup's key is kept, so that no backup is lost with the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_escrow: Option<KeyEscrow>,
 }
@@ -76,14 +80,14 @@ pub struct BackupStoreSpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(from = "TypedObjectLock")]
 pub enum ObjectLock {
-    /// A bucket with a default retention is refused.
+    /// The operator rejects a bucket with a default retention.
     #[default]
     Off,
-    /// Objects may be locked in GOVERNANCE mode by the bucket's default.
+    /// The bucket may lock objects by default in GOVERNANCE mode.
     Governance,
 }
 
-/// What arrives when somebody types it: YAML 1.1, which kubectl reads, takes a bare `Off` for the boolean false.
+/// The values that the API server may receive: kubectl reads YAML 1.1, which takes a bare `Off` for the boolean false.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum TypedObjectLock {
@@ -127,42 +131,42 @@ impl JsonSchema for ObjectLock {
         true
     }
 
-    /// Without a type, because a structural schema has no other way to admit a word and a boolean.
+    /// A schema without a type, because a structural schema cannot otherwise allow both a string and a boolean.
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({ "enum": ["Off", "Governance", false], "x-kubernetes-preserve-unknown-fields": true })
     }
 }
 
-/// The second place of keys.
+/// Where a second copy of every key is kept.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeyEscrow {
     /// Another `BackupStore`, with other credentials.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub store: String,
-    /// The public key (age, X25519) of the recovery identity that is kept offline.
+    /// The public key (age, X25519) of the recovery identity. Keep the identity itself offline.
     #[schemars(length(max = 100))]
     #[x_kube(validation = Rule::new("self.matches('^age1[02-9ac-hj-np-z]{58}$')").message("recoveryRecipient is the public key that age-keygen prints, such as age1…; never the secret one"))]
     pub recovery_recipient: String,
 }
 
-/// What the operator saw of the store.
+/// The observed state of the store.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupStoreStatus {
-    /// The generation that the rest is about.
+    /// The `metadata.generation` that the rest of the status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// How many backups it holds.
+    /// The number of backups in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<i32>,
-    /// `Enabled`, `Suspended` or `Off`.
+    /// The bucket's versioning: `Enabled`, `Suspended` or `Off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub versioning: Option<String>,
-    /// The identity in the bucket's marker object: another bucket behind the same address has another, or none.
+    /// The identity in the bucket's marker object. Another bucket at the same address has another identity, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// Prefixes below this store's that belong to no backup; named, never erased.
+    /// Prefixes below this store's prefix that belong to no backup. The operator lists them and never erases them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orphans: Vec<String>,
     /// Ready.

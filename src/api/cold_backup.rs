@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Hold, VerifyMode};
 
-/// One backup of one account's database, with a deadline and a finalizer of its own: it outlives the database and,
-/// if need be, the account, and is destroyed on time. A person may create one to have a backup now.
+/// One backup of one account's database. It has its own deadline and finalizer: it may outlive the database and the
+/// account, and the operator erases it at its deadline. A person may create one to take a backup now.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "helpdesk-operator.io",
@@ -36,21 +36,21 @@ pub struct ColdBackupSpec {
     /// The account whose database is backed up.
     #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub account: String,
-    /// The account's uid: another account of the same name has another.
+    /// The account's uid. Another account of the same name has another uid.
     #[serde(rename = "accountUID")]
     #[schemars(length(min = 36, max = 36), regex(pattern = r"^[0-9a-f-]{36}$"))]
     pub account_uid: String,
-    /// The `BackupStore`.
+    /// The `BackupStore` that the backup is written to.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub store: String,
-    /// When it is destroyed: every version, every key.
+    /// When the operator erases every version of the backup's objects and every copy of its key.
     pub expires_at: Time,
-    /// Why it is taken.
+    /// Why the backup is taken.
     pub reason: BackupReason,
-    /// How it is proven.
+    /// How the backup is verified.
     #[serde(default)]
     pub verify: VerifyMode,
-    /// While it is set the backup is not destroyed.
+    /// A legal hold. While it is set, the operator never erases the backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
 }
@@ -58,50 +58,50 @@ pub struct ColdBackupSpec {
 /// Why a backup is taken.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BackupReason {
-    /// By the plan's schedule.
+    /// The plan's schedule is due.
     Scheduled,
-    /// Once nobody is in any more; the one that outlives the database.
+    /// The account was closed and nobody can log in any more. This backup is kept after the database is dropped.
     Frozen,
-    /// By a person.
+    /// A person created it.
     Manual,
 }
 
-/// Where a backup is in its own life.
+/// The phase of a backup.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum BackupPhase {
-    /// Waiting for its turn.
+    /// The backup waits until a mover may start.
     #[default]
     Pending,
-    /// Being taken and proven.
+    /// A mover takes and verifies the backup.
     Running,
-    /// Downloaded again, decrypted, and restored or decoded; equal to its source.
+    /// The backup was downloaded, decrypted, and restored or decoded, and equals its source.
     Verified,
-    /// Could not be taken or proven; tried again while its reason holds.
+    /// The backup could not be taken or verified. The operator tries again while the backup is needed.
     Failed,
-    /// Being destroyed.
+    /// The operator erases the backup.
     Erasing,
-    /// Every version, marker and open upload is gone, and so are its keys.
+    /// Every version, delete marker and open upload is gone, and so are the keys.
     Erased,
 }
 
-/// How much memory a mover may use: more after one ran out of it.
+/// The memory limit of a mover. It is raised after a mover ran out of memory.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum MoverMemory {
-    /// Enough for nearly every database: what the tools need grows with the number of tables and with the longest row,
-    /// not with the size of the database.
+    /// Enough for nearly every database. The memory that the tools need grows with the number of tables and with the
+    /// longest row, not with the size of the database.
     #[default]
     #[serde(rename = "256Mi")]
     Small,
     /// For many thousand tables, or rows of more than fifty megabytes.
     #[serde(rename = "1Gi")]
     Medium,
-    /// For the longest rows that PostgreSQL has.
+    /// For the longest rows that PostgreSQL can store.
     #[serde(rename = "4Gi")]
     Large,
 }
 
 impl MoverMemory {
-    /// The limit, as Kubernetes writes it.
+    /// The limit as a Kubernetes quantity.
     pub const fn limit(self) -> &'static str {
         match self {
             Self::Small => "256Mi",
@@ -110,7 +110,7 @@ impl MoverMemory {
         }
     }
 
-    /// What is set aside for it, as Kubernetes writes it: a quarter of the limit, and what every mover needs at least.
+    /// The request as a Kubernetes quantity: a quarter of the limit, but at least what every mover needs.
     pub const fn request(self) -> &'static str {
         match self {
             Self::Small => "128Mi",
@@ -119,7 +119,7 @@ impl MoverMemory {
         }
     }
 
-    /// What the next mover gets after one ran out of this much; `None` after the largest.
+    /// The next larger value, for the mover after one that ran out of memory; `None` after the largest.
     pub const fn next(self) -> Option<Self> {
         match self {
             Self::Small => Some(Self::Medium),
@@ -129,89 +129,89 @@ impl MoverMemory {
     }
 }
 
-/// A run of attempts that failed for a reason of the backup's own. A database or a bucket that could not be reached is
-/// none, and is not counted.
+/// A run of attempts that failed because of the database's contents. Attempts that failed because a database or a
+/// bucket could not be reached are not counted.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Failing {
-    /// When the first of them failed.
+    /// When the first of these attempts failed.
     pub since: Time,
-    /// How many there were.
+    /// The number of these attempts.
     pub attempts: i32,
     /// One word for the first failure.
     pub reason: String,
-    /// What the first failure was.
+    /// The error of the first failure.
     pub message: String,
-    /// Since when it is taken for unprovable; it is tried again all the same.
+    /// Since when the operator considers the backup unprovable. It still tries again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unprovable_since: Option<Time>,
 }
 
-/// How a dump is restored. The README says how a person does the same by hand.
+/// How a dump is restored. The README says how to do the same by hand.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Way {
-    /// By one `pg_restore`.
+    /// With one `pg_restore`.
     #[default]
     Plain,
-    /// In sections: definitions; then, with the tenant's own search path in its functions and without checks, the rows;
-    /// then checks, indexes and the rest. For databases whose functions rely on their owner's search path, whose checks
-    /// read other tables, or whose rows break their own constraints.
+    /// In sections: first the definitions; then the rows, with the tenant's search path in its functions and without
+    /// checks; then checks, indexes and the rest. For databases whose functions rely on their owner's search path,
+    /// whose checks read other tables, or whose rows violate their constraints.
     Sections,
-    /// In sections, and with the tenant's search path in the restoring session too: for definitions that the server
-    /// prints without the schema that they need, such as `IS DISTINCT FROM` over a type of an extension.
+    /// In sections, and with the tenant's search path in the restoring session too. For definitions that the server
+    /// prints without a schema that they need, such as `IS DISTINCT FROM` over a type of an extension.
     SectionsWithPath,
 }
 
-/// What is true of the backup.
+/// The observed state of the backup.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ColdBackupStatus {
-    /// The generation that the rest is about.
+    /// The `metadata.generation` that the rest of the status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Where in its life it is.
+    /// The phase of the backup.
     #[serde(default)]
     pub phase: BackupPhase,
-    /// Its folder in the bucket, with the store's prefix.
+    /// The backup's folder in the bucket, with the store's prefix.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
-    /// SHA-256 of its manifest.
+    /// The SHA-256 of the manifest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest_sha256: Option<String>,
-    /// Size of its objects.
+    /// The size of the backup's objects in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<i64>,
     /// When the dump began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When its last byte was stored.
+    /// When the last byte was stored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
-    /// When it was proven.
+    /// When the backup was verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<Time>,
-    /// When nothing of it was seen to be left.
+    /// When the operator saw that nothing of the backup was left in the bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased_at: Option<Time>,
-    /// When its key was destroyed, in the cluster and in escrow.
+    /// When the backup's key was destroyed, in the cluster and in the escrow.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shredded_at: Option<Time>,
-    /// How it was restored when it was proven: by one `pg_restore`, or in sections. A restore by hand goes the same way.
+    /// How the backup was restored when it was verified. A restore by hand must use the same way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restored_by: Option<Way>,
-    /// What its rows do not let be made again as it was, although every row is there.
+    /// Definitions that a restore leaves out or changes because the rows violate them. Every row is restored.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<String>,
-    /// The public key that its objects are encrypted to.
+    /// The public key (age) to which the objects are encrypted.
     #[serde(default, rename = "keyID", skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
-    /// How often a mover was started for it.
+    /// How often a mover was started for the backup.
     #[serde(default)]
     pub attempts: i32,
-    /// How much memory its next mover may use. It is raised when one ran out of memory, and counts for restores too.
+    /// The memory limit of the next mover. It is raised after a mover ran out of memory, and applies to restores too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mover_memory: Option<MoverMemory>,
-    /// The attempts that came to nothing for a reason of the backup's own, since one last succeeded.
+    /// The attempts since the last success that failed because of the database's contents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<Failing>,
     /// Ready, Stalled, Held, Unprovable.

@@ -1,41 +1,41 @@
-//! Every condition type and reason, once, and the only place where a condition is put into a list.
+//! Every condition type, and the only function that writes conditions into a list.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use crate::clock::Moment;
 
-/// The types of conditions, over all kinds.
+/// The types of conditions of all kinds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// Everything that the stage demands is in place.
+    /// Everything that the stage requires is in place.
     Ready,
-    /// The operator is on its way there (kstatus).
+    /// The operator is still working towards that (kstatus).
     Reconciling,
-    /// Something needs a person (kstatus).
+    /// A person has to do something (kstatus).
     Stalled,
     /// The tenant can log in to its database.
     DatabaseReady,
-    /// The tenant's addresses answer as the stage demands, seen from outside.
+    /// The tenant's host names, checked from outside, answer as the stage requires.
     EdgeReady,
     /// The newest verified backup is not older than the schedule allows.
     BackupsCurrent,
-    /// Nobody of the tenant gets in: a probe with the tenant's own credentials was refused.
+    /// The tenant cannot log in to its database: the server refused a login with the tenant's credentials.
     BlockEnforced,
-    /// A hold is set, or its notice still runs.
+    /// A hold is set, or the notice after its release still runs.
     Held,
-    /// A deadline has passed and something of higher rank delays it.
+    /// A deadline has passed, and a blocker delays the step.
     Overdue,
-    /// The brake waits for a person.
+    /// The brake is tripped and waits for a person.
     Braked,
     /// The database is larger than the plan allows.
     QuotaExceeded,
-    /// So many attempts at a backup failed over so long a time that none may ever be proven.
+    /// Attempts at a backup failed so often and for so long that perhaps none can ever be verified.
     Unprovable,
-    /// Extensions that plan or class list are not in the database, or not to be had from the server.
+    /// Extensions that the plan or the class lists are not in the database, or the server does not have them.
     ExtensionsMissing,
-    /// A server's tenants may together open more connections than it has.
+    /// The connection limits of a server's tenants add up to more connections than the server allows.
     Overcommitted,
-    /// The ledger of a server knows accounts with data for which no object speaks.
+    /// The ledger of a server has accounts with data but without an object.
     AccountsLost,
 }
 
@@ -62,16 +62,16 @@ impl Type {
     }
 }
 
-/// What a condition says; `None` is unknown.
+/// The value of a condition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What it is about.
+    /// Its type.
     pub kind: Type,
-    /// `Some(true)`, `Some(false)`, or unknown.
+    /// Its status; `None`: unknown.
     pub holds: Option<bool>,
     /// One word in CamelCase for programs.
     pub reason: String,
-    /// A sentence for people; says what to do where somebody has to do something.
+    /// A sentence for people. It says what to do, if a person has to do something.
     pub message: String,
 }
 
@@ -81,12 +81,12 @@ impl Finding {
         Self { kind, holds: Some(true), reason: reason.into(), message: message.into() }
     }
 
-    /// It does not.
+    /// The condition does not hold.
     pub fn no(kind: Type, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind, holds: Some(false), reason: reason.into(), message: message.into() }
     }
 
-    /// It cannot be told.
+    /// Whether the condition holds is unknown.
     pub fn unknown(kind: Type, reason: impl Into<String>, message: impl Into<String>) -> Self {
         Self { kind, holds: None, reason: reason.into(), message: message.into() }
     }
@@ -103,10 +103,10 @@ impl Finding {
 /// The longest message the API server stores.
 const LONGEST_MESSAGE: usize = 1024;
 
-/// Makes the list of conditions from the findings; a transition time changes only when the status does, so that a
-/// status that says the same is equal and need not be written.
+/// Makes the list of conditions from the findings. A transition time changes only with the condition's status, so that
+/// an unchanged list is equal and need not be written.
 ///
-/// A type that was found more than once is said once: the first finding counts, and what others of the same say is added.
+/// If a type has several findings, the first one counts; messages of others with the same status are appended.
 pub fn merge(before: &[Condition], findings: &[Finding], generation: Option<i64>, now: Moment) -> Vec<Condition> {
     let mut once: Vec<Finding> = Vec::with_capacity(findings.len());
     for finding in findings {
@@ -133,7 +133,7 @@ pub fn merge(before: &[Condition], findings: &[Finding], generation: Option<i64>
         .collect()
 }
 
-/// Whether a list of conditions says that this one holds.
+/// Whether a list has this condition with the status True.
 pub fn holds(conditions: &[Condition], kind: Type) -> bool {
     conditions.iter().any(|c| c.type_ == kind.name() && c.status == "True")
 }

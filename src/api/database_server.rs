@@ -1,12 +1,12 @@
-//! `DatabaseServer`: one shard of tenant databases.
+//! `DatabaseServer`: one server of tenant databases.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One server that holds databases of tenants. Its address cannot change while it holds tenants, because every
-/// decision about their data rests on its identity.
+/// One server with databases of tenants. Its address cannot change while it has tenants, because every decision about
+/// their data depends on the server's identity.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "helpdesk-operator.io",
@@ -28,37 +28,37 @@ use serde::{Deserialize, Serialize};
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseServerSpec {
-    /// The engine.
+    /// The database engine.
     pub engine: Engine,
-    /// The region whose tenants it may hold.
+    /// The region of the server's tenants.
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub region: String,
-    /// Host name or address.
+    /// The server's host name or IP address.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[A-Za-z0-9]([A-Za-z0-9.:-]*[A-Za-z0-9])?$"))]
     pub host: String,
-    /// Port.
+    /// The server's port.
     #[serde(default = "default_port")]
     #[schemars(with = "i32", range(min = 1, max = 65535))]
     pub port: u16,
-    /// A Secret in the operator's namespace with the keys `username`, `password` and `host`; `host` must equal this
-    /// server's, so that credentials never reach a server that they are not for.
+    /// A Secret in the operator's namespace with the keys `username`, `password` and `host`. `host` must equal this
+    /// server's `host`, so that the operator never sends the credentials to another server.
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub admin_secret: String,
     /// How the connection is protected.
     #[serde(default)]
     pub tls: Tls,
-    /// How many tenants it may hold.
+    /// The highest number of tenants.
     #[serde(default = "default_capacity")]
     #[schemars(range(min = 0, max = 100000))]
     pub capacity: i32,
-    /// Takes no new tenants.
+    /// If true, the server gets no new tenants.
     #[serde(default)]
     pub draining: bool,
     /// How many dumps and restores may run at once.
     #[serde(default = "default_movers")]
     #[schemars(range(min = 1, max = 64))]
     pub movers: i32,
-    /// When destruction stops by itself and waits for a person.
+    /// When the operator stops destroying on this server and waits for a person.
     #[serde(default)]
     pub brake: Brake,
 }
@@ -84,40 +84,41 @@ pub enum Engine {
     Postgresql,
 }
 
-/// How a connection to the server is protected; there is no unprotected one.
+/// How a connection to the server is protected. Unprotected connections are not possible.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Tls {
-    /// What is checked of the server's certificate.
+    /// How the server's certificate is checked.
     pub mode: TlsMode,
-    /// A Secret in the operator's namespace with the key `ca.crt`; without it the system's roots are used.
+    /// A Secret in the operator's namespace with the key `ca.crt`. Without it, the system's certificate authorities are
+    /// trusted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub ca_secret: Option<String>,
 }
 
-/// What is checked of the server's certificate, in PostgreSQL's words.
+/// How the server's certificate is checked, as PostgreSQL's `sslmode` names it.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TlsMode {
-    /// Its chain and its name.
+    /// The certificate's chain and its name.
     #[default]
     VerifyFull,
-    /// Its chain only.
+    /// The certificate's chain only.
     VerifyCa,
 }
 
-/// The brake: more destructive steps than this within the window wait for a person.
+/// The brake. If more destructive steps than this are due within the window, the operator waits for a person.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Brake {
-    /// Share of the server's tenants, in percent.
+    /// The allowed number of steps, as a percentage of the server's tenants.
     #[schemars(range(min = 1, max = 100))]
     pub percent: i32,
-    /// So many are always let through.
+    /// The number of steps that are always allowed.
     #[schemars(range(min = 1, max = 100000))]
     pub at_least: i32,
-    /// The window over which steps are counted.
+    /// The window in which steps are counted.
     pub window: super::Window,
 }
 
@@ -127,26 +128,27 @@ impl Default for Brake {
     }
 }
 
-/// What the operator saw of the server.
+/// The observed state of the server.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseServerStatus {
-    /// The generation that the rest is about.
+    /// The `metadata.generation` that the rest of the status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// The server's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
-    /// The cluster's own identifier, as `pg_control_system()` tells it.
+    /// The system identifier of the PostgreSQL cluster, from `pg_control_system()`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_identifier: Option<String>,
     /// How many accounts have a database here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenants: Option<i32>,
-    /// Databases and roles that look like a tenant's and belong to no account; named, never dropped.
+    /// Databases and roles that look like a tenant's but belong to no account. The operator lists them and never drops
+    /// them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orphans: Vec<String>,
-    /// Since when the brake holds, if it does.
+    /// Since when the brake has been tripped, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub braked_since: Option<Time>,
     /// Ready, Braked, ExtensionsMissing, AccountsLost.

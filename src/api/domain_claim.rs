@@ -5,9 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One host name and the account that it belongs to. The object's name is the host name, so that the API server
-/// itself sees to it that a name is given once in a cluster. Written by the operator alone; it outlives the account
-/// while the name is in quarantine.
+/// One host name and the account that it belongs to. The object's name is the host name, so the API server guarantees
+/// that a host name is claimed only once in a cluster. Only the operator writes it. The object outlives its account for
+/// as long as the name is reserved.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "helpdesk-operator.io",
@@ -29,31 +29,32 @@ pub struct DomainClaimSpec {
     /// The account.
     #[schemars(length(min = 1, max = 40))]
     pub account: String,
-    /// The account's uid: another account of the same name has another.
+    /// The account's uid. Another account of the same name has another uid.
     #[serde(rename = "accountUID")]
     #[schemars(length(min = 36, max = 36))]
     pub account_uid: String,
-    /// What the name is to the account.
+    /// How the account uses the host name.
     #[serde(rename = "use")]
     pub used_as: DomainUse,
-    /// When the account first proved by a TXT record that the name is its own; for `Custom`.
+    /// For `Custom`: when the account first proved by a TXT record that it owns the name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proven_at: Option<Time>,
-    /// Since when the record is missing. The name is still served for three days, unless somebody else proves it.
+    /// Since when the TXT record has been missing. The name is still served for three days, unless another account
+    /// proves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_since: Option<Time>,
-    /// The account is gone; nobody else gets the name before this time.
+    /// Set when the account is gone: no other account gets the name before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved_until: Option<Time>,
 }
 
-/// What a host name is to its account.
+/// How an account uses a host name.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DomainUse {
-    /// The slug under the plan's base domain.
+    /// The slug below the plan's base domain.
     Slug,
-    /// A slug of before, which redirects to the present one.
+    /// A former slug, which redirects to the present host name.
     FormerSlug,
-    /// A name of the tenant's own.
+    /// A name in the tenant's own domain.
     Custom,
 }

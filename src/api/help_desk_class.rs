@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::plan::Extension;
 
-/// The help-desk app that tenants get: which of its components answers which paths, and for whom.
+/// The help-desk app that tenants get: its components, and which component answers which paths for which audience.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "helpdesk-operator.io",
@@ -23,42 +23,43 @@ use super::plan::Extension;
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HelpDeskClassSpec {
-    /// The app, for people.
+    /// Name and version of the app, for people.
     pub app: App,
-    /// Its parts that listen. Each has a Service of its name in the tenant's namespace.
+    /// The parts of the app that listen. Each has a Service of the same name in the tenant's namespace.
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(validation = Rule::new("self.all(c, self.exists_one(d, d.name == c.name))").message("every component has a name of its own"))]
     pub components: Vec<Component>,
-    /// Which component answers a path, and for whom. The longest path that fits wins.
+    /// Which component answers a path, and for which audience. The longest matching path wins.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.all(r, self.exists_one(s, s.path == r.path))").message("every path is listed once"))]
     pub routes: Vec<Route>,
-    /// What the app itself can do, so that the rest is done at the gateway or said to be missing.
+    /// What the app itself can do. The gateway does the rest; what it cannot do either is reported.
     #[serde(default)]
     pub capabilities: Capabilities,
-    /// What the app needs of its database.
+    /// The app's requirements for its database.
     #[serde(default, skip_serializing_if = "ClassDatabase::is_empty")]
     pub database: ClassDatabase,
 }
 
-/// What the app needs of its database.
+/// The app's requirements for its database.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ClassDatabase {
-    /// Extensions that it needs, besides those that the plan lists; of two versions the higher is needed.
+    /// Extensions that the app needs, besides those that the plan lists. If both name a version, the higher one is
+    /// needed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub extensions: Vec<Extension>,
 }
 
 impl ClassDatabase {
-    /// Whether it needs nothing.
+    /// Whether there are no requirements.
     pub const fn is_empty(&self) -> bool {
         self.extensions.is_empty()
     }
 }
 
-/// The app, for people.
+/// Name and version of the app, for people.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct App {
@@ -82,30 +83,30 @@ pub struct Component {
     pub port: i32,
 }
 
-/// Which component answers a path, and for whom.
+/// Which component answers a path, and for which audience.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Route {
-    /// The path with everything below it, as RFC 3986 writes it after normalization.
+    /// The path, normalized as in RFC 3986. The route is for everything below it too.
     #[schemars(length(min = 1, max = 200))]
     #[x_kube(validation = Rule::new("self == '/' || self.matches('^(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)+$')").message("path is absolute and plain, such as /NoAuth or /REST/2.0: no final slash, no empty or dot segments, no escapes"))]
     pub path: String,
-    /// The component.
+    /// The component that answers.
     #[schemars(length(min = 1, max = 40))]
     pub component: String,
-    /// For whom it is.
+    /// For whom the path is.
     pub audience: Audience,
 }
 
-/// Whom a path is for.
+/// For whom a path is.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Audience {
     /// Customers: everybody.
     Public,
-    /// Programs: a request without credentials of the app is refused at the gateway, and the rate is limited.
+    /// Programs: the gateway refuses requests without credentials for the app, and limits the rate.
     Api,
-    /// Agents: allowed addresses, the second factor.
+    /// Agents: the gateway checks their address and, if the app does not, the second factor.
     Agent,
 }
 
@@ -116,8 +117,8 @@ pub struct Capabilities {
     /// Who asks agents for a second factor.
     #[serde(default)]
     pub totp: SecondFactor,
-    /// How the app's interface for programs is logged in to: what a request without credentials is told
-    /// (`WWW-Authenticate`, RFC 9110, section 11.6.1).
+    /// The authentication schemes of the app's API. The answer to a request without credentials has them in
+    /// `WWW-Authenticate` (RFC 9110, section 11.6.1).
     #[serde(default = "bearer")]
     #[schemars(
         length(min = 1, max = 4),
@@ -142,7 +143,7 @@ impl Default for Capabilities {
 pub enum SecondFactor {
     /// The app itself.
     App,
-    /// The gateway, by OpenID Connect, where the plan names a provider.
+    /// The gateway, by OpenID Connect, if the plan names a provider.
     Gateway,
     /// Nobody.
     #[default]

@@ -1,7 +1,7 @@
-//! The resources as users type them, one file a kind.
+//! The custom resources, one file for each kind.
 //!
-//! What the schema can refuse is refused at admission, with a message that says what to do. Names and defaults here
-//! are the public face; nothing in this module reads a clock or talks to anything.
+//! The schema rejects invalid objects at admission, with a message that says what to do. Names and defaults here are
+//! the public API. Nothing in this module reads a clock or uses the network.
 
 pub mod account;
 pub mod backup_store;
@@ -33,27 +33,29 @@ use kube::CustomResourceExt;
 
 /// The API group of every resource, label and annotation of this operator.
 pub const GROUP: &str = "helpdesk-operator.io";
-/// Label on everything that belongs to an account; its value is the account's name. For finding, never for trust.
+/// Label on every object that belongs to an account; its value is the account's name. It is for finding objects and
+/// never decides ownership.
 pub const ACCOUNT_LABEL: &str = "helpdesk-operator.io/account";
-/// Annotation that carries the uid of the owning account: the ownership marker that is checked before any change.
+/// Annotation with the uid of the owning account. The operator checks this ownership marker before any change.
 pub const ACCOUNT_UID: &str = "helpdesk-operator.io/account-uid";
-/// Annotation by which a person with the `adopt` verb lets an account take over what the named uid left behind.
+/// Annotation by which a person with the `adopt` verb lets an account take over the data of the account with this uid.
 pub const ADOPT: &str = "helpdesk-operator.io/adopt";
-/// Annotation by which a person with the `drop-unproven` verb asks that the database of an account goes although no
-/// backup of it can be proven; its value is that person's username.
+/// Annotation by which a person with the `drop-unproven` verb asks to drop the database of an account although no
+/// backup of it can be verified; its value is that person's username.
 pub const DROP_UNPROVEN_REQUESTED_BY: &str = "helpdesk-operator.io/drop-unproven-requested-by";
 /// Annotation by which another person with that verb approves it; its value is that person's username.
 pub const DROP_UNPROVEN_APPROVED_BY: &str = "helpdesk-operator.io/drop-unproven-approved-by";
-/// Annotation on a Secret with a certificate: the account that may use it.
+/// Annotation on a Secret with a certificate; its value is the name of the account that may use it.
 pub const FOR_ACCOUNT: &str = "helpdesk-operator.io/for-account";
-/// Annotation that asks for a new database password; any value that was not seen before asks once.
+/// Annotation that asks for a new database password. Each new value asks once.
 pub const ROTATE_PASSWORD: &str = "helpdesk-operator.io/rotate-password";
-/// Annotation on a DatabaseServer by which a person lets a tripped brake go: a time in RFC 3339.
+/// Annotation on a DatabaseServer by which a person releases a tripped brake; its value is a time in RFC 3339.
 pub const RELEASE_BRAKE: &str = "helpdesk-operator.io/release-brake";
-/// Label that hands an object to the operator that runs with the same `--shard`; without it, to the one without.
+/// Label that assigns an object to the operator with the same `--shard`. An object without it belongs to the operator
+/// without `--shard`.
 pub const SHARD_LABEL: &str = "helpdesk-operator.io/shard";
 
-/// The definitions of every resource, each with the file name under `crds/`.
+/// The CRDs of all kinds, each with its file name in `crds/`.
 pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
     vec![
         ("helpdeskaccounts.yaml", HelpDeskAccount::crd()),
@@ -66,11 +68,11 @@ pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
     ]
 }
 
-/// A definition as YAML that Kubernetes reads as it is meant: the words that YAML 1.1 takes for booleans are quoted,
-/// which a writer of YAML 1.2 does not do.
+/// Writes a CRD as YAML for Kubernetes, which reads YAML 1.1: words that YAML 1.1 takes for booleans are quoted, which
+/// a writer of YAML 1.2 does not do.
 ///
 /// # Errors
-/// None that a definition could cause: it is plain data.
+/// The CRD cannot be serialized, which does not happen.
 pub fn yaml(definition: &CustomResourceDefinition) -> Result<String, serde_yaml_ng::Error> {
     let text = serde_yaml_ng::to_string(definition)?;
     let quoted = text.lines().map(|line| match line.rsplit_once(' ') {

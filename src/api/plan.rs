@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Engine, Window};
 
-/// Commercial terms: how long each stage lasts, how often data is backed up and for how long it is kept, what a
-/// tenant may use, and where tenants of each region are placed.
+/// Commercial terms: how long each stage lasts, how often data is backed up and how long backups are kept, the limits
+/// of a tenant's database, and where tenants of each region are placed.
 // Columns of the same type are no duplicates.
 #[allow(clippy::duplicated_attributes)]
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct HelpDeskPlanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub class: Option<String>,
-    /// Whether an edit of the windows moves clocks that already run.
+    /// Whether an edit of the windows moves deadlines that are already set.
     #[serde(default)]
     pub clock_policy: ClockPolicy,
     /// How long each stage lasts.
@@ -39,32 +39,32 @@ pub struct HelpDeskPlanSpec {
     /// How data is backed up.
     #[serde(default)]
     pub backups: Backups,
-    /// What a tenant's database may use.
+    /// The limits and contents of a tenant's database.
     #[serde(default)]
     pub database: PlanDatabase,
-    /// Where tenants live, one entry a region.
+    /// Where tenants are placed, one entry for each region.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.all(p, self.exists_one(q, q.region == p.region))").message("placements has one entry a region; this region is listed twice"))]
     pub placements: Vec<PlanPlacement>,
-    /// The least that every tenant of this plan gets; an account may only tighten it.
+    /// Security settings of every tenant of this plan. An account can make them stricter, never looser.
     #[serde(default)]
     pub security: PlanSecurity,
-    /// What people read at a blocked tenant's addresses.
+    /// The page at a blocked tenant's host names.
     #[serde(default)]
     pub suspended_page: SuspendedPage,
 }
 
-/// Whether running clocks follow an edited plan.
+/// Whether deadlines that are already set follow an edited plan.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum ClockPolicy {
-    /// A deadline that was told to a customer stays.
+    /// A deadline that was set stays, because a customer may have been told.
     #[default]
     Keep,
-    /// Running clocks are computed anew from when their stage began.
+    /// Deadlines are computed again, from when their stage began.
     Recompute,
 }
 
-/// The windows of a tenant's life. Each starts when its stage is enforced, not when it was due.
+/// The windows of the stages. Each starts when its stage is enforced, not when the stage was due.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Lifecycle {
@@ -76,13 +76,13 @@ pub struct Lifecycle {
     pub blocked: Window,
     /// From terminated to deleted.
     pub terminated: Window,
-    /// How long the cold backup outlives the database.
+    /// How long the cold backup is kept after the database is dropped.
     pub cold_backup: Window,
-    /// From the owner's wish for erasure to the deletion.
+    /// From the owner's request for erasure to the deletion.
     pub erase_delay: Window,
-    /// How long the domain stays reserved after the account has expired.
+    /// How long the host names stay reserved after the account has expired.
     pub name_quarantine: Window,
-    /// From the release of a hold until something may be destroyed again.
+    /// From the release of a hold until the operator may destroy something again.
     pub hold_notice: Window,
 }
 
@@ -101,11 +101,12 @@ impl Default for Lifecycle {
     }
 }
 
-/// How often data is backed up, how long it is kept and how it is proven.
+/// How often data is backed up, how long backups are kept and how they are verified.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Backups {
-    /// When, in the five fields of cron and in UTC; the tenants of a plan are spread over the time up to the next run.
+    /// The schedule in the five fields of cron, in UTC. The backups of the plan's tenants are spread over the time
+    /// until the next run.
     #[serde(default = "nightly")]
     #[schemars(length(min = 9, max = 100))]
     #[x_kube(validation = Rule::new(r"self.matches('^[0-9*,/-]+ [0-9*,/-]+ [0-9*,/-]+ [0-9A-Za-z*,/-]+ [0-9A-Za-z*,/-]+$')").message("schedule has the five fields of cron, such as '0 2 * * *' for 02:00 UTC every day"))]
@@ -113,7 +114,7 @@ pub struct Backups {
     /// How long a scheduled backup is kept.
     #[serde(default = "a_week")]
     pub keep: Window,
-    /// How a backup is proven.
+    /// How a backup is verified.
     #[serde(default)]
     pub verify: VerifyMode,
 }
@@ -132,41 +133,41 @@ impl Default for Backups {
     }
 }
 
-/// How a backup is proven after it was downloaded again.
+/// How a backup is verified after it was downloaded again.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum VerifyMode {
-    /// Restored into a scratch database whose contents must equal the source's.
+    /// The backup is restored into a scratch database, whose contents must equal the source's.
     #[default]
     Restore,
-    /// Every byte decrypted, decompressed and read by pg_restore, without a database.
+    /// Every byte is decrypted, decompressed and read by pg_restore, without a database.
     Read,
 }
 
-/// What a tenant's database may use.
+/// The limits and contents of a tenant's database.
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PlanDatabase {
-    /// The engine.
+    /// The database engine.
     pub engine: Engine,
-    /// Connections at once; enforced by the server.
+    /// The tenant's highest number of concurrent connections, enforced by the server.
     #[schemars(range(min = 1, max = 1000))]
     pub connection_limit: i32,
-    /// Size above which the account says so in a condition. PostgreSQL has no quota of its own, so writes are not
-    /// refused.
+    /// The size of the database above which the account gets the condition QuotaExceeded. PostgreSQL has no quota, so
+    /// the server still accepts writes.
     #[schemars(length(max = 16), extend("x-kubernetes-validations" = [{
         "rule": "self.matches('^[1-9][0-9]{0,9}(Ki|Mi|Gi|Ti)?$')",
         "message": "maxBytes is a whole number of bytes, or of Ki, Mi, Gi or Ti, such as 5Gi",
     }]))]
     pub max_bytes: String,
-    /// How often the tenant's password is renewed.
+    /// The interval at which the tenant's password is replaced.
     pub rotate_password: Window,
-    /// Extensions that every tenant's database has, besides those that the class lists. The operator makes them in the
-    /// schema `ext`, which is last in a tenant's search path and in which no tenant may create anything. One that is
-    /// added here is made in running databases too; one that is removed here stays where it is.
+    /// Extensions of every tenant's database, besides those that the class lists. The operator creates them in the
+    /// schema `ext`, which is last in a tenant's search path and in which no tenant may create anything. An extension
+    /// that is added here is created in existing databases too; one that is removed here stays installed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub extensions: Vec<Extension>,
-    /// Who makes schemas.
+    /// Who creates schemas.
     pub schemas: Schemas,
 }
 
@@ -187,30 +188,30 @@ impl Default for PlanDatabase {
 #[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Extension {
-    /// Its name, as `pg_available_extensions` tells it.
+    /// Its name, as in `pg_available_extensions`.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z_][a-z0-9_-]{0,62}$"))]
     pub name: String,
-    /// The lowest version that will do; left out: any. An older one is brought up to date.
+    /// The lowest sufficient version; if absent, any. The operator updates an older version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[0-9]{1,9}([.][0-9]{1,9}){0,3}$"))]
     pub version: Option<String>,
 }
 
-/// Who makes schemas in a tenant's database.
+/// Who creates schemas in a tenant's database.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Schemas {
-    /// Nobody: the schema `app` is all there is.
+    /// Nobody: the tenant has only the schema `app`.
     #[default]
     Fixed,
-    /// The tenant, which gets CREATE on its database. With it a tenant also makes publications of its own tables, and
-    /// every extension that the server holds to be trusted, in schemas of its own: the server runs such an extension's
-    /// script as a superuser, so install only packages that you trust, and keep its minor version up to date. What the
-    /// tenant made stays when a plan goes back to Fixed.
+    /// The tenant, which gets CREATE on its database. That privilege also lets the tenant create publications of its
+    /// own tables, and every extension that the server marks as trusted, in schemas of its own. The server runs such an
+    /// extension's script as a superuser, so install only packages that you trust, and keep the server's minor version
+    /// up to date. What the tenant created stays if the plan goes back to Fixed.
     Own,
 }
 
 impl PlanDatabase {
-    /// `max_bytes` as a number; the schema admits nothing that does not parse.
+    /// `max_bytes` as a number. The schema rejects values that cannot be parsed.
     pub fn max_bytes(&self) -> Option<i64> {
         let digits = self.max_bytes.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let factor: i64 = match &self.max_bytes[digits.len()..] {
@@ -225,24 +226,25 @@ impl PlanDatabase {
     }
 }
 
-/// Where tenants of one region live.
+/// Where tenants of one region are placed.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlanPlacement {
     /// The region.
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub region: String,
-    /// The `BackupStore` of cold backups; it must be in the region.
+    /// The `BackupStore` for cold backups; it must be in the same region.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub store: String,
-    /// The domain under which slugs are made.
+    /// The base domain: a tenant's host name is its slug below this domain.
     #[schemars(length(min = 3, max = 200))]
     #[x_kube(validation = Rule::new("self.matches('^([a-z0-9]([a-z0-9-]*[a-z0-9])?[.])+[a-z]([a-z0-9-]*[a-z0-9])?$')").message("domainBase is a domain in lower case without wildcard or final dot, such as helpdesk.example"))]
     pub domain_base: String,
-    /// The Gateway that publishes them; without one, tenants have no address on the web.
+    /// The Gateway that publishes the tenants' host names. Without one, nothing is published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<GatewayRef>,
-    /// Who certifies custom domains by cert-manager; without it, an account names a Secret with a certificate.
+    /// The cert-manager issuer for certificates of custom host names. Without one, an account names a Secret with a
+    /// certificate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_issuer: Option<IssuerRef>,
 }
@@ -254,7 +256,7 @@ pub struct IssuerRef {
     /// Its name.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub name: String,
-    /// Its kind; an `Issuer` would have to be in every tenant's namespace.
+    /// Its kind. An `Issuer` would have to exist in every tenant's namespace.
     #[serde(default = "cluster_issuer")]
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[A-Z][A-Za-z0-9]*$"))]
     pub kind: String,
@@ -282,32 +284,33 @@ pub struct GatewayRef {
     /// Its namespace.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"))]
     pub namespace: String,
-    /// In whose words policies are written.
+    /// Which API the operator uses for security policies.
     #[serde(default)]
     pub driver: GatewayDriver,
 }
 
-/// In whose words policies are written for a Gateway.
+/// Which API the operator uses for the security policies of a Gateway.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum GatewayDriver {
-    /// By the controller that the Gateway's class names: Envoy Gateway in its own, every other in the Gateway API's.
+    /// Decided by the controller in the Gateway's class: Envoy Gateway's own API for Envoy Gateway, the Gateway API for
+    /// every other.
     #[default]
     Auto,
-    /// Envoy Gateway, 1.9 or later.
+    /// The API of Envoy Gateway, 1.9 or later.
     EnvoyGateway,
-    /// The Gateway API and nothing else. It has no words for address lists, second factors and TLS versions: accounts
-    /// that ask for them are not published.
+    /// The Gateway API only. It has no fields for address lists, second factors and TLS versions: the operator does not
+    /// publish accounts that require them.
     GatewayAPI,
 }
 
-/// The least that every tenant gets.
+/// Security settings of every tenant of a plan.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PlanSecurity {
-    /// The lowest TLS version.
+    /// The lowest TLS version that the gateway accepts.
     #[serde(default)]
     pub min_tls: TlsVersion,
-    /// Ranges from which agents may come at all; empty: from anywhere.
+    /// Address ranges of agents; empty: every address.
     #[serde(default)]
     #[schemars(length(max = 1000), inner(length(min = 2, max = 43)))]
     #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("agentAllow lists ranges in CIDR notation, such as 198.51.100.0/24 or 2001:db8::/48"))]
@@ -315,10 +318,11 @@ pub struct PlanSecurity {
     /// Whether agents need a second factor.
     #[serde(default)]
     pub require_totp: bool,
-    /// Who asks for the second factor where the app cannot.
+    /// The OpenID provider that asks for the second factor if the app cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<Oidc>,
-    /// How many requests a minute a tenant's API paths take, over all clients and for each proxy of the gateway.
+    /// The rate limit of a tenant's API paths in requests per minute. It counts all clients together, separately in
+    /// each proxy of the gateway.
     #[serde(default = "ten_a_second")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub api_requests_per_minute: i32,
@@ -344,31 +348,33 @@ impl Default for PlanSecurity {
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Oidc {
-    /// Its issuer.
+    /// Its issuer URL.
     #[schemars(length(min = 9, max = 253))]
     #[x_kube(validation = Rule::new("self.startsWith('https://')").message("issuer is an https:// address"))]
     pub issuer: String,
-    /// The client's id there. Every tenant's address with the path /oauth2/callback must be a redirect URI of it.
+    /// The client ID at the provider. For every tenant's host name, the URL with the path /oauth2/callback must be a
+    /// redirect URI of this client.
     #[serde(rename = "clientID")]
     #[schemars(length(min = 1, max = 253))]
     pub client_id: String,
     /// A Secret in the operator's namespace with the key `client-secret`.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$"))]
     pub client_secret: String,
-    /// Where its keys are published; Envoy must be able to reach it and trust its certificate.
+    /// The URL of its JSON Web Key Set. Envoy must be able to reach it and to trust its certificate.
     #[serde(rename = "jwksURI")]
     #[schemars(length(min = 9, max = 253))]
     #[x_kube(validation = Rule::new("self.startsWith('https://')").message("jwksURI is an https:// address"))]
     pub jwks_uri: String,
-    /// Where people log in; left out: read from the issuer's configuration.
+    /// The URL where people log in. If absent, it is read from the issuer's configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 9, max = 253))]
     pub authorization_endpoint: Option<String>,
-    /// Where codes are exchanged; left out: read from the issuer's configuration.
+    /// The URL where authorization codes are exchanged for tokens. If absent, it is read from the issuer's
+    /// configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 9, max = 253))]
     pub token_endpoint: Option<String>,
-    /// What the claim `amr` must hold for the second factor to count (RFC 8176).
+    /// The value that the claim `amr` must contain for the second factor to count (RFC 8176).
     #[serde(default = "otp")]
     #[schemars(length(min = 1, max = 64))]
     pub amr: String,
@@ -378,23 +384,23 @@ fn otp() -> String {
     "otp".into()
 }
 
-/// What people read on the page that a blocked tenant's addresses answer with.
+/// The page with which a blocked tenant's host names answer.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SuspendedPage {
-    /// Instead of the sentences for customers and owners, in all languages.
+    /// A text that replaces the sentences for customers and owners, in all languages.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 400))]
     #[x_kube(validation = Rule::new(r"!self.matches('[\\x00-\\x1f\\x7f-\\x9f\\x{202a}-\\x{202e}\\x{2066}-\\x{2069}]')").message("text must not contain control characters or characters that turn the direction of text"))]
     pub text: Option<String>,
-    /// Where an owner can settle the account.
+    /// The URL where an owner can pay.
     #[serde(default, rename = "billingURL", skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 9, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^https://[A-Za-z0-9._~:/?#@!$&()*+,;=-]+$')").message("billingURL is an https:// address"))]
     pub billing_url: Option<String>,
 }
 
-/// A TLS version that may be asked for; older ones are never offered.
+/// The lowest TLS version. Versions below 1.2 are never offered.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum TlsVersion {
     /// TLS 1.2 and later.

@@ -3,20 +3,20 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Where in its life an account is. In this order, except that payment leads back to Active.
+/// The stage of an account. Stages follow in this order, except that a payment leads back to Active.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Stage {
-    /// Accounts in this stage try the help desk for free.
+    /// The account may use the help desk for free.
     Trial,
-    /// Accounts in this stage are paid for, or failed to pay less than the plan's grace ago.
+    /// The account is paid for, or its first failed payment is less than the plan's grace ago.
     Active,
-    /// Accounts in this stage are closed to everybody; their data is as it was.
+    /// The account is closed to everybody; its data is unchanged.
     Blocked,
-    /// Accounts in this stage have no domain and no configuration in the cloud; their data is kept.
+    /// The account has no routes and no namespace any more; its data is kept.
     Terminated,
-    /// Accounts in this stage have no database any more, only a cold backup, or not even that.
+    /// The account has no database any more. It has a cold backup, or not even that.
     Deleted,
-    /// Of accounts in this stage nothing is left but the proof of that.
+    /// Nothing of the account is left but the signed certificate that says so.
     Expired,
 }
 
@@ -51,13 +51,13 @@ impl Stage {
         !matches!(self, Self::Deleted | Self::Expired)
     }
 
-    /// Whether entering it destroys something that cannot be brought back.
+    /// Whether entering the stage destroys data for good.
     pub const fn destroys(self) -> bool {
         matches!(self, Self::Deleted | Self::Expired)
     }
 }
 
-/// Why an account is in its stage, or will be in the next.
+/// Why an account is in its stage, or will enter the next one.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// The account was created.
@@ -68,23 +68,23 @@ pub enum Reason {
     TrialEnded,
     /// The grace after the first failed payment ended.
     PaymentFailed,
-    /// The subscription was cancelled and its period ended.
+    /// The subscription was canceled and its period ended.
     SubscriptionCanceled,
-    /// The first payment never came, or the trial ended without a way to pay.
+    /// The first payment was not made in time, or the trial ended without a payment method.
     SubscriptionLapsed,
-    /// The owner cancelled.
+    /// The owner closed the account with mode `Cancel`.
     OwnerCancelled,
-    /// The owner asked for erasure.
+    /// The owner closed the account with mode `Erase`.
     OwnerErased,
-    /// The window of the stage before ended.
+    /// The window of the previous stage ended.
     WindowEnded,
-    /// The deadline of the last backup came, or there is none.
+    /// The last backup expired, or there is none.
     BackupExpired,
     /// The object was deleted with an explicit confirmation.
     ObjectDeleted,
-    /// No backup could be proven, and the time by which nothing was to be left has come.
+    /// No backup could be verified, and the promised `dataGoneBy` has come.
     PromiseElapsed,
-    /// No backup could be proven, and two people agreed not to wait any longer.
+    /// No backup could be verified, and two people agreed not to wait any longer.
     DropAgreed,
 }
 
@@ -124,7 +124,7 @@ impl Reason {
         }
     }
 
-    /// Whether the database goes, or went, without a proven backup although its owner did not ask for that.
+    /// Whether the database is or was dropped without a verified backup although the owner did not ask for that.
     pub const fn is_unproven(self) -> bool {
         matches!(self, Self::PromiseElapsed | Self::DropAgreed)
     }

@@ -16,7 +16,7 @@ pub struct Window(i64);
 #[error("failed to read {0:?} as a span of time: write sums of whole d, h, m and s, such as 14d or 1d12h")]
 pub struct ParseWindow(String);
 
-/// What the API server accepts: sums of positive parts, so neither zero nor a negative span can be written.
+/// The pattern that the API server accepts: sums of positive parts, so a span is never zero or negative.
 pub const PATTERN: &str = "^([1-9][0-9]{0,4}[dhms])+$";
 
 impl Window {
@@ -118,7 +118,7 @@ impl JsonSchema for Window {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        // As a rule and not as a pattern, because a rule has a message of its own.
+        // A rule instead of a pattern, because a rule can have a message.
         json_schema!({ "type": "string", "maxLength": 24, "x-kubernetes-validations": [{
             "rule": format!("self.matches('{PATTERN}')"),
             "message": "a span of time is a sum of whole days, hours, minutes and seconds of at least one second, such as 14d, 12h, 90s or 1d12h",

@@ -152,8 +152,7 @@ const QUERIES: [(Kind, &str); 39] = [
         ),
     ),
     // Keys and foreign keys. A partition's inherited ones are left out: they are the parent's, and a restore gives them
-    // new names. The columns and expressions of an exclusion
-    // constraint are part of its index.
+    // new names. The columns and expressions of an exclusion constraint are part of its index.
     (
         Kind::Constraint,
         concat!(
