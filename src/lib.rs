@@ -1,5 +1,6 @@
 //! An operator for the life of a help-desk tenant.
 pub mod api;
+pub mod app;
 pub mod backup;
 pub mod brake;
 pub mod clock;
@@ -18,6 +19,7 @@ pub mod leader;
 pub mod ledger;
 pub mod lifecycle;
 pub mod mover;
+pub mod object_diff;
 pub mod retry;
 pub mod run;
 pub mod store;

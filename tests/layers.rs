@@ -220,10 +220,10 @@ fn no_files_import_each_other_in_a_circle() {
 
 /// The folders and files of `src` from the bottom up. What stands in one line knows nothing else of that line.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "cluster", "crash", "digest", "error_chain", "keyed_semaphore", "lib", "retry"],
+    &["clock", "cluster", "crash", "digest", "error_chain", "keyed_semaphore", "lib", "object_diff", "retry"],
     &["api", "installation", "leader"],
     &["telemetry"],
-    &["http", "brake", "lifecycle", "edge", "store"],
+    &["app", "brake", "edge", "http", "lifecycle", "store"],
     &["backup", "ledger"],
     &["database"],
     &["mover"],

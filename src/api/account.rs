@@ -247,7 +247,7 @@ pub struct HelpDeskAccountStatus {
     /// The signed certificate that nothing of the account is left; present from Expired on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
-    /// Ready, DatabaseReady, EdgeReady, BackupsCurrent, BlockEnforced, Held, Overdue, Unprovable, Stalled, Reconciling.
+    /// Ready, DatabaseReady, AppReady, EdgeReady, BackupsCurrent, BlockEnforced, Held, Overdue, Unprovable, Stalled, Reconciling.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

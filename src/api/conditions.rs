@@ -15,6 +15,8 @@ pub enum Type {
     Stalled,
     /// The tenant can log in to its database.
     DatabaseReady,
+    /// The pods of the tenant's app are ready.
+    AppReady,
     /// The tenant's host names, checked from outside, answer as the stage requires.
     EdgeReady,
     /// The newest verified backup is not older than the schedule allows.
@@ -47,6 +49,7 @@ impl Type {
             Self::Reconciling => "Reconciling",
             Self::Stalled => "Stalled",
             Self::DatabaseReady => "DatabaseReady",
+            Self::AppReady => "AppReady",
             Self::EdgeReady => "EdgeReady",
             Self::BackupsCurrent => "BackupsCurrent",
             Self::BlockEnforced => "BlockEnforced",

@@ -19,13 +19,15 @@ use super::plan::Extension;
     printcolumn(json_path = ".spec.app.version", name = "Version", type_ = "string"),
     printcolumn(json_path = ".spec.capabilities.totp", name = "TOTP", type_ = "string"),
     validation = Rule::new("self.spec.routes.all(r, self.spec.components.exists(c, c.name == r.component))").message("routes: every component must be listed in components"),
+    validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.bootstrap) || self.spec.components.exists(c, c.name == self.spec.hooks.bootstrap.component && has(c.workload))").message("hooks.bootstrap.component must be a component with a workload: the hook runs in its image"),
     validation = Rule::new("self.spec.routes.exists_one(r, r.path == '/')").message("routes: exactly one route has the path /; it gets whatever no other route names, so give it the audience agent unless everybody may see it"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HelpDeskClassSpec {
     /// Name and version of the app, for people.
     pub app: App,
-    /// The parts of the app that listen. Each has a Service of the same name in the tenant's namespace.
+    /// The parts of the app that listen. Each has a Service of the same name in the tenant's namespace. The operator makes
+    /// it, with the pods behind it, where the component has a workload.
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(validation = Rule::new("self.all(c, self.exists_one(d, d.name == c.name))").message("every component has a name of its own"))]
     pub components: Vec<Component>,
@@ -39,6 +41,152 @@ pub struct HelpDeskClassSpec {
     /// The app's requirements for its database.
     #[serde(default, skip_serializing_if = "ClassDatabase::is_empty")]
     pub database: ClassDatabase,
+    /// Environment variables of every container of the app. A value may contain variables such as `${db.host}`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 128), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub env: Vec<EnvVar>,
+    /// Files of every container of the app. Their contents may contain variables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+    pub files: Vec<AppFile>,
+    /// Commands of the app that the operator runs as Jobs.
+    #[serde(default, skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
+}
+
+/// One environment variable.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct EnvVar {
+    /// Its name.
+    #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
+    pub name: String,
+    /// Its value, with variables.
+    #[schemars(length(max = 4096))]
+    pub value: String,
+}
+
+/// One file, readable in every container of the app.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AppFile {
+    /// Where it lies.
+    #[schemars(length(min = 2, max = 200))]
+    #[x_kube(validation = Rule::new("self.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$')").message("path is absolute and plain, such as /etc/app/settings.py: no final slash, no empty or dot segments"))]
+    pub path: String,
+    /// What is in it, with variables.
+    #[schemars(length(max = 65536))]
+    pub content: String,
+}
+
+/// Commands of the app that the operator runs as Jobs.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Hooks {
+    /// Makes the app's schema and its first data. It runs before the app's pods are started, and again whenever the class
+    /// gives it another command, image or environment: it must change nothing that is there already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<ExecHook>,
+}
+
+impl Hooks {
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.bootstrap.is_none()
+    }
+}
+
+/// A command that runs in a container like those of a component. Its exit code is 0 when all is done, 75 when it has to
+/// be tried again (`EX_TEMPFAIL` of sysexits.h), and anything else when trying again would not help.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExecHook {
+    /// The component whose image, user and scratch folders it gets.
+    #[schemars(length(min = 1, max = 40))]
+    pub component: String,
+    /// The command with its arguments; no variables.
+    #[schemars(length(min = 1, max = 32), inner(length(max = 8192)))]
+    pub command: Vec<String>,
+    /// How long it may take, in seconds.
+    #[serde(default = "ten_minutes")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub deadline_seconds: i64,
+}
+
+const fn ten_minutes() -> i64 {
+    600
+}
+
+/// The pods of a component. Nothing else of a pod can be chosen: they run without root, without capabilities, without a
+/// token of the cluster, and on a root file system that cannot be written.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Workload {
+    /// The image.
+    #[schemars(length(min = 1, max = 300))]
+    pub image: String,
+    /// The command with its arguments, instead of the image's; no variables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(max = 8192)))]
+    pub command: Vec<String>,
+    /// How many pods.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1, max = 20))]
+    pub replicas: i32,
+    /// The user and group that the containers run as.
+    #[schemars(range(min = 1, max = 65535))]
+    pub run_as_user: i64,
+    /// The processor time that is reserved for each pod, such as `100m`.
+    #[serde(default = "tenth_of_a_cpu")]
+    #[schemars(length(max = 16), regex(pattern = r"^[0-9]+(\.[0-9]+)?m?$"))]
+    pub cpu: String,
+    /// The memory of each pod: it is reserved, and a pod that takes more is killed. Such as `512Mi`.
+    #[serde(default = "half_a_gibibyte")]
+    #[schemars(length(max = 16), regex(pattern = r"^[0-9]+(Ki|Mi|Gi)$"))]
+    pub memory: String,
+    /// Folders that can be written. They are empty at every start, and no backup has them: what must last belongs into the
+    /// database.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+    pub scratch: Vec<Scratch>,
+    /// The path that a pod answers once it serves requests, on the component's port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200), regex(pattern = r"^/"))]
+    pub readiness_path: Option<String>,
+    /// The path that a pod answers as long as it need not be started anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200), regex(pattern = r"^/"))]
+    pub liveness_path: Option<String>,
+}
+
+/// A folder that can be written and is empty at every start.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Scratch {
+    /// Where it is.
+    #[schemars(length(min = 2, max = 200))]
+    #[x_kube(validation = Rule::new("self.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$')").message("path is absolute and plain, such as /var/cache/app: no final slash, no empty or dot segments"))]
+    pub path: String,
+    /// How much may be in it, such as `64Mi`; a pod that writes more is ended.
+    #[serde(default = "sixty_four_mebibytes")]
+    #[schemars(length(max = 16), regex(pattern = r"^[0-9]+(Ki|Mi|Gi)$"))]
+    pub size: String,
+}
+
+const fn one() -> i32 {
+    1
+}
+
+fn tenth_of_a_cpu() -> String {
+    "100m".into()
+}
+
+fn half_a_gibibyte() -> String {
+    "512Mi".into()
+}
+
+fn sixty_four_mebibytes() -> String {
+    "64Mi".into()
 }
 
 /// The app's requirements for its database.
@@ -81,6 +229,9 @@ pub struct Component {
     /// The Service's port.
     #[schemars(range(min = 1, max = 65535))]
     pub port: i32,
+    /// The pods that the operator runs for each tenant. Without it somebody else deploys what stands behind the Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workload: Option<Workload>,
 }
 
 /// Which component answers a path, and for which audience.

@@ -235,6 +235,8 @@ build_edge() {
   artifact edge-tools "$ENVOY_VERSION $ENVOY_GATEWAY_VERSION $(recipe fetch_edge)" \
     "building Envoy Gateway $ENVOY_GATEWAY_VERSION (about 5 min the first time)" fetch_edge
   local image
+  artifact "image-request-tracker" "$(key_of debian) $(sources images/request-tracker.Dockerfile) \
+    $(recipe image_request_tracker write_image bud)" "making the image of Request Tracker" image_request_tracker
   artifact "image-echo" "$(sources echo images/echo.Dockerfile) $(recipe image_echo write_image bud)" "making the image of an app" image_echo
   for image in envoy envoy_gateway; do
     artifact "image-$image" "$(key_of edge-tools) $(sources images) $(recipe "image_$image" write_image bud)" \
@@ -274,6 +276,11 @@ image_envoy_gateway() {
   new_context
   cp "$BIN/envoy-gateway" /etc/ssl/certs/ca-certificates.crt "$context/"
   write_image envoy-gateway "$ENVOY_GATEWAY_VERSION"
+}
+
+image_request_tracker() {
+  new_context
+  write_image request-tracker 5 --build-arg "BASE=localhost/debian:$DEBIAN_SUITE"
 }
 
 image_echo() {

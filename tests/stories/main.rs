@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that meets something else than it tells of has to fail")]
 
+mod app;
 mod billing;
 mod brake;
 #[allow(dead_code, reason = "another test has more need of it")]

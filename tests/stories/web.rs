@@ -29,7 +29,7 @@ fn clients() -> [String; 2] {
 pub struct Got {
     pub status: u16,
     head: String,
-    body: String,
+    pub body: String,
 }
 
 /// A request by curl to the gateway, whatever name it is for.

@@ -34,18 +34,25 @@ pub(super) const SECRET: &str = "database";
 /// sessions.
 const ROTATION_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 
+/// The key with the first password of the app's administrator in the operator's own copy.
+const ADMIN: &str = "admin";
+
 fn own_secret(tenant: &Tenant) -> String {
     tenant.name.replacen("t_", "login-", 1)
 }
 
 /// The password of one of the tenant's logins, from the operator's own copy.
 pub(super) async fn password(ctx: &AccountContext, tenant: &Tenant, slot: LoginSlot) -> Result<Option<Password>, Error> {
+    stored(ctx, tenant, slot.name()).await
+}
+
+async fn stored(ctx: &AccountContext, tenant: &Tenant, key: &str) -> Result<Option<Password>, Error> {
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let Some(secret) = api.get_opt(&own_secret(tenant)).await.during("read the tenant's password")? else { return Ok(None) };
     if secret.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
         return Err(Error::Foreign { what: format!("Secret {}/{}", ctx.settings.namespace, own_secret(tenant)) });
     }
-    let value = secret.data.as_ref().and_then(|d| d.get(slot.name())).and_then(|v| String::from_utf8(v.0.clone()).ok());
+    let value = secret.data.as_ref().and_then(|d| d.get(key)).and_then(|v| String::from_utf8(v.0.clone()).ok());
     Ok(value.map(Password::from_text))
 }
 
@@ -56,12 +63,21 @@ pub(super) async fn password_or_new(
     tenant: &Tenant,
     slot: LoginSlot,
 ) -> Result<Password, Error> {
-    if let Some(password) = password(ctx, tenant, slot).await? {
+    stored_or_new(ctx, account, tenant, slot.name()).await
+}
+
+/// The first password of the administrator of the tenant's app. If there is none, one is generated and stored.
+pub(super) async fn admin_password(ctx: &AccountContext, account: &HelpDeskAccount, tenant: &Tenant) -> Result<Password, Error> {
+    stored_or_new(ctx, account, tenant, ADMIN).await
+}
+
+async fn stored_or_new(ctx: &AccountContext, account: &HelpDeskAccount, tenant: &Tenant, key: &str) -> Result<Password, Error> {
+    if let Some(password) = stored(ctx, tenant, key).await? {
         return Ok(password);
     }
     let fresh = Password::generate()?;
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    let data = BTreeMap::from([(slot.name().to_owned(), ByteString(fresh.expose().as_bytes().to_vec()))]);
+    let data = BTreeMap::from([(key.to_owned(), ByteString(fresh.expose().as_bytes().to_vec()))]);
     let secret = Secret { metadata: own_meta(account, tenant, own_secret(tenant)), data: Some(data.clone()), ..Secret::default() };
     match api.create(&PostParams::default(), &secret).await {
         Ok(_) => Ok(fresh),
@@ -85,7 +101,11 @@ fn own_meta(account: &HelpDeskAccount, tenant: &Tenant, name: String) -> ObjectM
 
 /// Deletes the operator's own copy, after the logins were dropped with the database.
 pub(super) async fn delete_password_secret(ctx: &AccountContext, tenant: &Tenant) -> Result<(), Error> {
-    if password(ctx, tenant, LoginSlot::A).await?.is_none() && password(ctx, tenant, LoginSlot::B).await?.is_none() {
+    let mut is_there = false;
+    for key in [LoginSlot::A.name(), LoginSlot::B.name(), ADMIN] {
+        is_there |= stored(ctx, tenant, key).await?.is_some();
+    }
+    if !is_there {
         return Ok(());
     }
     let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
@@ -134,7 +154,8 @@ pub(super) async fn ensure_binding_secret(
     Ok(())
 }
 
-async fn binding(
+/// The credentials of one login, in the keys of the Service Binding specification.
+pub(super) async fn binding(
     ctx: &AccountContext,
     placement: &Placement,
     slot: LoginSlot,

@@ -27,6 +27,17 @@ pub enum Routes {
     },
 }
 
+/// The desired state of the tenant's app, where the class has workloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum App {
+    /// Its pods run.
+    Running,
+    /// It has no pods; its configuration stays.
+    Stopped,
+    /// Nothing of it exists.
+    Gone,
+}
+
 /// The desired state of the tenant's backups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backups {
@@ -47,6 +58,8 @@ pub struct DesiredState {
     pub database: Database,
     /// Whether the tenant has a namespace, with its configuration and the Secret with its credentials.
     pub namespace: bool,
+    /// The tenant's app.
+    pub app: App,
     /// The tenant's routes.
     pub routes: Routes,
     /// The tenant's backups.
@@ -63,6 +76,7 @@ pub const fn state(stage: Stage) -> DesiredState {
         Stage::Trial | Stage::Active => DesiredState {
             database: Database::Open,
             namespace: true,
+            app: App::Running,
             routes: Routes::Live,
             backups: Backups::Scheduled,
             personal_data: true,
@@ -70,19 +84,31 @@ pub const fn state(stage: Stage) -> DesiredState {
         Stage::Blocked => DesiredState {
             database: Database::Shut,
             namespace: true,
+            app: App::Stopped,
             routes: Routes::Suspended,
             backups: Backups::Frozen,
             personal_data: true,
         },
-        Stage::Terminated => {
-            DesiredState { database: Database::Shut, namespace: false, routes: KEPT, backups: Backups::Frozen, personal_data: true }
-        }
-        Stage::Deleted => {
-            DesiredState { database: Database::Gone, namespace: false, routes: KEPT, backups: Backups::FrozenOnly, personal_data: true }
-        }
+        Stage::Terminated => DesiredState {
+            database: Database::Shut,
+            namespace: false,
+            app: App::Gone,
+            routes: KEPT,
+            backups: Backups::Frozen,
+            personal_data: true,
+        },
+        Stage::Deleted => DesiredState {
+            database: Database::Gone,
+            namespace: false,
+            app: App::Gone,
+            routes: KEPT,
+            backups: Backups::FrozenOnly,
+            personal_data: true,
+        },
         Stage::Expired => DesiredState {
             database: Database::Gone,
             namespace: false,
+            app: App::Gone,
             routes: Routes::Gone { reserved: false },
             backups: Backups::Gone,
             personal_data: false,

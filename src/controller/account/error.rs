@@ -10,6 +10,9 @@ pub enum Error {
     /// The API server.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// The app cannot be made as its class asks.
+    #[error(transparent)]
+    App(#[from] crate::app::Error),
     /// The plan is missing, or the account cannot be placed by it; the text names the field.
     #[error("failed to place the account: {0}")]
     Placement(String),
@@ -122,6 +125,7 @@ impl Error {
             Self::Ledger(_) => "LedgerUnreachable",
             Self::Store(_) => "StoreUnreachable",
             Self::Edge(_) => "GatewayUnreachable",
+            Self::App(error) => error.reason(),
             Self::NotVerified(_) => "BackupUnproven",
             Self::RestoreFailed { .. } => "RestoreFailed",
             Self::NoAuthority(_) => "NoAuthority",
@@ -145,6 +149,7 @@ impl Error {
             | Self::Ledger(_)
             | Self::Store(_)
             | Self::Edge(_)
+            | Self::App(_)
             | Self::Replaced
             | Self::ServerAway { .. }
             | Self::NotVerified(_)

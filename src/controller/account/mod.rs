@@ -15,6 +15,7 @@
 //! **Invariant:** the status is only read to know which server to ask, never to decide: it may be wiped or old, and the
 //! ledger is the truth.
 
+mod app;
 mod backups;
 mod context;
 mod credentials;

@@ -91,6 +91,7 @@ impl Work<'_> {
         if wanted.namespace && wanted.database == Database::Shut && self.record().resumes.is_some() {
             self.restore_namespace().await?;
         }
+        self.realize_app(wanted.app).await;
         self.realize_routes(wanted.routes).await;
         if !wanted.namespace {
             self.remove_namespace().await?;

@@ -6,7 +6,12 @@ use std::{
 };
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    batch::v1::Job,
+    core::v1::{Namespace, Secret, Service},
+    networking::v1::NetworkPolicy,
+};
 use kube::{
     Api, Resource, ResourceExt,
     core::{DynamicObject, PartialObjectMeta},
@@ -41,6 +46,19 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     let server_stream = server_stream.touched_objects().predicate_filter(server_readiness, PredicateConfig::default());
     let (backups, backup_stream) = cached(Api::<ColdBackup>::all(client.clone()), watcher::Config::default());
     let backup_stream = backup_stream.touched_objects();
+    let labelled = || config().labels(ACCOUNT_LABEL);
+    // What of the app was edited or deleted, and how far its pods and hooks are.
+    let deployments = watcher(Api::<Deployment>::all(client.clone()), labelled())
+        .default_backoff()
+        .touched_objects()
+        .predicate_filter(deployment_progress, PredicateConfig::default());
+    let hooks = watcher(Api::<Job>::all(client.clone()), labelled())
+        .default_backoff()
+        .touched_objects()
+        .predicate_filter(hook_progress, PredicateConfig::default());
+    let services = watcher(Api::<PartialObjectMeta<Service>>::all(client.clone()), labelled()).default_backoff().touched_objects();
+    let policies = watcher(Api::<PartialObjectMeta<NetworkPolicy>>::all(client.clone()), labelled()).default_backoff().touched_objects();
+
     let (classes, class_stream) = cached(Api::<HelpDeskClass>::all(client.clone()), watcher::Config::default());
     let class_stream = class_stream.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
     let (claims, claim_stream) = cached(Api::<DomainClaim>::all(client.clone()), watcher::Config::default());
@@ -50,7 +68,6 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         .touched_objects()
         .predicate_filter(store_readiness, PredicateConfig::default());
 
-    let labelled = || config().labels(ACCOUNT_LABEL);
     let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), labelled()).default_backoff().touched_objects();
     let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled()).default_backoff().touched_objects();
 
@@ -127,6 +144,10 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         .watches_stream(backup_stream, |backup: ColdBackup| [ObjectRef::new(&backup.spec.account)])
         .watches_stream(namespaces, |o| owner(&o))
         .watches_stream(secrets, |o| owner(&o))
+        .watches_stream(deployments, |o| owner(&o))
+        .watches_stream(hooks, |o| owner(&o))
+        .watches_stream(services, |o| owner(&o))
+        .watches_stream(policies, |o| owner(&o))
         .watches_stream(class_stream, of_class)
         .watches_stream(claim_stream, |claim: DomainClaim| [ObjectRef::new(&claim.spec.account)]);
     for (kind, stream) in edge_streams {
@@ -151,11 +172,27 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     controller::run(triggers.graceful_shutdown_on(shutdown), ctx).await;
 }
 
-fn owner<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<HelpDeskAccount>>
-where
-    PartialObjectMeta<K>: ResourceExt,
-{
+fn owner(object: &impl ResourceExt) -> Option<ObjectRef<HelpDeskAccount>> {
     object.labels().get(ACCOUNT_LABEL).map(|name| ObjectRef::new(name))
+}
+
+/// What of a Deployment triggers a reconcile: that it was edited or deleted, and how many of its pods are ready.
+fn deployment_progress(deployment: &Deployment) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    let status = deployment.status.as_ref();
+    let pods = status.map(|s| (s.observed_generation, s.updated_replicas, s.ready_replicas, s.replicas));
+    (&deployment.metadata.uid, deployment.metadata.generation, &deployment.metadata.labels, &deployment.metadata.annotations, pods)
+        .hash(&mut hasher);
+    Some(hasher.finish())
+}
+
+/// What of a hook's Job triggers a reconcile: that it was edited or deleted, and how it ended.
+fn hook_progress(job: &Job) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    let conditions = job.status.as_ref().and_then(|s| s.conditions.as_ref()).into_iter().flatten();
+    let conditions: Vec<_> = conditions.map(|c| (&c.type_, &c.status)).collect();
+    (&job.metadata.uid, job.metadata.generation, conditions).hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// Hash of the fields whose change triggers a reconcile: the metadata, `status.stage` and `status.billing`. A status patch

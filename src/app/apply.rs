@@ -1,0 +1,235 @@
+//! Applies the objects of an app with server-side apply, where they are not as they are wanted.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
+    core::{ApiResource, DynamicObject, GroupVersionKind},
+};
+use serde_json::{Value, json};
+
+use super::{
+    Error,
+    workloads::{Kind, Object},
+};
+use crate::{
+    api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskClassSpec},
+    cluster::{ClusterError, During, ignore_not_found_or_conflict},
+    object_diff::contains,
+};
+
+/// Owns the fields that the operator sets; what others add stays.
+const FIELD_MANAGER: &str = "helpdesk-operator-app";
+
+impl Kind {
+    fn resource(self) -> ApiResource {
+        let (group, version, kind, plural) = match self {
+            Self::ServiceAccount => ("", "v1", "ServiceAccount", "serviceaccounts"),
+            Self::Secret => ("", "v1", "Secret", "secrets"),
+            Self::NetworkPolicy => ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
+            Self::Job => ("batch", "v1", "Job", "jobs"),
+            Self::Deployment => ("apps", "v1", "Deployment", "deployments"),
+            Self::Service => ("", "v1", "Service", "services"),
+        };
+        ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+    }
+}
+
+/// Whose objects they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Owner<'a> {
+    /// The account's name, for the label.
+    pub account: &'a str,
+    /// The account's uid: the ownership marker.
+    pub uid: &'a str,
+    /// The tenant's namespace.
+    pub namespace: &'a str,
+}
+
+/// Makes the object as it is wanted, and returns it as the API server has it. What is as it is wanted is not written.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn apply(client: &Client, owner: Owner<'_>, object: &Object) -> Result<DynamicObject, Error> {
+    let resource = object.kind.resource();
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), owner.namespace, &resource);
+    let labels = BTreeMap::from([(ACCOUNT_LABEL, owner.account), ("app.kubernetes.io/managed-by", "helpdesk-operator")]);
+    if let Some(found) = api.get_opt(&object.name).await.during("read an object of the app")? {
+        if found.annotations().get(ACCOUNT_UID).is_none_or(|uid| uid != owner.uid) {
+            return Err(Error::Foreign(format!("{} {}/{}", resource.kind, owner.namespace, object.name)));
+        }
+        let is_labelled = labels.iter().all(|(key, value)| found.labels().get(*key).is_some_and(|v| v == value));
+        // A Job cannot be changed once it exists.
+        if object.kind == Kind::Job || (is_labelled && contains(&found.data, &object.body)) {
+            return Ok(found);
+        }
+    }
+    let mut applied = object.body.clone();
+    applied["apiVersion"] = json!(resource.api_version);
+    applied["kind"] = json!(resource.kind);
+    applied["metadata"] = json!({"name": object.name, "labels": labels, "annotations": {ACCOUNT_UID: owner.uid}});
+    tracing::info!(kind = resource.kind, name = object.name, "applying an object of the app");
+    match api.patch(&object.name, &PatchParams::apply(FIELD_MANAGER).force(), &Patch::Apply(applied)).await {
+        Ok(written) => Ok(written),
+        Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 403 | 422) => {
+            Err(Error::Refused { what: format!("{} {}", resource.kind, object.name), message: answer.message })
+        }
+        Err(error) => Err(ClusterError::new("write an object of the app", error).into()),
+    }
+}
+
+/// Ends the pods of the class's components and of its hooks. Returns how many are left.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn stop(client: &Client, owner: Owner<'_>, class: &HelpDeskClassSpec) -> Result<i64, Error> {
+    let mut left = 0;
+    for component in class.components.iter().filter(|component| component.workload.is_some()) {
+        let Some(found) = find(client, owner, Kind::Deployment, &component.name).await? else { continue };
+        let patched = if found.data["spec"]["replicas"] == 0 {
+            found
+        } else {
+            tracing::info!(name = component.name, "ending the pods of the app");
+            patch(client, owner, Kind::Deployment, &component.name, json!({"spec": {"replicas": 0}})).await?.unwrap_or(found)
+        };
+        left += patched.data["status"]["replicas"].as_i64().unwrap_or_default();
+    }
+    let jobs: Api<DynamicObject> = Api::namespaced_with(client.clone(), owner.namespace, &Kind::Job.resource());
+    let ours = ListParams::default().labels(ACCOUNT_LABEL);
+    for job in jobs.list(&ours).await.during("list the hooks of the app")? {
+        let is_ours = job.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
+        if is_ours && job_state(&job) == JobState::Running && job.data["spec"]["suspend"] != true {
+            patch(client, owner, Kind::Job, &job.name_any(), json!({"spec": {"suspend": true}})).await?;
+        }
+    }
+    Ok(left)
+}
+
+/// Suspends a Job, which ends its pods, or lets it go on. A Job that does not exist needs neither.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn suspend(client: &Client, owner: Owner<'_>, job: &Object, suspends: bool) -> Result<(), Error> {
+    if let Some(found) = find(client, owner, Kind::Job, &job.name).await?
+        && found.data["spec"]["suspend"].as_bool().unwrap_or_default() != suspends
+    {
+        patch(client, owner, Kind::Job, &job.name, json!({"spec": {"suspend": suspends}})).await?;
+    }
+    Ok(())
+}
+
+/// Deletes a Job with its pods, so that it is made anew.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn delete_job(client: &Client, owner: Owner<'_>, job: &Object) -> Result<(), Error> {
+    let Some(found) = find(client, owner, Kind::Job, &job.name).await? else { return Ok(()) };
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), owner.namespace, &Kind::Job.resource());
+    let this_one =
+        DeleteParams { preconditions: Some(Preconditions { uid: found.uid(), resource_version: None }), ..DeleteParams::background() };
+    let deleted = api.delete(&job.name, &this_one).await.map(drop).or_else(ignore_not_found_or_conflict);
+    Ok(deleted.during("delete a hook of the app that failed")?)
+}
+
+/// An object of the owner, if it exists.
+async fn find(client: &Client, owner: Owner<'_>, kind: Kind, name: &str) -> Result<Option<DynamicObject>, Error> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), owner.namespace, &kind.resource());
+    let found = api.get_opt(name).await.during("read an object of the app")?;
+    Ok(found.filter(|object| object.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid)))
+}
+
+/// Changes an object; `None`: it is gone.
+async fn patch(client: &Client, owner: Owner<'_>, kind: Kind, name: &str, patch: Value) -> Result<Option<DynamicObject>, Error> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), owner.namespace, &kind.resource());
+    let params = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+    match api.patch(name, &params, &Patch::Merge(patch)).await {
+        Err(kube::Error::Api(answer)) if answer.code == 404 => Ok(None),
+        other => Ok(Some(other.during("change an object of the app")?)),
+    }
+}
+
+/// How far a Job is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobState {
+    /// It runs, or waits to be tried again.
+    Running,
+    /// It is done.
+    Complete,
+    /// It failed, and is not tried again.
+    Failed {
+        /// What the API server says of it.
+        message: String,
+        /// When it failed.
+        at: Option<Timestamp>,
+    },
+}
+
+/// How far a Job is, by its conditions.
+pub fn job_state(job: &DynamicObject) -> JobState {
+    let holds = |kind: &str| {
+        let conditions = job.data["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+        conditions.iter().find(|c| c["type"] == kind && c["status"] == "True").cloned()
+    };
+    if holds("Complete").is_some() {
+        return JobState::Complete;
+    }
+    match holds("Failed") {
+        Some(failed) => JobState::Failed {
+            message: format!("{}: {}", failed["reason"].as_str().unwrap_or("Failed"), failed["message"].as_str().unwrap_or_default()),
+            at: failed["lastTransitionTime"].as_str().and_then(|at| at.parse().ok()),
+        },
+        None => JobState::Running,
+    }
+}
+
+/// Why not every wanted pod of a Deployment is ready; `None`: all are, and none of an earlier configuration is left.
+pub fn why_not_ready(deployment: &DynamicObject) -> Option<String> {
+    let number = |value: &Value| value.as_i64().unwrap_or_default();
+    let (spec, status) = (&deployment.data["spec"], &deployment.data["status"]);
+    let wanted = number(&spec["replicas"]);
+    if number(&status["observedGeneration"]) < deployment.metadata.generation.unwrap_or_default() {
+        return Some(format!("{} was changed a moment ago", deployment.name_any()));
+    }
+    let (updated, ready, all) = (number(&status["updatedReplicas"]), number(&status["readyReplicas"]), number(&status["replicas"]));
+    if updated == wanted && ready >= wanted && all == wanted {
+        return None;
+    }
+    let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let why = conditions.iter().find(|c| c["type"] == "ReplicaFailure" || (c["type"] == "Progressing" && c["status"] == "False"));
+    let why = why.and_then(|c| c["message"].as_str()).map(|message| format!(": {message}")).unwrap_or_default();
+    Some(format!("{ready} of {wanted} pods of {} are ready{why}", deployment.name_any()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(generation: i64, data: Value) -> DynamicObject {
+        let mut object = DynamicObject::new("web", &Kind::Deployment.resource()).data(data);
+        object.metadata.generation = Some(generation);
+        object
+    }
+
+    #[test]
+    fn a_deployment_is_ready_only_when_its_present_form_is() {
+        let status = |updated: i64, ready: i64, all: i64| json!({"spec": {"replicas": 1}, "status": {"observedGeneration": 2, "updatedReplicas": updated, "readyReplicas": ready, "replicas": all}});
+        assert_eq!(why_not_ready(&object(2, status(1, 1, 1))), None);
+        assert!(why_not_ready(&object(3, status(1, 1, 1))).is_some(), "its change was not seen yet");
+        assert!(why_not_ready(&object(2, status(1, 1, 2))).is_some(), "a pod of before is left");
+        assert!(why_not_ready(&object(2, status(1, 0, 1))).unwrap().starts_with("0 of 1 pods of web"));
+        assert!(why_not_ready(&object(2, json!({"spec": {"replicas": 1}}))).is_some());
+    }
+
+    #[test]
+    fn a_job_that_nobody_looked_at_runs() {
+        let with =
+            |kind: &str| object(1, json!({"status": {"conditions": [{"type": kind, "status": "True", "reason": "R", "message": "m"}]}}));
+        assert_eq!(job_state(&object(1, json!({}))), JobState::Running);
+        assert_eq!(job_state(&with("Complete")), JobState::Complete);
+        assert_eq!(job_state(&with("Failed")), JobState::Failed { message: "R: m".into(), at: None });
+        // A Job that is about to be complete has other conditions first.
+        assert_eq!(job_state(&with("SuccessCriteriaMet")), JobState::Running);
+    }
+}

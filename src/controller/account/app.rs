@@ -1,0 +1,138 @@
+//! Runs the tenant's app where the class has workloads, stops it, and says in `AppReady` how far it is.
+
+use k8s_openapi::{ByteString, jiff::SignedDuration};
+
+use super::{credentials, desired, error::Error, placement, work::Work};
+use crate::{
+    api::{
+        HelpDeskClass,
+        conditions::{Finding, Type},
+    },
+    app::{
+        apply::{self, JobState, Owner},
+        values::Values,
+        workloads::{self, App},
+    },
+};
+
+/// When a hook that failed is run again.
+const HOOK_RETRY: SignedDuration = SignedDuration::from_mins(10);
+/// When what the API server refused, or could not be asked, is tried again.
+const RETRY: SignedDuration = SignedDuration::from_secs(30);
+
+impl Work<'_> {
+    /// Makes the app as the stage wants it. What goes wrong is reported and tried again; it keeps no other part of the
+    /// account from being realized.
+    pub(super) async fn realize_app(&mut self, wanted: desired::App) {
+        let Ok(Some(class)) = self.class() else { return };
+        if !workloads::has_workloads(&class.spec) {
+            return;
+        }
+        let result = match wanted {
+            desired::App::Running => Box::pin(self.run_app(&class)).await,
+            desired::App::Stopped => Box::pin(self.stop_app(&class)).await,
+            // Its namespace goes, and everything in it.
+            desired::App::Gone => return,
+        };
+        let finding = result.unwrap_or_else(|error| {
+            self.requeue_at(self.now + RETRY);
+            Finding::no(Type::AppReady, error.reason(), error.with_causes())
+        });
+        self.findings.push(finding);
+    }
+
+    async fn run_app(&mut self, class: &HelpDeskClass) -> Result<Finding, Error> {
+        let (Some(namespace), Some(login)) = (self.placement.entry.namespace.clone(), self.placement.entry.login.clone()) else {
+            return Ok(Finding::no(Type::AppReady, "Waiting", "the app waits for its namespace and its database"));
+        };
+        let plan = self.plan()?;
+        let plan_placement = placement::placement(plan, self.account)?.clone();
+        let tenant = &self.placement.tenant;
+        let password = credentials::password_or_new(self.ctx, self.account, tenant, login.slot).await?;
+        let binding = credentials::binding(self.ctx, &self.placement, login.slot, &password).await?;
+        let admin = credentials::admin_password(self.ctx, self.account, tenant).await?;
+        let text = |key: &str| binding.get(key).map(|ByteString(value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default();
+        let account = &self.account.spec;
+        let fqdn = format!("{}.{}", account.domain.slug, plan_placement.domain_base);
+        let name = self.placement.entry.account.clone();
+        let values = Values::new([
+            ("tenant.name", name.clone()),
+            ("tenant.displayName", account.display_name.clone().unwrap_or_else(|| name.clone())),
+            ("db.host", text("host")),
+            ("db.port", text("port")),
+            ("db.name", text("database")),
+            ("db.user", text("username")),
+            ("db.password", text("password")),
+            ("db.url", text("uri")),
+            ("db.sslmode", "verify-full".to_owned()),
+            ("db.caFile", workloads::DATABASE_CA.to_owned()),
+            ("web.fqdn", fqdn.clone()),
+            ("web.url", format!("https://{fqdn}")),
+            ("web.scheme", "https".to_owned()),
+            ("web.port", "443".to_owned()),
+            ("admin.password", admin.expose().to_owned()),
+        ]);
+        let authority = text("ca.crt");
+        let server = &self.placement.server.spec;
+        let objects = workloads::objects(&App {
+            account: &name,
+            class: &class.spec,
+            values: &values,
+            admin_password: admin.expose(),
+            database: (&server.host, server.port),
+            database_ca: Some(&authority),
+            gateway: plan_placement.gateway.as_ref().map(|gateway| (gateway.name.as_str(), gateway.namespace.as_str())),
+        })?;
+
+        let owner = Owner { account: &name, uid: &self.placement.entry.uid, namespace: &namespace.name };
+        let client = &self.ctx.client;
+        for object in &objects.first {
+            apply::apply(client, owner, object).await?;
+        }
+        if let Some(hook) = &objects.bootstrap {
+            apply::suspend(client, owner, hook, false).await?;
+            let job = apply::apply(client, owner, hook).await?;
+            match apply::job_state(&job) {
+                JobState::Complete => {}
+                JobState::Running => return Ok(Finding::no(Type::AppReady, "Bootstrapping", "the app makes its schema and first data")),
+                JobState::Failed { message, at } => {
+                    let again = at.map_or(self.now, |at| at + HOOK_RETRY);
+                    if again <= self.now {
+                        apply::delete_job(client, owner, hook).await?;
+                    }
+                    self.requeue_at(again.max(self.now + SignedDuration::from_secs(2)));
+                    let told = format!(
+                        "the hook bootstrap failed ({message}); the log of Job {}/{} says why; it is run again at {again}",
+                        namespace.name, hook.name
+                    );
+                    return Ok(Finding::no(Type::AppReady, "BootstrapFailed", told));
+                }
+            }
+        }
+        let mut waits = vec![];
+        for object in &objects.components {
+            let applied = apply::apply(client, owner, object).await?;
+            if object.kind == workloads::Kind::Deployment {
+                waits.extend(apply::why_not_ready(&applied));
+            }
+        }
+        if waits.is_empty() {
+            return Ok(Finding::yes(Type::AppReady, "Running", "every pod of the app is ready"));
+        }
+        Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")))
+    }
+
+    /// Ends the app's pods. It needs neither the plan's placement nor the database, so that nothing keeps it from stopping.
+    async fn stop_app(&mut self, class: &HelpDeskClass) -> Result<Finding, Error> {
+        let Some(namespace) = self.placement.entry.namespace.clone() else {
+            return Ok(Finding::no(Type::AppReady, "Stopped", "the app has no namespace"));
+        };
+        let account = self.placement.entry.account.clone();
+        let owner = Owner { account: &account, uid: &self.placement.entry.uid, namespace: &namespace.name };
+        let left = apply::stop(&self.ctx.client, owner, &class.spec).await?;
+        if left > 0 {
+            return Ok(Finding::no(Type::AppReady, "Stopping", format!("the account is closed; {left} pods of the app are ending")));
+        }
+        Ok(Finding::no(Type::AppReady, "Stopped", "the account is closed, and its app has no pods"))
+    }
+}

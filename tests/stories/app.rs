@@ -1,0 +1,129 @@
+//! A real help desk for a tenant: Request Tracker in pods of the operator's, on the tenant's own database.
+
+use helpdesk_operator::{api::HelpDeskAccount, lifecycle::Stage};
+use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+
+use super::{
+    cluster::{Account, Cluster, condition, eventually},
+    web::{get, published},
+};
+
+/// The class of examples/request-tracker.yaml.
+async fn request_tracker(cluster: &Cluster) {
+    cluster.apply(serde_yaml_ng::from_str(include_str!("../../examples/request-tracker.yaml")).unwrap()).await;
+}
+
+async fn plan(cluster: &Cluster, name: &str) {
+    let gateway = json!({"name": "edge", "namespace": "edge"});
+    cluster
+        .apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": {
+            "class": "request-tracker",
+            "lifecycle": {"trial": "1h", "paymentGrace": "2s", "blocked": "1h", "terminated": "1h", "coldBackup": "1h"},
+            "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
+            "placements": [{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example", "gateway": gateway}]}}))
+        .await;
+}
+
+fn namespace(account: &HelpDeskAccount) -> String {
+    account.status.as_ref().unwrap().namespace.as_ref().unwrap().name.clone()
+}
+
+/// Asks the app's interface for programs, logged in as its administrator with the password that the owner was given.
+async fn as_administrator(account: &Account, path: &str, more: &[&str]) -> (u16, Value) {
+    let namespace = namespace(&account.get().await);
+    let password = account.cluster.secret(&namespace, "app-admin").await.unwrap()["password"].clone();
+    let name = account.get().await.name_any();
+    let mut arguments = vec!["--user".to_owned(), format!("root:{password}"), "--header".into(), "Content-Type: application/json".into()];
+    arguments.extend(more.iter().map(ToString::to_string));
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    let got = get(&format!("https://{name}.helpdesk.example/REST/2.0/{path}"), &arguments);
+    (got.status, serde_json::from_str(&got.body).unwrap_or_default())
+}
+
+#[tokio::test]
+async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_while_not() {
+    // Given a tenant whose class is Request Tracker.
+    let cluster = Cluster::connect().await;
+    request_tracker(&cluster).await;
+    plan(&cluster, "app-life").await;
+    let account = cluster.account("app-life", "app-life").await;
+
+    // When its pods run and its address answers,
+    account.until("AppReady", |a| condition(a, "AppReady", "True")).await;
+    published(&account).await;
+    // then its login page is Request Tracker's, and its administrator opens a ticket.
+    let login = get("https://app-life.helpdesk.example/NoAuth/Login.html", &[]);
+    assert_eq!((login.status, login.body.contains("<title>Login</title>")), (200, true), "{login:?}");
+    let ticket = r#"{"Queue": "General", "Subject": "The printer is on fire", "Content": "since Tuesday"}"#;
+    let (status, made) = as_administrator(&account, "ticket", &["--data", ticket]).await;
+    assert_eq!(status, 201, "{made}");
+    let id = made["id"].as_str().unwrap().to_owned();
+
+    // When its payment fails,
+    account.bill("Active").await;
+    account.stage(Stage::Active).await;
+    account.bill("PastDue").await;
+    let blocked = account.stage(Stage::Blocked).await;
+    // then the page that says so answers everybody, and the app has no pods.
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &namespace(&blocked));
+    let serving = ListParams::default().labels("helpdesk-operator.io/component=web");
+    eventually("the end of the app's pods", async || pods.list(&serving).await.unwrap().items.is_empty().then_some(())).await;
+    account.until("AppReady to say that it is stopped", |a| condition(a, "AppReady", "False")).await;
+    assert_eq!(get("https://app-life.helpdesk.example/NoAuth/Login.html", &[]).status, 503);
+    assert_eq!(as_administrator(&account, &format!("ticket/{id}"), &[]).await.0, 503);
+
+    // When it pays, then the ticket of before is there.
+    account.bill("Active").await;
+    account.stage(Stage::Active).await;
+    account.until("AppReady", |a| condition(a, "AppReady", "True")).await;
+    published(&account).await;
+    let (status, found) = as_administrator(&account, &format!("ticket/{id}"), &[]).await;
+    assert_eq!((status, found["Subject"].as_str()), (200, Some("The printer is on fire")), "{found}");
+
+    // When somebody deletes a Deployment of the app or changes it, then it is put back, and what was added stays.
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &namespace(&blocked));
+    let edit = json!({"metadata": {"annotations": {"tenant.example/note": "ours"}}, "spec": {"replicas": 3}});
+    deployments.patch("web", &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
+    let as_wanted = async || {
+        let found = deployments.get("web").await.unwrap();
+        (found.spec.as_ref().unwrap().replicas == Some(1)).then_some(found)
+    };
+    let restored = eventually("the replicas of the class", as_wanted).await;
+    assert_eq!(restored.annotations().get("tenant.example/note").map(String::as_str), Some("ours"));
+    deployments.delete("web", &DeleteParams::default()).await.unwrap();
+    let uid = restored.uid();
+    let is_new = async || deployments.get_opt("web").await.unwrap().filter(|found| found.uid() != uid).map(drop);
+    eventually("another Deployment", is_new).await;
+}
+
+#[tokio::test]
+async fn a_class_with_an_unknown_variable_says_which_and_where_and_its_database_works() {
+    // Given a class that asks for a variable that does not exist.
+    let cluster = Cluster::connect().await;
+    cluster
+        .apply(json!({"kind": "HelpDeskClass", "metadata": {"name": "app-mistyped"}, "spec": {
+            "app": {"name": "echo", "version": "1"},
+            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532}}],
+            "routes": [{"path": "/", "component": "web", "audience": "public"}],
+            "env": [{"name": "DB", "value": "${db.hots}"}]}}))
+        .await;
+    cluster
+        .apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": "app-mistyped"}, "spec": {
+            "class": "app-mistyped",
+            "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
+            "placements": [{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example"}]}}))
+        .await;
+    // When an account gets it, then the condition names the field and the variable, and the tenant's login works.
+    let account = cluster.account("app-mistyped", "app-mistyped").await;
+    let says = |a: &HelpDeskAccount| {
+        let found = super::cluster::find(a, "AppReady");
+        found.is_some_and(|c| c.reason == "ClassInvalid" && c.message.contains("env DB") && c.message.contains("${db.hots}"))
+    };
+    account.until("AppReady to name the variable", says).await;
+    account.open(Stage::Trial).await;
+}
