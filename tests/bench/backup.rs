@@ -28,7 +28,7 @@ use super::{
     plain::{in_pod, side_by_side},
     report::{Table, mib, seconds, tell, time},
     seen,
-    tenant::superuser,
+    tenant::superuser_logs_in,
 };
 
 /// How long a backup or a restore may take.
@@ -39,7 +39,12 @@ const PIPE: &str = "/pipe";
 pub async fn run() {
     let cluster = Cluster::connect().await;
     server(&cluster).await;
-    cluster.plan("bench", json!({"trial": "1d", "paymentGrace": "3s", "blocked": "3s", "terminated": "3s", "coldBackup": "1d"})).await;
+    cluster
+        .administrator_applies_plan(
+            "bench",
+            json!({"trial": "1d", "paymentGrace": "3s", "blocked": "3s", "terminated": "3s", "coldBackup": "1d"}),
+        )
+        .await;
     let sizes = std::env::var("BENCH_GIB").unwrap_or_else(|_| "1".into());
     let pipe = Pipe::start(&cluster).await;
     for size in sizes.split_whitespace() {
@@ -53,9 +58,9 @@ async fn one(cluster: &Cluster, pipe: &Pipe, gib: f64) {
     tell(&format!("filling a database with {gib} GiB"));
     #[allow(clippy::cast_possible_truncation)]
     let bytes = (gib * f64::from(1 << 30)) as i64;
-    let account = cluster.account(&format!("large-{}", bytes >> 20), "bench").await;
-    account.bill("Active").await;
-    account.open(Stage::Active).await;
+    let account = cluster.customer_signs_up(&format!("large-{}", bytes >> 20), "bench").await;
+    account.billing_reports_active().await;
+    account.receives_credentials_in(Stage::Active).await;
     let database = account.get().await.status.unwrap().database.unwrap().name;
     let bytes = fill(&database, bytes).await;
     table.figure("the database on disk", mib(bytes.unsigned_abs()));
@@ -85,10 +90,10 @@ async fn one(cluster: &Cluster, pipe: &Pipe, gib: f64) {
     tell("the pipe back");
     let back_by_pipe = pipe.restore(&database).await;
     tell("nobody pays: blocked, frozen, terminated, deleted");
-    account.bill("PastDue").await;
+    account.billing_reports_past_due().await;
     until(cluster, &account, Stage::Deleted).await;
     tell("somebody pays: restored");
-    account.bill("Active").await;
+    account.billing_reports_active().await;
     let begun = seen::now();
     until(cluster, &account, Stage::Active).await;
     table.compared("from payment to Active, restored", seen::now() - begun, "download | zstd -d | pg_restore", back_by_pipe);
@@ -121,10 +126,10 @@ async fn fill(database: &str, bytes: i64) -> i64 {
                repeat('Thank you for your message. ', 8) || (SELECT string_agg(md5((n * 31 + i)::text || '{table}'), ' ') FROM generate_series(1, 24) i)
              FROM generate_series(1, {rows}) n"
         );
-        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut superuser(database).await).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut superuser_logs_in(database).await).await.unwrap();
     };
     side_by_side(2, (1..=TABLES).map(fill)).await;
-    let mut superuser = superuser(database).await;
+    let mut superuser = superuser_logs_in(database).await;
     sqlx::raw_sql("CHECKPOINT").execute(&mut superuser).await.unwrap();
     sqlx::query_scalar("SELECT pg_database_size(current_database())").fetch_one(&mut superuser).await.unwrap()
 }
@@ -134,9 +139,11 @@ async fn back_up(cluster: &Cluster, account: &Account) -> ColdBackup {
     let uid = account.get().await.uid().unwrap();
     let name = format!("{}-by-hand", account.name);
     cluster
-        .apply(json!({"kind": "ColdBackup", "metadata": {"name": name, "labels": {"helpdesk-operator.io/account": account.name}}, "spec": {
+        .administrator_applies(
+            json!({"kind": "ColdBackup", "metadata": {"name": name, "labels": {"helpdesk-operator.io/account": account.name}}, "spec": {
             "account": account.name, "accountUID": uid, "store": "eu-cold", "reason": "Manual", "verify": "Restore",
-            "expiresAt": (clock::now() + SignedDuration::from_hours(12)).to_string()}}))
+            "expiresAt": (clock::now() + SignedDuration::from_hours(12)).to_string()}}),
+        )
         .await;
     let begun = Instant::now();
     loop {
@@ -262,7 +269,7 @@ impl Pipe {
         let here = format!("{} get {} | zstd --decompress --quiet --stdout >{}", store(), key(database), self.fifo());
         let took = both(there, here).await;
         let drop = format!("DROP DATABASE {database}_pipe");
-        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut superuser("postgres").await).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut superuser_logs_in("postgres").await).await.unwrap();
         took
     }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::{
-    cluster::{Account, Cluster, condition, find, setting},
+    cluster::{Account, Cluster, find_condition, has_condition, setting},
     deadlines::{Fleet, no_movers, plan, server},
     number,
     plain::side_by_side,
@@ -74,21 +74,21 @@ impl Trouble {
         let hole = sign_up(cluster, "hole", "eu-1", others).await;
         let apps = sign_up(cluster, "silent", "eu-1", others).await;
         for account in away.iter().chain(&hole).chain(&apps) {
-            account.stage(Stage::Active).await;
+            account.reaches(Stage::Active).await;
         }
         side_by_side(8, apps.iter().map(|account| be_silent(account, port))).await;
         for account in &apps {
-            account.until("seen to hang", |a| find(a, "EdgeReady").is_some_and(|c| c.reason == "Unreachable")).await;
+            account.wait_until("seen to hang", |a| find_condition(a, "EdgeReady").is_some_and(|c| c.reason == "Unreachable")).await;
         }
 
         tell("stopping a server and a store");
         let stopped = [stop(cluster, "databases", "pg-eu-2").await, stop(cluster, "storage", "s3-eu-2").await];
-        side_by_side(8, away.iter().chain(&hole).map(|account| account.bill("PastDue"))).await;
+        side_by_side(8, away.iter().chain(&hole).map(|account| account.billing_reports_past_due())).await;
         for account in &hole {
-            account.stage(Stage::Blocked).await;
+            account.reaches(Stage::Blocked).await;
         }
         for account in &away {
-            account.until("overdue", |a| condition(a, "Overdue", "True")).await;
+            account.wait_until("overdue", |a| has_condition(a, "Overdue", "True")).await;
         }
         Self { _stopped: stopped, silent }
     }
@@ -97,21 +97,21 @@ impl Trouble {
 /// The servers, stores and plans of what will hang.
 async fn prepare(cluster: &Cluster) {
     cluster
-        .apply(json!({"kind": "DatabaseServer", "metadata": {"name": "pg-eu-2"}, "spec": {
+        .administrator_applies(json!({"kind": "DatabaseServer", "metadata": {"name": "pg-eu-2"}, "spec": {
             "engine": "postgresql", "region": "eu-2", "host": "pg-eu-2.databases.svc", "adminSecret": "pg-eu-2-admin",
             "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 10000, "movers": 1,
             "brake": {"percent": 100, "atLeast": 10000}}}))
         .await;
     for (name, region) in [("hole", "eu-1"), ("away", "eu-2")] {
         cluster
-            .apply(json!({"kind": "BackupStore", "metadata": {"name": name}, "spec": {
+            .administrator_applies(json!({"kind": "BackupStore", "metadata": {"name": name}, "spec": {
                 "region": region, "signingRegion": "eu-1", "endpoint": "https://s3-eu-2.storage.svc", "bucket": "helpdesk-cold",
                 "prefix": format!("{name}/"), "credentialsSecret": "s3-eu-2", "eraseCredentialsSecret": "s3-eu-2-erase",
                 "caSecret": "s3-ca", "expectedBucketOwner": "100000000002"}}))
             .await;
     }
     cluster
-        .apply(json!({"kind": "HelpDeskClass", "metadata": {"name": "echo"}, "spec": {
+        .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "echo"}, "spec": {
             "app": {"name": "echo", "version": "1"}, "components": [{"name": "web", "port": 8080}],
             "routes": [{"path": "/", "component": "web", "audience": "public"}]}}))
         .await;
@@ -123,11 +123,11 @@ async fn prepare(cluster: &Cluster) {
         }
         json!({"placements": [placement]})
     };
-    cluster.plan_with("away", windows.clone(), placed("eu-2", "away", Value::Null)).await;
-    cluster.plan_with("hole", windows.clone(), placed("eu-1", "hole", Value::Null)).await;
+    cluster.administrator_applies_plan_with("away", windows.clone(), placed("eu-2", "away", Value::Null)).await;
+    cluster.administrator_applies_plan_with("hole", windows.clone(), placed("eu-1", "hole", Value::Null)).await;
     let mut web = placed("eu-1", "eu-cold", json!({"name": "edge", "namespace": "edge"}));
     web["class"] = json!("echo");
-    cluster.plan_with("silent", windows, web).await;
+    cluster.administrator_applies_plan_with("silent", windows, web).await;
 }
 
 /// Accounts that paid, under the plan of the same name.
@@ -136,13 +136,13 @@ async fn sign_up(cluster: &Cluster, plan: &str, region: &str, count: usize) -> V
         let name = format!("{plan}-{n}");
         // Of this operator's shard, whatever the region.
         cluster
-            .apply(json!({"kind": "HelpDeskAccount", "metadata": {"name": name}, "spec": {
+            .administrator_applies(json!({"kind": "HelpDeskAccount", "metadata": {"name": name}, "spec": {
                 "owner": {"name": "Ana", "email": format!("ana@{name}.example")}, "plan": plan, "region": region,
                 "domain": {"slug": name}}}))
             .await;
         let account = Account { cluster: cluster.clone(), name, plan: plan.to_owned(), region: region.to_owned() };
-        account.stage(Stage::Trial).await;
-        account.bill("Active").await;
+        account.reaches(Stage::Trial).await;
+        account.billing_reports_active().await;
         account
     };
     side_by_side(8, (0..count).map(one)).await
@@ -150,7 +150,7 @@ async fn sign_up(cluster: &Cluster, plan: &str, region: &str, count: usize) -> V
 
 /// The account's app is this program, which takes connections and never answers.
 async fn be_silent(account: &Account, port: u16) {
-    let found = account.until("its namespace", |a| a.status.as_ref().is_some_and(|s| s.namespace.is_some())).await;
+    let found = account.wait_until("its namespace", |a| a.status.as_ref().is_some_and(|s| s.namespace.is_some())).await;
     let namespace = found.status.unwrap().namespace.unwrap().name;
     let client = account.cluster.client.clone();
     let address = format!("{}.254", setting("HELPDESK_TEST_EDGE_ADDRESS").rsplit_once('.').unwrap().0);

@@ -20,7 +20,7 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{
-    cluster::{Account, Cluster, OPERATOR, condition, setting},
+    cluster::{Account, Cluster, OPERATOR, has_condition, setting},
     number,
     operator::{self, Processors, Requests},
     plain::{self, side_by_side},
@@ -86,13 +86,18 @@ pub async fn run() {
 
 /// The plan of a fleet.
 pub async fn plan(cluster: &Cluster) {
-    cluster.plan("bench", json!({"paymentGrace": format!("{GRACE}m"), "trial": "1d", "blocked": "1d", "terminated": "1d"})).await;
+    cluster
+        .administrator_applies_plan(
+            "bench",
+            json!({"paymentGrace": format!("{GRACE}m"), "trial": "1d", "blocked": "1d", "terminated": "1d"}),
+        )
+        .await;
 }
 
 /// The server of all accounts of a part.
 pub async fn server(cluster: &Cluster) {
     cluster
-        .apply(json!({"kind": "DatabaseServer", "metadata": {"name": "pg-eu-1"}, "spec": {
+        .administrator_applies(json!({"kind": "DatabaseServer", "metadata": {"name": "pg-eu-1"}, "spec": {
             "engine": "postgresql", "region": "eu-1", "host": "pg-eu-1.databases.svc", "adminSecret": "pg-eu-1-admin",
             "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 10000, "movers": 1,
             "brake": {"percent": 100, "atLeast": 10000}}}))
@@ -145,7 +150,8 @@ pub struct Fleet<'a> {
 
 impl<'a> Fleet<'a> {
     pub async fn new(cluster: &'a Cluster, count: usize) -> Self {
-        let accounts = side_by_side(8, (0..count).map(|n| async move { cluster.account(&format!("late-{n}"), "bench").await })).await;
+        let accounts =
+            side_by_side(8, (0..count).map(|n| async move { cluster.customer_signs_up(&format!("late-{n}"), "bench").await })).await;
         Self { cluster, accounts, databases: HashMap::new(), sessions: vec![], sequence: 0 }
     }
 
@@ -176,12 +182,12 @@ impl<'a> Fleet<'a> {
     /// Waits until every account is Active, and opens a session in each.
     pub async fn until_open(&mut self) {
         for account in &self.accounts {
-            let found = account.until("Active and ready", |a| is_at(a, Stage::Active) && condition(a, "Ready", "True")).await;
+            let found = account.wait_until("Active and ready", |a| is_at(a, Stage::Active) && has_condition(a, "Ready", "True")).await;
             self.databases.insert(account.name.clone(), found.status.unwrap().database.unwrap().name);
         }
         let enter = |account: &Account| {
             let (cluster, namespace) = (self.cluster, self.databases[&account.name].replacen("t_", "hd-", 1));
-            async move { Tenant::of(&cluster.secret(&namespace, "database").await.unwrap()).connect().await.unwrap() }
+            async move { Tenant::of(&cluster.secret(&namespace, "database").await.unwrap()).logs_in().await.unwrap() }
         };
         let work: Vec<_> = self.accounts.iter().map(enter).collect();
         self.sessions = side_by_side(8, work).await;
@@ -208,7 +214,7 @@ impl<'a> Fleet<'a> {
         for (at, account) in self.accounts.iter().enumerate() {
             let due =
                 |a: &HelpDeskAccount| a.status.as_ref().and_then(|s| s.next_transition_time.as_ref()).is_some_and(|t| t.0 == deadline(at));
-            account.until("its deadline", due).await;
+            account.wait_until("its deadline", due).await;
         }
         let reporting = seen::accounts(self.cluster, self.names(), |a| is_at(a, Stage::Blocked)).await;
         let left = first.duration_since(clock::precise_now()) - SignedDuration::from_secs(1);
@@ -285,7 +291,7 @@ async fn patch_statuses(cluster: &Cluster, count: usize, at_once: usize) -> f64 
     let model = cluster.accounts().get("late-0").await.unwrap().status.unwrap();
     let account =
         |n: usize| Account { cluster: cluster.clone(), name: format!("idle-{n}"), plan: "bench".into(), region: "nowhere".into() };
-    side_by_side(8, (0..count).map(|n| async move { account(n).apply(json!({})).await })).await;
+    side_by_side(8, (0..count).map(|n| async move { account(n).administrator_applies(json!({})).await })).await;
 
     let kubeconfig = Kubeconfig::read_from(setting("HELPDESK_TEST_KUBECONFIG")).unwrap();
     let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();

@@ -42,7 +42,7 @@ pub fn in_pod(namespace: &str, pod: &str, command: &[&str], input: Option<&str>)
 /// A password, and what the server keeps of it: computing that is no part of what is measured.
 pub async fn password() -> (String, String) {
     let password = Password::generate().unwrap().expose().to_owned();
-    let mut superuser = super::tenant::superuser("postgres").await;
+    let mut superuser = super::tenant::superuser_logs_in("postgres").await;
     let make = format!("DROP ROLE IF EXISTS bench; CREATE ROLE bench PASSWORD '{password}'");
     sqlx::raw_sql(AssertSqlSafe(make)).execute(&mut superuser).await.unwrap();
     let verifier = sqlx::query_scalar("SELECT rolpassword FROM pg_authid WHERE rolname = 'bench'");
@@ -86,7 +86,7 @@ pub async fn sessions(prefix: &str, count: usize, password: &str) -> Vec<PgConne
             database,
             host: setting("HELPDESK_TEST_PG_EU_1_HOST"),
         };
-        tenant.connect().await.unwrap()
+        tenant.logs_in().await.unwrap()
     };
     side_by_side(8, (1..=count).map(enter)).await
 }

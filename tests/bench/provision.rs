@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use serde_json::json;
 
 use super::{
-    cluster::{Cluster, condition},
+    cluster::{Cluster, has_condition},
     deadlines::server,
     number,
     operator::{self, Processors},
@@ -19,9 +19,9 @@ pub async fn run() {
     let cluster = Cluster::connect().await;
     let at_once = operator::concurrency(&cluster.client).await;
     server(&cluster).await;
-    cluster.plan("bench", json!({"trial": "1d"})).await;
+    cluster.administrator_applies_plan("bench", json!({"trial": "1d"})).await;
     // The first account has the operator connect, and the ledger's database made.
-    cluster.account("first", "bench").await.open(helpdesk_operator::lifecycle::Stage::Trial).await;
+    cluster.customer_signs_up("first", "bench").await.receives_credentials_in(helpdesk_operator::lifecycle::Stage::Trial).await;
     let (_, verifier) = plain::password().await;
 
     // Before and after, because what else the machine does changes meanwhile.
@@ -33,12 +33,12 @@ pub async fn run() {
     let metrics = operator::metrics(&cluster.client).await;
     let begun_at = Processors::now(&cluster.client).await;
     let names: HashSet<String> = (0..count).map(|n| format!("tenant-{n}")).collect();
-    let ready = seen::accounts(&cluster, names, |a| condition(a, "DatabaseReady", "True")).await;
+    let ready = seen::accounts(&cluster, names, |a| has_condition(a, "DatabaseReady", "True")).await;
     let begun = seen::now();
     let apply = |n: usize| {
         let cluster = &cluster;
         async move {
-            let account = cluster.account(&format!("tenant-{n}"), "bench").await;
+            let account = cluster.customer_signs_up(&format!("tenant-{n}"), "bench").await;
             (account.name, seen::now())
         }
     };

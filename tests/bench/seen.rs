@@ -14,7 +14,7 @@ use kube::{
 use sqlx::{PgConnection, Row};
 use tokio::{sync::oneshot, task::JoinHandle};
 
-use super::{cluster::Cluster, tenant::superuser};
+use super::{cluster::Cluster, tenant::superuser_logs_in};
 
 /// How often the database is looked at.
 const LOOK: Duration = Duration::from_millis(10);
@@ -93,7 +93,7 @@ pub struct Shut {
 
 /// Looks until all of these databases are shut and nobody is in.
 pub async fn shut(databases: &HashSet<String>) -> Shut {
-    let mut superuser = superuser("postgres").await;
+    let mut superuser = superuser_logs_in("postgres").await;
     let (mut seen, mut before, begun) = (Shut::default(), None, now());
     let mut ticks = ticks();
     while seen.empty.len() < databases.len() {
@@ -114,7 +114,7 @@ pub async fn shut(databases: &HashSet<String>) -> Shut {
 
 /// Looks until the logins of all of these databases are open.
 pub async fn open(databases: &HashSet<String>) -> HashMap<String, f64> {
-    let mut superuser = superuser("postgres").await;
+    let mut superuser = superuser_logs_in("postgres").await;
     let (mut seen, begun) = (HashMap::new(), now());
     let mut ticks = ticks();
     while seen.len() < databases.len() {

@@ -7,7 +7,7 @@ use kube::{Api, ResourceExt, api::DeleteParams};
 use serde_json::json;
 
 use super::{
-    cluster::{Cluster, OPERATOR, condition},
+    cluster::{Cluster, OPERATOR, has_condition},
     deadlines::server,
     number,
     operator::{self, Requests, Usage},
@@ -21,15 +21,15 @@ pub async fn run() {
     let cluster = Cluster::connect().await;
     operator::count_requests(&cluster.client).await;
     server(&cluster).await;
-    cluster.plan("bench", json!({"trial": "30d"})).await;
+    cluster.administrator_applies_plan("bench", json!({"trial": "30d"})).await;
 
     tell(&format!("making {count} accounts, each with a database"));
     let names: HashSet<String> = (0..count).map(|n| format!("steady-{n}")).collect();
-    let ready = seen::accounts(&cluster, names, |a| condition(a, "Ready", "True")).await;
+    let ready = seen::accounts(&cluster, names, |a| has_condition(a, "Ready", "True")).await;
     let begun = seen::now();
     let account = |n: usize| {
         let cluster = &cluster;
-        async move { cluster.account(&format!("steady-{n}"), "bench").await }
+        async move { cluster.customer_signs_up(&format!("steady-{n}"), "bench").await }
     };
     side_by_side(8, (0..count).map(account)).await;
     let ready = ready.await.unwrap();

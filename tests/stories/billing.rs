@@ -13,9 +13,9 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use super::{
-    cluster::{Account, Cluster, OPERATOR, condition, eventually, find, setting},
+    cluster::{Account, Cluster, OPERATOR, eventually, find_condition, has_condition, setting},
     operator::{Servers, Shard},
-    tenant::{Tenant, left_on_server, superuser},
+    tenant::{Tenant, databases_and_roles_left, superuser_logs_in},
 };
 
 /// As billing writes times.
@@ -29,10 +29,10 @@ fn seconds(n: i64) -> SignedDuration {
 
 /// An account that is paid for.
 async fn paid(cluster: &Cluster, name: &str, plan: &str) -> (Account, Tenant) {
-    let account = cluster.account(name, plan).await;
-    account.open(Stage::Trial).await;
-    account.bill("Active").await;
-    let tenant = account.open(Stage::Active).await;
+    let account = cluster.customer_signs_up(name, plan).await;
+    account.receives_credentials_in(Stage::Trial).await;
+    account.billing_reports_active().await;
+    let tenant = account.receives_credentials_in(Stage::Active).await;
     (account, tenant)
 }
 
@@ -50,72 +50,74 @@ async fn refused(cluster: &Cluster, reason: &str) -> f64 {
 }
 
 fn waits_for_sessions(account: &HelpDeskAccount) -> bool {
-    find(account, "Reconciling").is_some_and(|c| c.message.contains("entering Blocked") && c.message.contains("do not end"))
+    find_condition(account, "Reconciling").is_some_and(|c| c.message.contains("entering Blocked") && c.message.contains("do not end"))
 }
 
 #[tokio::test]
 async fn a_payment_lets_the_tenant_in_again_although_a_session_still_holds_up_the_block() {
     let cluster = Cluster::connect().await;
     let (account, tenant) = paid(&cluster, "turned-round", "seconds").await;
-    tenant.fill(20).await;
+    tenant.creates_tickets(20).await;
     let before = tenant.checksum().await;
-    let session = superuser(&tenant.database).await;
-    account.bill("PastDue").await;
-    account.until("a block that is held up", waits_for_sessions).await;
-    assert!(tenant.connect().await.is_err(), "the tenant gets in while the block is held up");
+    let session = superuser_logs_in(&tenant.database).await;
+    account.billing_reports_past_due().await;
+    account.wait_until("a block that is held up", waits_for_sessions).await;
+    assert!(tenant.logs_in().await.is_err(), "the tenant gets in while the block is held up");
 
-    account.bill("Active").await;
-    eventually("the tenant gets in again", || async { tenant.connect().await.ok() }).await;
-    let open = account.until("Ready", |a| condition(a, "Ready", "True")).await.status.unwrap();
+    account.billing_reports_active().await;
+    eventually("the tenant gets in again", || async { tenant.logs_in().await.ok() }).await;
+    let open = account.wait_until("Ready", |a| has_condition(a, "Ready", "True")).await.status.unwrap();
     assert_eq!((open.stage, open.reason), (Some(Stage::Active), Some(Reason::Paid)));
     assert_eq!(tenant.checksum().await, before);
     assert!(account.backups().await.is_empty(), "a Frozen backup of a stage that was not entered");
     sqlx::Connection::close(session).await.unwrap();
     // The next failure is one like any other.
-    account.bill("PastDue").await;
-    account.stage(Stage::Blocked).await;
-    assert!(tenant.connect().await.is_err());
+    account.billing_reports_past_due().await;
+    account.reaches(Stage::Blocked).await;
+    assert!(tenant.logs_in().await.is_err());
 }
 
 #[tokio::test]
 async fn a_cancellation_that_is_withdrawn_while_it_is_held_up_leaves_the_account_open() {
     let cluster = Cluster::connect().await;
     let (account, tenant) = paid(&cluster, "withdrawn", "seconds").await;
-    let session = superuser(&tenant.database).await;
-    account.apply(json!({"closure": {"mode": "Cancel"}})).await;
-    account.until("an end that is held up", |a| find(a, "Reconciling").is_some_and(|c| c.message.contains("do not end"))).await;
-    account.apply(json!({})).await;
-    eventually("the tenant gets in again", || async { tenant.connect().await.ok() }).await;
-    account.open(Stage::Active).await;
+    let session = superuser_logs_in(&tenant.database).await;
+    account.owner_cancels().await;
+    account
+        .wait_until("an end that is held up", |a| find_condition(a, "Reconciling").is_some_and(|c| c.message.contains("do not end")))
+        .await;
+    account.administrator_applies(json!({})).await;
+    eventually("the tenant gets in again", || async { tenant.logs_in().await.ok() }).await;
+    account.receives_credentials_in(Stage::Active).await;
     sqlx::Connection::close(session).await.unwrap();
 }
 
 #[tokio::test]
 async fn retries_of_a_failed_charge_do_not_move_the_block() {
     let cluster = Cluster::connect().await;
-    cluster.plan("retries", json!({"paymentGrace": "10s"})).await;
+    cluster.administrator_applies_plan("retries", json!({"paymentGrace": "10s"})).await;
     let (account, tenant) = paid(&cluster, "retries", "retries").await;
     let first = clock::now();
     for sequence in 2_i64.. {
         let now = told(clock::now());
-        account.say(json!({"state": "PastDue", "since": now, "delinquentSince": now, "sequence": sequence})).await;
+        account.billing_writes(json!({"state": "PastDue", "since": now, "delinquentSince": now, "sequence": sequence})).await;
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        if tenant.connect().await.is_err() || clock::now() > first + seconds(60) {
+        if tenant.logs_in().await.is_err() || clock::now() > first + seconds(60) {
             break;
         }
     }
-    let blocked = account.stage(Stage::Blocked).await.status.unwrap();
+    let blocked = account.reaches(Stage::Blocked).await.status.unwrap();
     assert_eq!(blocked.reason, Some(Reason::PaymentFailed));
     let since = blocked.stage_since.unwrap().0;
     assert!(since >= first + seconds(10) && since <= first + seconds(40), "blocked at {since}, the first failure was at {first}");
-    assert!(account.event("StartMoved").await.contains("verb reset-billing"));
+    assert!(account.wait_for_event("StartMoved").await.contains("verb reset-billing"));
 }
 
 #[tokio::test]
 async fn the_example_of_billing_blocks_and_reopens_as_it_is_printed() {
     let cluster = Cluster::connect().await;
-    cluster.plan("example", json!({"paymentGrace": "10s"})).await;
-    let account = cluster.account("billing-example", "example").await;
+    cluster.administrator_applies_plan("example", json!({"paymentGrace": "10s"})).await;
+    let account = cluster.customer_signs_up("billing-example", "example").await;
     let patch = |arguments: &str| {
         let kubectl = format!("{}/kubectl --as=system:serviceaccount:{OPERATOR}:billing", setting("HELPDESK_TEST_BIN"));
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/billing-patch.sh");
@@ -128,24 +130,24 @@ async fn the_example_of_billing_blocks_and_reopens_as_it_is_printed() {
             .unwrap();
         assert!(done.status.success(), "{arguments}: {}", String::from_utf8_lossy(&done.stderr));
     };
-    account.open(Stage::Trial).await;
+    account.receives_credentials_in(Stage::Trial).await;
     patch("Active 41");
-    let tenant = account.open(Stage::Active).await;
+    let tenant = account.receives_credentials_in(Stage::Active).await;
     let first = clock::now();
     for sequence in 42_i64..90 {
         patch(&format!("PastDue {sequence}"));
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-        if tenant.connect().await.is_err() {
+        if tenant.logs_in().await.is_err() {
             break;
         }
     }
-    let blocked = account.stage(Stage::Blocked).await.status.unwrap();
+    let blocked = account.reaches(Stage::Blocked).await.status.unwrap();
     assert!(blocked.stage_since.unwrap().0 <= first + seconds(40), "retries kept the account open");
     patch("Active 100");
-    account.open(Stage::Active).await.connect().await.unwrap();
+    account.receives_credentials_in(Stage::Active).await.logs_in().await.unwrap();
     let now = clock::now();
     patch(&format!("Canceled 101 {} {}", told(now), told(now + seconds(3))));
-    let ended = account.stage(Stage::Blocked).await.status.unwrap();
+    let ended = account.reaches(Stage::Blocked).await.status.unwrap();
     assert_eq!(ended.reason, Some(Reason::SubscriptionCanceled));
     assert!(ended.stage_since.unwrap().0 >= now + seconds(3));
 }
@@ -153,83 +155,83 @@ async fn the_example_of_billing_blocks_and_reopens_as_it_is_printed() {
 #[tokio::test]
 async fn the_late_end_of_a_subscription_that_was_replaced_waits_and_billings_next_word_settles_it() {
     let cluster = Cluster::connect().await;
-    cluster.plan("late-end", json!({"paymentGrace": "12s"})).await;
+    cluster.administrator_applies_plan("late-end", json!({"paymentGrace": "12s"})).await;
     let settled = paid(&cluster, "late-end-settled", "late-end").await;
     let silent = paid(&cluster, "late-end-silent", "late-end").await;
     for (account, tenant) in [&settled, &silent] {
         let since = told(account.get().await.creation_timestamp().unwrap().0 - seconds(600));
-        account.say(json!({"state": "Canceled", "since": since, "periodEnd": since, "sequence": 2})).await;
-        let doubted = account.until("Stalled", |a| find(a, "Stalled").is_some_and(|c| c.reason == "BillingDoubted")).await;
-        let stalled = find(&doubted, "Stalled").unwrap();
+        account.billing_writes(json!({"state": "Canceled", "since": since, "periodEnd": since, "sequence": 2})).await;
+        let doubted = account.wait_until("Stalled", |a| find_condition(a, "Stalled").is_some_and(|c| c.reason == "BillingDoubted")).await;
+        let stalled = find_condition(&doubted, "Stalled").unwrap();
         assert!(stalled.message.contains("unless billing settles it before"), "{}", stalled.message);
         assert_eq!(doubted.status.unwrap().next_stage, Some(Stage::Blocked));
-        assert!(account.event("BeforePayment").await.contains("says Canceled since"));
+        assert!(account.wait_for_event("BeforePayment").await.contains("says Canceled since"));
         assert!(refused(&cluster, "BeforePayment").await >= 1.0);
-        tenant.connect().await.expect("the late end shut a tenant who pays");
+        tenant.logs_in().await.expect("the late end shut a tenant who pays");
     }
-    settled.0.say(json!({"state": "Active", "since": told(clock::now()), "sequence": 3})).await;
-    let blocked = silent.0.stage(Stage::Blocked).await;
+    settled.0.billing_writes(json!({"state": "Active", "since": told(clock::now()), "sequence": 3})).await;
+    let blocked = silent.0.reaches(Stage::Blocked).await;
     assert_eq!(blocked.status.unwrap().reason, Some(Reason::SubscriptionCanceled));
-    let account = settled.0.until("no doubt", |a| find(a, "Stalled").is_none()).await.status.unwrap();
+    let account = settled.0.wait_until("no doubt", |a| find_condition(a, "Stalled").is_none()).await.status.unwrap();
     assert_eq!((account.stage, account.next_stage), (Some(Stage::Active), None));
-    settled.1.connect().await.unwrap();
+    settled.1.logs_in().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_word_of_another_subscription_changes_nothing_and_says_so() {
     let cluster = Cluster::connect().await;
     let (account, tenant) = paid(&cluster, "two-subscriptions", "seconds").await;
-    account.say(json!({"state": "Active", "since": told(clock::now()), "subscription": "sub_new", "sequence": 2})).await;
-    account.until("it was seen", |a| a.status.as_ref().is_some_and(|s| s.observed_billing_sequence == Some(2))).await;
-    account.say(json!({"state": "Canceled", "since": told(clock::now()), "subscription": "sub_old", "sequence": 3})).await;
-    let told = account.event("OtherSubscription").await;
+    account.billing_writes(json!({"state": "Active", "since": told(clock::now()), "subscription": "sub_new", "sequence": 2})).await;
+    account.wait_until("it was seen", |a| a.status.as_ref().is_some_and(|s| s.observed_billing_sequence == Some(2))).await;
+    account.billing_writes(json!({"state": "Canceled", "since": told(clock::now()), "subscription": "sub_old", "sequence": 3})).await;
+    let told = account.wait_for_event("OtherSubscription").await;
     assert!(refused(&cluster, "OtherSubscription").await >= 1.0);
     assert!(told.contains("Canceled of the subscription sub_old; the one that is paid for is sub_new"), "{told}");
     let after = account.get().await;
-    assert!(find(&after, "Stalled").is_none());
+    assert!(find_condition(&after, "Stalled").is_none());
     assert_eq!(after.status.unwrap().stage, Some(Stage::Active));
-    tenant.connect().await.unwrap();
+    tenant.logs_in().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_payment_that_is_dated_ahead_counts_once_its_time_has_come() {
     let cluster = Cluster::connect().await;
-    let account = cluster.account("dated-ahead", "seconds").await;
-    account.open(Stage::Trial).await;
+    let account = cluster.customer_signs_up("dated-ahead", "seconds").await;
+    account.receives_credentials_in(Stage::Trial).await;
     let ahead = clock::now() + seconds(45);
-    account.say(json!({"state": "Active", "since": told(ahead), "sequence": 1})).await;
-    account.until("Stalled", |a| find(a, "Stalled").is_some_and(|c| c.reason == "BillingRefused")).await;
-    assert!(account.event("InTheFuture").await.contains("or wait until this one has"));
-    let paid = account.stage(Stage::Active).await;
+    account.billing_writes(json!({"state": "Active", "since": told(ahead), "sequence": 1})).await;
+    account.wait_until("Stalled", |a| find_condition(a, "Stalled").is_some_and(|c| c.reason == "BillingRefused")).await;
+    assert!(account.wait_for_event("InTheFuture").await.contains("or wait until this one has"));
+    let paid = account.reaches(Stage::Active).await;
     assert!(clock::now() < ahead + seconds(15), "nobody looked when its time came");
-    assert!(find(&paid, "Stalled").is_none());
+    assert!(find_condition(&paid, "Stalled").is_none());
 }
 
 #[tokio::test]
 async fn a_payment_or_a_hold_between_the_decision_and_the_drop_keeps_the_database() {
     let shard = Shard::new("turns", Servers::First).await;
-    shard.plan(json!({"trial": "2s", "blocked": "2s", "terminated": "2s", "coldBackup": "2m"})).await;
+    shard.administrator_applies_plan(json!({"trial": "2s", "blocked": "2s", "terminated": "2s", "coldBackup": "2m"})).await;
     let is_frozen = |b: &&ColdBackup| b.spec.reason == BackupReason::Frozen;
 
-    let account = shard.account("turns-paid").await;
-    shard.operator("only", &[("HELPDESK_OPERATOR_CRASH_AT", "intent-recorded:Deleted")]).died().await;
+    let account = shard.customer_signs_up("turns-paid").await;
+    shard.start_operator("only", &[("HELPDESK_OPERATOR_CRASH_AT", "intent-recorded:Deleted")]).crashes().await;
     let before = account.get().await.status.unwrap().database.unwrap();
-    account.bill("Active").await;
-    let operator = shard.operator("only", &[]);
-    account.open(Stage::Active).await.connect().await.unwrap();
+    account.billing_reports_active().await;
+    let operator = shard.start_operator("only", &[]);
+    account.receives_credentials_in(Stage::Active).await.logs_in().await.unwrap();
     assert_eq!(account.get().await.status.unwrap().database.unwrap().oid, before.oid, "another database than the one that was paid for");
     operator.kill();
 
-    let account = shard.account("turns-held").await;
-    shard.operator("only", &[("HELPDESK_OPERATOR_CRASH_AT", "intent-recorded:Deleted")]).died().await;
+    let account = shard.customer_signs_up("turns-held").await;
+    shard.start_operator("only", &[("HELPDESK_OPERATOR_CRASH_AT", "intent-recorded:Deleted")]).crashes().await;
     let name = account.get().await.status.unwrap().database.unwrap().name;
-    account.apply(json!({"hold": {"reason": "case 8"}})).await;
-    let _operator = shard.operator("only", &[]);
-    let held = account.until("a drop that waits", |a| find(a, "Overdue").is_some_and(|c| c.reason == "Held")).await;
+    account.administrator_applies(json!({"hold": {"reason": "case 8"}})).await;
+    let _operator = shard.start_operator("only", &[]);
+    let held = account.wait_until("a drop that waits", |a| find_condition(a, "Overdue").is_some_and(|c| c.reason == "Held")).await;
     assert_eq!(held.status.unwrap().stage, Some(Stage::Terminated));
     eventually("another Frozen backup", || async { (account.backups().await.iter().filter(is_frozen).count() == 2).then_some(()) }).await;
-    assert!(left_on_server(&name).await > 0, "dropped under a hold");
-    account.apply(json!({})).await;
-    account.stage(Stage::Deleted).await;
-    assert_eq!(left_on_server(&name).await, 0);
+    assert!(databases_and_roles_left(&name).await > 0, "dropped under a hold");
+    account.administrator_applies(json!({})).await;
+    account.reaches(Stage::Deleted).await;
+    assert_eq!(databases_and_roles_left(&name).await, 0);
 }

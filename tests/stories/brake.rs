@@ -12,9 +12,9 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
-    cluster::{eventually, find},
-    operator::{Servers, Shard, deadline_passes},
-    tenant::left_on_server,
+    cluster::{eventually, find_condition},
+    operator::{Servers, Shard, wait_until_after},
+    tenant::databases_and_roles_left,
 };
 
 fn is_proven(backup: &ColdBackup) -> bool {
@@ -29,47 +29,47 @@ async fn change(shard: &Shard, server: Value) {
 #[tokio::test]
 async fn an_erasure_that_waits_for_the_brake_past_its_backup_says_so_and_gets_another_one_with_its_full_window() {
     let shard = Shard::new("brake", Servers::First).await;
-    shard.plan(json!({"eraseDelay": "5s", "coldBackup": "70s"})).await;
-    let _operator = shard.operator("only", &[]);
-    let first = shard.account("brake-first").await;
-    first.open(Stage::Trial).await;
-    first.apply(json!({"closure": {"mode": "Erase", "coldBackup": false}})).await;
-    first.stage(Stage::Expired).await;
+    shard.administrator_applies_plan(json!({"eraseDelay": "5s", "coldBackup": "70s"})).await;
+    let _operator = shard.start_operator("only", &[]);
+    let first = shard.customer_signs_up("brake-first").await;
+    first.receives_credentials_in(Stage::Trial).await;
+    first.owner_erases_without_cold_backup().await;
+    first.reaches(Stage::Expired).await;
     // One step within the hour is enough from now on, and the first account made two.
     change(&shard, json!({"spec": {"brake": {"percent": 1, "atLeast": 1, "window": "1h"}}})).await;
 
-    let account = shard.account("brake").await;
-    let tenant = account.open(Stage::Trial).await;
-    tenant.fill(20).await;
-    account.apply(json!({"closure": {"mode": "Erase"}})).await;
-    let blocked = account.stage(Stage::Blocked).await.status.unwrap();
+    let account = shard.customer_signs_up("brake").await;
+    let tenant = account.receives_credentials_in(Stage::Trial).await;
+    tenant.creates_tickets(20).await;
+    account.administrator_applies(json!({"closure": {"mode": "Erase"}})).await;
+    let blocked = account.reaches(Stage::Blocked).await.status.unwrap();
     let promised = blocked.data_gone_by.unwrap();
-    let early = account.backup("its Frozen backup is proven", is_proven).await;
+    let early = account.wait_for_backup("its Frozen backup is proven", is_proven).await;
     assert_eq!(early.spec.expires_at, promised);
     let waiting = account
-        .until("a promise that is not kept", |a| {
+        .wait_until("a promise that is not kept", |a| {
             a.status.as_ref().is_some_and(|s| s.data_gone_by.is_none())
-                && find(a, "Overdue").is_some_and(|c| c.message.contains("was erased"))
+                && find_condition(a, "Overdue").is_some_and(|c| c.message.contains("was erased"))
         })
         .await;
-    let overdue = find(&waiting, "Overdue").unwrap();
+    let overdue = find_condition(&waiting, "Overdue").unwrap();
     assert_eq!((overdue.reason.as_str(), waiting.status.as_ref().unwrap().stage), ("Brake", Some(Stage::Blocked)));
     for told in [format!("nothing was to be left by {}", promised.0), "another backup is taken and proven".to_owned()] {
         assert!(overdue.message.contains(&told), "{}", overdue.message);
     }
-    assert!(left_on_server(&tenant.database).await > 0, "dropped through the brake");
+    assert!(databases_and_roles_left(&tenant.database).await > 0, "dropped through the brake");
 
     // Somebody looked and agrees. The other stories destroy accounts on this server too: they must not count.
     let now = clock::now().to_string();
     let released = json!({"metadata": {"annotations": {"helpdesk-operator.io/release-brake": now}}, "spec": {"brake": {"atLeast": 10000}}});
     change(&shard, released).await;
-    let late = account.backup("another Frozen backup is proven", |b| is_proven(b) && b.name_any() != early.name_any()).await;
-    let deleted = account.stage(Stage::Deleted).await.status.unwrap();
-    assert_eq!(left_on_server(&tenant.database).await, 0);
+    let late = account.wait_for_backup("another Frozen backup is proven", |b| is_proven(b) && b.name_any() != early.name_any()).await;
+    let deleted = account.reaches(Stage::Deleted).await.status.unwrap();
+    assert_eq!(databases_and_roles_left(&tenant.database).await, 0);
     let anew = deleted.data_gone_by.expect("a window that runs");
     assert_eq!(late.spec.expires_at, anew);
 
-    let expired = account.stage(Stage::Expired).await.status.unwrap();
+    let expired = account.reaches(Stage::Expired).await.status.unwrap();
     assert!(expired.stage_since.unwrap() >= anew, "the other backup went before its window had ended");
     let certificate = expired.certificate.unwrap();
     assert_eq!(certificate.promised_by, Some(promised));
@@ -81,35 +81,35 @@ async fn an_erasure_that_waits_for_the_brake_past_its_backup_says_so_and_gets_an
 #[tokio::test]
 async fn of_accounts_that_are_due_at_once_no_more_go_than_the_brake_allows_and_the_release_lets_the_others_go() {
     let shard = Shard::new("brake-mass", Servers::First).await;
-    shard.plan(json!({"eraseDelay": "45s"})).await;
-    let operator = shard.operator("only", &[]);
+    shard.administrator_applies_plan(json!({"eraseDelay": "45s"})).await;
+    let operator = shard.start_operator("only", &[]);
     let mut accounts = Vec::new();
     for number in 0..8 {
-        accounts.push(shard.account(&format!("brake-mass-{number}")).await);
+        accounts.push(shard.customer_signs_up(&format!("brake-mass-{number}")).await);
     }
     let mut databases = Vec::new();
     for account in &accounts {
-        databases.push(account.open(Stage::Trial).await.database);
+        databases.push(account.receives_credentials_in(Stage::Trial).await.database);
     }
     for account in &accounts {
-        account.apply(json!({"closure": {"mode": "Erase", "coldBackup": false}})).await;
+        account.owner_erases_without_cold_backup().await;
     }
     let mut due = Vec::new();
     for account in &accounts {
-        due.push(account.stage(Stage::Blocked).await.status.unwrap().next_transition_time.unwrap());
+        due.push(account.reaches(Stage::Blocked).await.status.unwrap().next_transition_time.unwrap());
     }
     // The operator is away until all of them are due, and finds them in one moment.
     operator.kill();
-    deadline_passes(due.iter().max_by_key(|at| at.0).unwrap()).await;
+    wait_until_after(due.iter().max_by_key(|at| at.0).unwrap()).await;
     let released = |at_least: i32| {
         let now = clock::now().to_string();
         json!({"metadata": {"annotations": {"helpdesk-operator.io/release-brake": now}},
             "spec": {"brake": {"percent": 1, "atLeast": at_least, "window": "1h"}}})
     };
     change(&shard, released(3)).await;
-    let _operator = shard.operator("again", &[]);
+    let _operator = shard.start_operator("again", &[]);
 
-    let waits = |a: &HelpDeskAccount| find(a, "Overdue").is_some_and(|c| c.reason == "Brake");
+    let waits = |a: &HelpDeskAccount| find_condition(a, "Overdue").is_some_and(|c| c.reason == "Brake");
     eventually("the brake holds the others", || async {
         let mut waiting = 0;
         for account in &accounts {
@@ -121,7 +121,7 @@ async fn of_accounts_that_are_due_at_once_no_more_go_than_the_brake_allows_and_t
     let left = async || {
         let mut left = 0;
         for database in &databases {
-            left += usize::from(left_on_server(database).await > 0);
+            left += usize::from(databases_and_roles_left(database).await > 0);
         }
         left
     };
@@ -137,7 +137,7 @@ async fn of_accounts_that_are_due_at_once_no_more_go_than_the_brake_allows_and_t
     .await;
     change(&shard, released(10_000)).await;
     for account in &accounts {
-        let expired = account.stage(Stage::Expired).await.status.unwrap();
+        let expired = account.reaches(Stage::Expired).await.status.unwrap();
         assert!(expired.certificate.is_some());
     }
     assert_eq!(left().await, 0);

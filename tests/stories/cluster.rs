@@ -46,31 +46,35 @@ impl Cluster {
     }
 
     async fn prepare(&self) {
-        self.apply(json!({"kind": "BackupStore", "metadata": {"name": "eu-escrow"}, "spec": {
+        self.administrator_applies(json!({"kind": "BackupStore", "metadata": {"name": "eu-escrow"}, "spec": {
             "region": "eu-1", "endpoint": "https://s3-eu-1.storage.svc", "bucket": "helpdesk-escrow", "prefix": "stories/",
             "credentialsSecret": "s3-eu-1-escrow", "caSecret": "s3-ca", "expectedBucketOwner": "100000000001"}}))
             .await;
-        self.apply(json!({"kind": "BackupStore", "metadata": {"name": "eu-cold"}, "spec": {
+        self.administrator_applies(json!({"kind": "BackupStore", "metadata": {"name": "eu-cold"}, "spec": {
             "region": "eu-1", "endpoint": "https://s3-eu-1.storage.svc", "bucket": "helpdesk-cold", "prefix": "stories/",
             "credentialsSecret": "s3-eu-1", "eraseCredentialsSecret": "s3-eu-1-erase", "caSecret": "s3-ca",
             "expectedBucketOwner": "100000000001",
             "keyEscrow": {"store": "eu-escrow", "recoveryRecipient": "age1tlk3wdrp5w3m5slgkmqexjys4tna4zha3ds5f55075r3g6xwlygsvjrl8s"}}}))
             .await;
-        self.apply(json!({"kind": "DatabaseServer", "metadata": {"name": "pg-eu-1"}, "spec": {
+        self.administrator_applies(json!({"kind": "DatabaseServer", "metadata": {"name": "pg-eu-1"}, "spec": {
             "engine": "postgresql", "region": "eu-1", "host": "pg-eu-1.databases.svc", "adminSecret": "pg-eu-1-admin",
             "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 1000, "movers": 4,
             "brake": {"percent": 100, "atLeast": 10000}}}))
             .await;
-        self.plan("seconds", json!({"trial": "1h", "paymentGrace": "3s", "blocked": "1h", "terminated": "1h", "coldBackup": "1h"})).await;
+        self.administrator_applies_plan(
+            "seconds",
+            json!({"trial": "1h", "paymentGrace": "3s", "blocked": "1h", "terminated": "1h", "coldBackup": "1h"}),
+        )
+        .await;
     }
 
     /// Applies a manifest of the operator's group, as `kubectl apply --server-side` does.
-    pub async fn apply(&self, manifest: Value) -> Value {
-        self.try_apply(manifest).await.unwrap()
+    pub async fn administrator_applies(&self, manifest: Value) -> Value {
+        self.administrator_tries_to_apply(manifest).await.unwrap()
     }
 
     /// Applies a manifest; the answer may be a refusal.
-    pub async fn try_apply(&self, mut manifest: Value) -> Result<Value, kube::Error> {
+    pub async fn administrator_tries_to_apply(&self, mut manifest: Value) -> Result<Value, kube::Error> {
         let kind = manifest["kind"].as_str().unwrap().to_owned();
         let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
         manifest["apiVersion"] = json!("helpdesk-operator.io/v1alpha1");
@@ -88,12 +92,12 @@ impl Cluster {
     }
 
     /// Applies a plan with these windows; the others have lengths that no story lives to see.
-    pub async fn plan(&self, name: &str, windows: Value) {
-        self.plan_with(name, windows, json!({})).await;
+    pub async fn administrator_applies_plan(&self, name: &str, windows: Value) {
+        self.administrator_applies_plan_with(name, windows, json!({})).await;
     }
 
     /// Applies a plan with these windows, and these fields besides.
-    pub async fn plan_with(&self, name: &str, windows: Value, fields: Value) {
+    pub async fn administrator_applies_plan_with(&self, name: &str, windows: Value, fields: Value) {
         let mut lifecycle = json!({"trial": "1h", "paymentGrace": "1h", "blocked": "1h", "terminated": "1h", "coldBackup": "1h",
             "eraseDelay": "1h", "nameQuarantine": "1h", "holdNotice": "3s"});
         for (key, value) in windows.as_object().unwrap() {
@@ -107,13 +111,13 @@ impl Cluster {
         for (key, value) in fields.as_object().unwrap() {
             spec[key] = value.clone();
         }
-        self.apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": spec})).await;
+        self.administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": spec})).await;
     }
 
     /// Applies an account under a plan.
-    pub async fn account(&self, name: &str, plan: &str) -> Account {
+    pub async fn customer_signs_up(&self, name: &str, plan: &str) -> Account {
         let account = Account { cluster: self.clone(), name: name.to_owned(), plan: plan.to_owned(), region: "eu-1".to_owned() };
-        account.apply(json!({})).await;
+        account.administrator_applies(json!({})).await;
         account
     }
 
@@ -130,7 +134,7 @@ impl Cluster {
     }
 
     /// Wipes an account's status, as a restored cluster would, with the operator's own rights.
-    pub async fn wipe_status(&self, name: &str) {
+    pub async fn status_is_wiped(&self, name: &str) {
         let accounts: Api<HelpDeskAccount> = Api::all(Self::as_operator().await);
         let mut account = accounts.get(name).await.unwrap();
         // Billing's part cannot be removed, not even by the operator: the schema keeps it.
@@ -139,13 +143,13 @@ impl Cluster {
     }
 
     /// Takes an account's object away as no policy lets anybody: unconfirmed, whatever its stage. No operator may run.
-    pub async fn lose(&self, name: &str) {
+    pub async fn account_object_is_lost(&self, name: &str) {
         let accounts: Api<HelpDeskAccount> = Api::all(Self::as_operator().await);
         let expired = json!({"status": {"stage": "Expired"}});
         accounts.patch_status(name, &PatchParams::default(), &Patch::Merge(expired)).await.unwrap();
         self.accounts().delete(name, &Default::default()).await.unwrap();
         accounts.patch(name, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}}))).await.unwrap();
-        gone(self.accounts(), name).await;
+        wait_until_deleted(self.accounts(), name).await;
     }
 
     /// The cluster with the operator's own rights.
@@ -175,23 +179,47 @@ pub struct Account {
 
 impl Account {
     /// Applies the account with these fields on top of a plain spec.
-    pub async fn apply(&self, fields: Value) {
-        self.try_apply(fields).await.unwrap();
+    pub async fn administrator_applies(&self, fields: Value) {
+        self.administrator_tries_to_apply(fields).await.unwrap();
     }
 
     /// Applies the account; the answer may be a refusal.
-    pub async fn try_apply(&self, fields: Value) -> Result<Value, kube::Error> {
+    pub async fn administrator_tries_to_apply(&self, fields: Value) -> Result<Value, kube::Error> {
         let mut spec = json!({"owner": {"name": "Ana", "email": format!("ana@{}.example", self.name)}, "plan": self.plan, "region": self.region,
             "domain": {"slug": self.name}});
         for (key, value) in fields.as_object().unwrap() {
             spec[key] = value.clone();
         }
         let labels = if self.region == "eu-1" { json!({}) } else { json!({SHARD_LABEL: self.region}) };
-        self.cluster.try_apply(json!({"kind": "HelpDeskAccount", "metadata": {"name": self.name, "labels": labels}, "spec": spec})).await
+        self.cluster
+            .administrator_tries_to_apply(
+                json!({"kind": "HelpDeskAccount", "metadata": {"name": self.name, "labels": labels}, "spec": spec}),
+            )
+            .await
     }
 
-    /// Billing writes a state with the next sequence, as billing does it.
-    pub async fn bill(&self, state: &str) {
+    /// The owner cancels: the account is closed, and its data is kept for the plan's windows.
+    pub async fn owner_cancels(&self) {
+        self.administrator_applies(json!({"closure": {"mode": "Cancel"}})).await;
+    }
+
+    /// The owner wants everything erased, without a cold backup.
+    pub async fn owner_erases_without_cold_backup(&self) {
+        self.administrator_applies(json!({"closure": {"mode": "Erase", "coldBackup": false}})).await;
+    }
+
+    /// Billing reports that the account is paid for.
+    pub async fn billing_reports_active(&self) {
+        self.billing_reports("Active").await;
+    }
+
+    /// Billing reports that a payment failed.
+    pub async fn billing_reports_past_due(&self) {
+        self.billing_reports("PastDue").await;
+    }
+
+    /// Billing writes a state with the next sequence number.
+    async fn billing_reports(&self, state: &str) {
         let now = helpdesk_operator::clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         let before = self.get().await.status.and_then(|s| s.billing);
         let sequence = before.map_or(1, |b| b.sequence + 1);
@@ -207,13 +235,13 @@ impl Account {
     }
 
     /// Billing writes these fields, as a merge patch: what it leaves out stays as it is.
-    pub async fn say(&self, word: Value) {
-        let patch = json!({"status": {"billing": word}});
+    pub async fn billing_writes(&self, fields: Value) {
+        let patch = json!({"status": {"billing": fields}});
         self.cluster.accounts().patch_status(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
     /// Waits until an event of this reason is about the account, and returns what it says.
-    pub async fn event(&self, reason: &str) -> String {
+    pub async fn wait_for_event(&self, reason: &str) -> String {
         let events: Api<Event> = Api::namespaced(self.cluster.client.clone(), "default");
         let about =
             |e: &Event| e.regarding.as_ref().and_then(|r| r.name.as_ref()) == Some(&self.name) && e.reason.as_deref() == Some(reason);
@@ -224,7 +252,7 @@ impl Account {
     }
 
     /// Annotates the account.
-    pub async fn annotate(&self, key: &str, value: &str) {
+    pub async fn administrator_annotates(&self, key: &str, value: &str) {
         let patch = json!({"metadata": {"annotations": {key: value}}});
         self.cluster.accounts().patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
@@ -234,7 +262,7 @@ impl Account {
     }
 
     /// Waits until something is true of the account.
-    pub async fn until(&self, what: &str, test: impl Fn(&HelpDeskAccount) -> bool) -> HelpDeskAccount {
+    pub async fn wait_until(&self, what: &str, test: impl Fn(&HelpDeskAccount) -> bool) -> HelpDeskAccount {
         let condition = |account: Option<&HelpDeskAccount>| account.is_some_and(&test);
         let waiting = await_condition(self.cluster.accounts(), &self.name, condition);
         match tokio::time::timeout(PATIENCE, waiting).await {
@@ -247,14 +275,14 @@ impl Account {
     }
 
     /// Waits until the account is in a stage, enforced.
-    pub async fn stage(&self, stage: Stage) -> HelpDeskAccount {
-        self.until(stage.name(), |a| a.status.as_ref().is_some_and(|s| s.stage == Some(stage) && s.stage_since.is_some())).await
+    pub async fn reaches(&self, stage: Stage) -> HelpDeskAccount {
+        self.wait_until(stage.name(), |a| a.status.as_ref().is_some_and(|s| s.stage == Some(stage) && s.stage_since.is_some())).await
     }
 
     /// Waits until the account is in an open stage with its credentials handed over.
-    pub async fn open(&self, stage: Stage) -> super::tenant::Tenant {
-        self.stage(stage).await;
-        let account = self.until("Ready", |a| condition(a, "Ready", "True")).await;
+    pub async fn receives_credentials_in(&self, stage: Stage) -> super::tenant::Tenant {
+        self.reaches(stage).await;
+        let account = self.wait_until("Ready", |a| has_condition(a, "Ready", "True")).await;
         let namespace = account.status.unwrap().namespace.unwrap().name;
         super::tenant::Tenant::of(&self.cluster.secret(&namespace, "database").await.expect("no credentials"))
     }
@@ -266,18 +294,18 @@ impl Account {
     }
 
     /// Waits until one of the account's backups fits.
-    pub async fn backup(&self, what: &str, test: impl Fn(&ColdBackup) -> bool) -> ColdBackup {
+    pub async fn wait_for_backup(&self, what: &str, test: impl Fn(&ColdBackup) -> bool) -> ColdBackup {
         eventually(&format!("{}: {what}", self.name), || async { self.backups().await.into_iter().find(|b| test(b)) }).await
     }
 }
 
 /// Whether a condition has this status.
-pub fn condition(account: &HelpDeskAccount, kind: &str, status: &str) -> bool {
-    find(account, kind).is_some_and(|c| c.status == status)
+pub fn has_condition(account: &HelpDeskAccount, kind: &str, status: &str) -> bool {
+    find_condition(account, kind).is_some_and(|c| c.status == status)
 }
 
 /// A condition of an account.
-pub fn find<'a>(account: &'a HelpDeskAccount, kind: &str) -> Option<&'a Condition> {
+pub fn find_condition<'a>(account: &'a HelpDeskAccount, kind: &str) -> Option<&'a Condition> {
     account.status.as_ref()?.conditions.iter().find(|c| c.type_ == kind)
 }
 
@@ -295,7 +323,7 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: 
 }
 
 /// Waits until an object is gone.
-pub async fn gone<K>(api: Api<K>, name: &str)
+pub async fn wait_until_deleted<K>(api: Api<K>, name: &str)
 where
     K: Clone + std::fmt::Debug + Send + Sync + serde::de::DeserializeOwned + kube::Resource + 'static,
 {

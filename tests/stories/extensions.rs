@@ -8,7 +8,7 @@ use kube::Api;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-use super::cluster::{Cluster, condition, eventually, find};
+use super::cluster::{Cluster, eventually, find_condition, has_condition};
 
 fn windows() -> Value {
     json!({"paymentGrace": "1s", "blocked": "15s", "terminated": "2s"})
@@ -29,19 +29,19 @@ async fn refused(session: &mut PgConnection, attempts: &[&str]) {
 async fn an_app_uses_the_extensions_of_plan_and_class_and_comes_back_with_them_and_its_settings() {
     let cluster = Cluster::connect().await;
     cluster
-        .apply(json!({"kind": "HelpDeskClass", "metadata": {"name": "extended"}, "spec": {
+        .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "extended"}, "spec": {
             "app": {"name": "desk", "version": "1"}, "components": [{"name": "web", "port": 8080}],
             "routes": [{"path": "/", "component": "web", "audience": "agent"}],
             "database": {"extensions": [{"name": "hstore"}, {"name": "citext", "version": "1.6"}]}}}))
         .await;
     let plan = |database: Value| json!({"class": "extended", "database": database});
     let lists = json!([{"name": "pg_trgm", "version": "1.3"}]);
-    cluster.plan_with("extended", windows(), plan(json!({"extensions": lists}))).await;
-    let account = cluster.account("extended", "extended").await;
-    account.open(Stage::Trial).await;
-    account.bill("Active").await;
-    let tenant = account.open(Stage::Active).await;
-    let mut session = tenant.connect().await.unwrap();
+    cluster.administrator_applies_plan_with("extended", windows(), plan(json!({"extensions": lists}))).await;
+    let account = cluster.customer_signs_up("extended", "extended").await;
+    account.receives_credentials_in(Stage::Trial).await;
+    account.billing_reports_active().await;
+    let tenant = account.receives_credentials_in(Stage::Active).await;
+    let mut session = tenant.logs_in().await.unwrap();
     session
         .execute(
             "CREATE TABLE articles (id serial PRIMARY KEY, title text, author citext UNIQUE, extra hstore); \
@@ -71,9 +71,9 @@ async fn an_app_uses_the_extensions_of_plan_and_class_and_comes_back_with_them_a
 
     // The plan gains an extension and schemas of the tenant's own, and this tenant gets both.
     let more = json!([{"name": "pg_trgm", "version": "1.3"}, {"name": "btree_gist"}]);
-    cluster.plan_with("extended", windows(), plan(json!({"extensions": more, "schemas": "Own"}))).await;
+    cluster.administrator_applies_plan_with("extended", windows(), plan(json!({"extensions": more, "schemas": "Own"}))).await;
     eventually("schemas of the tenant's own", || async {
-        let mut session = tenant.connect().await.ok()?;
+        let mut session = tenant.logs_in().await.ok()?;
         session.execute("CREATE SCHEMA IF NOT EXISTS crm").await.ok()
     })
     .await;
@@ -90,15 +90,15 @@ async fn an_app_uses_the_extensions_of_plan_and_class_and_comes_back_with_them_a
     refused(&mut session, &hostile).await;
     session.close().await.unwrap();
     // It loses one: nothing is dropped.
-    cluster.plan_with("extended", windows(), plan(json!({"schemas": "Own"}))).await;
+    cluster.administrator_applies_plan_with("extended", windows(), plan(json!({"schemas": "Own"}))).await;
 
-    account.bill("PastDue").await;
-    account.stage(Stage::Blocked).await;
-    account.backup("a Frozen backup is proven", |b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)).await;
-    account.stage(Stage::Deleted).await;
-    account.bill("Active").await;
-    let tenant = account.open(Stage::Active).await;
-    let mut session = tenant.connect().await.unwrap();
+    account.billing_reports_past_due().await;
+    account.reaches(Stage::Blocked).await;
+    account.wait_for_backup("a Frozen backup is proven", |b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)).await;
+    account.reaches(Stage::Deleted).await;
+    account.billing_reports_active().await;
+    let tenant = account.receives_credentials_in(Stage::Active).await;
+    let mut session = tenant.logs_in().await.unwrap();
     let sql = "SELECT string_agg(extname || ' in ' || extnamespace::regnamespace, ', ' ORDER BY extname) FROM pg_extension WHERE extname <> 'plpgsql'";
     assert_eq!(one(&mut session, sql).await, "btree_gist in ext, citext in ext, hstore in ext, ltree in crm, pg_trgm in ext");
     assert_eq!(one(&mut session, "SELECT extra -> 'n' FROM articles WHERE author = 'AUTHOR77' AND title % 'Ticket 77'").await, "77");
@@ -112,20 +112,20 @@ async fn an_app_uses_the_extensions_of_plan_and_class_and_comes_back_with_them_a
 #[tokio::test]
 async fn an_extension_that_the_server_lacks_is_named_and_stops_nobody_who_runs() {
     let cluster = Cluster::connect().await;
-    cluster.plan("lacking", windows()).await;
-    let account = cluster.account("lacking", "lacking").await;
-    let tenant = account.open(Stage::Trial).await;
+    cluster.administrator_applies_plan("lacking", windows()).await;
+    let account = cluster.customer_signs_up("lacking", "lacking").await;
+    let tenant = account.receives_credentials_in(Stage::Trial).await;
     let wanted = json!({"database": {"extensions": [{"name": "no_such_thing"}, {"name": "dblink"}, {"name": "fuzzystrmatch"}]}});
-    cluster.plan_with("lacking", windows(), wanted).await;
-    let told = account.until("ExtensionsMissing", |a| condition(a, "ExtensionsMissing", "True")).await;
-    let message = &find(&told, "ExtensionsMissing").unwrap().message;
+    cluster.administrator_applies_plan_with("lacking", windows(), wanted).await;
+    let told = account.wait_until("ExtensionsMissing", |a| has_condition(a, "ExtensionsMissing", "True")).await;
+    let message = &find_condition(&told, "ExtensionsMissing").unwrap().message;
     assert!(message.contains("no_such_thing") && message.contains("CREATE EXTENSION \"dblink\" SCHEMA ext"), "{message}");
     assert!(!message.contains("fuzzystrmatch"), "{message}");
-    assert!(condition(&told, "Ready", "True"), "{told:?}");
-    let mut session = tenant.connect().await.unwrap();
+    assert!(has_condition(&told, "Ready", "True"), "{told:?}");
+    let mut session = tenant.logs_in().await.unwrap();
     session.execute("SELECT levenshtein('a', 'b')").await.unwrap();
     session.close().await.unwrap();
-    account.annotate("helpdesk-operator.io/rotate-password", "1").await;
+    account.administrator_annotates("helpdesk-operator.io/rotate-password", "1").await;
     let namespace = told.status.unwrap().namespace.unwrap().name;
     eventually("another password", || async { cluster.secret(&namespace, "database").await.filter(|s| s["password"] != tenant.password) })
         .await;
@@ -139,9 +139,9 @@ async fn an_extension_that_the_server_lacks_is_named_and_stops_nobody_who_runs()
     .await;
 
     // A new tenant waits: its app could not begin.
-    let late = cluster.account("lacking-new", "lacking").await;
-    late.until("waiting", |a| find(a, "Reconciling").is_some_and(|c| c.message.contains("no_such_thing"))).await;
-    cluster.plan("lacking", windows()).await;
-    late.open(Stage::Trial).await;
-    account.until("nothing missing", |a| find(a, "ExtensionsMissing").is_none()).await;
+    let late = cluster.customer_signs_up("lacking-new", "lacking").await;
+    late.wait_until("waiting", |a| find_condition(a, "Reconciling").is_some_and(|c| c.message.contains("no_such_thing"))).await;
+    cluster.administrator_applies_plan("lacking", windows()).await;
+    late.receives_credentials_in(Stage::Trial).await;
+    account.wait_until("nothing missing", |a| find_condition(a, "ExtensionsMissing").is_none()).await;
 }

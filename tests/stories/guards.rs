@@ -3,18 +3,24 @@
 use helpdesk_operator::{api::BackupPhase, lifecycle::Stage};
 use serde_json::json;
 
-use super::cluster::{Cluster, condition, find};
+use super::cluster::{Cluster, find_condition, has_condition};
 
 #[tokio::test]
 async fn a_tenant_reaches_nothing_of_its_neighbour() {
+    // Given two tenants on one server.
     let cluster = Cluster::connect().await;
-    let (acme, beta) = (cluster.account("neighbour-a", "seconds").await, cluster.account("neighbour-b", "seconds").await);
-    let (acme, beta) = (acme.open(Stage::Trial).await, beta.open(Stage::Trial).await);
-    beta.fill(5).await;
+    let (acme, beta) =
+        (cluster.customer_signs_up("neighbour-a", "seconds").await, cluster.customer_signs_up("neighbour-b", "seconds").await);
+    let (acme, beta) = (acme.receives_credentials_in(Stage::Trial).await, beta.receives_credentials_in(Stage::Trial).await);
+    beta.creates_tickets(5).await;
+
+    // When one of them tries to enter any other database, then it is refused.
     for database in [beta.database.as_str(), "postgres", "template1", "helpdesk_operator"] {
-        assert!(acme.connect_to(database).await.is_err(), "acme got into {database}");
+        assert!(acme.logs_in_to(database).await.is_err(), "acme got into {database}");
     }
-    let mut connection = acme.connect().await.unwrap();
+
+    // When it tries to become the other, to change it or to read the server's files, then it is refused.
+    let mut connection = acme.logs_in().await.unwrap();
     for attempt in [
         format!("SET ROLE {}", beta.username),
         format!("SET ROLE {}_own", beta.database),
@@ -31,48 +37,70 @@ async fn a_tenant_reaches_nothing_of_its_neighbour() {
 
 #[tokio::test]
 async fn a_hold_keeps_everything_and_says_so() {
+    // Given an account whose windows last seconds.
     let cluster = Cluster::connect().await;
-    cluster.plan("held", json!({"trial": "3s", "blocked": "15s", "terminated": "2s", "coldBackup": "60s"})).await;
-    let account = cluster.account("held", "held").await;
-    let tenant = account.open(Stage::Trial).await;
-    account.apply(json!({"hold": {"reason": "case 7", "by": "legal@example.com"}})).await;
-    let overdue = account.until("Overdue", |a| condition(a, "Overdue", "True")).await;
+    cluster.administrator_applies_plan("held", json!({"trial": "3s", "blocked": "15s", "terminated": "2s", "coldBackup": "60s"})).await;
+    let account = cluster.customer_signs_up("held", "held").await;
+    let tenant = account.receives_credentials_in(Stage::Trial).await;
+
+    // When somebody places a hold, and the time to drop the database has come.
+    account.administrator_applies(json!({"hold": {"reason": "case 7", "by": "legal@example.com"}})).await;
+    let overdue = account.wait_until("Overdue", |a| has_condition(a, "Overdue", "True")).await;
+
+    // Then the account says that it is held, and its database and its backups are kept.
     assert_eq!(overdue.status.as_ref().unwrap().stage, Some(Stage::Terminated));
-    assert_eq!(find(&overdue, "Overdue").unwrap().reason, "Held");
+    assert_eq!(find_condition(&overdue, "Overdue").unwrap().reason, "Held");
     assert!(account.backups().await.iter().all(|b| b.spec.hold.is_some()));
-    assert!(super::tenant::left_on_server(&tenant.database).await > 0);
-    account.apply(json!({})).await;
-    account.stage(Stage::Expired).await;
-    assert_eq!(super::tenant::left_on_server(&tenant.database).await, 0);
+    assert!(super::tenant::databases_and_roles_left(&tenant.database).await > 0);
+
+    // When the hold is lifted.
+    account.administrator_applies(json!({})).await;
+
+    // Then the account ends, and nothing is left on the server.
+    account.reaches(Stage::Expired).await;
+    assert_eq!(super::tenant::databases_and_roles_left(&tenant.database).await, 0);
 }
 
 #[tokio::test]
 async fn a_paused_account_is_looked_at_and_left_alone() {
+    // Given a tenant in its trial.
     let cluster = Cluster::connect().await;
-    cluster.plan("paused", json!({"trial": "4s"})).await;
-    let account = cluster.account("paused", "paused").await;
-    let tenant = account.open(Stage::Trial).await;
-    account.apply(json!({"paused": true})).await;
-    account.until("Overdue", |a| find(a, "Overdue").is_some_and(|c| c.reason == "Paused")).await;
-    tenant.connect().await.unwrap();
-    account.apply(json!({})).await;
-    account.stage(Stage::Blocked).await;
+    cluster.administrator_applies_plan("paused", json!({"trial": "4s"})).await;
+    let account = cluster.customer_signs_up("paused", "paused").await;
+    let tenant = account.receives_credentials_in(Stage::Trial).await;
+
+    // When an administrator pauses the account, and the trial ends.
+    account.administrator_applies(json!({"paused": true})).await;
+
+    // Then the account says that it is paused, and the tenant still logs in.
+    account.wait_until("Overdue", |a| find_condition(a, "Overdue").is_some_and(|c| c.reason == "Paused")).await;
+    tenant.logs_in().await.unwrap();
+
+    // When the pause is over.
+    account.administrator_applies(json!({})).await;
+
+    // Then the account is Blocked.
+    account.reaches(Stage::Blocked).await;
 }
 
 #[tokio::test]
 async fn a_status_that_was_wiped_is_rebuilt_from_the_ledger() {
+    // Given an account that is Blocked after a failed payment, with a proven backup.
     let cluster = Cluster::connect().await;
-    let account = cluster.account("wiped", "seconds").await;
-    account.open(Stage::Trial).await;
-    account.bill("Active").await;
-    account.open(Stage::Active).await;
-    account.bill("PastDue").await;
-    let before = account.stage(Stage::Blocked).await.status.unwrap();
-    account.backup("a Frozen backup is proven", |b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)).await;
-    // Admission lets nobody but the operator do this, so the story impersonates it to play a status that was lost.
-    cluster.wipe_status(&account.name).await;
+    let account = cluster.customer_signs_up("wiped", "seconds").await;
+    account.receives_credentials_in(Stage::Trial).await;
+    account.billing_reports_active().await;
+    account.receives_credentials_in(Stage::Active).await;
+    account.billing_reports_past_due().await;
+    let before = account.reaches(Stage::Blocked).await.status.unwrap();
+    account.wait_for_backup("a Frozen backup is proven", |b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)).await;
+
+    // When its status is lost. Admission lets only the operator write a status, so the story impersonates it.
+    cluster.status_is_wiped(&account.name).await;
+
+    // Then the operator writes the same stage, deadlines and billing again, from its ledger.
     let after = account
-        .until("a rebuilt status", |a| a.status.as_ref().is_some_and(|s| s.stage == Some(Stage::Blocked) && s.billing.is_some()))
+        .wait_until("a rebuilt status", |a| a.status.as_ref().is_some_and(|s| s.stage == Some(Stage::Blocked) && s.billing.is_some()))
         .await;
     let after = after.status.unwrap();
     assert_eq!(
@@ -84,17 +112,26 @@ async fn a_status_that_was_wiped_is_rebuilt_from_the_ledger() {
 
 #[tokio::test]
 async fn a_deletion_is_refused_until_it_is_confirmed_and_then_leaves_a_cold_backup_behind() {
+    // Given a tenant with 20 tickets.
     let cluster = Cluster::connect().await;
-    let account = cluster.account("deletion", "seconds").await;
-    let tenant = account.open(Stage::Trial).await;
-    tenant.fill(20).await;
+    let account = cluster.customer_signs_up("deletion", "seconds").await;
+    let tenant = account.receives_credentials_in(Stage::Trial).await;
+    tenant.creates_tickets(20).await;
+
+    // When an administrator deletes the account without a confirmation.
     let refusal = cluster.accounts().delete("deletion", &Default::default()).await.unwrap_err().to_string();
+
+    // Then the deletion is refused, and the tenant logs in.
     assert!(refusal.contains("confirm-delete"), "{refusal}");
-    tenant.connect().await.unwrap();
-    account.annotate("helpdesk-operator.io/confirm-delete", "deletion").await;
+    tenant.logs_in().await.unwrap();
+
+    // When the administrator confirms the deletion and deletes the account.
+    account.administrator_annotates("helpdesk-operator.io/confirm-delete", "deletion").await;
     cluster.accounts().delete("deletion", &Default::default()).await.unwrap();
-    super::cluster::gone(cluster.accounts(), "deletion").await;
-    assert_eq!(super::tenant::left_on_server(&tenant.database).await, 0);
+
+    // Then the account and its database are gone, and one proven backup is kept.
+    super::cluster::wait_until_deleted(cluster.accounts(), "deletion").await;
+    assert_eq!(super::tenant::databases_and_roles_left(&tenant.database).await, 0);
     let left = account.backups().await;
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].status.as_ref().unwrap().phase, BackupPhase::Verified);

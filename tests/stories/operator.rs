@@ -51,16 +51,20 @@ impl Shard {
 
         let shard_label = json!({SHARD_LABEL: name});
         cluster
-            .apply(json!({"kind": "BackupStore", "metadata": {"name": format!("{name}-escrow"), "labels": shard_label}, "spec": {
+            .administrator_applies(
+                json!({"kind": "BackupStore", "metadata": {"name": format!("{name}-escrow"), "labels": shard_label}, "spec": {
                 "region": name, "signingRegion": "eu-1", "endpoint": endpoint, "bucket": "helpdesk-escrow", "prefix": format!("{name}/"),
-                "credentialsSecret": format!("{s3}-escrow"), "caSecret": "s3-ca", "expectedBucketOwner": owner}}))
+                "credentialsSecret": format!("{s3}-escrow"), "caSecret": "s3-ca", "expectedBucketOwner": owner}}),
+            )
             .await;
         cluster
-            .apply(json!({"kind": "BackupStore", "metadata": {"name": format!("{name}-cold"), "labels": shard_label}, "spec": {
+            .administrator_applies(
+                json!({"kind": "BackupStore", "metadata": {"name": format!("{name}-cold"), "labels": shard_label}, "spec": {
                 "region": name, "signingRegion": "eu-1", "endpoint": endpoint, "bucket": "helpdesk-cold", "prefix": format!("{name}/"),
                 "credentialsSecret": s3, "eraseCredentialsSecret": format!("{s3}-erase"), "caSecret": "s3-ca", "expectedBucketOwner": owner,
                 "keyEscrow": {"store": format!("{name}-escrow"),
-                    "recoveryRecipient": "age1tlk3wdrp5w3m5slgkmqexjys4tna4zha3ds5f55075r3g6xwlygsvjrl8s"}}}))
+                    "recoveryRecipient": "age1tlk3wdrp5w3m5slgkmqexjys4tna4zha3ds5f55075r3g6xwlygsvjrl8s"}}}),
+            )
             .await;
         server(&cluster, name, name, &pg).await;
         let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), OPERATOR);
@@ -70,19 +74,19 @@ impl Shard {
     }
 
     /// Another server of this region: `pg` of the cluster under this name.
-    pub async fn server(&self, name: &str, pg: &str) {
+    pub async fn administrator_adds_server(&self, name: &str, pg: &str) {
         server(&self.cluster, &self.name, name, pg).await;
     }
 
     /// Applies a plan of this region.
-    pub async fn plan(&self, windows: Value) {
+    pub async fn administrator_applies_plan(&self, windows: Value) {
         let mut lifecycle = json!({"trial": "1h", "paymentGrace": "1h", "blocked": "1h", "terminated": "1h", "coldBackup": "1h",
             "eraseDelay": "1h", "nameQuarantine": "1h", "holdNotice": "3s"});
         for (key, value) in windows.as_object().unwrap() {
             lifecycle[key] = value.clone();
         }
         self.cluster
-            .apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": self.name}, "spec": {
+            .administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": self.name}, "spec": {
                 "lifecycle": lifecycle,
                 "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
                 "placements": [{"region": self.name, "store": format!("{}-cold", self.name), "domainBase": "helpdesk.example"}]}}))
@@ -90,14 +94,14 @@ impl Shard {
     }
 
     /// An account of this region under the region's plan.
-    pub async fn account(&self, name: &str) -> Account {
+    pub async fn customer_signs_up(&self, name: &str) -> Account {
         let account = Account { cluster: self.cluster.clone(), name: name.to_owned(), plan: self.name.clone(), region: self.name.clone() };
-        account.apply(json!({})).await;
+        account.administrator_applies(json!({})).await;
         account
     }
 
     /// Starts an operator for this shard. `settings` are added to its environment.
-    pub fn operator(&self, replica: &str, settings: &[(&str, &str)]) -> Operator {
+    pub fn start_operator(&self, replica: &str, settings: &[(&str, &str)]) -> Operator {
         let log = log_path(&format!("{}-{replica}", self.name));
         let sink = || Stdio::from(File::options().create(true).append(true).open(&log).unwrap());
         let child = Command::new(env!("CARGO_BIN_EXE_helpdesk-operator"))
@@ -127,7 +131,7 @@ async fn server(cluster: &Cluster, region: &str, name: &str, pg: &str) {
         "stringData": {"username": admin["username"], "password": admin["password"], "host": host}});
     secrets.patch(&format!("{name}-admin"), &PatchParams::apply("stories").force(), &Patch::Apply(copy)).await.unwrap();
     cluster
-        .apply(json!({"kind": "DatabaseServer", "metadata": {"name": name, "labels": {SHARD_LABEL: region}}, "spec": {
+        .administrator_applies(json!({"kind": "DatabaseServer", "metadata": {"name": name, "labels": {SHARD_LABEL: region}}, "spec": {
             "engine": "postgresql", "region": region, "host": host, "adminSecret": format!("{name}-admin"),
             "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 1000, "movers": 4,
             "brake": {"percent": 100, "atLeast": 10000}}}))
@@ -170,7 +174,7 @@ impl Operator {
     }
 
     /// Waits until it has ended by itself.
-    pub async fn died(mut self) {
+    pub async fn crashes(mut self) {
         let log = self.log.clone();
         let look = || {
             let ended = self.child.try_wait().unwrap().is_some();
@@ -193,7 +197,7 @@ impl Drop for Operator {
 }
 
 /// Scales a StatefulSet and waits until it is so.
-pub async fn scale(cluster: &Cluster, namespace: &str, name: &str, replicas: i32) {
+pub async fn administrator_scales(cluster: &Cluster, namespace: &str, name: &str, replicas: i32) {
     let sets: Api<k8s_openapi::api::apps::v1::StatefulSet> = Api::namespaced(cluster.client.clone(), namespace);
     let patch = json!({"spec": {"replicas": replicas}});
     sets.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
@@ -218,7 +222,7 @@ pub async fn scale(cluster: &Cluster, namespace: &str, name: &str, replicas: i32
 
 /// Long enough for a deadline of a few seconds to have passed while nobody worked; only ever used with the operator
 /// stopped, where there is nothing to wait for.
-pub async fn deadline_passes(at: &helpdesk_operator::api::Time) {
+pub async fn wait_until_after(at: &helpdesk_operator::api::Time) {
     let left = at.0.duration_since(helpdesk_operator::clock::precise_now());
     tokio::time::sleep(Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1)).await;
 }

@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use super::{
-    cluster::{Account, OPERATOR, condition, eventually, find, setting},
+    cluster::{Account, OPERATOR, eventually, find_condition, has_condition, setting},
     operator::{Servers, Shard},
 };
 
@@ -97,7 +97,7 @@ async fn drain(shard: &Shard, server: &str, draining: bool) {
 
 async fn account(shard: &Shard, name: &str, plan: &str) -> Account {
     let account = Account { cluster: shard.cluster.clone(), name: name.to_owned(), plan: plan.to_owned(), region: shard.name.clone() };
-    account.apply(json!({})).await;
+    account.administrator_applies(json!({})).await;
     account
 }
 
@@ -120,13 +120,15 @@ async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_wha
     secrets.patch("silence-away-admin", &PatchParams::apply("stories").force(), &Patch::Apply(copy)).await.unwrap();
     shard
         .cluster
-        .apply(json!({"kind": "DatabaseServer", "metadata": {"name": "silence-away", "labels": {SHARD_LABEL: shard.name}}, "spec": {
+        .administrator_applies(
+            json!({"kind": "DatabaseServer", "metadata": {"name": "silence-away", "labels": {SHARD_LABEL: shard.name}}, "spec": {
             "engine": "postgresql", "region": shard.name, "host": "127.0.0.1", "port": way.port, "adminSecret": "silence-away-admin",
             "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 1000, "movers": 4,
-            "brake": {"percent": 100, "atLeast": 10000}}}))
+            "brake": {"percent": 100, "atLeast": 10000}}}),
+        )
         .await;
-    shard.cluster.apply(plan(&shard, "silence", "silence-cold")).await;
-    let _operator = shard.operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2")]);
+    shard.cluster.administrator_applies(plan(&shard, "silence", "silence-cold")).await;
+    let _operator = shard.start_operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2")]);
 
     drain(&shard, "silence", true).await;
     let mut away = vec![];
@@ -134,40 +136,40 @@ async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_wha
         away.push(account(&shard, &format!("silence-away-{i}"), "silence").await);
     }
     for account in &away {
-        let found = account.until("Ready", |a| condition(a, "Ready", "True")).await;
+        let found = account.wait_until("Ready", |a| has_condition(a, "Ready", "True")).await;
         assert_eq!(found.status.unwrap().database.unwrap().server, "silence-away");
-        account.bill("Active").await;
-        account.stage(Stage::Active).await;
+        account.billing_reports_active().await;
+        account.reaches(Stage::Active).await;
     }
     drain(&shard, "silence", false).await;
     drain(&shard, "silence-away", true).await;
     let well = account(&shard, "silence-well", "silence").await;
-    well.stage(Stage::Trial).await;
-    well.bill("Active").await;
-    well.stage(Stage::Active).await;
+    well.reaches(Stage::Trial).await;
+    well.billing_reports_active().await;
+    well.reaches(Stage::Active).await;
 
     way.falls_silent();
     for account in &away {
-        account.bill("PastDue").await;
+        account.billing_reports_past_due().await;
     }
     for account in &away {
-        let told = account.until("Overdue", |a| condition(a, "Overdue", "True")).await;
-        assert!(condition(&told, "DatabaseReady", "Unknown"), "{:?}", find(&told, "DatabaseReady"));
+        let told = account.wait_until("Overdue", |a| has_condition(a, "Overdue", "True")).await;
+        assert!(has_condition(&told, "DatabaseReady", "Unknown"), "{:?}", find_condition(&told, "DatabaseReady"));
         assert_eq!(told.status.unwrap().next_stage, Some(Stage::Blocked));
     }
     for _ in 0..3 {
         let begun = Instant::now();
-        well.bill("PastDue").await;
-        well.stage(Stage::Blocked).await;
+        well.billing_reports_past_due().await;
+        well.reaches(Stage::Blocked).await;
         assert!(begun.elapsed() < Duration::from_secs(12), "a block waited {:?} for a server that hangs", begun.elapsed());
-        well.bill("Active").await;
-        well.stage(Stage::Active).await;
+        well.billing_reports_active().await;
+        well.reaches(Stage::Active).await;
     }
 
     way.speaks_again();
     let begun = Instant::now();
     for account in &away {
-        account.stage(Stage::Blocked).await;
+        account.reaches(Stage::Blocked).await;
     }
     assert!(begun.elapsed() < Duration::from_secs(30), "what waited for the server went on after {:?}", begun.elapsed());
 }
@@ -182,14 +184,16 @@ async fn a_store_that_never_answers_keeps_no_backup_of_another_waiting() {
     let owner = setting("HELPDESK_TEST_S3_EU_1_ACCESS_KEY_ID");
     shard
         .cluster
-        .apply(json!({"kind": "BackupStore", "metadata": {"name": "hole-away", "labels": {SHARD_LABEL: shard.name}}, "spec": {
+        .administrator_applies(
+            json!({"kind": "BackupStore", "metadata": {"name": "hole-away", "labels": {SHARD_LABEL: shard.name}}, "spec": {
             "region": shard.name, "signingRegion": "eu-1", "endpoint": format!("https://127.0.0.1:{}", way.port), "bucket": "helpdesk-cold",
             "prefix": "hole-away/", "credentialsSecret": "s3-eu-1", "eraseCredentialsSecret": "s3-eu-1-erase", "caSecret": "s3-ca",
-            "expectedBucketOwner": owner}}))
+            "expectedBucketOwner": owner}}),
+        )
         .await;
-    shard.cluster.apply(plan(&shard, "hole", "hole-cold")).await;
-    shard.cluster.apply(plan(&shard, "hole-away", "hole-away")).await;
-    let _operator = shard.operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2")]);
+    shard.cluster.administrator_applies(plan(&shard, "hole", "hole-cold")).await;
+    shard.cluster.administrator_applies(plan(&shard, "hole-away", "hole-away")).await;
+    let _operator = shard.start_operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2")]);
     let stores: Api<helpdesk_operator::api::BackupStore> = Api::all(shard.cluster.client.clone());
     eventually("the store that will be silent is ready", || async {
         let found = stores.get("hole-away").await.unwrap().status?;
@@ -197,29 +201,29 @@ async fn a_store_that_never_answers_keeps_no_backup_of_another_waiting() {
     })
     .await;
     let well = account(&shard, "hole-well", "hole").await;
-    well.open(Stage::Trial).await;
+    well.receives_credentials_in(Stage::Trial).await;
     let mut away = vec![];
     for i in 0..6 {
         away.push(account(&shard, &format!("hole-away-{i}"), "hole-away").await);
     }
     for account in &away {
-        account.open(Stage::Trial).await;
+        account.receives_credentials_in(Stage::Trial).await;
     }
 
     way.falls_silent();
     for account in &away {
-        account.bill("PastDue").await;
+        account.billing_reports_past_due().await;
     }
     for account in &away {
-        account.stage(Stage::Blocked).await;
-        account.backup("its backup is wanted", |b| b.spec.reason == BackupReason::Frozen).await;
+        account.reaches(Stage::Blocked).await;
+        account.wait_for_backup("its backup is wanted", |b| b.spec.reason == BackupReason::Frozen).await;
     }
     let begun = Instant::now();
-    well.bill("PastDue").await;
-    well.stage(Stage::Blocked).await;
+    well.billing_reports_past_due().await;
+    well.reaches(Stage::Blocked).await;
     assert!(begun.elapsed() < Duration::from_secs(12), "a block waited {:?} for a store that hangs", begun.elapsed());
     let proven = |b: &helpdesk_operator::api::ColdBackup| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified);
-    well.backup("its backup is proven", proven).await;
+    well.wait_for_backup("its backup is proven", proven).await;
     assert!(begun.elapsed() < Duration::from_secs(120), "a backup waited {:?} for another's store", begun.elapsed());
     way.speaks_again();
 }

@@ -34,18 +34,18 @@ impl Tenant {
     }
 
     /// Logs in, to its own database.
-    pub async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        self.connect_to(&self.database).await
+    pub async fn logs_in(&self) -> Result<PgConnection, sqlx::Error> {
+        self.logs_in_to(&self.database).await
     }
 
     /// Tries to log in to some database.
-    pub async fn connect_to(&self, database: &str) -> Result<PgConnection, sqlx::Error> {
+    pub async fn logs_in_to(&self, database: &str) -> Result<PgConnection, sqlx::Error> {
         options().host(&self.host).username(&self.username).password(&self.password).database(database).connect().await
     }
 
     /// Fills the database with what a help desk keeps.
-    pub async fn fill(&self, tickets: i64) {
-        let mut connection = self.connect().await.unwrap();
+    pub async fn creates_tickets(&self, tickets: i64) {
+        let mut connection = self.logs_in().await.unwrap();
         let script = format!(
             "CREATE TABLE customers (id serial PRIMARY KEY, email text UNIQUE, joined timestamptz DEFAULT now());
              CREATE TABLE tickets (id bigserial PRIMARY KEY, customer int REFERENCES customers, subject text, body bytea, rate float8);
@@ -62,7 +62,7 @@ impl Tenant {
 
     /// A checksum over every table, view, materialized view and sequence that the tenant sees, contents included.
     pub async fn checksum(&self) -> BTreeMap<String, String> {
-        let mut connection = self.connect().await.unwrap();
+        let mut connection = self.logs_in().await.unwrap();
         let relations = sqlx::query(
             "SELECT c.relname::text AS name, c.relkind::text AS kind FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
              WHERE n.nspname = 'app' AND c.relkind IN ('r', 'v', 'm', 'S') ORDER BY 1",
@@ -94,13 +94,13 @@ fn options() -> PgConnectOptions {
 }
 
 /// The superuser, at some database.
-pub async fn superuser(database: &str) -> PgConnection {
+pub async fn superuser_logs_in(database: &str) -> PgConnection {
     options().username("postgres").password(&setting("HELPDESK_TEST_PG_EU_1_PASSWORD")).database(database).connect().await.unwrap()
 }
 
 /// How many databases and roles of this name, or beginning with it and an underscore, the server has.
-pub async fn left_on_server(name: &str) -> i64 {
-    let mut connection = superuser("postgres").await;
+pub async fn databases_and_roles_left(name: &str) -> i64 {
+    let mut connection = superuser_logs_in("postgres").await;
     sqlx::query_scalar(
         "SELECT (SELECT count(*) FROM pg_database WHERE datname LIKE $1 || '%') + (SELECT count(*) FROM pg_roles WHERE rolname LIKE $1 || '%')",
     )

@@ -17,9 +17,9 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    cluster::{Account, Cluster, condition, eventually, find, setting},
+    cluster::{Account, Cluster, eventually, find_condition, has_condition, setting},
     operator::{Servers, Shard},
-    tenant::{Tenant, left_on_server, superuser},
+    tenant::{Tenant, databases_and_roles_left, superuser_logs_in},
 };
 
 /// A language that does not exist.
@@ -31,35 +31,35 @@ const SHORT: &[(&str, &str)] = &[("HELPDESK_OPERATOR_UNPROVABLE_ATTEMPTS", "2"),
 #[tokio::test]
 async fn an_account_whose_backup_cannot_be_proven_goes_at_its_promise_and_not_before_and_not_under_a_hold() {
     let shard = Shard::new("unprovable", Servers::First).await;
-    shard.plan(json!({"paymentGrace": "1s", "blocked": "30s", "terminated": "10s", "coldBackup": "120s"})).await;
-    let _operator = shard.operator("only", SHORT);
+    shard.administrator_applies_plan(json!({"paymentGrace": "1s", "blocked": "30s", "terminated": "10s", "coldBackup": "120s"})).await;
+    let _operator = shard.start_operator("only", SHORT);
     tokio::join!(elapses(&shard), is_held(&shard), is_agreed(&shard), is_mended(&shard));
 }
 
 /// An account that is blocked with a database that no tool can read, and its tenant.
 async fn broken(shard: &Shard, name: &str) -> (Account, Tenant) {
-    let account = shard.account(name).await;
-    account.open(Stage::Trial).await;
-    account.bill("Active").await;
-    let tenant = account.open(Stage::Active).await;
-    tenant.fill(20).await;
-    let mut session = tenant.connect().await.unwrap();
+    let account = shard.customer_signs_up(name).await;
+    account.receives_credentials_in(Stage::Trial).await;
+    account.billing_reports_active().await;
+    let tenant = account.receives_credentials_in(Stage::Active).await;
+    tenant.creates_tickets(20).await;
+    let mut session = tenant.logs_in().await.unwrap();
     sqlx::raw_sql("CREATE FUNCTION broken() RETURNS int LANGUAGE sql AS 'SELECT 1'").execute(&mut session).await.unwrap();
     speak(&tenant, NO_LANGUAGE).await;
-    account.bill("PastDue").await;
-    account.stage(Stage::Blocked).await;
+    account.billing_reports_past_due().await;
+    account.reaches(Stage::Blocked).await;
     (account, tenant)
 }
 
 /// Sets the language of the tenant's function, behind everybody's back.
 async fn speak(tenant: &Tenant, language: &str) {
     let sql = format!("UPDATE pg_catalog.pg_proc SET prolang = {language} WHERE proname = 'broken'");
-    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut superuser(&tenant.database).await).await.unwrap();
+    let done = sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut superuser_logs_in(&tenant.database).await).await.unwrap();
     assert_eq!(done.rows_affected(), 1);
 }
 
 async fn is_named(account: &Account) -> HelpDeskAccount {
-    account.until("Unprovable", |a| condition(a, "Unprovable", "True")).await
+    account.wait_until("Unprovable", |a| has_condition(a, "Unprovable", "True")).await
 }
 
 fn promise(account: &HelpDeskAccount) -> Time {
@@ -74,11 +74,11 @@ async fn elapses(shard: &Shard) {
     let (account, tenant) = broken(shard, "unprovable").await;
     let named = is_named(&account).await;
     let promised = promise(&named);
-    let told = find(&named, "Unprovable").unwrap().message.clone();
+    let told = find_condition(&named, "Unprovable").unwrap().message.clone();
     assert!(told.contains(&format!("until dataGoneBy {} and is dropped then without a proven backup", promised.0)), "{told}");
-    assert!(condition(&named, "Stalled", "True"));
+    assert!(has_condition(&named, "Stalled", "True"));
 
-    let frozen = account.backup("its Frozen backup", |b| b.spec.reason == BackupReason::Frozen).await;
+    let frozen = account.wait_for_backup("its Frozen backup", |b| b.spec.reason == BackupReason::Frozen).await;
     let status = frozen.status.clone().unwrap();
     let why = holds(&status.conditions, "Unprovable").expect("the backup does not say that it is unprovable");
     assert_eq!(why.reason, "MoverFailed");
@@ -94,16 +94,16 @@ async fn elapses(shard: &Shard) {
     .await;
     assert_eq!(told, 1);
 
-    let overdue = account.until("Overdue", |a| find(a, "Overdue").is_some_and(|c| c.reason == "Unprovable")).await;
+    let overdue = account.wait_until("Overdue", |a| find_condition(a, "Overdue").is_some_and(|c| c.reason == "Unprovable")).await;
     assert_eq!(overdue.status.unwrap().stage, Some(Stage::Terminated));
     while clock::precise_now() < promised.0 - SignedDuration::from_secs(2) {
-        assert!(left_on_server(&tenant.database).await > 0, "dropped before {}", promised.0);
-        assert!(tenant.connect().await.is_err(), "an unprovable account let its tenant in");
+        assert!(databases_and_roles_left(&tenant.database).await > 0, "dropped before {}", promised.0);
+        assert!(tenant.logs_in().await.is_err(), "an unprovable account let its tenant in");
         tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     }
 
-    let expired = account.stage(Stage::Expired).await.status.unwrap();
-    assert_eq!(left_on_server(&tenant.database).await, 0, "something of the database is left");
+    let expired = account.reaches(Stage::Expired).await.status.unwrap();
+    assert_eq!(databases_and_roles_left(&tenant.database).await, 0, "something of the database is left");
     assert_eq!(expired.reason, Some(Reason::PromiseElapsed));
     let certificate = expired.certificate.unwrap();
     assert!(certificate.issued_at >= promised);
@@ -119,16 +119,16 @@ async fn elapses(shard: &Shard) {
 async fn is_held(shard: &Shard) {
     let (account, tenant) = broken(shard, "unprovable-held").await;
     let promised = promise(&is_named(&account).await);
-    account.apply(json!({"hold": {"reason": "case 13", "by": "legal@example.com"}})).await;
-    let held = account.until("a promise that is not kept", |a| a.status.as_ref().is_some_and(|s| s.data_gone_by.is_none())).await;
+    account.administrator_applies(json!({"hold": {"reason": "case 13", "by": "legal@example.com"}})).await;
+    let held = account.wait_until("a promise that is not kept", |a| a.status.as_ref().is_some_and(|s| s.data_gone_by.is_none())).await;
     assert!(clock::precise_now() >= promised.0);
-    let overdue = find(&held, "Overdue").unwrap();
+    let overdue = find_condition(&held, "Overdue").unwrap();
     assert_eq!((held.status.as_ref().unwrap().stage, overdue.reason.as_str()), (Some(Stage::Terminated), "Held"));
     assert!(overdue.message.contains("nothing was to be left by"), "{}", overdue.message);
-    assert!(left_on_server(&tenant.database).await > 0, "dropped under a hold");
-    account.apply(json!({})).await;
-    let expired = account.stage(Stage::Expired).await.status.unwrap();
-    assert_eq!(left_on_server(&tenant.database).await, 0);
+    assert!(databases_and_roles_left(&tenant.database).await > 0, "dropped under a hold");
+    account.administrator_applies(json!({})).await;
+    let expired = account.reaches(Stage::Expired).await.status.unwrap();
+    assert_eq!(databases_and_roles_left(&tenant.database).await, 0);
     let certificate = expired.certificate.unwrap();
     assert_eq!(certificate.authority.unwrap().ground, DropGround::PromiseElapsed);
     assert!(certificate.delayed_by.contains(&"Held".to_owned()), "{:?}", certificate.delayed_by);
@@ -148,13 +148,13 @@ async fn is_agreed(shard: &Shard) {
     assert!(alone.contains("two different people decide this"), "{alone}");
     let forged = write(&ana, "approved", "story-bob").await.unwrap_err().to_string();
     assert!(forged.contains("writes their own name"), "{forged}");
-    account.until("Overdue", |a| find(a, "Overdue").is_some_and(|c| c.reason == "Unprovable")).await;
-    assert!(left_on_server(&tenant.database).await > 0, "dropped at one person's wish");
+    account.wait_until("Overdue", |a| find_condition(a, "Overdue").is_some_and(|c| c.reason == "Unprovable")).await;
+    assert!(databases_and_roles_left(&tenant.database).await > 0, "dropped at one person's wish");
     eventually("the roles of the other", || async { write(&bob, "approved", "story-bob").await.ok() }).await;
 
-    let expired = account.stage(Stage::Expired).await.status.unwrap();
+    let expired = account.reaches(Stage::Expired).await.status.unwrap();
     assert!(clock::precise_now() < promised.0, "this took as long as the promise: nothing was cut short");
-    assert_eq!((expired.reason, left_on_server(&tenant.database).await), (Some(Reason::DropAgreed), 0));
+    assert_eq!((expired.reason, databases_and_roles_left(&tenant.database).await), (Some(Reason::DropAgreed), 0));
     let certificate = expired.certificate.unwrap();
     assert_eq!(certificate.destroyed["backups"], 1, "what the attempts left was not counted");
     let authority = certificate.authority.unwrap();
@@ -166,34 +166,36 @@ async fn is_mended(shard: &Shard) {
     let (account, tenant) = broken(shard, "unprovable-mended").await;
     is_named(&account).await;
     let sql = "SELECT oid::text FROM pg_catalog.pg_language WHERE lanname = 'sql'";
-    let language: String = sqlx::query_scalar(sql).fetch_one(&mut superuser(&tenant.database).await).await.unwrap();
+    let language: String = sqlx::query_scalar(sql).fetch_one(&mut superuser_logs_in(&tenant.database).await).await.unwrap();
     speak(&tenant, &language).await;
     let proven = account
-        .backup("it is proven after all", |b| {
+        .wait_for_backup("it is proven after all", |b| {
             b.spec.reason == BackupReason::Frozen && b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)
         })
         .await;
     let status = proven.status.unwrap();
     assert!(holds(&status.conditions, "Unprovable").is_none() && status.failing.is_none());
-    account.until("not Unprovable any more", |a| find(a, "Unprovable").is_none() && find(a, "Stalled").is_none()).await;
-    account.bill("Active").await;
-    assert_eq!(account.open(Stage::Active).await.checksum().await.len(), 7);
+    account
+        .wait_until("not Unprovable any more", |a| find_condition(a, "Unprovable").is_none() && find_condition(a, "Stalled").is_none())
+        .await;
+    account.billing_reports_active().await;
+    assert_eq!(account.receives_credentials_in(Stage::Active).await.checksum().await.len(), 7);
 }
 
 #[tokio::test]
 async fn a_mover_that_runs_out_of_memory_gets_more_and_its_backup_is_proven() {
     let cluster = Cluster::connect().await;
-    let account = cluster.account("long-row", "seconds").await;
-    let tenant = account.open(Stage::Trial).await;
-    let mut session = tenant.connect().await.unwrap();
+    let account = cluster.customer_signs_up("long-row", "seconds").await;
+    let tenant = account.receives_credentials_in(Stage::Trial).await;
+    let mut session = tenant.logs_in().await.unwrap();
     // A few hundred kilobytes on disk; every tool that copies the row holds it in memory more than once.
     let sql = "CREATE TABLE long (body text); INSERT INTO long SELECT repeat('the printer is on fire ', 6000000)";
     sqlx::raw_sql(sql).execute(&mut session).await.unwrap();
     sqlx::Connection::close(session).await.unwrap();
-    account.apply(json!({"closure": {"mode": "Cancel"}})).await;
-    let larger = account.backup("a mover with more memory", |b| b.status.as_ref().is_some_and(|s| s.mover_memory.is_some())).await;
+    account.owner_cancels().await;
+    let larger = account.wait_for_backup("a mover with more memory", |b| b.status.as_ref().is_some_and(|s| s.mover_memory.is_some())).await;
     assert_eq!(larger.status.unwrap().failing, None, "what ran out of memory was counted");
-    let proven = account.backup("it is proven", |b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)).await;
+    let proven = account.wait_for_backup("it is proven", |b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)).await;
     assert!(proven.status.unwrap().mover_memory > Some(MoverMemory::Small));
 }
 

@@ -14,7 +14,7 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
-    cluster::{Account, Cluster, condition, eventually, find, setting},
+    cluster::{Account, Cluster, eventually, find_condition, has_condition, setting},
     operator::{Servers, Shard},
 };
 
@@ -58,7 +58,7 @@ fn try_get(url: &str, more: &[&str]) -> Result<Got, String> {
 /// The class of an app that shows what reached it.
 pub async fn class(cluster: &Cluster) {
     cluster
-        .apply(json!({"kind": "HelpDeskClass", "metadata": {"name": "echo"}, "spec": {
+        .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "echo"}, "spec": {
             "app": {"name": "echo", "version": "1"}, "components": [{"name": "web", "port": 8080}],
             "routes": [
                 {"path": "/", "component": "web", "audience": "agent"},
@@ -70,7 +70,7 @@ pub async fn class(cluster: &Cluster) {
 
 /// Runs the app in the account's namespace, as a class with a deployment would.
 pub async fn run_app(account: &Account) {
-    let found = account.until("its namespace", |a| a.status.as_ref().is_some_and(|s| s.namespace.is_some())).await;
+    let found = account.wait_until("its namespace", |a| a.status.as_ref().is_some_and(|s| s.namespace.is_some())).await;
     let namespace = found.status.unwrap().namespace.unwrap().name;
     let client: Client = account.cluster.client.clone();
     let labels = json!({"app": "web"});
@@ -102,12 +102,12 @@ async fn plan_in(cluster: &Cluster, name: &str, region: &str, store: &str, chang
     for (key, value) in change.as_object().unwrap() {
         spec[key] = value.clone();
     }
-    cluster.apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": spec})).await;
+    cluster.administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": spec})).await;
 }
 
 pub async fn published(account: &Account) {
     let looked = |a: &HelpDeskAccount| a.status.as_ref().and_then(|s| s.observed_generation) == a.metadata.generation;
-    account.until("EdgeReady", |a| looked(a) && condition(a, "EdgeReady", "True")).await;
+    account.wait_until("EdgeReady", |a| looked(a) && has_condition(a, "EdgeReady", "True")).await;
 }
 
 #[tokio::test]
@@ -120,9 +120,9 @@ async fn an_address_lives_under_its_policy_says_that_it_is_suspended_and_goes() 
         json!({"lifecycle": {"trial": "1h", "paymentGrace": "3s", "blocked": "40s", "terminated": "1h", "coldBackup": "1h"}}),
     )
     .await;
-    let account = cluster.account("web-life", "web-life").await;
+    let account = cluster.customer_signs_up("web-life", "web-life").await;
     run_app(&account).await;
-    account.open(Stage::Trial).await;
+    account.receives_credentials_in(Stage::Trial).await;
     published(&account).await;
     assert_eq!(account.get().await.status.unwrap().url.as_deref(), Some("https://web-life.helpdesk.example"));
     let at = |path: &str| format!("https://web-life.helpdesk.example{path}");
@@ -139,11 +139,11 @@ async fn an_address_lives_under_its_policy_says_that_it_is_suspended_and_goes() 
     );
     assert_eq!(get(&at("/api/tickets"), &["--header", "Authorization: Bearer token"]).status, 200);
 
-    account.bill("Active").await;
-    account.open(Stage::Active).await;
-    account.bill("PastDue").await;
-    let blocked = account.stage(Stage::Blocked).await;
-    assert!(condition(&blocked, "EdgeReady", "True"), "{:?}", find(&blocked, "EdgeReady"));
+    account.billing_reports_active().await;
+    account.receives_credentials_in(Stage::Active).await;
+    account.billing_reports_past_due().await;
+    let blocked = account.reaches(Stage::Blocked).await;
+    assert!(has_condition(&blocked, "EdgeReady", "True"), "{:?}", find_condition(&blocked, "EdgeReady"));
     for path in ["/", "/help", "/api/tickets", "/no/such"] {
         let page = get(&at(path), &["--header", "Accept-Language: de-AT,de;q=0.9"]);
         assert_eq!(page.status, 503);
@@ -153,7 +153,7 @@ async fn an_address_lives_under_its_policy_says_that_it_is_suspended_and_goes() 
     assert!(get(&at("/"), &[]).body.contains("This help desk is paused"));
     assert_eq!(get("http://web-life.helpdesk.example/", &[]).status, 503);
 
-    account.stage(Stage::Terminated).await;
+    account.reaches(Stage::Terminated).await;
     eventually("the shared listener's 404", || async { (get(&at("/"), &[]).status == 404).then_some(()) }).await;
     let kept = cluster.claims().get("web-life.helpdesk.example").await.unwrap();
     assert_eq!(kept.spec.account, "web-life");
@@ -207,7 +207,7 @@ impl Silent {
 
     /// Is the app in the account's namespace.
     async fn be_app(&self, account: &Account) {
-        let found = account.until("its namespace", |a| a.status.as_ref().is_some_and(|s| s.namespace.is_some())).await;
+        let found = account.wait_until("its namespace", |a| a.status.as_ref().is_some_and(|s| s.namespace.is_some())).await;
         let namespace = found.status.unwrap().namespace.unwrap().name;
         let client: Client = account.cluster.client.clone();
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"}, "spec": {"ports": [{"port": 8080}]}});
@@ -232,37 +232,37 @@ async fn apps_that_never_answer_keep_no_other_account_waiting() {
     let shard = Shard::new("web-hangs", Servers::First).await;
     class(&shard.cluster).await;
     plan_in(&shard.cluster, "web-hangs", "web-hangs", "web-hangs-cold", json!({})).await;
-    let _operator = shard.operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2")]);
+    let _operator = shard.start_operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2")]);
     let silent = Silent::listen().await;
     let mut hanging = vec![];
     for i in 0..8 {
-        let account = shard.account(&format!("web-hangs-{i}")).await;
+        let account = shard.customer_signs_up(&format!("web-hangs-{i}")).await;
         silent.be_app(&account).await;
         hanging.push(account);
     }
     for account in &hanging {
-        account.until("seen to hang", |a| find(a, "EdgeReady").is_some_and(|c| c.reason == "Unreachable")).await;
+        account.wait_until("seen to hang", |a| find_condition(a, "EdgeReady").is_some_and(|c| c.reason == "Unreachable")).await;
     }
 
     // Whoever signs up meanwhile is served, and whoever does not pay is shut.
     let soon = std::time::Duration::from_secs(20);
     let begun = std::time::Instant::now();
-    let newcomer = shard.account("web-hangs-new").await;
-    newcomer.stage(Stage::Trial).await;
+    let newcomer = shard.customer_signs_up("web-hangs-new").await;
+    newcomer.reaches(Stage::Trial).await;
     assert!(begun.elapsed() < soon, "a sign-up waited {:?} for apps that hang", begun.elapsed());
-    newcomer.bill("Active").await;
-    newcomer.stage(Stage::Active).await;
+    newcomer.billing_reports_active().await;
+    newcomer.reaches(Stage::Active).await;
     let begun = std::time::Instant::now();
-    newcomer.bill("PastDue").await;
-    let blocked = newcomer.stage(Stage::Blocked).await;
+    newcomer.billing_reports_past_due().await;
+    let blocked = newcomer.reaches(Stage::Blocked).await;
     assert!(begun.elapsed() < soon, "a block waited {:?} for apps that hang", begun.elapsed());
-    assert!(condition(&blocked, "EdgeReady", "True"), "{:?}", find(&blocked, "EdgeReady"));
+    assert!(has_condition(&blocked, "EdgeReady", "True"), "{:?}", find_condition(&blocked, "EdgeReady"));
     assert_eq!(get("https://web-hangs-new.helpdesk.example/", &[]).status, 503);
 
     // One that hangs itself is shut like any other, because the page does not come from its app.
-    hanging[0].bill("PastDue").await;
-    let blocked = hanging[0].stage(Stage::Blocked).await;
-    assert!(condition(&blocked, "EdgeReady", "True"), "{:?}", find(&blocked, "EdgeReady"));
+    hanging[0].billing_reports_past_due().await;
+    let blocked = hanging[0].reaches(Stage::Blocked).await;
+    assert!(has_condition(&blocked, "EdgeReady", "True"), "{:?}", find_condition(&blocked, "EdgeReady"));
 }
 
 #[tokio::test]
@@ -270,9 +270,9 @@ async fn agents_come_from_listed_addresses_only_however_they_write_their_path() 
     let cluster = Cluster::connect().await;
     class(&cluster).await;
     plan(&cluster, "web-lists", json!({})).await;
-    let account = cluster.account("web-lists", "web-lists").await;
+    let account = cluster.customer_signs_up("web-lists", "web-lists").await;
     let [listed, other] = clients();
-    account.apply(json!({"security": {"agentAllow": [format!("{listed}/32"), "2001:db8::/48"]}})).await;
+    account.administrator_applies(json!({"security": {"agentAllow": [format!("{listed}/32"), "2001:db8::/48"]}})).await;
     run_app(&account).await;
     published(&account).await;
     let at = |path: &str| format!("https://web-lists.helpdesk.example{path}");
@@ -307,7 +307,7 @@ async fn agents_come_from_listed_addresses_only_however_they_write_their_path() 
     assert_eq!(get(&at("/"), &absolute).status, 403);
 
     // The list changes: the other client is in, the first one is out.
-    account.apply(json!({"security": {"agentAllow": [format!("{other}/32")]}})).await;
+    account.administrator_applies(json!({"security": {"agentAllow": [format!("{other}/32")]}})).await;
     eventually("the other client is let in", || async { (from(&other, "/queue", &[]).status == 200).then_some(()) }).await;
     assert_eq!(from(&listed, "/queue", &[]).status, 403);
 
@@ -387,13 +387,13 @@ async fn a_connection_from_before_the_list_leads_not_around_it() {
     let cluster = Cluster::connect().await;
     class(&cluster).await;
     plan(&cluster, "web-kept", json!({})).await;
-    let account = cluster.account("web-kept", "web-kept").await;
+    let account = cluster.customer_signs_up("web-kept", "web-kept").await;
     run_app(&account).await;
     published(&account).await;
     let host = "web-kept.helpdesk.example";
     let mut kept = Kept::open(host);
     assert_eq!(kept.get("/queue"), Some(200));
-    account.apply(json!({"security": {"agentAllow": ["192.0.2.0/24"]}})).await;
+    account.administrator_applies(json!({"security": {"agentAllow": ["192.0.2.0/24"]}})).await;
     let url = format!("https://{host}/queue");
     eventually("a new connection is refused", || async { (get(&url, &[]).status == 403).then_some(()) }).await;
     let mut refused = false;
@@ -409,8 +409,8 @@ async fn tls_1_3_is_kept_for_one_tenant_and_its_name_answers_on_no_other_connect
     let cluster = Cluster::connect().await;
     class(&cluster).await;
     plan(&cluster, "web-tls", json!({})).await;
-    let account = cluster.account("web-tls", "web-tls").await;
-    account.apply(json!({"security": {"minTls": "1.3"}})).await;
+    let account = cluster.customer_signs_up("web-tls", "web-tls").await;
+    account.administrator_applies(json!({"security": {"minTls": "1.3"}})).await;
     run_app(&account).await;
     published(&account).await;
     let url = "https://web-tls.helpdesk.example/";
@@ -427,23 +427,23 @@ async fn what_a_gateway_cannot_keep_is_not_published() {
     let plain = json!([{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example",
         "gateway": {"name": "edge", "namespace": "edge", "driver": "GatewayAPI"}}]);
     plan(&cluster, "web-plain", json!({"placements": plain})).await;
-    let account = cluster.account("web-plain", "web-plain").await;
-    account.apply(json!({"security": {"agentAllow": ["192.0.2.0/24"]}})).await;
+    let account = cluster.customer_signs_up("web-plain", "web-plain").await;
+    account.administrator_applies(json!({"security": {"agentAllow": ["192.0.2.0/24"]}})).await;
     run_app(&account).await;
-    let told = account.until("withheld", |a| find(a, "EdgeReady").is_some_and(|c| c.reason == "PolicyUnkeepable")).await;
-    assert!(find(&told, "EdgeReady").unwrap().message.contains("agentAllow"));
-    assert!(condition(&told, "Ready", "False"));
+    let told = account.wait_until("withheld", |a| find_condition(a, "EdgeReady").is_some_and(|c| c.reason == "PolicyUnkeepable")).await;
+    assert!(find_condition(&told, "EdgeReady").unwrap().message.contains("agentAllow"));
+    assert!(has_condition(&told, "Ready", "False"));
     let url = "https://web-plain.helpdesk.example/help";
     eventually("nothing is published", || async { (get(url, &[]).status == 404).then_some(()) }).await;
 
     // Without the wish that nobody keeps, the plain driver publishes.
-    account.apply(json!({"security": {}})).await;
+    account.administrator_applies(json!({"security": {}})).await;
     published(&account).await;
     assert_eq!(get(url, &[]).status, 200);
 
-    account.apply(json!({"security": {"requireTotp": true}})).await;
-    let told = account.until("withheld", |a| find(a, "EdgeReady").is_some_and(|c| c.message.contains("requireTotp"))).await;
-    assert!(condition(&told, "Ready", "False"));
+    account.administrator_applies(json!({"security": {"requireTotp": true}})).await;
+    let told = account.wait_until("withheld", |a| find_condition(a, "EdgeReady").is_some_and(|c| c.message.contains("requireTotp"))).await;
+    assert!(has_condition(&told, "Ready", "False"));
     eventually("the address is taken back", || async { (get(url, &[]).status == 404).then_some(()) }).await;
 }
 
@@ -452,23 +452,24 @@ async fn a_name_goes_to_the_first_and_a_former_one_redirects() {
     let cluster = Cluster::connect().await;
     class(&cluster).await;
     plan(&cluster, "web-names", json!({})).await;
-    let first = cluster.account("web-names", "web-names").await;
+    let first = cluster.customer_signs_up("web-names", "web-names").await;
     run_app(&first).await;
     published(&first).await;
-    let second = cluster.account("web-names-2", "web-names").await;
-    second.apply(json!({"domain": {"slug": "web-names"}})).await;
-    let told = second.until("the loser is told", |a| find(a, "EdgeReady").is_some_and(|c| c.reason == "NameTaken")).await;
-    assert!(!find(&told, "EdgeReady").unwrap().message.contains("web-names-2 "), "whose it is, is nobody else's business");
+    let second = cluster.customer_signs_up("web-names-2", "web-names").await;
+    second.administrator_applies(json!({"domain": {"slug": "web-names"}})).await;
+    let told = second.wait_until("the loser is told", |a| find_condition(a, "EdgeReady").is_some_and(|c| c.reason == "NameTaken")).await;
+    assert!(!find_condition(&told, "EdgeReady").unwrap().message.contains("web-names-2 "), "whose it is, is nobody else's business");
 
-    first.apply(json!({"domain": {"slug": "web-names-new"}})).await;
+    first.administrator_applies(json!({"domain": {"slug": "web-names-new"}})).await;
     eventually("the former name redirects", || async {
         let got = get("https://web-names.helpdesk.example/a?b=c", &[]);
         (got.status == 301 && got.head.contains("location: https://web-names-new.helpdesk.example")).then_some(())
     })
     .await;
-    second.apply(json!({"domain": {"slug": "web-names"}, "displayName": "Second"})).await;
-    let told = second.until("still the first one's", |a| find(a, "EdgeReady").is_some_and(|c| c.reason == "NameTaken")).await;
-    assert!(condition(&told, "EdgeReady", "False"));
+    second.administrator_applies(json!({"domain": {"slug": "web-names"}, "displayName": "Second"})).await;
+    let told =
+        second.wait_until("still the first one's", |a| find_condition(a, "EdgeReady").is_some_and(|c| c.reason == "NameTaken")).await;
+    assert!(has_condition(&told, "EdgeReady", "False"));
 
     // Whoever may make routes elsewhere does not get the name by one, and in the tenant's namespace nobody makes any.
     let route = |namespace: &str| {
@@ -494,9 +495,9 @@ async fn a_name_goes_to_the_first_and_a_former_one_redirects() {
     assert!(refused.contains("are the operator's"), "{refused}");
 
     // A platform's name cannot be had as a custom one, nor one below it.
-    second.apply(json!({"domain": {"slug": "web-names-2", "custom": ["web-names.helpdesk.example"]}})).await;
+    second.administrator_applies(json!({"domain": {"slug": "web-names-2", "custom": ["web-names.helpdesk.example"]}})).await;
     second
-        .until("the platform's name is refused", |a| {
+        .wait_until("the platform's name is refused", |a| {
             let domains = a.status.as_ref().map(|s| s.domains.clone()).unwrap_or_default();
             domains.iter().any(|d| d.message.as_ref().is_some_and(|m| m.contains("the platform's own domain")))
         })
@@ -553,7 +554,7 @@ async fn a_custom_name_is_served_once_its_owner_has_proved_it_and_goes_to_whoeve
     let shard = Shard::new("web-custom", Servers::First).await;
     class(&shard.cluster).await;
     plan_in(&shard.cluster, "web-custom", "web-custom", "web-custom-cold", json!({})).await;
-    let _operator = shard.operator("only", &[("HELPDESK_OPERATOR_RESOLVER", &dns.address), ("HELPDESK_OPERATOR_PROVE_AGAIN", "3")]);
+    let _operator = shard.start_operator("only", &[("HELPDESK_OPERATOR_RESOLVER", &dns.address), ("HELPDESK_OPERATOR_PROVE_AGAIN", "3")]);
     let host = "help.web-custom.example";
     let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(shard.cluster.client.clone(), "default");
     let (certificate, key) = self_signed(host);
@@ -563,17 +564,17 @@ async fn a_custom_name_is_served_once_its_owner_has_proved_it_and_goes_to_whoeve
     secrets.patch("web-custom", &PatchParams::apply("stories").force(), &Patch::Apply(secret)).await.unwrap();
     let domain = |slug: &str| json!({"domain": {"slug": slug, "custom": [host], "certificateSecret": {"namespace": "default", "name": "web-custom"}}});
 
-    let account = shard.account("web-custom").await;
-    account.apply(domain("web-custom")).await;
+    let account = shard.customer_signs_up("web-custom").await;
+    account.administrator_applies(domain("web-custom")).await;
     run_app(&account).await;
-    let asked = account.until("a challenge", |a| challenge(a, host).is_some()).await;
+    let asked = account.wait_until("a challenge", |a| challenge(a, host).is_some()).await;
     assert!(try_get(&format!("https://{host}/help"), &["--insecure"]).is_err(), "a name was served without a proof");
     let (record, value) = challenge(&asked, host).unwrap();
     dns.holds("web-custom.example", &[(record, "helpdesk-operator=somebody-else".into())]);
     let (record, _) = challenge(&asked, host).unwrap();
     let first_proof = (record, value);
     dns.holds("web-custom.example", &[first_proof]);
-    account.annotate("example.com/look", "again").await;
+    account.administrator_annotates("example.com/look", "again").await;
     eventually("the custom name is served", || async {
         try_get(&format!("https://{host}/help"), &["--insecure"]).ok().filter(|got| got.status == 200).map(drop)
     })
@@ -581,9 +582,9 @@ async fn a_custom_name_is_served_once_its_owner_has_proved_it_and_goes_to_whoeve
     published(&account).await;
 
     // The name changes hands: the proof goes to another account.
-    let rival = shard.account("web-rival").await;
-    rival.apply(domain("web-rival")).await;
-    let told = rival.until("the rival is told", |a| told_of(a, host).is_some()).await;
+    let rival = shard.customer_signs_up("web-rival").await;
+    rival.administrator_applies(domain("web-rival")).await;
+    let told = rival.wait_until("the rival is told", |a| told_of(a, host).is_some()).await;
     assert!(challenge(&told, host).is_none() || told_of(&told, host).is_some());
     dns.holds("web-custom.example", &[]);
     let claims = shard.cluster.claims();
