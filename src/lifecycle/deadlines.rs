@@ -1,4 +1,4 @@
-//! Pins the ends of windows, of graces and of the last backup.
+//! Pins deadlines: the ends of windows and of grace periods, and when the Frozen backup expires.
 
 use k8s_openapi::jiff::SignedDuration;
 
@@ -79,7 +79,7 @@ pub(super) fn recompute_windows(next: &mut Record, windows: &Lifecycle) {
     }
 }
 
-/// The Frozen backup that the record's end asks for, named from `due`.
+/// The Frozen backup that expires at `data_gone_by`: the present one if it does, or a new one that is named from `due`.
 pub(super) fn frozen_pin(record: &Record, due: Moment) -> Option<FrozenPin> {
     let expires_at = record.data_gone_by?;
     match record.frozen {
@@ -90,7 +90,7 @@ pub(super) fn frozen_pin(record: &Record, due: Moment) -> Option<FrozenPin> {
     }
 }
 
-/// How much later than promised the end may come before a new Frozen backup is taken: a tenth of its window.
+/// How much shorter than its window a Frozen backup may outlive the database before another one is taken: a tenth.
 pub(super) fn slip(windows: &Lifecycle) -> SignedDuration {
     Window::seconds(windows.cold_backup.as_seconds() / 10).duration()
 }

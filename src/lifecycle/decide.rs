@@ -1,4 +1,4 @@
-//! **The decision**: what is to be done with an account now, and what delays it.
+//! **The decision**: the step that an account takes now, and what delays it.
 
 use k8s_openapi::jiff::SignedDuration;
 
@@ -14,10 +14,10 @@ use crate::{
     clock::{Moment, Trust},
 };
 
-/// How long a restore that was begun in time may hold up the destruction of its backup.
+/// How long after the backup's deadline a restore that was begun in time may delay the destruction of its backup.
 pub const RESTORE_EXTENSION: SignedDuration = SignedDuration::from_hours(24);
 
-/// Decides what is to be done with an account, from its record, the facts and the time. See the module's text.
+/// Decides the next step of an account from its record, the facts and the time. See [`super`].
 pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Decision {
     if record.enforced_at.is_none() {
         return enforcing(record, facts, now);
@@ -29,30 +29,30 @@ pub fn decide(record: &Record, facts: &Facts, now: Moment) -> Decision {
             next: None,
             blockers: vec![],
             overdue_since: None,
-            wake_at: record.notice_until.filter(|at| *at > now),
+            requeue_at: record.notice_until.filter(|at| *at > now),
         };
     };
     if next.at > now {
-        return Decision { step: Step::Stay, next: Some(next), blockers: vec![], overdue_since: None, wake_at: Some(next.at) };
+        return Decision { step: Step::Stay, next: Some(next), blockers: vec![], overdue_since: None, requeue_at: Some(next.at) };
     }
     let (step, blockers) = step_to(record, facts, next, now);
     let (step, overdue_since) = if blockers.is_empty() { (step, None) } else { (Step::Stay, Some(next.at)) };
-    let wake_at = blockers.iter().filter_map(Blocker::ends).max();
+    let requeue_at = blockers.iter().filter_map(Blocker::ends).max();
     let next = match blockers[..] {
-        // When it comes all the same is known.
+        // The wait for an unprovable backup has a known end: the database is dropped then.
         [Blocker::Unprovable { until, .. }] => Next { at: until, reason: Reason::PromiseElapsed, ..next },
         _ => next,
     };
-    Decision { step, next: Some(next), blockers, overdue_since, wake_at }
+    Decision { step, next: Some(next), blockers, overdue_since, requeue_at }
 }
 
-/// A stage that was decided is carried through, unless what closes it is not to be any more; what destroys is asked
-/// about again.
+/// Decides for a stage whose effects are under way: carries on, or reverses it if its cause is gone. A stage that
+/// destroys must pass hold and facts again before it carries on.
 pub(super) fn enforcing(record: &Record, facts: &Facts, now: Moment) -> Decision {
     if let Some((step, next)) = turns_round(record, facts, now) {
         let (step, blockers, overdue_since) =
             if facts.paused { (Step::Stay, vec![Blocker::Paused], Some(next.at)) } else { (step, vec![], None) };
-        return Decision { step, next: Some(next), blockers, overdue_since, wake_at: None };
+        return Decision { step, next: Some(next), blockers, overdue_since, requeue_at: None };
     }
     let mut blockers = Vec::new();
     if record.stage.destroys() {
@@ -64,15 +64,18 @@ pub(super) fn enforcing(record: &Record, facts: &Facts, now: Moment) -> Decision
     }
     let step = if blockers.is_empty() { Step::Enforce } else { Step::Stay };
     let overdue_since = (!blockers.is_empty()).then_some(record.decided_at);
-    let wake_at = record.notice_until.filter(|at| *at > now);
-    Decision { step, next: due(record), blockers, overdue_since, wake_at }
+    let requeue_at = record.notice_until.filter(|at| *at > now);
+    Decision { step, next: due(record), blockers, overdue_since, requeue_at }
 }
 
-/// Whether a closing stage that is being entered is not to be entered after all, and what is done instead. A payment
-/// opens the account; a cancellation that was withdrawn leads back; a database that is to be dropped stays when it is
-/// held, when its erasure was withdrawn, and when its backup ran out. Once the authority to drop is recorded the drop
-/// may have begun, and a server may carry out later what it was told: only a backup that ran out leads back then, into
-/// a stage that is as closed. An erasure is not turned round by a payment: nothing opens what its owner has closed.
+/// The step that reverses a closing stage which is being entered; `None`: it is entered.
+///
+/// - A payment opens the account, unless its owner closed it.
+/// - A withdrawn cancellation leads back to the stage before.
+/// - A database that is to be dropped is kept when it is held, when its erasure was withdrawn, or when its backup expired.
+///
+/// Once `dropped_under` is recorded, the server may still execute a DROP that was sent. From then on only an expired
+/// backup leads back, into a stage that is as closed.
 pub(super) fn turns_round(record: &Record, facts: &Facts, now: Moment) -> Option<(Step, Next)> {
     let (may_open, may_go_back) = match record.stage {
         Stage::Blocked | Stage::Terminated => (true, true),
@@ -92,7 +95,7 @@ pub(super) fn turns_round(record: &Record, facts: &Facts, now: Moment) -> Option
     let back = match record.stage {
         Stage::Deleted if has_run_out(record, facts, now) => true,
         Stage::Deleted if record.dropped_under.is_some() => false,
-        // The windows that an erasure cut short are counted anew.
+        // The erasure had shortened the windows; `go_back` pins them again and needs the plan's.
         Stage::Deleted if record.withdrawn => matches!(facts.windows, Known::Known(_)),
         Stage::Deleted => record.held_since.is_some(),
         _ => record.withdrawn,
@@ -100,15 +103,15 @@ pub(super) fn turns_round(record: &Record, facts: &Facts, now: Moment) -> Option
     back.then_some((Step::GoBack, Next { stage: before.stage, at: record.decided_at, reason: before.reason }))
 }
 
-/// Whether the backup under which a database was to be dropped ran out before the drop: another one is taken, which is
-/// decided in the stage before.
+/// Whether the backup under which a database was to be dropped expired or was erased before the drop. The account then
+/// goes back to the stage before, which decides to take another one.
 pub(super) fn has_run_out(record: &Record, facts: &Facts, now: Moment) -> bool {
     let needed = !record.reason.is_unproven() && !record.waives_backup();
     let expired = facts.clock == Trust::Trusted && record.frozen.is_none_or(|pin| pin.expires_at <= now);
     needed && (expired || facts.frozen == Known::Known(Frozen::Erased))
 }
 
-/// What has to be done for the stage that is due, and what delays it.
+/// The step that leads to the stage that is due, and its blockers.
 pub(super) fn step_to(record: &Record, facts: &Facts, next: Next, now: Moment) -> (Step, Vec<Blocker>) {
     let mut blockers = Vec::new();
     let by_owner = record.closure.is_some();
@@ -159,8 +162,8 @@ pub(super) fn step_to(record: &Record, facts: &Facts, next: Next, now: Moment) -
     }
 }
 
-/// The last gate before a database goes: sealed, and a proven backup that lives long enough, or the owner's waiver, or
-/// the end of the wait for a backup that cannot be proven.
+/// The last check before a database is dropped. It must be sealed, and one of three must hold: a proven backup lives
+/// long enough, the owner waived the backup, or the wait for a backup that cannot be proven is over.
 pub(super) fn drop_or_wait(record: &Record, facts: &Facts, enter: Step, due: Moment, now: Moment) -> (Step, Vec<Blocker>) {
     let mut blockers = Vec::new();
     match &facts.sealed {
@@ -187,15 +190,15 @@ pub(super) fn drop_or_wait(record: &Record, facts: &Facts, enter: Step, due: Mom
     (enter, blockers)
 }
 
-/// That the very Frozen backup that has to exist cannot be proven, unless it was proven after all.
+/// The finding that the Frozen backup which is required now cannot be proven; `None` if it was proven after all.
 pub(super) fn without_proof<'r>(record: &'r Record, facts: &Facts) -> Option<&'r Unprovable> {
     let unprovable = record.unprovable.as_ref()?;
     let same = record.frozen.is_some_and(|pin| pin.due == unprovable.due);
     (same && facts.frozen != Known::Known(Frozen::Verified)).then_some(unprovable)
 }
 
-/// The database waits, shut, until the time by which nothing was to be left, and goes then without a proven backup:
-/// keeping it for ever would break the promise in the direction nobody looks at. Two people may agree to do it sooner.
+/// Keeps a database without a proven backup, without logins, until `data_gone_by`. Then it is dropped: keeping it longer
+/// would break the promise to the owner that no data is left. Two people may agree to drop it sooner.
 pub(super) fn drop_unproven(
     record: &Record,
     facts: &Facts,
@@ -224,8 +227,9 @@ pub(super) fn drop_unproven(
     (Step::Enter(Stage::Deleted, reason), blockers)
 }
 
-/// Whether the Frozen backup outlives the database for the plan's window, give or take [`slip`]. One that was taken
-/// because the end came late had its full window when it was begun; what taking it took is forgiven, up to half.
+/// Whether the Frozen backup outlives the database by the plan's `coldBackup` window, less [`slip`]. A backup that was
+/// taken after the drop was due had its full window when it was begun; half of the window is enough for it, because
+/// taking and proving it takes time.
 pub(super) fn lives_long_enough(pin: FrozenPin, windows: &Known<Lifecycle>, due: Moment, now: Moment) -> bool {
     let Known::Known(windows) = windows else { return false };
     let left = pin.expires_at.duration_since(now);
@@ -233,7 +237,7 @@ pub(super) fn lives_long_enough(pin: FrozenPin, windows: &Known<Lifecycle>, due:
     left >= window - slip(windows) || (pin.due >= due && left >= window / 2)
 }
 
-/// Whether the cold backup can be restored; `Err(None)` when nothing is left to restore.
+/// Whether the cold backup can be restored. `Err(None)`: there is no backup to restore any more.
 pub(super) fn restore_is_possible(record: &Record, facts: &Facts, now: Moment) -> Result<(), Option<Blocker>> {
     let ends = record.leaves_at.unwrap_or(now);
     let over = match record.restoring_since {
@@ -257,7 +261,7 @@ pub(super) fn holds(record: &Record, now: Moment) -> Option<Blocker> {
     record.notice_until.filter(|until| *until > now).map(|until| Blocker::Hold { until: Some(until) })
 }
 
-/// Facts without which nothing is closed or destroyed. The owner's own word does not wait for billing.
+/// The unknown facts that block every closing and destroying step. A closure by the owner does not need billing.
 pub(super) fn unknowns(facts: &Facts, by_owner: bool) -> Vec<Blocker> {
     let mut unknown = Vec::new();
     if let Known::Unknown(why) = &facts.windows {

@@ -1,4 +1,4 @@
-//! Which stage follows, when and why, if nothing delays it.
+//! Computes which stage follows, when and why, if nothing delays it.
 
 use super::{Reason, Stage, facts::Next, record::Record};
 use crate::{
@@ -6,7 +6,7 @@ use crate::{
     clock::Moment,
 };
 
-/// Which stage follows, when and why, if nothing delays it.
+/// The stage that follows, when and why, if nothing delays it.
 pub fn due(record: &Record) -> Option<Next> {
     let since = record.enforced_at.unwrap_or(record.decided_at);
     let to = |stage, at, reason| Some(Next { stage, at, reason });
@@ -44,7 +44,7 @@ pub fn due(record: &Record) -> Option<Next> {
         Stage::Deleted => {
             let ends = record.leaves_at?;
             if record.reason.is_unproven() {
-                // There is no backup: nothing to wait for and nothing to come back from.
+                // There is no proven backup, so no restore is possible.
                 return to(Stage::Expired, ends, record.reason);
             }
             if record.waives_backup() {
@@ -59,8 +59,8 @@ pub fn due(record: &Record) -> Option<Next> {
     }
 }
 
-/// When the tenant's logins are shut by what the record alone says: the end of an open stage, or a closing one that was
-/// decided and is not enforced. `None`: nothing that was pinned shuts them, or they are shut.
+/// When the tenant's logins are to be shut, by the record alone: at the end of an open stage, or when a closing stage
+/// was decided that is not enforced yet. `None`: no deadline is pinned, or they are shut.
 pub fn shuts_at(record: &Record) -> Option<Moment> {
     match record.stage {
         Stage::Trial | Stage::Active => due(record).filter(|next| !next.stage.is_open()).map(|next| next.at),
@@ -69,12 +69,12 @@ pub fn shuts_at(record: &Record) -> Option<Moment> {
     }
 }
 
-/// A restore must begin before the backup's deadline, and extends it by a day at most.
+/// Whether a restore may start or go on: it must have begun before the backup's deadline.
 pub(super) fn restorable(record: &Record, ends: Moment) -> bool {
     record.restoring_since.is_none_or(|begun| begun < ends)
 }
 
-/// The earliest of what billing's words come to. A payment comes before all of them.
+/// The earliest stage that follows from billing. A payment that counts takes precedence over everything else.
 pub(super) fn due_by_billing(record: &Record, since: Moment) -> Option<Next> {
     let trial_end = || record.trial_ends_at.map(|at| Next { stage: Stage::Blocked, at, reason: Reason::TrialEnded });
     let Some(standing) = &record.standing else {
@@ -82,12 +82,12 @@ pub(super) fn due_by_billing(record: &Record, since: Moment) -> Option<Next> {
     };
     let said = match standing.state {
         BillingState::Active if record.stage == Stage::Active => None,
-        // After a withdrawn closure the account stays what it is until billing speaks anew.
+        // After a withdrawn closure the account stays in its stage until billing writes a newer payment.
         BillingState::Active if !record.is_paid() => trial_end(),
         BillingState::Active => return Some(Next { stage: Stage::Active, at: since, reason: Reason::Paid }),
         state => blocks_at(record, state, standing.ends_at),
     };
-    // Whatever was told after it, a failure that no payment followed ends its grace.
+    // A failed payment blocks at the end of its grace, whatever other state billing wrote after it, unless a payment did.
     let unpaid = blocks_at(record, BillingState::Unpaid, None);
     let doubted = standing.doubted.as_ref().and_then(|doubted| {
         let counts_at = doubted.counts_at?;
@@ -98,10 +98,10 @@ pub(super) fn due_by_billing(record: &Record, since: Moment) -> Option<Next> {
     [said, unpaid, doubted].into_iter().flatten().min_by_key(|next| next.at)
 }
 
-/// When an account is blocked by a state that is not a payment, and why.
+/// When and why a billing state that is not a payment blocks the account.
 pub(super) fn blocks_at(record: &Record, state: BillingState, ends_at: Option<Moment>) -> Option<Next> {
     let failing_since = record.standing.as_ref().and_then(|standing| standing.failing_since);
-    // The grace of another run says nothing of this one.
+    // A grace that was pinned for an earlier run of failures does not apply.
     let grace = record.grace.filter(|grace| Some(grace.since) == failing_since);
     let (at, reason) = match state {
         BillingState::PastDue | BillingState::Unpaid => (grace.map(|grace| grace.ends_at), Reason::PaymentFailed),

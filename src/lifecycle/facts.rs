@@ -1,4 +1,4 @@
-//! What a decision is made from besides the record, and what a decision is.
+//! The facts that a decision needs besides the record, and the types of the decision.
 
 use super::{Reason, Stage, record::Known};
 use crate::{
@@ -6,18 +6,18 @@ use crate::{
     clock::{Moment, Trust},
 };
 
-/// What is known of the Frozen backup that [`Record::frozen`] names.
+/// The state of the Frozen backup that [`Record::frozen`] names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Frozen {
-    /// There is none yet.
+    /// Its object does not exist yet.
     Missing,
     /// It is being taken or proven.
     Running,
-    /// It was proven and, a moment ago, was still all there.
+    /// It was proven, and the recheck of a moment ago found all of it.
     Verified,
-    /// It could not be taken; the text says why.
+    /// It could not be taken or proven; the text says why.
     Failed(String),
-    /// So many attempts failed over so long a time that none may ever succeed.
+    /// So many attempts failed over so long a time that no further one is expected to succeed.
     Unprovable {
         /// Since when that is known.
         since: Moment,
@@ -30,20 +30,20 @@ pub enum Frozen {
     Erased,
 }
 
-/// What [`decide`] has to know besides the record.
+/// The facts that [`decide`] needs besides the record.
 #[derive(Clone, Debug)]
 pub struct Facts {
     /// The plan's windows.
     pub windows: Known<Lifecycle>,
     /// Whether the clock may be believed.
     pub clock: Trust,
-    /// Whether billing still speaks, where it promised a heartbeat, and whether its state is the newest one.
+    /// Unknown if billing's heartbeat is late, where billing sends one, or if the newest `status.billing` was rejected.
     pub billing: Known<()>,
     /// The Frozen backup.
     pub frozen: Known<Frozen>,
     /// Whether the Frozen backup has a hold of its own.
     pub backup_held: bool,
-    /// Whether the database is gone, or not the one any more that was made.
+    /// Whether the database is gone, or another one has its name.
     pub dropped: Known<bool>,
     /// Whether the database's last session ended before the Frozen backup was taken and nobody got in since.
     pub sealed: Known<bool>,
@@ -53,7 +53,7 @@ pub struct Facts {
     pub paused: bool,
 }
 
-/// What is to be done now.
+/// The step that is taken now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing.
@@ -62,20 +62,20 @@ pub enum Step {
     Enforce,
     /// Decide another stage.
     Enter(Stage, Reason),
-    /// The Frozen backup would not live long enough: take another one.
+    /// Take another Frozen backup: the present one would expire too early.
     Refreeze,
     /// Restore the cold backup into a new database; Active follows.
     Restore,
-    /// Do not enter the stage after all, and take up the one before it again.
+    /// Do not enter the stage after all; return to the one before it.
     GoBack,
 }
 
 /// What delays a step that is due, by falling rank.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Blocker {
-    /// A hold, or the notice after it.
+    /// A hold, or the notice period after it.
     Hold {
-        /// Until when the notice runs; `None` while the hold is set.
+        /// When the notice period ends; `None` while the hold is set.
         until: Option<Moment>,
     },
     /// A fact that could not be read.
@@ -86,9 +86,9 @@ pub enum Blocker {
     Paused,
     /// The Frozen backup is not proven yet.
     Backup(String),
-    /// The Frozen backup cannot be proven, and the promise to have nothing left has not elapsed yet.
+    /// The Frozen backup cannot be proven, and `data_gone_by` has not come yet.
     Unprovable {
-        /// When it has.
+        /// `data_gone_by`.
         until: Moment,
         /// The first cause.
         why: String,
@@ -112,7 +112,7 @@ impl Blocker {
         }
     }
 
-    /// When it ends, where that is known.
+    /// When the blocker ends by itself; `None`: unknown.
     pub(super) const fn ends(&self) -> Option<Moment> {
         match self {
             Self::Hold { until } => *until,
@@ -122,7 +122,7 @@ impl Blocker {
     }
 }
 
-/// What comes next if nothing changes.
+/// The stage that follows if no input changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Next {
     /// The stage.
@@ -133,17 +133,17 @@ pub struct Next {
     pub reason: Reason,
 }
 
-/// The decision.
+/// The decision that [`decide`](super::decide) returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What is to be done now.
+    /// The step to take now.
     pub step: Step,
-    /// What comes next.
+    /// The stage that follows.
     pub next: Option<Next>,
-    /// What delays what is due.
+    /// What delays the step that is due, if it is delayed.
     pub blockers: Vec<Blocker>,
-    /// Since when a step is due that something delays.
+    /// When the delayed step became due.
     pub overdue_since: Option<Moment>,
-    /// When to look again at the latest, if nothing happens before.
-    pub wake_at: Option<Moment>,
+    /// When the next reconcile must run at the latest.
+    pub requeue_at: Option<Moment>,
 }

@@ -1,4 +1,4 @@
-//! Updates the record by what billing and spec say: billing state, closure, hold.
+//! Updates the record from the account's spec and from billing: billing state, closure, hold.
 
 use super::{
     Reason, Stage,
@@ -11,7 +11,7 @@ use crate::{
     clock::{Moment, Trust},
 };
 
-/// What the account's spec and billing say now.
+/// The present values of the account's spec, of billing and of the plan.
 #[derive(Clone, Debug)]
 pub struct Inputs<'a> {
     /// `.status.billing`.
@@ -28,12 +28,12 @@ pub struct Inputs<'a> {
     pub clock_policy: ClockPolicy,
     /// When the account was created: billing from before that is refused.
     pub created_at: Moment,
-    /// Whether the clock may pin anything.
+    /// Whether the clock may be used to pin deadlines.
     pub clock: Trust,
 }
 
-/// Writes what the world says into the record. Says why billing's present state is unknown, where it is; what did not
-/// count besides is in [`Record::told`].
+/// Updates billing, closure and hold of the record. Returns the rejection because of which billing's present state is
+/// unknown, if there is one. The last rejection of any kind is in [`Record::told`].
 pub fn update_record(record: &Record, seen: &Inputs<'_>, now: Moment) -> (Record, Option<RejectedBilling>) {
     let mut next = record.clone();
     let refused = update_billing(&mut next, seen, now);
@@ -79,7 +79,8 @@ pub(super) fn update_closure(next: &mut Record, seen: &Inputs<'_>, now: Moment) 
             let same = before
                 .as_ref()
                 .is_some_and(|b| b.mode == mode && b.keeps_backup == keeps_backup && b.by_deletion == seen.confirmed_deletion);
-            // A delay is pinned when the wish is seen; without windows or a clock that can be believed it waits.
+            // The erasure delay is pinned when the closure is first observed. That needs the plan's windows and a trusted
+            // clock; without them the closure is recorded in a later reconcile.
             let (Known::Known(windows), Trust::Trusted) = (&seen.windows, &seen.clock) else { return };
             if !same {
                 let seen_at = before.as_ref().filter(|b| b.mode == mode).map_or(now, |b| b.seen_at);
@@ -94,13 +95,13 @@ pub(super) fn update_closure(next: &mut Record, seen: &Inputs<'_>, now: Moment) 
                 pin_for_closure(next, windows);
             }
         }
-        // A cancellation whose stage nobody has seen enforced leaves nothing behind.
+        // The cancellation's stage was never enforced, so withdrawing it restores everything.
         (None, Some(closure)) if closure.mode == ClosureMode::Cancel && next.is_being_entered_for(Reason::OwnerCancelled) => {
             next.closure = None;
             next.withdrawn = true;
         }
         (None, Some(closure)) if next.stage < Stage::Deleted || (next.stage == Stage::Deleted && next.enforced_at.is_none()) => {
-            // Withdrawn: what was open before stays closed until billing speaks anew.
+            // The closure was withdrawn: the account stays closed until billing writes a newer payment.
             next.withdrawn = next.stage == Stage::Deleted && closure.mode == ClosureMode::Erase;
             next.closure = None;
             next.paid_above = next.billing.as_ref().map(billing::mark).or(Some((0, -1)));
@@ -119,7 +120,7 @@ pub(super) fn update_closure(next: &mut Record, seen: &Inputs<'_>, now: Moment) 
     }
 }
 
-/// An erasure shortens what was promised: the end comes `eraseDelay` after the wish.
+/// Shortens the deadlines for an erasure: the data is deleted at the closure's `delete_at` at the latest.
 pub(super) fn pin_for_closure(next: &mut Record, windows: &Lifecycle) {
     let Some(erasure) = next.erasure() else { return };
     let delete_at = erasure.delete_at;
@@ -148,7 +149,7 @@ pub(super) fn update_hold(next: &mut Record, seen: &Inputs<'_>, now: Moment) {
             next.notice_until = None;
         }
         (false, Some(_)) => {
-            // Without windows the notice cannot be computed, and the hold stays.
+            // Without the plan's windows the notice period cannot be computed, so the hold stays.
             if let Known::Known(windows) = &seen.windows {
                 next.held_since = None;
                 next.notice_until = Some(now + windows.hold_notice.duration());

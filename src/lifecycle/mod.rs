@@ -17,24 +17,24 @@
 //!                                                            └─────────┘        └─────────┘
 //! ```
 //!
-//! While a closing stage is being entered, a payment and the withdrawal of what it was entered for turn it round; so does
-//! a hold as long as nothing was dropped.
+//! A closing stage that was decided and is not enforced yet can be reversed: by a payment, or by the owner who withdraws
+//! the closure. The entry into Deleted is also reversed by a hold, as long as no drop was authorized.
 //!
 //! Four pure steps, none of which reads a clock, does I/O or can fail:
 //!
-//! 1. [`update_record`] writes into the [`Record`] what the world says: billing, the owner's closure, a hold.
+//! 1. [`update_record`] copies the inputs into the [`Record`]: `status.billing`, the owner's closure, a hold.
 //! 2. [`decide`] says what is due: stay, carry on enforcing, enter another stage, go back to the one before, restore.
-//! 3. [`enter`] makes the record of the intent, or [`go_back`], which is stored before any effect.
-//! 4. [`enforced`] closes the stage once its effects were seen, and pins the deadlines that follow from it.
+//! 3. [`enter`] or [`go_back`] makes the record of the intent. The caller stores it before any effect.
+//! 4. [`enforced`] marks the stage as enforced once all its effects were observed, and pins the deadlines of its window.
 //!
-//! **Invariant: unknown never permits destruction.** A fact that could not be read is [`Known::Unknown`], and every
-//! path to [`Stage::Deleted`] and [`Stage::Expired`] asks for all of them.
+//! **Invariant: an unknown fact never permits destruction.** A fact that could not be read is [`Known::Unknown`], and
+//! every path to [`Stage::Deleted`] and [`Stage::Expired`] requires all facts to be known.
 //!
-//! **Invariant: nothing waits for ever.** A database whose backup cannot be proven is kept, shut, until the time by
-//! which nothing was to be left, and goes then ([`Reason::PromiseElapsed`]).
+//! **Invariant: no database is kept for ever.** A database whose backup cannot be proven is kept, without logins, until
+//! `data_gone_by`. Then it is dropped without a proven backup ([`Reason::PromiseElapsed`]).
 //!
-//! **Invariant: one stage at a time.** A window starts when its stage was enforced, so an operator that was away for
-//! a hundred days lengthens windows and never runs through them.
+//! **Invariant: one stage at a time.** A window starts when its stage is enforced. An operator that was down for a
+//! hundred days therefore lengthens windows and never skips one.
 
 pub mod billing;
 mod deadlines;

@@ -1,4 +1,4 @@
-//! What the ledger remembers of an account: its stage, its deadlines, and what they follow from.
+//! The record of an account in the ledger: its stage, its deadlines, and the inputs that they follow from.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,14 +16,15 @@ use crate::{
 pub enum Known<T> {
     /// It was read.
     Known(T),
-    /// It could not be read; never a reason to destroy anything.
+    /// It could not be read; the text says why. An unknown fact never permits destruction.
     Unknown(String),
 }
 
-/// What the ledger remembers of an account; the truth about it. Stored before effects, shown in status after.
+/// The record of an account in the ledger. It is the truth about the account: stored before effects, copied to the
+/// status after them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// When the account was created, whichever object speaks for it now.
+    /// When the account was created. It stays when another object takes the account over.
     #[serde(default)]
     pub created_at: Option<Moment>,
     /// The stage that was decided last.
@@ -32,23 +33,23 @@ pub struct Record {
     pub reason: Reason,
     /// When it was decided; its effects follow.
     pub decided_at: Moment,
-    /// When all its effects were seen; `None` while they are under way.
+    /// When all its effects were observed; `None` while they are under way.
     pub enforced_at: Option<Moment>,
     /// When the stage's window ends, pinned when it was enforced.
     pub leaves_at: Option<Moment>,
-    /// When nothing will be left.
+    /// The promise to the owner: from then on no data is left.
     pub data_gone_by: Option<Moment>,
-    /// When the one trial ends, pinned once in an account's life.
+    /// When the trial ends. An account has one trial, so this is pinned once.
     pub trial_ends_at: Option<Moment>,
-    /// The newest word of billing that was heard, as it was written.
+    /// The newest `status.billing` that was accepted, as billing wrote it.
     pub billing: Option<Billing>,
-    /// What the account stands at by all of billing's words; decisions rest on it.
+    /// The billing state that follows from all accepted values of `status.billing`. Decisions use this one.
     #[serde(default)]
     pub standing: Option<Standing>,
-    /// The last word of billing that did not count, or not wholly.
+    /// The last `status.billing` of which a part, or all, was rejected.
     #[serde(default)]
     pub told: Option<Told>,
-    /// Payment counts only above this mark, after a closure was withdrawn.
+    /// After a closure was withdrawn: only a payment above this mark opens the account.
     pub paid_above: Option<BillingMark>,
     /// The grace of the present run of failed payments: its first failure and its end.
     pub grace: Option<Grace>,
@@ -56,14 +57,15 @@ pub struct Record {
     pub closure: Option<ClosureRecord>,
     /// Since when a hold is set.
     pub held_since: Option<Moment>,
-    /// Until when the notice after a hold runs.
+    /// When the notice period after a hold ends.
     pub notice_until: Option<Moment>,
     /// The Frozen backup that belongs to the present block.
     pub frozen: Option<FrozenPin>,
-    /// What the account was before the stage that is being entered, while it is.
+    /// While a stage is being entered: the stage before it.
     #[serde(default)]
     pub before: Option<Before>,
-    /// While the stage before is taken up again: since when that had been enforced. Its windows run on from then.
+    /// While the account returns to the stage before: since when that stage had been enforced. Its windows are counted from
+    /// then, as if it had never been left.
     #[serde(default)]
     pub resumes: Option<Moment>,
     /// Whether the closure for which a stage is being entered was withdrawn.
@@ -71,36 +73,36 @@ pub struct Record {
     pub withdrawn: bool,
     /// Since when a restore runs.
     pub restoring_since: Option<Moment>,
-    /// Since when nobody of the tenant could have changed its data; `None` while the account is open.
+    /// Since when the tenant cannot have changed its data; `None` while the account is open.
     pub sealed_since: Option<Moment>,
-    /// Since when somebody is in although the account is closed; `None` again once nobody is.
+    /// Since when somebody has a session, or could open one, although the account is closed; `None` again afterwards.
     #[serde(default)]
     pub seal_broken_since: Option<Moment>,
-    /// The due time of the newest backup that the schedule asked for, so that a backup that has run out is not taken
-    /// a second time.
+    /// The due time of the newest scheduled backup. It is kept after that backup expired, which would otherwise be taken a
+    /// second time.
     #[serde(default)]
     pub last_scheduled: Option<Moment>,
-    /// That the Frozen backup cannot be proven. Kept after its database was dropped for that, as the reason.
+    /// Set if the Frozen backup cannot be proven. Kept after the database was dropped without proof, as the reason.
     #[serde(default)]
     pub unprovable: Option<Unprovable>,
-    /// What was promised before [`Self::data_gone_by`] had to be moved, the first of such promises.
+    /// The first value of [`Self::data_gone_by`] that had to be moved to a later time.
     #[serde(default)]
     pub promised: Option<Moment>,
-    /// What delayed a step that destroys, each word once, in the order in which it was seen.
+    /// The names of the blockers that delayed a step that destroys: each once, in the order in which they were observed.
     #[serde(default)]
     pub delayed_by: Vec<String>,
-    /// Under which authority the database was dropped; written before that.
+    /// The authority under which the database is dropped; stored before the drop.
     #[serde(default)]
     pub dropped_under: Option<DroppedUnder>,
-    /// What of the database was not made as it was when it came back from its cold backup, although every row is there.
+    /// What the restore from the cold backup could not make as it was, although every row is there.
     #[serde(default)]
     pub restored_without: Vec<String>,
-    /// What the account's plan said when it was seen last.
+    /// The account's plan as it was when it was last read.
     #[serde(default)]
     pub plan: Option<PlanSeen>,
 }
 
-/// What a plan said when it was seen last: an end rests on it when the plan, or its placement, is gone.
+/// A plan as it was when it was last read. The end of an account uses it when the plan, or its placement, is deleted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanSeen {
     /// Its windows.
@@ -111,18 +113,18 @@ pub struct PlanSeen {
     pub verify: VerifyMode,
 }
 
-/// That a Frozen backup cannot be proven, as its controller found after many attempts.
+/// The finding of the backup's controller, after many attempts, that a Frozen backup cannot be proven.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unprovable {
-    /// Names the backup, as [`FrozenPin::due`] does: another one has to be found unprovable by itself.
+    /// Names the backup, as [`FrozenPin::due`] does. The finding is valid for this backup only.
     pub due: Moment,
-    /// Since when it is known.
+    /// Since when that is known.
     pub since: Moment,
     /// One word for the first cause.
     pub reason: String,
-    /// The first cause. It may quote what the tenant wrote, so it is forgotten with the rest of the account.
+    /// The first cause. It may quote the tenant's data, so it is removed when the account is Expired.
     pub why: String,
-    /// Who agreed not to wait until the promise has elapsed.
+    /// The two people who agreed not to wait for `data_gone_by`.
     #[serde(default)]
     pub agreed: Option<Agreed>,
 }
@@ -138,7 +140,7 @@ pub struct Agreed {
     pub seen_at: Moment,
 }
 
-/// A pinned grace.
+/// A pinned grace period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grace {
     /// The first failure of the run.
@@ -147,8 +149,8 @@ pub struct Grace {
     pub ends_at: Moment,
 }
 
-/// A stage that was enforced, with what was pinned for it: what an account goes back to if the stage after it is not
-/// to be entered after all.
+/// A stage that was enforced, with its pinned deadlines. The account returns to it if the stage after it is not entered
+/// after all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Before {
     /// The stage.
@@ -159,15 +161,15 @@ pub struct Before {
     pub enforced_at: Moment,
     /// When its window ends.
     pub leaves_at: Option<Moment>,
-    /// When nothing was to be left.
+    /// The promise that was valid in it.
     pub data_gone_by: Option<Moment>,
     /// The Frozen backup of its block.
     pub frozen: Option<FrozenPin>,
-    /// That this one cannot be proven.
+    /// Set if that backup cannot be proven.
     pub unprovable: Option<Unprovable>,
 }
 
-/// A closure as it was first seen.
+/// A closure as it was first observed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClosureRecord {
     /// How the account ends.
@@ -178,8 +180,8 @@ pub struct ClosureRecord {
     pub seen_at: Moment,
     /// With [`ClosureMode::Erase`]: when the data may be deleted.
     pub delete_at: Moment,
-    /// Whether it comes from a confirmed deletion of the object, which is an erasure that keeps the backup and has
-    /// no delay.
+    /// Whether it comes from a confirmed deletion of the object. That is an erasure which keeps the backup, unless the owner
+    /// waived it, and then has no delay.
     #[serde(default)]
     pub by_deletion: bool,
 }
@@ -194,10 +196,10 @@ impl ClosureRecord {
     }
 }
 
-/// Which Frozen backup has to exist before the database may go.
+/// The Frozen backup that must exist before the database may be dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrozenPin {
-    /// Names the backup, so that a crash cannot make two.
+    /// The backup's name is made from it, so that a crash cannot make two.
     pub due: Moment,
     /// Its deadline.
     pub expires_at: Moment,
@@ -245,7 +247,7 @@ impl Record {
             && self.standing.as_ref().is_some_and(|s| s.state == BillingState::Active && self.paid_above.is_none_or(|floor| s.mark > floor))
     }
 
-    /// The record as it is written now: older ones say what was heard of billing, and not what it came to.
+    /// Adds `standing` to a record of an older version, which has only `billing`.
     pub fn up_to_date(mut self) -> Self {
         if let (None, Some(heard)) = (&self.standing, &self.billing) {
             let (standing, _) = billing::judge_billing(None, heard, heard.since.0);
@@ -255,7 +257,7 @@ impl Record {
         self
     }
 
-    /// Forgets billing's name of the subscription, which leads to a person.
+    /// Removes billing's id of the subscription, because it leads to a person.
     pub fn forget_subscription(&mut self) {
         if let Some(billing) = &mut self.billing {
             billing.subscription = None;
@@ -266,23 +268,23 @@ impl Record {
         self.told = None;
     }
 
-    /// Whether this is the newest word that was heard; its subscription may have been forgotten since.
+    /// Whether this `status.billing` was accepted already. In Expired the record lacks its subscription.
     pub(super) fn has_heard(&self, word: &Billing) -> bool {
         let forgotten = || Billing { subscription: None, ..word.clone() };
         self.billing.as_ref().is_some_and(|heard| heard == word || (self.stage == Stage::Expired && *heard == forgotten()))
     }
 
-    /// Since when the stage's windows run; `None` before they do.
+    /// When the stage's window started; `None` before it does.
     pub(super) fn pinned_at(&self) -> Option<Moment> {
         self.enforced_at.or(self.resumes)
     }
 
-    /// Whether a stage that was decided for this reason is not enforced yet, and the one before it is known.
+    /// Whether a stage was decided for this reason, is not enforced yet, and can be left for the one before it.
     pub(super) fn is_being_entered_for(&self, reason: Reason) -> bool {
         self.enforced_at.is_none() && self.before.is_some() && self.resumes.is_none() && self.reason == reason
     }
 
-    /// Whether nobody of the tenant could have changed its data since the seal was set, as far as the last look saw.
+    /// Whether the tenant cannot have changed its data since the seal was set, by the last observation.
     pub const fn is_sealed(&self) -> bool {
         self.sealed_since.is_some() && self.seal_broken_since.is_none()
     }
@@ -291,7 +293,7 @@ impl Record {
         self.closure.as_ref().filter(|c| c.mode == ClosureMode::Erase)
     }
 
-    /// Whether no cold backup may outlive the database, because the owner said so.
+    /// Whether the owner asked that no cold backup outlives the database.
     pub fn waives_backup(&self) -> bool {
         self.closure.as_ref().is_some_and(|c| !c.keeps_backup)
     }

@@ -1,4 +1,4 @@
-//! Makes the record before a stage's effects, after them, and after what was seen meanwhile.
+//! Makes the next record: before a stage's effects, after them, and after observations in between.
 
 use k8s_openapi::jiff::SignedDuration;
 
@@ -13,7 +13,7 @@ use crate::{
     clock::{Moment, Trust},
 };
 
-/// The record of a decided stage. To be stored before its first effect.
+/// The record after a stage was decided. The caller must store it before the stage's first effect.
 pub fn enter(record: &Record, stage: Stage, reason: Reason, now: Moment) -> Record {
     let mut next = record.clone();
     if let Some(enforced_at) = record.enforced_at {
@@ -49,13 +49,13 @@ pub fn enter(record: &Record, stage: Stage, reason: Reason, now: Moment) -> Reco
             next.delayed_by.clear();
             next.dropped_under = None;
         }
-        // What the attempts left goes with the database, and the promise stands as it was made.
+        // What the failed attempts left in the bucket is erased after the drop. `data_gone_by` stays as it was promised.
         Stage::Deleted if reason.is_unproven() => {
             next.leaves_at = Some(now);
             next.frozen = None;
         }
         Stage::Deleted => {
-            // The promise stands as it was made; see `slip`.
+            // The backup's own deadline is the end now; it may differ from the promise by `slip`.
             next.leaves_at = if next.waives_backup() { Some(now) } else { next.frozen.map(|pin| pin.expires_at) };
             next.data_gone_by = next.leaves_at;
             next.unprovable = None;
@@ -66,8 +66,8 @@ pub fn enter(record: &Record, stage: Stage, reason: Reason, now: Moment) -> Reco
     next
 }
 
-/// The record after [`Step::GoBack`]: the stage before is taken up again, with what was pinned for it. To be stored
-/// before its first effect.
+/// The record after [`Step::GoBack`]: the account returns to the stage before, with the deadlines that were pinned for
+/// it. The caller must store it before its first effect.
 pub fn go_back(record: &Record, windows: &Known<Lifecycle>, now: Moment) -> Record {
     let Some(before) = &record.before else { return record.clone() };
     let mut next = Record {
@@ -91,15 +91,15 @@ pub fn go_back(record: &Record, windows: &Known<Lifecycle>, now: Moment) -> Reco
         next.frozen = frozen_pin(&next, now);
     }
     if record.stage == Stage::Deleted && !record.reason.is_unproven() && next.sealed_since.is_some() {
-        // Nobody watched the seal meanwhile.
+        // The seal was not checked during Deleted, so it is set anew and another backup is due.
         next.sealed_since = Some(now);
         next.frozen = next.frozen.map(|pin| FrozenPin { due: now.max(pin.due + SignedDuration::from_secs(1)), ..pin });
     }
     next
 }
 
-/// The record of a stage whose effects were all seen: its window starts now. Waits, by leaving the record as it is,
-/// where a window cannot be pinned because the plan or the clock cannot be believed.
+/// The record of a stage whose effects were all observed: its window starts now. If a window has to be pinned and the
+/// plan is unknown or the clock is not trusted, the record stays as it is and a later reconcile tries again.
 pub fn enforced(record: &Record, windows: &Known<Lifecycle>, clock: &Trust, now: Moment) -> Record {
     let mut next = record.clone();
     if let Some(since) = record.resumes {
@@ -131,9 +131,9 @@ pub fn enforced(record: &Record, windows: &Known<Lifecycle>, clock: &Trust, now:
     next
 }
 
-/// The record after it was looked at whether somebody is in, or could get in, although the account is closed. What was
-/// frozen before is then older than the data: once nobody is in any more, the seal is set anew and another Frozen backup
-/// is due, with the same deadline. While somebody is in, none is: it would be out of date before it was taken.
+/// The record after it was observed whether somebody has a session, or could open one, although the account is closed.
+/// The Frozen backup may then be older than the data. Once no session is possible any more, the seal is set anew and
+/// another Frozen backup is due, with the same deadline. It is not taken earlier, because it would be out of date at once.
 pub fn check_seal(record: &Record, somebody_is_in: bool, now: Moment) -> Record {
     let mut next = record.clone();
     if record.sealed_since.is_none() || !matches!(record.stage, Stage::Blocked | Stage::Terminated) {
@@ -152,8 +152,8 @@ pub fn check_seal(record: &Record, somebody_is_in: bool, now: Moment) -> Record 
     next
 }
 
-/// The record after it was looked at whether its Frozen backup can be proven. `agreed` are the two who wrote that they
-/// do not want to wait: who asked, and who approved.
+/// The record after it was observed whether its Frozen backup can be proven. `agreed` names the person who asked not to
+/// wait for a proof and the person who approved.
 pub fn check_proof(record: &Record, frozen: &Known<Frozen>, agreed: Option<(&str, &str)>, now: Moment) -> Record {
     let mut next = record.clone();
     if record.stage.destroys() {
@@ -166,7 +166,7 @@ pub fn check_proof(record: &Record, frozen: &Known<Frozen>, agreed: Option<(&str
         (Known::Known(Frozen::Unprovable { since, reason, why }), Some(due)) if known.is_none() => {
             Some(Unprovable { due, since: *since, reason: reason.clone(), why: why.clone(), agreed: None })
         }
-        // Its object may be gone, or be tried again: it stays known until one attempt succeeds.
+        // The finding stays until an attempt succeeds, even if the ColdBackup is deleted or tried again.
         _ => known,
     };
     if let Some(unprovable) = &mut next.unprovable {
@@ -180,12 +180,12 @@ pub fn check_proof(record: &Record, frozen: &Known<Frozen>, agreed: Option<(&str
     next
 }
 
-/// The record after something was seen to delay a step that destroys: the certificate tells it.
-pub fn note_delay(record: &Record, verdict: &Decision) -> Record {
+/// The record with the blockers that delay a step that destroys. The deletion certificate lists them.
+pub fn note_delay(record: &Record, decision: &Decision) -> Record {
     let mut next = record.clone();
-    let destroys = record.stage.destroys() || verdict.next.is_some_and(|n| n.stage.destroys());
-    if destroys && verdict.overdue_since.is_some() {
-        for name in verdict.blockers.iter().map(Blocker::name) {
+    let destroys = record.stage.destroys() || decision.next.is_some_and(|n| n.stage.destroys());
+    if destroys && decision.overdue_since.is_some() {
+        for name in decision.blockers.iter().map(Blocker::name) {
             if !next.delayed_by.iter().any(|n| n == name) {
                 next.delayed_by.push(name.to_owned());
             }
@@ -194,7 +194,7 @@ pub fn note_delay(record: &Record, verdict: &Decision) -> Record {
     next
 }
 
-/// The record after [`Step::Refreeze`]: a Frozen backup that will live for the plan's window from now on.
+/// The record after [`Step::Refreeze`]: another Frozen backup is due, which expires one `coldBackup` window from now.
 pub fn refreeze(record: &Record, windows: &Lifecycle, now: Moment) -> Record {
     let mut next = record.clone();
     if let Some(promised) = record.data_gone_by {

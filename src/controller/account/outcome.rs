@@ -84,7 +84,7 @@ pub(super) async fn record(
     let retry = (!again.blockers.is_empty()).then(|| now + OVERDUE_INTERVAL);
     // A billing state that lies in the future counts once its time has come.
     let billing_counts = refused.as_ref().and_then(RejectedBilling::passes_at).filter(|at| *at > now);
-    let requeue_at = [again.wake_at, requeue_at, soon, retry, billing_counts].into_iter().flatten().min();
+    let requeue_at = [again.requeue_at, requeue_at, soon, retry, billing_counts].into_iter().flatten().min();
     let blockers = if again.step == Step::Stay { again.blockers } else { decision.blockers };
     let next = comes_next(&placement.entry.record, again.next);
     Ok(Outcome { placement, next, blockers, overdue_since: again.overdue_since, requeue_at, waiting_on, refused, findings, domains })

@@ -203,7 +203,7 @@ impl Story {
     /// Sleeps as the controller does, until each deadline, up to `until`.
     fn run_until(&mut self, until: Moment) -> &mut Self {
         loop {
-            let wake = decide(&self.record, &self.facts, self.now).wake_at.filter(|w| *w > self.now && *w <= until);
+            let wake = decide(&self.record, &self.facts, self.now).requeue_at.filter(|w| *w > self.now && *w <= until);
             self.now = wake.unwrap_or(until);
             self.settle();
             if wake.is_none() {
@@ -767,7 +767,7 @@ fn an_account_whose_backup_cannot_be_proven_stays_shut_until_the_promise_has_ela
     assert_eq!(story.told(), "2026-01-15 00:00 Blocked (TrialEnded)\n2026-03-16 00:00 Terminated (WindowEnded)");
     let verdict = story.verdict();
     assert_eq!(verdict.blockers, vec![Blocker::Unprovable { until: at("2026-05-15"), why: "7 rows and not 8".into() }]);
-    assert_eq!((verdict.overdue_since, verdict.wake_at), (Some(at("2026-04-15")), Some(at("2026-05-15"))));
+    assert_eq!((verdict.overdue_since, verdict.requeue_at), (Some(at("2026-04-15")), Some(at("2026-05-15"))));
     assert_eq!(verdict.next, Some(Next { stage: Stage::Deleted, at: at("2026-05-15"), reason: Reason::PromiseElapsed }));
     story.pass(300);
     assert_eq!(
@@ -1118,7 +1118,7 @@ fn happen(story: &mut Story, events: Vec<Event>) {
             Event::Wait(seconds) => {
                 let until = story.now + SignedDuration::from_secs(seconds);
                 loop {
-                    let wake = decide(&story.record, &story.facts, story.now).wake_at.filter(|w| *w > story.now && *w <= until);
+                    let wake = decide(&story.record, &story.facts, story.now).requeue_at.filter(|w| *w > story.now && *w <= until);
                     story.now = wake.unwrap_or(until);
                     for _ in 0..20 {
                         let before = story.clone();
