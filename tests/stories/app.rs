@@ -9,19 +9,19 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
-    cluster::{Account, Cluster, condition, eventually},
+    cluster::{Account, Cluster, eventually, has_condition},
     web::{get, published},
 };
 
 /// The class of examples/request-tracker.yaml.
 async fn request_tracker(cluster: &Cluster) {
-    cluster.apply(serde_yaml_ng::from_str(include_str!("../../examples/request-tracker.yaml")).unwrap()).await;
+    cluster.administrator_applies(serde_yaml_ng::from_str(include_str!("../../examples/request-tracker.yaml")).unwrap()).await;
 }
 
 async fn plan(cluster: &Cluster, name: &str) {
     let gateway = json!({"name": "edge", "namespace": "edge"});
     cluster
-        .apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": {
+        .administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": {
             "class": "request-tracker",
             "lifecycle": {"trial": "1h", "paymentGrace": "2s", "blocked": "1h", "terminated": "1h", "coldBackup": "1h"},
             "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
@@ -51,10 +51,10 @@ async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_w
     let cluster = Cluster::connect().await;
     request_tracker(&cluster).await;
     plan(&cluster, "app-life").await;
-    let account = cluster.account("app-life", "app-life").await;
+    let account = cluster.customer_signs_up("app-life", "app-life").await;
 
     // When its pods run and its address answers,
-    account.until("AppReady", |a| condition(a, "AppReady", "True")).await;
+    account.wait_until("AppReady", |a| has_condition(a, "AppReady", "True")).await;
     published(&account).await;
     // then its login page is Request Tracker's, and its administrator opens a ticket.
     let login = get("https://app-life.helpdesk.example/NoAuth/Login.html", &[]);
@@ -65,22 +65,22 @@ async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_w
     let id = made["id"].as_str().unwrap().to_owned();
 
     // When its payment fails,
-    account.bill("Active").await;
-    account.stage(Stage::Active).await;
-    account.bill("PastDue").await;
-    let blocked = account.stage(Stage::Blocked).await;
+    account.billing_reports_active().await;
+    account.reaches(Stage::Active).await;
+    account.billing_reports_past_due().await;
+    let blocked = account.reaches(Stage::Blocked).await;
     // then the page that says so answers everybody, and the app has no pods.
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &namespace(&blocked));
     let serving = ListParams::default().labels("helpdesk-operator.io/component=web");
     eventually("the end of the app's pods", async || pods.list(&serving).await.unwrap().items.is_empty().then_some(())).await;
-    account.until("AppReady to say that it is stopped", |a| condition(a, "AppReady", "False")).await;
+    account.wait_until("AppReady to say that it is stopped", |a| has_condition(a, "AppReady", "False")).await;
     assert_eq!(get("https://app-life.helpdesk.example/NoAuth/Login.html", &[]).status, 503);
     assert_eq!(as_administrator(&account, &format!("ticket/{id}"), &[]).await.0, 503);
 
     // When it pays, then the ticket of before is there.
-    account.bill("Active").await;
-    account.stage(Stage::Active).await;
-    account.until("AppReady", |a| condition(a, "AppReady", "True")).await;
+    account.billing_reports_active().await;
+    account.reaches(Stage::Active).await;
+    account.wait_until("AppReady", |a| has_condition(a, "AppReady", "True")).await;
     published(&account).await;
     let (status, found) = as_administrator(&account, &format!("ticket/{id}"), &[]).await;
     assert_eq!((status, found["Subject"].as_str()), (200, Some("The printer is on fire")), "{found}");
@@ -106,24 +106,24 @@ async fn a_class_with_an_unknown_variable_says_which_and_where_and_its_database_
     // Given a class that asks for a variable that does not exist.
     let cluster = Cluster::connect().await;
     cluster
-        .apply(json!({"kind": "HelpDeskClass", "metadata": {"name": "app-mistyped"}, "spec": {
+        .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "app-mistyped"}, "spec": {
             "app": {"name": "echo", "version": "1"},
             "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532}}],
             "routes": [{"path": "/", "component": "web", "audience": "public"}],
             "env": [{"name": "DB", "value": "${db.hots}"}]}}))
         .await;
     cluster
-        .apply(json!({"kind": "HelpDeskPlan", "metadata": {"name": "app-mistyped"}, "spec": {
+        .administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": "app-mistyped"}, "spec": {
             "class": "app-mistyped",
             "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
             "placements": [{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example"}]}}))
         .await;
     // When an account gets it, then the condition names the field and the variable, and the tenant's login works.
-    let account = cluster.account("app-mistyped", "app-mistyped").await;
+    let account = cluster.customer_signs_up("app-mistyped", "app-mistyped").await;
     let says = |a: &HelpDeskAccount| {
-        let found = super::cluster::find(a, "AppReady");
+        let found = super::cluster::find_condition(a, "AppReady");
         found.is_some_and(|c| c.reason == "ClassInvalid" && c.message.contains("env DB") && c.message.contains("${db.hots}"))
     };
-    account.until("AppReady to name the variable", says).await;
-    account.open(Stage::Trial).await;
+    account.wait_until("AppReady to name the variable", says).await;
+    account.receives_credentials_in(Stage::Trial).await;
 }
