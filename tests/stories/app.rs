@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 
 use super::{
     cluster::{Account, Cluster, eventually, has_condition},
-    web::{get, published},
+    web::{is_published, visitor_gets},
 };
 
 /// The class of examples/request-tracker.yaml.
-async fn request_tracker(cluster: &Cluster) {
+async fn administrator_applies_request_tracker(cluster: &Cluster) {
     cluster.administrator_applies(serde_yaml_ng::from_str(include_str!("../../examples/request-tracker.yaml")).unwrap()).await;
 }
 
-async fn plan(cluster: &Cluster, name: &str) {
+async fn administrator_applies_plan(cluster: &Cluster, name: &str) {
     let gateway = json!({"name": "edge", "namespace": "edge"});
     cluster
         .administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": {
@@ -34,14 +34,14 @@ fn namespace(account: &HelpDeskAccount) -> String {
 }
 
 /// Asks the app's interface for programs, logged in as its administrator with the password that the owner was given.
-async fn as_administrator(account: &Account, path: &str, more: &[&str]) -> (u16, Value) {
+async fn app_administrator_requests(account: &Account, path: &str, more: &[&str]) -> (u16, Value) {
     let namespace = namespace(&account.get().await);
     let password = account.cluster.secret(&namespace, "app-admin").await.unwrap()["password"].clone();
     let name = account.get().await.name_any();
     let mut arguments = vec!["--user".to_owned(), format!("root:{password}"), "--header".into(), "Content-Type: application/json".into()];
     arguments.extend(more.iter().map(ToString::to_string));
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-    let got = get(&format!("https://{name}.helpdesk.example/REST/2.0/{path}"), &arguments);
+    let got = visitor_gets(&format!("https://{name}.helpdesk.example/REST/2.0/{path}"), &arguments);
     (got.status, serde_json::from_str(&got.body).unwrap_or_default())
 }
 
@@ -49,18 +49,18 @@ async fn as_administrator(account: &Account, path: &str, more: &[&str]) -> (u16,
 async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_while_not() {
     // Given a tenant whose class is Request Tracker.
     let cluster = Cluster::connect().await;
-    request_tracker(&cluster).await;
-    plan(&cluster, "app-life").await;
+    administrator_applies_request_tracker(&cluster).await;
+    administrator_applies_plan(&cluster, "app-life").await;
     let account = cluster.customer_signs_up("app-life", "app-life").await;
 
     // When its pods run and its address answers,
     account.wait_until("AppReady", |a| has_condition(a, "AppReady", "True")).await;
-    published(&account).await;
+    is_published(&account).await;
     // then its login page is Request Tracker's, and its administrator opens a ticket.
-    let login = get("https://app-life.helpdesk.example/NoAuth/Login.html", &[]);
+    let login = visitor_gets("https://app-life.helpdesk.example/NoAuth/Login.html", &[]);
     assert_eq!((login.status, login.body.contains("<title>Login</title>")), (200, true), "{login:?}");
     let ticket = r#"{"Queue": "General", "Subject": "The printer is on fire", "Content": "since Tuesday"}"#;
-    let (status, made) = as_administrator(&account, "ticket", &["--data", ticket]).await;
+    let (status, made) = app_administrator_requests(&account, "ticket", &["--data", ticket]).await;
     assert_eq!(status, 201, "{made}");
     let id = made["id"].as_str().unwrap().to_owned();
 
@@ -74,15 +74,15 @@ async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_w
     let serving = ListParams::default().labels("helpdesk-operator.io/component=web");
     eventually("the end of the app's pods", async || pods.list(&serving).await.unwrap().items.is_empty().then_some(())).await;
     account.wait_until("AppReady to say that it is stopped", |a| has_condition(a, "AppReady", "False")).await;
-    assert_eq!(get("https://app-life.helpdesk.example/NoAuth/Login.html", &[]).status, 503);
-    assert_eq!(as_administrator(&account, &format!("ticket/{id}"), &[]).await.0, 503);
+    assert_eq!(visitor_gets("https://app-life.helpdesk.example/NoAuth/Login.html", &[]).status, 503);
+    assert_eq!(app_administrator_requests(&account, &format!("ticket/{id}"), &[]).await.0, 503);
 
     // When it pays, then the ticket of before is there.
     account.billing_reports_active().await;
     account.reaches(Stage::Active).await;
     account.wait_until("AppReady", |a| has_condition(a, "AppReady", "True")).await;
-    published(&account).await;
-    let (status, found) = as_administrator(&account, &format!("ticket/{id}"), &[]).await;
+    is_published(&account).await;
+    let (status, found) = app_administrator_requests(&account, &format!("ticket/{id}"), &[]).await;
     assert_eq!((status, found["Subject"].as_str()), (200, Some("The printer is on fire")), "{found}");
 
     // When somebody deletes a Deployment of the app or changes it, then it is put back, and what was added stays.

@@ -1,4 +1,4 @@
-//! The cluster as stories see it: accounts are applied as a person would apply them, and conditions are waited for.
+//! The cluster as the stories use it. Helpers are named by what a customer, an administrator or billing does.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
@@ -16,7 +16,7 @@ use kube::{
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
 
-/// Longer than anything here takes on a machine with two cores that does everything at once.
+/// Longer than any step takes on a machine with two cores that runs all stories at once.
 const PATIENCE: Duration = Duration::from_secs(240);
 
 /// The namespace of the operator.
@@ -114,7 +114,7 @@ impl Cluster {
         self.administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": spec})).await;
     }
 
-    /// Applies an account under a plan.
+    /// A customer signs up: an account under this plan is applied.
     pub async fn customer_signs_up(&self, name: &str, plan: &str) -> Account {
         let account = Account { cluster: self.clone(), name: name.to_owned(), plan: plan.to_owned(), region: "eu-1".to_owned() };
         account.administrator_applies(json!({})).await;
@@ -133,7 +133,7 @@ impl Cluster {
         Api::all(self.client.clone())
     }
 
-    /// Wipes an account's status, as a restored cluster would, with the operator's own rights.
+    /// The status of an account is lost, as in a restored cluster. This needs the operator's own rights.
     pub async fn status_is_wiped(&self, name: &str) {
         let accounts: Api<HelpDeskAccount> = Api::all(Self::as_operator().await);
         let mut account = accounts.get(name).await.unwrap();
@@ -142,7 +142,8 @@ impl Cluster {
         accounts.replace_status(name, &Default::default(), &account).await.unwrap();
     }
 
-    /// Takes an account's object away as no policy lets anybody: unconfirmed, whatever its stage. No operator may run.
+    /// The object of an account is lost, without a confirmation and in any stage. No policy lets anybody do that, so this
+    /// uses the operator's own rights. No operator may run meanwhile.
     pub async fn account_object_is_lost(&self, name: &str) {
         let accounts: Api<HelpDeskAccount> = Api::all(Self::as_operator().await);
         let expired = json!({"status": {"stage": "Expired"}});
@@ -178,12 +179,12 @@ pub struct Account {
 }
 
 impl Account {
-    /// Applies the account with these fields on top of a plain spec.
+    /// An administrator applies the account with these fields added to a plain spec.
     pub async fn administrator_applies(&self, fields: Value) {
         self.administrator_tries_to_apply(fields).await.unwrap();
     }
 
-    /// Applies the account; the answer may be a refusal.
+    /// An administrator applies the account. Admission may refuse it.
     pub async fn administrator_tries_to_apply(&self, fields: Value) -> Result<Value, kube::Error> {
         let mut spec = json!({"owner": {"name": "Ana", "email": format!("ana@{}.example", self.name)}, "plan": self.plan, "region": self.region,
             "domain": {"slug": self.name}});
@@ -251,7 +252,7 @@ impl Account {
         .await
     }
 
-    /// Annotates the account.
+    /// An administrator annotates the account.
     pub async fn administrator_annotates(&self, key: &str, value: &str) {
         let patch = json!({"metadata": {"annotations": {key: value}}});
         self.cluster.accounts().patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
@@ -261,7 +262,7 @@ impl Account {
         self.cluster.accounts().get(&self.name).await.unwrap()
     }
 
-    /// Waits until something is true of the account.
+    /// Waits until the test is true of the account.
     pub async fn wait_until(&self, what: &str, test: impl Fn(&HelpDeskAccount) -> bool) -> HelpDeskAccount {
         let condition = |account: Option<&HelpDeskAccount>| account.is_some_and(&test);
         let waiting = await_condition(self.cluster.accounts(), &self.name, condition);
@@ -279,7 +280,7 @@ impl Account {
         self.wait_until(stage.name(), |a| a.status.as_ref().is_some_and(|s| s.stage == Some(stage) && s.stage_since.is_some())).await
     }
 
-    /// Waits until the account is in an open stage with its credentials handed over.
+    /// Waits until the account is in an open stage and Ready, and returns the tenant with the credentials of its Secret.
     pub async fn receives_credentials_in(&self, stage: Stage) -> super::tenant::Tenant {
         self.reaches(stage).await;
         let account = self.wait_until("Ready", |a| has_condition(a, "Ready", "True")).await;
@@ -293,7 +294,7 @@ impl Account {
         self.cluster.backups().list(&params).await.unwrap().items
     }
 
-    /// Waits until one of the account's backups fits.
+    /// Waits until the test is true of one of the account's backups.
     pub async fn wait_for_backup(&self, what: &str, test: impl Fn(&ColdBackup) -> bool) -> ColdBackup {
         eventually(&format!("{}: {what}", self.name), || async { self.backups().await.into_iter().find(|b| test(b)) }).await
     }
@@ -309,7 +310,7 @@ pub fn find_condition<'a>(account: &'a HelpDeskAccount, kind: &str) -> Option<&'
     account.status.as_ref()?.conditions.iter().find(|c| c.type_ == kind)
 }
 
-/// Looks again and again until there is an answer. For what no watch announces.
+/// Tries again and again until there is an answer. For facts that no watch reports.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let search = async {
         loop {

@@ -11,8 +11,8 @@ use super::{
     cluster::Cluster,
 };
 
-/// Takes one database through it. Returns what went wrong.
-async fn goes_and_comes_back(cluster: &Cluster, case: &Case) -> Option<String> {
+/// Drops and restores one database. Returns what went wrong.
+async fn database_is_dropped_and_restored(cluster: &Cluster, case: &Case) -> Option<String> {
     // Given a tenant who has paid, with the database of the case.
     let name = format!("corpus-{}", case.name);
     let extensions: Vec<_> = case.extensions.iter().map(|name| json!({"name": name})).collect();
@@ -60,9 +60,9 @@ async fn every_kind_of_database_is_deleted_and_comes_back() {
     let cases: Vec<_> = cases::all().into_iter().filter(|case| case.since <= 17).collect();
 
     // When each is dropped and restored, by an account of its own.
-    let ends = futures::future::join_all(cases.iter().map(|case| goes_and_comes_back(&cluster, case))).await;
+    let outcomes = futures::future::join_all(cases.iter().map(|case| database_is_dropped_and_restored(&cluster, case))).await;
 
     // Then each is what it was.
-    let wrong: Vec<_> = ends.into_iter().flatten().collect();
+    let wrong: Vec<_> = outcomes.into_iter().flatten().collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -24,12 +24,13 @@ fn is_proven(backup: &ColdBackup) -> bool {
     backup.spec.reason == BackupReason::Frozen && backup.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)
 }
 
-async fn frozen(account: &Account) -> Vec<String> {
+async fn frozen_backups(account: &Account) -> Vec<String> {
     account.backups().await.iter().filter(|b| b.spec.reason == BackupReason::Frozen).map(ResourceExt::name_any).collect()
 }
 
 #[tokio::test]
 async fn a_superusers_session_in_a_closed_database_makes_one_more_backup_and_that_once_it_has_ended() {
+    // Given a Blocked account with a proven Frozen backup.
     let cluster = Cluster::connect().await;
     cluster.administrator_applies_plan("seal", json!({"trial": "5s"})).await;
     let account = cluster.customer_signs_up("seal", "seal").await;
@@ -38,24 +39,29 @@ async fn a_superusers_session_in_a_closed_database_makes_one_more_backup_and_tha
     account.reaches(Stage::Blocked).await;
     let first = account.wait_for_backup("its Frozen backup is proven", is_proven).await.name_any();
 
+    // When a superuser enters its database. No watch announces that; an annotation starts a reconcile.
     let session = superuser_logs_in(&tenant.database).await;
-    // Nothing announces that somebody got in; an annotation makes the operator look.
     account.administrator_annotates("stories/look", "1").await;
+
+    // Then the account says that its seal is broken, and no backup is taken while the session lasts.
     account.wait_until("a broken seal", |a| find_condition(a, "BlockEnforced").is_some_and(|c| c.reason == "SealBroken")).await;
     tokio::time::sleep(Duration::from_secs(40)).await;
-    assert_eq!(frozen(&account).await, std::slice::from_ref(&first), "a backup of a database that somebody is in");
+    assert_eq!(frozen_backups(&account).await, std::slice::from_ref(&first), "a backup of a database that somebody is in");
+
+    // When the session ends.
     sqlx::Connection::close(session).await.unwrap();
 
+    // Then exactly one more backup is taken and proven.
     let second = account.wait_for_backup("another Frozen backup is proven", |b| is_proven(b) && b.name_any() != first).await.name_any();
     account.wait_until("a seal that holds", |a| find_condition(a, "BlockEnforced").is_some_and(|c| c.status == "True")).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let mut all = frozen(&account).await;
+    let mut all = frozen_backups(&account).await;
     all.sort();
     assert_eq!(all, [first, second], "one session made more than one backup");
 }
 
-/// An account under a plan, with a slug that is not its own name from the first moment on.
-async fn account_with_slug(cluster: &Cluster, name: &str, plan: &str, slug: &str) -> Account {
+/// A customer signs up with a slug that is not the name of the account.
+async fn customer_signs_up_with_slug(cluster: &Cluster, name: &str, plan: &str, slug: &str) -> Account {
     let account = Account { cluster: cluster.clone(), name: name.into(), plan: plan.into(), region: "eu-1".into() };
     account.administrator_applies(json!({"domain": {"slug": slug}})).await;
     account
@@ -66,54 +72,73 @@ fn placement(gateway: &str) -> Value {
     json!([{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example", "gateway": {"name": gateway, "namespace": "edge"}}])
 }
 
-fn is_refused(account: &HelpDeskAccount) -> bool {
+fn has_refused_slug(account: &HelpDeskAccount) -> bool {
     find_condition(account, "Stalled").is_some_and(|c| c.reason == "NameTaken" && c.message.contains("spec.domain.slug: "))
 }
 
 #[tokio::test]
 async fn a_name_that_is_anothers_holds_up_no_end_and_is_told_with_its_field() {
+    // Given an account that has a hostname.
     let cluster = Cluster::connect().await;
     let first = cluster.customer_signs_up("ends-first", "seconds").await;
     first.receives_credentials_in(Stage::Trial).await;
     let claim = cluster.claims().get("ends-first.helpdesk.example").await.unwrap();
     assert_eq!(claim.spec.account, "ends-first", "a plan without a Gateway keeps the name too");
 
+    // When a second customer asks for the same hostname.
     let windows = json!({"trial": "12s", "blocked": "12s", "terminated": "1h"});
     cluster.administrator_applies_plan_with("ends-names", windows, json!({"placements": placement("edge")})).await;
-    let second = account_with_slug(&cluster, "ends-second", "ends-names", "ends-first").await;
-    let told = second.wait_until("the refused name", is_refused).await;
+    let second = customer_signs_up_with_slug(&cluster, "ends-second", "ends-names", "ends-first").await;
+    let told = second.wait_until("the refused name", has_refused_slug).await;
+
+    // Then the second account says which field is refused, and shows no address.
     assert_eq!(told.status.unwrap().url, None, "the other tenant's address");
+
+    // When its trial ends.
     let blocked = second.reaches(Stage::Blocked).await;
+
+    // Then it goes through Blocked and Terminated on time, with a proven backup, and can be deleted.
     let status = blocked.status.as_ref().unwrap();
     assert_eq!((status.next_stage, &status.url), (Some(Stage::Terminated), &None));
     second.wait_for_backup("its Frozen backup is proven", is_proven).await;
-    let blocked = second.wait_until("the refused name, closed", |a| is_refused(a) && has_condition(a, "Ready", "True")).await;
+    let blocked = second.wait_until("the refused name, closed", |a| has_refused_slug(a) && has_condition(a, "Ready", "True")).await;
     assert!(find_condition(&blocked, "Reconciling").is_none(), "{:?}", find_condition(&blocked, "Reconciling"));
     second.reaches(Stage::Terminated).await;
     second.administrator_annotates("helpdesk-operator.io/confirm-delete", "ends-second").await;
     cluster.accounts().delete("ends-second", &DeleteParams::default()).await.unwrap();
     wait_until_deleted(cluster.accounts(), "ends-second").await;
 
-    // Without a Gateway it is the same, and another slug ends it at once.
-    let third = account_with_slug(&cluster, "ends-third", "seconds", "ends-first").await;
-    let told = third.wait_until("the refused name", is_refused).await;
+    // When a third customer asks for the same hostname, under a plan without a Gateway.
+    let third = customer_signs_up_with_slug(&cluster, "ends-third", "seconds", "ends-first").await;
+
+    // Then the third account says so too.
+    let told = third.wait_until("the refused name", has_refused_slug).await;
     assert_eq!(told.status.unwrap().url, None);
+
+    // When the third customer chooses another slug.
     third.administrator_applies(json!({})).await;
+
+    // Then the account gets that hostname at once.
     let settled =
         tokio::time::timeout(Duration::from_secs(20), third.wait_until("another name", |a| find_condition(a, "Stalled").is_none()));
     settled.await.expect("another slug did not free the account at once");
     cluster.claims().get("ends-third.helpdesk.example").await.unwrap();
+
+    // When the third account is deleted.
     third.administrator_annotates("helpdesk-operator.io/confirm-delete", "ends-third").await;
     cluster.accounts().delete("ends-third", &DeleteParams::default()).await.unwrap();
     wait_until_deleted(cluster.accounts(), "ends-third").await;
+
+    // Then its hostname is reserved only for a while.
     let kept = cluster.claims().get("ends-third.helpdesk.example").await.unwrap();
     assert!(kept.spec.reserved_until.is_some(), "the name of an account that is gone is kept for ever");
 }
 
 #[tokio::test]
 async fn a_gateway_a_class_and_a_plan_that_are_gone_hold_up_no_end() {
+    // Given a tenant who pays, and whose app is published at a Gateway.
     let cluster = Cluster::connect().await;
-    web::class(&cluster).await;
+    web::administrator_applies_class(&cluster).await;
     let classes: Api<HelpDeskClass> = Api::all(cluster.client.clone());
     let own = json!({"kind": "HelpDeskClass", "metadata": {"name": "ends-gone"}, "spec": classes.get("echo").await.unwrap().spec});
     cluster.administrator_applies(own).await;
@@ -121,15 +146,17 @@ async fn a_gateway_a_class_and_a_plan_that_are_gone_hold_up_no_end() {
     let plan = |gateway: &str| json!({"placements": placement(gateway), "class": "ends-gone"});
     cluster.administrator_applies_plan_with("ends-gone", windows.clone(), plan("edge")).await;
     let account = cluster.customer_signs_up("ends-gone", "ends-gone").await;
-    web::run_app(&account).await;
+    web::tenant_runs_app(&account).await;
     let tenant = account.receives_credentials_in(Stage::Trial).await;
     tenant.creates_tickets(20).await;
-    web::published(&account).await;
+    web::is_published(&account).await;
     let url = "https://ends-gone.helpdesk.example/";
-    assert_eq!(web::get(url, &[]).status, 200);
+    assert_eq!(web::visitor_gets(url, &[]).status, 200);
     account.billing_reports_active().await;
     account.reaches(Stage::Active).await;
 
+    // When an administrator deletes the class, names a Gateway that does not exist, and deletes the plan, and a payment
+    // fails.
     classes.delete("ends-gone", &DeleteParams::default()).await.unwrap();
     cluster.administrator_applies_plan_with("ends-gone", windows, plan("no-such")).await;
     account.wait_until("an unusable Gateway", |a| find_condition(a, "EdgeReady").is_some_and(|c| c.reason == "GatewayUnusable")).await;
@@ -137,23 +164,26 @@ async fn a_gateway_a_class_and_a_plan_that_are_gone_hold_up_no_end() {
     let plans: Api<HelpDeskPlan> = Api::all(cluster.client.clone());
     plans.delete("ends-gone", &DeleteParams::default()).await.unwrap();
 
+    // Then the account is Blocked on time: the tenant and its address are shut, and the account says what is missing.
     let blocked = account.reaches(Stage::Blocked).await.status.unwrap();
     assert!(tenant.logs_in().await.is_err());
-    eventually("the address is gone", || async { (web::get(url, &[]).status == 404).then_some(()) }).await;
+    eventually("the address is gone", || async { (web::visitor_gets(url, &[]).status == 404).then_some(()) }).await;
     assert!(blocked.data_gone_by.is_some(), "no window was pinned");
     account
         .wait_until("what is missing is told", |a| {
             find_condition(a, "Stalled").is_some_and(|c| c.message.contains("HelpDeskPlan ends-gone"))
         })
         .await;
+
+    // Then it is Deleted and Expired on time, with a certificate.
     account.reaches(Stage::Deleted).await;
     assert_eq!(databases_and_roles_left(&tenant.database).await, 0);
     let expired = account.reaches(Stage::Expired).await.status.unwrap();
     assert!(expired.certificate.is_some());
 }
 
-/// What the condition AccountsLost of a server says.
-async fn told_of_lost(shard: &Shard) -> Option<(String, String)> {
+/// Status and message of the condition AccountsLost of the shard's server.
+async fn accounts_lost(shard: &Shard) -> Option<(String, String)> {
     let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
     let conditions = servers.get(&shard.name).await.unwrap().status?.conditions;
     conditions.into_iter().find(|c| c.type_ == "AccountsLost").map(|c| (c.status, c.message))
@@ -168,12 +198,13 @@ const GONE_ID: &str = "7d1f0b52-52f5-4b1e-9a57-0c6f3f5b7a12";
 
 #[tokio::test]
 async fn an_account_whose_object_was_lost_is_shut_on_time_kept_and_adopted() {
+    // Given two accounts in their trial, one with an accountID and one without, and a third that has expired.
     let shard = Shard::new("lost", Servers::First).await;
     shard.administrator_applies_plan(json!({"trial": "45s", "eraseDelay": "1s"})).await;
     let operator = shard.start_operator("only", &[]);
-    let named =
+    let account =
         |name: &str| Account { cluster: shard.cluster.clone(), name: name.into(), plan: shard.name.clone(), region: shard.name.clone() };
-    let (with_id, without_id, gone_with_id) = (named("lost-id"), named("lost-none"), named("lost-gone"));
+    let (with_id, without_id, gone_with_id) = (account("lost-id"), account("lost-none"), account("lost-gone"));
     with_id.administrator_applies(json!({"accountID": ID})).await;
     without_id.administrator_applies(json!({})).await;
     gone_with_id.administrator_applies(json!({"accountID": GONE_ID, "closure": {"mode": "Erase", "coldBackup": false}})).await;
@@ -183,24 +214,31 @@ async fn an_account_whose_object_was_lost_is_shut_on_time_kept_and_adopted() {
     let ends = without_id.get().await.status.unwrap().next_transition_time.unwrap();
     gone_with_id.reaches(Stage::Expired).await;
 
+    // When the objects of the first two are lost, and the operator starts again.
     operator.kill();
     for lost in ["lost-id", "lost-none"] {
         shard.cluster.account_object_is_lost(lost).await;
     }
     let _operator = shard.start_operator("again", &[]);
+
+    // Then both tenants still log in, and the server names both accounts.
     first.logs_in().await.expect("shut before its time");
     let told = eventually("the server names them", || async {
-        told_of_lost(&shard).await.filter(|(status, text)| status == "True" && text.contains("lost-id") && text.contains("lost-none"))
+        accounts_lost(&shard).await.filter(|(status, text)| status == "True" && text.contains("lost-id") && text.contains("lost-none"))
     })
     .await;
     assert!(told.1.contains("adopt"), "{}", told.1);
+
+    // When their trial ends.
     wait_until_after(&ends).await;
+
+    // Then both are locked out, and their databases are kept.
     eventually("both are shut", || async { (first.logs_in().await.is_err() && second.logs_in().await.is_err()).then_some(()) }).await;
     for tenant in [&first, &second] {
         assert!(databases_and_roles_left(&tenant.database).await > 0, "an account without an object was dropped");
     }
 
-    // As after the loss of the whole cluster, not even its password and its namespace are there.
+    // When the first one's password and namespace are lost too, as after the loss of the whole cluster.
     let names = |prefix: &str| first.database.replacen("t_", prefix, 1);
     let secrets: Api<Secret> = Api::namespaced(shard.cluster.client.clone(), OPERATOR);
     secrets.delete(&names("login-"), &DeleteParams::default()).await.unwrap();
@@ -208,46 +246,65 @@ async fn an_account_whose_object_was_lost_is_shut_on_time_kept_and_adopted() {
     namespaces.delete(&names("hd-"), &DeleteParams::default()).await.unwrap();
     wait_until_deleted(namespaces, &names("hd-")).await;
 
-    // Its accountID brings one back by itself, with what came due meanwhile.
+    // When the account is applied again with its accountID.
     with_id.administrator_applies(json!({"accountID": ID})).await;
+
+    // Then it gets its database back, in the stage that came due meanwhile.
     let adopted = with_id.reaches(Stage::Blocked).await.status.unwrap();
     assert_eq!(adopted.database.unwrap().name, first.database);
+
+    // When billing reports a payment.
     with_id.billing_reports_active().await;
+
+    // Then the tenant gets a new password and finds its data as it was. The old password is refused.
     let back = with_id.receives_credentials_in(Stage::Active).await;
     assert!(first.logs_in().await.is_err(), "a password that was lost still opens");
     assert_eq!((back.database.clone(), back.checksum().await), (first.database.clone(), before));
 
-    // The other one waits for a person.
+    // When the account without an accountID is applied again.
     without_id.administrator_applies(json!({})).await;
+
+    // Then it waits for a person, and names the uid.
     without_id.wait_until("a person is asked", |a| is_stalled(a, "NeedsAdoption", &uid)).await;
+
+    // When an administrator adopts a uid that no ledger has.
     without_id.administrator_annotates("helpdesk-operator.io/adopt", "00000000-0000-4000-8000-000000000000").await;
+
+    // Then the account says so.
     without_id.wait_until("an unknown uid is told", |a| is_stalled(a, "NotAdopted", "no ledger of the region")).await;
+
+    // When an administrator adopts the right uid.
     without_id.administrator_annotates("helpdesk-operator.io/adopt", &uid).await;
+
+    // Then the account gets its database back, and the server names no lost account any more.
     let adopted = without_id.reaches(Stage::Blocked).await.status.unwrap();
     assert_eq!(adopted.database.unwrap().name, second.database);
     eventually("nobody is lost", || async {
-        told_of_lost(&shard).await.filter(|(_, text)| !text.contains("lost-id") && !text.contains("lost-none"))
+        accounts_lost(&shard).await.filter(|(_, text)| !text.contains("lost-id") && !text.contains("lost-none"))
     })
     .await;
 
-    // A tombstone is told plainly.
+    // When the account that has expired is deleted and applied again.
     shard.cluster.accounts().delete("lost-gone", &DeleteParams::default()).await.unwrap();
     wait_until_deleted(shard.cluster.accounts(), "lost-gone").await;
     gone_with_id.administrator_applies(json!({"accountID": GONE_ID})).await;
+
+    // Then it says that the account has expired.
     gone_with_id.wait_until("the tombstone is told", |a| is_stalled(a, "NotAdopted", "has expired at")).await;
 }
 
 #[tokio::test]
 async fn many_objects_that_are_lost_at_once_shut_nobody_until_a_person_agrees() {
-    // No other operator may look after this server's ledger: it would not know of this brake.
+    // Given three accounts on a server whose brake allows one step an hour. No other operator may look after this
+    // server's ledger meanwhile: it would not know of this brake.
     let _alone = STOPPING.lock().await;
     let shard = Shard::new("lost-many", Servers::Second).await;
     shard.administrator_applies_plan(json!({"trial": "40s"})).await;
-    let change = async |server: Value| {
+    let administrator_patches_server = async |server: Value| {
         let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
         servers.patch(&shard.name, &PatchParams::default(), &Patch::Merge(server)).await.unwrap();
     };
-    change(json!({"spec": {"brake": {"percent": 1, "atLeast": 1, "window": "1h"}}})).await;
+    administrator_patches_server(json!({"spec": {"brake": {"percent": 1, "atLeast": 1, "window": "1h"}}})).await;
     let operator = shard.start_operator("only", &[]);
     let mut tenants = Vec::new();
     let mut accounts = Vec::new();
@@ -258,20 +315,31 @@ async fn many_objects_that_are_lost_at_once_shut_nobody_until_a_person_agrees() 
         tenants.push(account.receives_credentials_in(Stage::Trial).await);
     }
     let ends = accounts[2].get().await.status.unwrap().next_transition_time.unwrap();
+
+    // When all three objects are lost, the operator starts again, and the trials end.
     operator.kill();
     for account in &accounts {
         shard.cluster.account_object_is_lost(&account.name).await;
     }
     let _operator = shard.start_operator("again", &[]);
-    let many = async || told_of_lost(&shard).await.filter(|(_, text)| text.contains("3 accounts without an object are open"));
-    eventually("too many are lost", many).await;
+    let too_many_lost = async || accounts_lost(&shard).await.filter(|(_, text)| text.contains("3 accounts without an object are open"));
+    eventually("too many are lost", too_many_lost).await;
     wait_until_after(&ends).await;
     tokio::time::sleep(Duration::from_secs(40)).await;
-    assert!(many().await.is_some());
+
+    // Then every tenant still logs in.
+    assert!(too_many_lost().await.is_some());
     for tenant in &tenants {
         tenant.logs_in().await.expect("many were shut at once");
     }
-    change(json!({"metadata": {"annotations": {"helpdesk-operator.io/release-brake": helpdesk_operator::clock::now().to_string()}}})).await;
+
+    // When an administrator releases the brake.
+    administrator_patches_server(
+        json!({"metadata": {"annotations": {"helpdesk-operator.io/release-brake": helpdesk_operator::clock::now().to_string()}}}),
+    )
+    .await;
+
+    // Then every tenant is locked out.
     for tenant in &tenants {
         eventually("it is shut", || async { tenant.logs_in().await.is_err().then_some(()) }).await;
     }
@@ -279,12 +347,13 @@ async fn many_objects_that_are_lost_at_once_shut_nobody_until_a_person_agrees() 
 
 #[tokio::test]
 async fn a_server_that_stops_keeps_nobody_from_signing_up_at_another_one_unless_it_may_hold_the_account() {
+    // Given two servers of one region, and an operator that has read the ledgers of both.
     let _stopping = STOPPING.lock().await;
     let shard = Shard::new("away", Servers::First).await;
     shard.administrator_adds_server("away-2", "pg-eu-2").await;
     shard.administrator_applies_plan(json!({})).await;
     let operator = shard.start_operator("only", &[]);
-    let named =
+    let account =
         |name: &str| Account { cluster: shard.cluster.clone(), name: name.into(), plan: shard.name.clone(), region: shard.name.clone() };
     let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
     let ready = async |name: &str, wanted: &str| {
@@ -292,27 +361,37 @@ async fn a_server_that_stops_keeps_nobody_from_signing_up_at_another_one_unless_
         status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == wanted).then_some(())
     };
     eventually("both servers are ready", || async { ready("away", "True").await.and(ready("away-2", "True").await) }).await;
-    // What is younger than the operator's lead, with room for clocks that differ, was written by nobody else.
+    // An account that is younger than the operator's lease, with room for clocks that differ, is in no other ledger.
     tokio::time::sleep(Duration::from_secs(35)).await;
 
+    // When one server stops, and two customers sign up, one of them with an accountID.
     administrator_scales(&shard.cluster, "databases", "pg-eu-2", 0).await;
     eventually("the server is seen to be away", || async { ready("away-2", "False").await }).await;
-    let (plain, with_id) = (named("away-plain"), named("away-id"));
+    let (plain, with_id) = (account("away-plain"), account("away-id"));
     plain.administrator_applies(json!({})).await;
     with_id.administrator_applies(json!({"accountID": "7d1f0b52-52f5-4b1e-9a57-0c6f3f5b7a21"})).await;
-    for account in [&plain, &with_id] {
-        account.receives_credentials_in(Stage::Trial).await.logs_in().await.unwrap();
-        assert_eq!(account.get().await.status.unwrap().database.unwrap().server, "away");
+
+    // Then both get a database on the other server.
+    for customer in [&plain, &with_id] {
+        customer.receives_credentials_in(Stage::Trial).await.logs_in().await.unwrap();
+        assert_eq!(customer.get().await.status.unwrap().database.unwrap().server, "away");
     }
 
-    // Another operator has not read the roll of the server that is away: an accountID may be known there.
+    // When another operator starts, which cannot read the ledger of the stopped server, and a customer with an
+    // accountID signs up.
     operator.kill();
     let _operator = shard.start_operator("again", &[]);
-    let unsure = named("away-unsure");
+    let unsure = account("away-unsure");
     unsure.administrator_applies(json!({"accountID": "7d1f0b52-52f5-4b1e-9a57-0c6f3f5b7a22"})).await;
+
+    // Then the account waits, because the stopped server may hold it.
     unsure
         .wait_until("it waits", |a| find_condition(a, "Ready").is_some_and(|c| c.reason == "ServerAway" && c.message.contains("away-2")))
         .await;
+
+    // When the server runs again.
     administrator_scales(&shard.cluster, "databases", "pg-eu-2", 1).await;
+
+    // Then the customer gets a database.
     unsure.receives_credentials_in(Stage::Trial).await;
 }

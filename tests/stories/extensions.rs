@@ -14,11 +14,11 @@ fn windows() -> Value {
     json!({"paymentGrace": "1s", "blocked": "15s", "terminated": "2s"})
 }
 
-async fn one(session: &mut PgConnection, sql: &'static str) -> String {
+async fn query_text(session: &mut PgConnection, sql: &'static str) -> String {
     sqlx::query_scalar(sql).fetch_one(session).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
-async fn refused(session: &mut PgConnection, attempts: &[&str]) {
+async fn tenant_is_refused(session: &mut PgConnection, attempts: &[&str]) {
     for attempt in attempts {
         let done = session.execute(AssertSqlSafe((*attempt).to_owned())).await;
         assert!(done.is_err(), "the tenant could {attempt}");
@@ -27,6 +27,7 @@ async fn refused(session: &mut PgConnection, attempts: &[&str]) {
 
 #[tokio::test]
 async fn an_app_uses_the_extensions_of_plan_and_class_and_comes_back_with_them_and_its_settings() {
+    // Given a tenant who pays, and who uses the extensions of its class and of its plan.
     let cluster = Cluster::connect().await;
     cluster
         .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "extended"}, "spec": {
@@ -50,6 +51,8 @@ async fn an_app_uses_the_extensions_of_plan_and_class_and_comes_back_with_them_a
         )
         .await
         .unwrap();
+
+    // When the tenant tries to change the extensions or their schema, or to create others, then it is refused.
     let hostile = [
         "CREATE TABLE ext.mine (id int)",
         "CREATE FUNCTION ext.similarity(text, text) RETURNS real LANGUAGE sql AS 'SELECT 1'",
@@ -58,9 +61,11 @@ async fn an_app_uses_the_extensions_of_plan_and_class_and_comes_back_with_them_a
         "DROP SCHEMA ext CASCADE",
         "ALTER SCHEMA ext OWNER TO CURRENT_USER",
     ];
-    refused(&mut session, &hostile).await;
-    refused(&mut session, &["CREATE SCHEMA crm", "CREATE EXTENSION ltree"]).await;
-    // Planted where the script of an extension would look if it were made in the tenant's own schema.
+    tenant_is_refused(&mut session, &hostile).await;
+    tenant_is_refused(&mut session, &["CREATE SCHEMA crm", "CREATE EXTENSION ltree"]).await;
+
+    // When the tenant creates functions where the script of an extension would find them if it ran in the tenant's
+    // schema.
     session
         .execute(
             "CREATE FUNCTION app.gbt_decompress(internal) RETURNS internal LANGUAGE internal STRICT AS 'gtsvector_decompress'; \
@@ -69,9 +74,11 @@ async fn an_app_uses_the_extensions_of_plan_and_class_and_comes_back_with_them_a
         .await
         .ok();
 
-    // The plan gains an extension and schemas of the tenant's own, and this tenant gets both.
+    // When the plan gains an extension and schemas of the tenant's own.
     let more = json!([{"name": "pg_trgm", "version": "1.3"}, {"name": "btree_gist"}]);
     cluster.administrator_applies_plan_with("extended", windows(), plan(json!({"extensions": more, "schemas": "Own"}))).await;
+
+    // Then the tenant uses both, and still cannot change the extensions of the operator.
     eventually("schemas of the tenant's own", || async {
         let mut session = tenant.logs_in().await.ok()?;
         session.execute("CREATE SCHEMA IF NOT EXISTS crm").await.ok()
@@ -87,49 +94,59 @@ async fn an_app_uses_the_extensions_of_plan_and_class_and_comes_back_with_them_a
         )))
         .await
         .unwrap();
-    refused(&mut session, &hostile).await;
+    tenant_is_refused(&mut session, &hostile).await;
     session.close().await.unwrap();
-    // It loses one: nothing is dropped.
-    cluster.administrator_applies_plan_with("extended", windows(), plan(json!({"schemas": "Own"}))).await;
 
+    // When the plan loses an extension, and the account is dropped after a failed payment and then paid for.
+    cluster.administrator_applies_plan_with("extended", windows(), plan(json!({"schemas": "Own"}))).await;
     account.billing_reports_past_due().await;
     account.reaches(Stage::Blocked).await;
     account.wait_for_backup("a Frozen backup is proven", |b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)).await;
     account.reaches(Stage::Deleted).await;
     account.billing_reports_active().await;
+
+    // Then the tenant gets back its extensions, its data and its settings.
     let tenant = account.receives_credentials_in(Stage::Active).await;
     let mut session = tenant.logs_in().await.unwrap();
     let sql = "SELECT string_agg(extname || ' in ' || extnamespace::regnamespace, ', ' ORDER BY extname) FROM pg_extension WHERE extname <> 'plpgsql'";
-    assert_eq!(one(&mut session, sql).await, "btree_gist in ext, citext in ext, hstore in ext, ltree in crm, pg_trgm in ext");
-    assert_eq!(one(&mut session, "SELECT extra -> 'n' FROM articles WHERE author = 'AUTHOR77' AND title % 'Ticket 77'").await, "77");
-    assert_eq!(one(&mut session, "SELECT path::text FROM crm.tree").await, "a.b");
-    assert_eq!(one(&mut session, "SHOW default_text_search_config").await, "pg_catalog.german");
-    assert_eq!(one(&mut session, "SHOW search_path").await, "app, ext");
-    refused(&mut session, &hostile).await;
+    assert_eq!(query_text(&mut session, sql).await, "btree_gist in ext, citext in ext, hstore in ext, ltree in crm, pg_trgm in ext");
+    assert_eq!(query_text(&mut session, "SELECT extra -> 'n' FROM articles WHERE author = 'AUTHOR77' AND title % 'Ticket 77'").await, "77");
+    assert_eq!(query_text(&mut session, "SELECT path::text FROM crm.tree").await, "a.b");
+    assert_eq!(query_text(&mut session, "SHOW default_text_search_config").await, "pg_catalog.german");
+    assert_eq!(query_text(&mut session, "SHOW search_path").await, "app, ext");
+    tenant_is_refused(&mut session, &hostile).await;
     session.execute("CREATE SCHEMA more").await.unwrap();
 }
 
 #[tokio::test]
 async fn an_extension_that_the_server_lacks_is_named_and_stops_nobody_who_runs() {
+    // Given a tenant in its trial.
     let cluster = Cluster::connect().await;
     cluster.administrator_applies_plan("lacking", windows()).await;
     let account = cluster.customer_signs_up("lacking", "lacking").await;
     let tenant = account.receives_credentials_in(Stage::Trial).await;
+
+    // When the plan asks for three extensions, of which the server has one for a tenant.
     let wanted = json!({"database": {"extensions": [{"name": "no_such_thing"}, {"name": "dblink"}, {"name": "fuzzystrmatch"}]}});
     cluster.administrator_applies_plan_with("lacking", windows(), wanted).await;
-    let told = account.wait_until("ExtensionsMissing", |a| has_condition(a, "ExtensionsMissing", "True")).await;
-    let message = &find_condition(&told, "ExtensionsMissing").unwrap().message;
+
+    // Then the account names the other two and is still Ready.
+    let missing = account.wait_until("ExtensionsMissing", |a| has_condition(a, "ExtensionsMissing", "True")).await;
+    let message = &find_condition(&missing, "ExtensionsMissing").unwrap().message;
     assert!(message.contains("no_such_thing") && message.contains("CREATE EXTENSION \"dblink\" SCHEMA ext"), "{message}");
     assert!(!message.contains("fuzzystrmatch"), "{message}");
-    assert!(has_condition(&told, "Ready", "True"), "{told:?}");
+    assert!(has_condition(&missing, "Ready", "True"), "{missing:?}");
+
+    // Then the tenant uses the one that there is, and can get another password.
     let mut session = tenant.logs_in().await.unwrap();
     session.execute("SELECT levenshtein('a', 'b')").await.unwrap();
     session.close().await.unwrap();
     account.administrator_annotates("helpdesk-operator.io/rotate-password", "1").await;
-    let namespace = told.status.unwrap().namespace.unwrap().name;
+    let namespace = missing.status.unwrap().namespace.unwrap().name;
     eventually("another password", || async { cluster.secret(&namespace, "database").await.filter(|s| s["password"] != tenant.password) })
         .await;
 
+    // Then the server says what is missing.
     let servers: Api<DatabaseServer> = Api::all(cluster.client.clone());
     eventually("the server's condition", || async {
         let conditions = servers.get("pg-eu-1").await.unwrap().status.unwrap_or_default().conditions;
@@ -138,10 +155,14 @@ async fn an_extension_that_the_server_lacks_is_named_and_stops_nobody_who_runs()
     })
     .await;
 
-    // A new tenant waits: its app could not begin.
+    // When another customer signs up, then the account waits, because its app could not start.
     let late = cluster.customer_signs_up("lacking-new", "lacking").await;
     late.wait_until("waiting", |a| find_condition(a, "Reconciling").is_some_and(|c| c.message.contains("no_such_thing"))).await;
+
+    // When the plan asks for nothing any more.
     cluster.administrator_applies_plan("lacking", windows()).await;
+
+    // Then the new tenant gets its database, and nothing is missing.
     late.receives_credentials_in(Stage::Trial).await;
     account.wait_until("nothing missing", |a| find_condition(a, "ExtensionsMissing").is_none()).await;
 }

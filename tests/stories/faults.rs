@@ -19,31 +19,34 @@ use super::{
 
 #[tokio::test]
 async fn a_crash_at_every_persisted_step_resumes_to_the_same_end() {
+    // Given an account whose windows last seconds.
     let shard = Shard::new("crashes", Servers::First).await;
     shard.administrator_applies_plan(json!({"trial": "2s", "blocked": "2s", "terminated": "2s", "coldBackup": "40s"})).await;
     let account = shard.customer_signs_up("crashes").await;
 
-    let crash = async |at: &str| shard.start_operator("only", &[("HELPDESK_OPERATOR_CRASH_AT", at)]).crashes().await;
-    crash("home-recorded:Trial").await;
-    crash("enforced-recorded:Trial").await;
-    crash("intent-recorded:Blocked").await;
+    // When the operator crashes after each step that it has stored, and is started again each time.
+    let operator_crashes = async |at: &str| shard.start_operator("only", &[("HELPDESK_OPERATOR_CRASH_AT", at)]).crashes().await;
+    operator_crashes("home-recorded:Trial").await;
+    operator_crashes("enforced-recorded:Trial").await;
+    operator_crashes("intent-recorded:Blocked").await;
     let tenant_name = account.get().await.status.unwrap().database.unwrap().name;
-    crash("enforced-recorded:Blocked").await;
-    crash("intent-recorded:Terminated").await;
-    crash("enforced-recorded:Terminated").await;
+    operator_crashes("enforced-recorded:Blocked").await;
+    operator_crashes("intent-recorded:Terminated").await;
+    operator_crashes("enforced-recorded:Terminated").await;
     assert!(databases_and_roles_left(&tenant_name).await > 0);
-    crash("intent-recorded:Deleted").await;
-    crash("authority-recorded:Deleted").await;
-    crash("database-dropped:Deleted").await;
-    crash("enforced-recorded:Deleted").await;
+    operator_crashes("intent-recorded:Deleted").await;
+    operator_crashes("authority-recorded:Deleted").await;
+    operator_crashes("database-dropped:Deleted").await;
+    operator_crashes("enforced-recorded:Deleted").await;
     assert_eq!(databases_and_roles_left(&tenant_name).await, 0);
     account.billing_reports_active().await;
-    crash("restore-prepared:Deleted").await;
-    crash("restore-recorded:Active").await;
-    crash("enforced-recorded:Active").await;
+    operator_crashes("restore-prepared:Deleted").await;
+    operator_crashes("restore-recorded:Active").await;
+    operator_crashes("enforced-recorded:Active").await;
+
+    // Then the tenant logs in at the end, and only one Frozen backup was taken.
     let last = shard.start_operator("only", &[]);
     account.receives_credentials_in(Stage::Active).await.logs_in().await.unwrap();
-
     let frozen: Vec<_> = account.backups().await.into_iter().filter(|b| b.spec.reason == BackupReason::Frozen).collect();
     assert_eq!(frozen.len(), 1, "a crash made a second backup");
     account.owner_erases_without_cold_backup().await;
@@ -53,6 +56,7 @@ async fn a_crash_at_every_persisted_step_resumes_to_the_same_end() {
 
 #[tokio::test]
 async fn when_the_leader_is_killed_the_other_replica_keeps_the_deadline() {
+    // Given a tenant in its trial, and two replicas of the operator of which one leads.
     let shard = Shard::new("leaders", Servers::First).await;
     shard.administrator_applies_plan(json!({"trial": "25s"})).await;
     let account = shard.customer_signs_up("leaders").await;
@@ -61,7 +65,11 @@ async fn when_the_leader_is_killed_the_other_replica_keeps_the_deadline() {
     let second = shard.start_operator("second", &[]);
     let tenant = account.receives_credentials_in(Stage::Trial).await;
     assert!(!second.log().contains("\"leading\""), "two lead");
+
+    // When the leader is killed, and the trial ends.
     first.kill();
+
+    // Then the other replica leads, and locks the tenant out.
     account.reaches(Stage::Blocked).await;
     assert!(tenant.logs_in().await.is_err());
     assert!(second.log().contains("\"leading\""));
@@ -69,50 +77,63 @@ async fn when_the_leader_is_killed_the_other_replica_keeps_the_deadline() {
 
 #[tokio::test]
 async fn a_clock_that_runs_ahead_of_the_database_moves_nothing_and_says_so() {
+    // Given a tenant in its trial.
     let shard = Shard::new("clocks", Servers::First).await;
     shard.administrator_applies_plan(json!({"trial": "1h"})).await;
     let account = shard.customer_signs_up("clocks").await;
     let honest = shard.start_operator("only", &[]);
     let tenant = account.receives_credentials_in(Stage::Trial).await;
+
+    // When the operator starts again with a clock that is two days ahead.
     honest.kill();
     let faketime = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
     let ahead = shard.start_operator("only", &[("LD_PRELOAD", faketime), ("FAKETIME", "+2d"), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")]);
-    let told = account.wait_until("Overdue", |a| find_condition(a, "Overdue").is_some_and(|c| c.message.contains("the clock shows"))).await;
-    assert_eq!(told.status.unwrap().stage, Some(Stage::Trial));
+
+    // Then the account says so and stays in its trial, and the tenant logs in.
+    let overdue =
+        account.wait_until("Overdue", |a| find_condition(a, "Overdue").is_some_and(|c| c.message.contains("the clock shows"))).await;
+    assert_eq!(overdue.status.unwrap().stage, Some(Stage::Trial));
     tenant.logs_in().await.unwrap();
     ahead.kill();
 }
 
 #[tokio::test]
 async fn a_mended_secret_is_noticed_within_seconds_whatever_else_happened_meanwhile() {
+    // Given an account whose server's admin Secret holds a wrong password.
     let shard = Shard::new("mended", Servers::First).await;
     shard.administrator_applies_plan(json!({"trial": "1h"})).await;
     let secrets: Api<Secret> = Api::namespaced(shard.cluster.client.clone(), OPERATOR);
     let name = format!("{}-admin", shard.name);
     let password = shard.cluster.secret(OPERATOR, &name).await.unwrap()["password"].clone();
-    let set = async |password: &str| {
+    let administrator_sets_password = async |password: &str| {
         let patch = json!({"stringData": {"password": password}});
         secrets.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     };
-    set("mistyped").await;
+    administrator_sets_password("mistyped").await;
     let _operator = shard.start_operator("only", &[]);
     let account = shard.customer_signs_up("mended").await;
-    let told = |a: &HelpDeskAccount| find_condition(a, "Ready").is_some_and(|c| c.message.contains("check username and password"));
-    account.wait_until("the wrong password is told", told).await;
-    // Events that have nothing to do with it wake the account, again and again.
+    let shows_wrong_password =
+        |a: &HelpDeskAccount| find_condition(a, "Ready").is_some_and(|c| c.message.contains("check username and password"));
+    account.wait_until("the wrong password is told", shows_wrong_password).await;
+
+    // When unrelated changes trigger a reconcile of the account again and again, and an administrator then writes the
+    // right password.
     for i in 0..16 {
         account.administrator_annotates("example.com/unrelated", &i.to_string()).await;
         tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     }
     let begun = std::time::Instant::now();
-    set(&password).await;
+    administrator_sets_password(&password).await;
+
+    // Then the tenant gets its database within seconds.
     account.receives_credentials_in(Stage::Trial).await;
-    // Long before anybody would look by itself at what worked.
+    // Without the change of the Secret, the operator would try again only after a longer time.
     assert!(begun.elapsed() < std::time::Duration::from_secs(12), "noticed after {:?}", begun.elapsed());
 }
 
 #[tokio::test]
 async fn a_server_and_a_bucket_that_stop_for_a_while_delay_and_lose_nothing() {
+    // Given an account in its trial.
     let _stopping = STOPPING.lock().await;
     let shard = Shard::new("outages", Servers::Second).await;
     shard.administrator_applies_plan(json!({"trial": "15s", "blocked": "15s", "terminated": "15s", "coldBackup": "60s"})).await;
@@ -121,28 +142,42 @@ async fn a_server_and_a_bucket_that_stop_for_a_while_delay_and_lose_nothing() {
     let trial = account.reaches(Stage::Trial).await;
     let cluster = &shard.cluster;
 
-    // The database server is away when the trial ends.
+    // When the database server is away at the end of the trial.
     administrator_scales(cluster, "databases", "pg-eu-2", 0).await;
     wait_until_after(trial.status.as_ref().unwrap().next_transition_time.as_ref().unwrap()).await;
+
+    // Then the account says that it is overdue.
     account.wait_until("Overdue", |a| find_condition(a, "Overdue").is_some()).await;
+
+    // When the server runs again.
     administrator_scales(cluster, "databases", "pg-eu-2", 1).await;
+
+    // Then the account is Blocked.
     account.reaches(Stage::Blocked).await;
 
-    // The bucket is away when the Frozen backup should be taken, and past the end of Blocked.
+    // When the store is away while the Frozen backup is due, until the end of Terminated.
     administrator_scales(cluster, "storage", "s3-eu-2", 0).await;
     let terminated = account.reaches(Stage::Terminated).await;
     wait_until_after(terminated.status.as_ref().unwrap().next_transition_time.as_ref().unwrap()).await;
+
+    // Then the account waits, and keeps its database.
     let waiting = account
         .wait_until("Overdue", |a| find_condition(a, "Overdue").is_some_and(|c| c.reason == "AwaitingBackup" || c.reason == "Unknown"))
         .await;
     assert_eq!(waiting.status.unwrap().stage, Some(Stage::Terminated), "dropped without a backup");
+
+    // When the store runs again.
     administrator_scales(cluster, "storage", "s3-eu-2", 1).await;
+
+    // Then the account is Deleted.
     let deleted = account.reaches(Stage::Deleted).await;
 
-    // The bucket is away at the backup's deadline: its key goes on time, its objects as soon as they can.
+    // When the store is away at the time at which the backup expires, and then runs again.
     administrator_scales(cluster, "storage", "s3-eu-2", 0).await;
     wait_until_after(deleted.status.as_ref().unwrap().data_gone_by.as_ref().unwrap()).await;
     administrator_scales(cluster, "storage", "s3-eu-2", 1).await;
+
+    // Then the account expires, and every backup is erased.
     account.reaches(Stage::Expired).await;
     assert!(account.backups().await.iter().all(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Erased)));
     operator.kill();

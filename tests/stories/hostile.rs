@@ -16,8 +16,8 @@ use super::{
     tenant::{Tenant, databases_and_roles_left, superuser_logs_in},
 };
 
-/// What a tenant writes down and holds of another, `{v}`, whose roles are `{roles}`.
-const AGAINST: [&str; 5] = [
+/// Statements of one tenant that name or lock the roles `{roles}` of another, `{v}`.
+const STATEMENTS_AGAINST_A_NEIGHBOUR: [&str; 5] = [
     "ALTER ROLE CURRENT_USER IN DATABASE {v} SET work_mem = '4MB'",
     "SET ROLE NONE; ALTER ROLE CURRENT_USER IN DATABASE {v} SET work_mem = '4MB'",
     "GRANT USAGE ON SCHEMA app TO {roles}",
@@ -25,19 +25,19 @@ const AGAINST: [&str; 5] = [
     "GRANT SELECT (id) ON bait TO {roles}",
 ];
 
-/// Does all of it again and again, and holds what it gets until it is ended.
-fn harass(neighbour: Tenant, victim: String) -> JoinHandle<()> {
+/// The neighbour runs every statement again and again, and keeps the sessions that hold a lock.
+fn attacker_locks_and_names_the_victim(neighbour: Tenant, victim: String) -> JoinHandle<()> {
     tokio::spawn(async move {
         let mut held: Vec<PgConnection> = Vec::new();
         for round in 0.. {
-            for (number, sql) in AGAINST.iter().enumerate() {
+            for (number, sql) in STATEMENTS_AGAINST_A_NEIGHBOUR.iter().enumerate() {
                 let Ok(mut session) = neighbour.logs_in().await else { continue };
                 let names = "SELECT string_agg(quote_ident(rolname), ', ') FROM pg_roles WHERE rolname LIKE $1 || '\\_%'";
                 let Ok(Some(roles)) = sqlx::query_scalar::<_, Option<String>>(names).bind(&victim).fetch_one(&mut session).await else {
                     continue;
                 };
                 let sql = sql.replace("{v}", &victim).replace("{roles}", &roles);
-                // Every other time it is written down, and in between it is held.
+                // Every other statement is committed; the others stay in an open transaction.
                 let begin = if (round + number) % 2 == 0 { "BEGIN;" } else { "" };
                 let sql = format!("SET lock_timeout = '100ms'; {begin} {sql}");
                 if session.execute(AssertSqlSafe(sql)).await.is_ok() {
@@ -63,7 +63,7 @@ async fn a_tenant_with_all_of_sql_and_its_neighbour_delay_no_stage_of_its_end() 
     let account = cluster.customer_signs_up("hostile", "hostile").await;
     let tenant = account.receives_credentials_in(Stage::Trial).await;
     tenant.creates_tickets(50).await;
-    let task = harass(attacker.clone(), tenant.database.clone());
+    let task = attacker_locks_and_names_the_victim(attacker.clone(), tenant.database.clone());
 
     // Given sessions of the tenant that hold locks on its own role, its database and a table, and never give them back.
     let mut held = Vec::new();
@@ -112,8 +112,8 @@ async fn a_tenant_with_all_of_sql_and_its_neighbour_delay_no_stage_of_its_end() 
     let expired = account.reaches(Stage::Expired).await;
 
     // Then the certificate tells how many roles could not be removed.
-    let told = expired.status.unwrap().certificate.unwrap().roles_left.unwrap_or_default();
-    assert!(databases_and_roles_left(&tenant.database).await <= told, "more roles are left than the certificate tells");
+    let roles_left = expired.status.unwrap().certificate.unwrap().roles_left.unwrap_or_default();
+    assert!(databases_and_roles_left(&tenant.database).await <= roles_left, "more roles are left than the certificate tells");
 
     // Then the neighbour, who attacked all the time, still has its own account and its login.
     assert!(!task.is_finished(), "the neighbour gave up");

@@ -23,7 +23,7 @@ use super::cluster::{Account, Cluster, OPERATOR, eventually, setting};
 pub struct Shard {
     pub cluster: Cluster,
     pub name: String,
-    /// What its movers run.
+    /// The image that its movers run.
     pub image: String,
 }
 
@@ -106,11 +106,11 @@ impl Shard {
         let sink = || Stdio::from(File::options().create(true).append(true).open(&log).unwrap());
         let child = Command::new(env!("CARGO_BIN_EXE_helpdesk-operator"))
             .args(["run", "--namespace", OPERATOR, "--shard", &self.name, "--image", &self.image])
-            // An operator that a broken-off run left behind must not be taken for this one.
+            // An operator that an interrupted run left behind must not have this identity.
             .args(["--identity", &format!("{replica}-{}", std::process::id())])
             .args(["--metrics", "127.0.0.1:0", "--health", "127.0.0.1:0"])
             .env("KUBECONFIG", kubeconfig())
-            // Its movers run an image; what this machine has says nothing of that.
+            // The movers run in an image: the PostgreSQL clients of this machine say nothing about it.
             .env("HELPDESK_OPERATOR_CLIENT_MAJORS", "17")
             .envs(settings.iter().copied())
             .stdout(sink())
@@ -141,7 +141,7 @@ async fn server(cluster: &Cluster, region: &str, name: &str, pg: &str) {
 /// Held by a story while it stops one of the second servers.
 pub static STOPPING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Leads to the cluster as the operator's ServiceAccount, with its rights and no more.
+/// Writes a kubeconfig that impersonates the operator's ServiceAccount, with its rights and no more.
 fn kubeconfig() -> PathBuf {
     let mut config = Kubeconfig::read_from(setting("HELPDESK_TEST_KUBECONFIG")).unwrap();
     for user in &mut config.auth_infos {
@@ -156,24 +156,24 @@ fn kubeconfig() -> PathBuf {
 }
 
 fn log_path(name: &str) -> PathBuf {
-    // Of this run alone: what an earlier one logged proves nothing.
+    // The name holds the process id, because the log of an earlier run would prove nothing.
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.log", std::process::id()))
 }
 
-/// A running operator; killed when it is let go.
+/// A running operator. It is killed when this value is dropped.
 pub struct Operator {
     child: Child,
     log: PathBuf,
 }
 
 impl Operator {
-    /// kill -9.
+    /// Kills it with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// Waits until it has ended by itself.
+    /// Waits until the process has crashed.
     pub async fn crashes(mut self) {
         let log = self.log.clone();
         let look = || {
@@ -196,7 +196,7 @@ impl Drop for Operator {
     }
 }
 
-/// Scales a StatefulSet and waits until it is so.
+/// An administrator scales a StatefulSet. Waits until its pods run or are gone.
 pub async fn administrator_scales(cluster: &Cluster, namespace: &str, name: &str, replicas: i32) {
     let sets: Api<k8s_openapi::api::apps::v1::StatefulSet> = Api::namespaced(cluster.client.clone(), namespace);
     let patch = json!({"spec": {"replicas": replicas}});
@@ -220,8 +220,7 @@ pub async fn administrator_scales(cluster: &Cluster, namespace: &str, name: &str
     }
 }
 
-/// Long enough for a deadline of a few seconds to have passed while nobody worked; only ever used with the operator
-/// stopped, where there is nothing to wait for.
+/// Sleeps until a second after this time. For stories in which no operator or no server runs that could be watched.
 pub async fn wait_until_after(at: &helpdesk_operator::api::Time) {
     let left = at.0.duration_since(helpdesk_operator::clock::precise_now());
     tokio::time::sleep(Duration::try_from(left).unwrap_or_default() + Duration::from_secs(1)).await;

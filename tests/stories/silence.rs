@@ -31,14 +31,14 @@ use super::{
     operator::{Servers, Shard},
 };
 
-/// A way to a server that can fall silent: connections are taken and kept, and nothing comes through any more.
-struct Way {
+/// A TCP proxy to a server. While it is silent it accepts connections and forwards nothing.
+struct Proxy {
     port: u16,
     silent: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<()>,
 }
 
-impl Way {
+impl Proxy {
     async fn to(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -53,7 +53,7 @@ impl Way {
                     }
                     let Ok(far) = TcpStream::connect(&server).await else { return };
                     let ((near_in, near_out), (far_in, far_out)) = (near.into_split(), far.into_split());
-                    tokio::join!(carry(near_in, far_out, &falls), carry(far_in, near_out, &falls));
+                    tokio::join!(forward(near_in, far_out, &falls), forward(far_in, near_out, &falls));
                 });
             }
         });
@@ -69,7 +69,7 @@ impl Way {
     }
 }
 
-async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, silent: &AtomicBool) {
+async fn forward(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, silent: &AtomicBool) {
     let mut part = vec![0; 64 * 1024];
     while let Ok(read @ 1..) = from.read(&mut part).await {
         while silent.load(Ordering::SeqCst) {
@@ -81,13 +81,13 @@ async fn carry(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, silent: &AtomicB
     }
 }
 
-impl Drop for Way {
+impl Drop for Proxy {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-async fn drain(shard: &Shard, server: &str, draining: bool) {
+async fn administrator_drains(shard: &Shard, server: &str, draining: bool) {
     let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
     let patch = json!({"spec": {"draining": draining}});
     servers.patch(server, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
@@ -95,7 +95,7 @@ async fn drain(shard: &Shard, server: &str, draining: bool) {
     tokio::time::sleep(Duration::from_secs(1)).await;
 }
 
-async fn account(shard: &Shard, name: &str, plan: &str) -> Account {
+async fn customer_signs_up(shard: &Shard, name: &str, plan: &str) -> Account {
     let account = Account { cluster: shard.cluster.clone(), name: name.to_owned(), plan: plan.to_owned(), region: shard.name.clone() };
     account.administrator_applies(json!({})).await;
     account
@@ -111,8 +111,9 @@ fn plan(shard: &Shard, name: &str, store: &str) -> Value {
 
 #[tokio::test]
 async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_what_is_due_on_it_is_told() {
+    // Given two servers, one of them behind a proxy, and an operator that does two reconciles at once.
     let shard = Shard::new("silence", Servers::First).await;
-    let way = Way::to(format!("{}:5432", setting("HELPDESK_TEST_PG_EU_1_HOST"))).await;
+    let proxy = Proxy::to(format!("{}:5432", setting("HELPDESK_TEST_PG_EU_1_HOST"))).await;
     let secrets: Api<Secret> = Api::namespaced(shard.cluster.client.clone(), OPERATOR);
     let admin = shard.cluster.secret(OPERATOR, "silence-admin").await.unwrap();
     let copy = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "silence-away-admin"},
@@ -122,7 +123,7 @@ async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_wha
         .cluster
         .administrator_applies(
             json!({"kind": "DatabaseServer", "metadata": {"name": "silence-away", "labels": {SHARD_LABEL: shard.name}}, "spec": {
-            "engine": "postgresql", "region": shard.name, "host": "127.0.0.1", "port": way.port, "adminSecret": "silence-away-admin",
+            "engine": "postgresql", "region": shard.name, "host": "127.0.0.1", "port": proxy.port, "adminSecret": "silence-away-admin",
             "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 1000, "movers": 4,
             "brake": {"percent": 100, "atLeast": 10000}}}),
         )
@@ -130,10 +131,11 @@ async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_wha
     shard.cluster.administrator_applies(plan(&shard, "silence", "silence-cold")).await;
     let _operator = shard.start_operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2")]);
 
-    drain(&shard, "silence", true).await;
+    // Given six tenants who pay on the server behind the proxy, and one on the other server.
+    administrator_drains(&shard, "silence", true).await;
     let mut away = vec![];
     for i in 0..6 {
-        away.push(account(&shard, &format!("silence-away-{i}"), "silence").await);
+        away.push(customer_signs_up(&shard, &format!("silence-away-{i}"), "silence").await);
     }
     for account in &away {
         let found = account.wait_until("Ready", |a| has_condition(a, "Ready", "True")).await;
@@ -141,22 +143,27 @@ async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_wha
         account.billing_reports_active().await;
         account.reaches(Stage::Active).await;
     }
-    drain(&shard, "silence", false).await;
-    drain(&shard, "silence-away", true).await;
-    let well = account(&shard, "silence-well", "silence").await;
+    administrator_drains(&shard, "silence", false).await;
+    administrator_drains(&shard, "silence-away", true).await;
+    let well = customer_signs_up(&shard, "silence-well", "silence").await;
     well.reaches(Stage::Trial).await;
     well.billing_reports_active().await;
     well.reaches(Stage::Active).await;
 
-    way.falls_silent();
+    // When the proxy falls silent, and a payment of each of the six fails.
+    proxy.falls_silent();
     for account in &away {
         account.billing_reports_past_due().await;
     }
+
+    // Then each of the six says that it is overdue and that its database is Unknown.
     for account in &away {
-        let told = account.wait_until("Overdue", |a| has_condition(a, "Overdue", "True")).await;
-        assert!(has_condition(&told, "DatabaseReady", "Unknown"), "{:?}", find_condition(&told, "DatabaseReady"));
-        assert_eq!(told.status.unwrap().next_stage, Some(Stage::Blocked));
+        let overdue = account.wait_until("Overdue", |a| has_condition(a, "Overdue", "True")).await;
+        assert!(has_condition(&overdue, "DatabaseReady", "Unknown"), "{:?}", find_condition(&overdue, "DatabaseReady"));
+        assert_eq!(overdue.status.unwrap().next_stage, Some(Stage::Blocked));
     }
+
+    // Then the seventh is Blocked and Active again within seconds, three times.
     for _ in 0..3 {
         let begun = Instant::now();
         well.billing_reports_past_due().await;
@@ -166,8 +173,11 @@ async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_wha
         well.reaches(Stage::Active).await;
     }
 
-    way.speaks_again();
+    // When the server answers again.
+    proxy.speaks_again();
     let begun = Instant::now();
+
+    // Then the six are Blocked within seconds.
     for account in &away {
         account.reaches(Stage::Blocked).await;
     }
@@ -176,17 +186,18 @@ async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_wha
 
 #[tokio::test]
 async fn a_store_that_never_answers_keeps_no_backup_of_another_waiting() {
+    // Given two stores, one of them behind a proxy, and an operator that does two reconciles at once.
     let shard = Shard::new("hole", Servers::First).await;
     let endpoint = setting("HELPDESK_TEST_S3_EU_1_ENDPOINT");
     let server = endpoint.trim_start_matches("https://");
     let server = if server.contains(':') { server.to_owned() } else { format!("{server}:443") };
-    let way = Way::to(server).await;
+    let proxy = Proxy::to(server).await;
     let owner = setting("HELPDESK_TEST_S3_EU_1_ACCESS_KEY_ID");
     shard
         .cluster
         .administrator_applies(
             json!({"kind": "BackupStore", "metadata": {"name": "hole-away", "labels": {SHARD_LABEL: shard.name}}, "spec": {
-            "region": shard.name, "signingRegion": "eu-1", "endpoint": format!("https://127.0.0.1:{}", way.port), "bucket": "helpdesk-cold",
+            "region": shard.name, "signingRegion": "eu-1", "endpoint": format!("https://127.0.0.1:{}", proxy.port), "bucket": "helpdesk-cold",
             "prefix": "hole-away/", "credentialsSecret": "s3-eu-1", "eraseCredentialsSecret": "s3-eu-1-erase", "caSecret": "s3-ca",
             "expectedBucketOwner": owner}}),
         )
@@ -200,30 +211,39 @@ async fn a_store_that_never_answers_keeps_no_backup_of_another_waiting() {
         found.identity.map(drop)
     })
     .await;
-    let well = account(&shard, "hole-well", "hole").await;
+
+    // Given six tenants with the store behind the proxy, and one with the other store.
+    let well = customer_signs_up(&shard, "hole-well", "hole").await;
     well.receives_credentials_in(Stage::Trial).await;
     let mut away = vec![];
     for i in 0..6 {
-        away.push(account(&shard, &format!("hole-away-{i}"), "hole-away").await);
+        away.push(customer_signs_up(&shard, &format!("hole-away-{i}"), "hole-away").await);
     }
     for account in &away {
         account.receives_credentials_in(Stage::Trial).await;
     }
 
-    way.falls_silent();
+    // When the proxy falls silent, and a payment of each of the six fails.
+    proxy.falls_silent();
     for account in &away {
         account.billing_reports_past_due().await;
     }
+
+    // Then each of the six is Blocked and waits for its backup.
     for account in &away {
         account.reaches(Stage::Blocked).await;
         account.wait_for_backup("its backup is wanted", |b| b.spec.reason == BackupReason::Frozen).await;
     }
+
+    // When a payment of the seventh fails.
     let begun = Instant::now();
     well.billing_reports_past_due().await;
+
+    // Then the seventh is Blocked within seconds, and its backup is proven.
     well.reaches(Stage::Blocked).await;
     assert!(begun.elapsed() < Duration::from_secs(12), "a block waited {:?} for a store that hangs", begun.elapsed());
     let proven = |b: &helpdesk_operator::api::ColdBackup| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified);
     well.wait_for_backup("its backup is proven", proven).await;
     assert!(begun.elapsed() < Duration::from_secs(120), "a backup waited {:?} for another's store", begun.elapsed());
-    way.speaks_again();
+    proxy.speaks_again();
 }

@@ -1,4 +1,4 @@
-//! A tenant at its own database, and the superuser who may look at everything.
+//! What a tenant does in its database, and a superuser who may read everything.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use sqlx::{
 
 use super::cluster::setting;
 
-/// What a tenant was handed.
+/// A tenant, with the credentials from its Secret.
 #[derive(Clone, Debug)]
 pub struct Tenant {
     pub username: String,
@@ -33,17 +33,17 @@ impl Tenant {
         }
     }
 
-    /// Logs in, to its own database.
+    /// The tenant logs in to its own database.
     pub async fn logs_in(&self) -> Result<PgConnection, sqlx::Error> {
         self.logs_in_to(&self.database).await
     }
 
-    /// Tries to log in to some database.
+    /// The tenant tries to log in to another database.
     pub async fn logs_in_to(&self, database: &str) -> Result<PgConnection, sqlx::Error> {
         options().host(&self.host).username(&self.username).password(&self.password).database(database).connect().await
     }
 
-    /// Fills the database with what a help desk keeps.
+    /// The tenant creates the tables of a help desk, with this many tickets.
     pub async fn creates_tickets(&self, tickets: i64) {
         let mut connection = self.logs_in().await.unwrap();
         let script = format!(
@@ -93,7 +93,7 @@ fn options() -> PgConnectOptions {
         .ssl_root_cert(setting("HELPDESK_TEST_CA"))
 }
 
-/// The superuser, at some database.
+/// The superuser logs in to a database.
 pub async fn superuser_logs_in(database: &str) -> PgConnection {
     options().username("postgres").password(&setting("HELPDESK_TEST_PG_EU_1_PASSWORD")).database(database).connect().await.unwrap()
 }

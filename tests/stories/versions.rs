@@ -9,21 +9,26 @@ use super::{
     operator::{Servers, Shard},
 };
 
-/// An account of the shard is filled, deleted, paid for, and is what it was.
-async fn an_account_goes_and_comes_back(shard: &Shard, name: &str) {
+/// A customer's database is dropped after the trial, restored after a payment, and is what it was.
+async fn account_is_dropped_and_restored(shard: &Shard, name: &str) {
+    // Given a tenant with 200 tickets.
     shard.administrator_applies_plan(json!({"trial": "5s", "blocked": "25s", "terminated": "2s"})).await;
     let account = shard.customer_signs_up(name).await;
     let tenant = account.receives_credentials_in(Stage::Trial).await;
     tenant.creates_tickets(200).await;
     let before = tenant.checksum().await;
+
+    // When the trial ends and the database is dropped, and then billing reports a payment.
     account.reaches(Stage::Deleted).await;
     account.billing_reports_active().await;
     let tenant = account.receives_credentials_in(Stage::Active).await;
+
+    // Then the tenant finds its data as it was.
     assert_eq!(tenant.checksum().await, before);
 }
 
-/// The reason and the message of the server's condition Ready, once the operator looked.
-async fn ready(shard: &Shard, status: &str) -> (String, String) {
+/// Waits until the server's condition Ready has this status. Returns its reason and its message.
+async fn wait_for_server_ready(shard: &Shard, status: &str) -> (String, String) {
     let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
     eventually(&format!("Ready={status} of {}", shard.name), || async {
         let server = servers.get(&shard.name).await.unwrap();
@@ -35,42 +40,55 @@ async fn ready(shard: &Shard, status: &str) -> (String, String) {
 
 #[tokio::test]
 async fn an_account_on_postgresql_16_is_deleted_and_comes_back_as_it_was() {
+    // Given a server with PostgreSQL 16, and an operator.
     let shard = Shard::new("v16", Servers::Major(16)).await;
     let _operator = shard.start_operator("one", &[]);
-    let (_, message) = ready(&shard, "True").await;
+
+    // Then the server is Ready, and says which majors the image serves.
+    let (_, message) = wait_for_server_ready(&shard, "True").await;
     assert!(message.contains("PostgreSQL 16.") && message.contains("16, 17 with client 17"), "{message}");
-    an_account_goes_and_comes_back(&shard, "v16").await;
+
+    // When an account on it is dropped and paid for, then it comes back as it was.
+    account_is_dropped_and_restored(&shard, "v16").await;
 }
 
 #[tokio::test]
 async fn postgresql_18_is_refused_by_an_image_without_its_client_and_used_by_one_that_has_it() {
+    // Given a server with PostgreSQL 18, and an operator whose image has no client for it.
     let mut shard = Shard::new("v18", Servers::Major(18)).await;
     shard.administrator_applies_plan(json!({})).await;
     let without = shard.start_operator("without", &[]);
-    let (reason, message) = ready(&shard, "False").await;
+
+    // Then the server is not Ready and says why, and an account is not placed on it.
+    let (reason, message) = wait_for_server_ready(&shard, "False").await;
     assert_eq!(reason, "NoClient");
     assert!(message.contains("PostgreSQL 18 is not among the majors that this image serves (16, 17 with client 17)"), "{message}");
     let early = shard.customer_signs_up("v18-early").await;
     early
         .wait_until("no home", |a| find_condition(a, "Ready").is_some_and(|c| c.message.contains("v18: PostgreSQL 18 is not among")))
         .await;
-    drop(without);
 
+    // When an operator starts whose image has the client.
+    drop(without);
     let image = shard.image.clone();
     shard.image = format!("{image}-18");
     let with = shard.start_operator("with", &[("HELPDESK_OPERATOR_CLIENT_MAJORS", "17,18")]);
-    ready(&shard, "True").await;
+
+    // Then the server is Ready, and accounts on it work, are dropped and restored.
+    wait_for_server_ready(&shard, "True").await;
     early.receives_credentials_in(Stage::Trial).await;
     early.billing_reports_active().await;
     let tenant = early.receives_credentials_in(Stage::Active).await;
-    an_account_goes_and_comes_back(&shard, "v18").await;
+    account_is_dropped_and_restored(&shard, "v18").await;
     drop(with);
 
-    // Who lives on a server that the image serves no more is shut out on time, and the backup waits.
+    // When the first image comes back, and the owner of an account on that server cancels.
     shard.image = image;
     let _again = shard.start_operator("again", &[]);
-    ready(&shard, "False").await;
+    wait_for_server_ready(&shard, "False").await;
     early.owner_cancels().await;
+
+    // Then the tenant is locked out on time, and the backup waits for a client.
     eventually("the tenant is shut out", || async { tenant.logs_in().await.err() }).await;
     early
         .wait_for_backup("its backup waits for a client", |b| {
