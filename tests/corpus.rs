@@ -1,4 +1,4 @@
-//! Databases of every kind that tenants have, each through backup, proof, drop, restore and comparison: with the
+//! Databases of every kind that tenants have. Each is backed up, proven, dropped, restored and compared: with the
 //! operator's own roles for dumps, scratch databases and restores, on a real PostgreSQL and a real S3.
 //!
 //! `tests/corpus/*.sql` is run as the tenant, and so are the schemas of real applications with the rows in
@@ -8,12 +8,12 @@
 
 #[path = "corpus/cases.rs"]
 mod cases;
-#[path = "database/desk.rs"]
-mod desk;
 #[path = "corpus/generated.rs"]
 mod generated;
-#[path = "backup/rig.rs"]
-mod rig;
+#[path = "backup/test_backup.rs"]
+mod test_backup;
+#[path = "database/test_server.rs"]
+mod test_server;
 
 use std::collections::BTreeMap;
 
@@ -32,100 +32,120 @@ use proptest::{
 };
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _};
 
-/// A tenant whose database was backed up and proven; the scratch database of the proof is still there.
+/// A tenant whose database was backed up and proven. The scratch database of the proof still exists.
 struct Proven<'d> {
-    tenant: desk::Made<'d>,
-    backup: rig::Desk,
+    tenant: test_server::TestTenant<'d>,
+    backup: test_backup::TestBackup,
     scratch: MoverLogin,
     restored: Restored,
-    /// What the tenant saw before.
+    /// What the tenant saw before the backup.
     seen: Vec<(String, i64, String)>,
 }
 
-fn told(step: &str, error: &mover::Error) -> String {
+fn failure(step: &str, error: &mover::Error) -> String {
     format!("{step}: {}", helpdesk_operator::error_chain::chain(error))
 }
 
-async fn prove<'d>(desk: &'d desk::Desk, store: ConnectedStore, name: &str, sql: &str, terms: &TenantLimits) -> Result<Proven<'d>, String> {
-    let tenant = desk.tenant_on(terms).await;
-    let mut session = tenant.session().await.unwrap();
+async fn back_up_and_prove<'d>(
+    server: &'d test_server::TestServer,
+    store: ConnectedStore,
+    name: &str,
+    sql: &str,
+    limits: &TenantLimits,
+) -> Result<Proven<'d>, String> {
+    let tenant = server.create_tenant_with(limits).await;
+    let mut session = tenant.logs_in().await.unwrap();
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut session).await.map_err(|e| format!("its SQL: {e}"))?;
     let seen = seen_by_tenant(&mut session).await;
     session.close().await.unwrap();
 
-    let source = desk.server.dump_login(&tenant.tenant).await.unwrap();
-    let scratch = desk.server.scratch(&tenant.tenant, "verify").await.unwrap();
+    let source = server.driver.dump_login(&tenant.tenant).await.unwrap();
+    let scratch = server.driver.scratch(&tenant.tenant, "verify").await.unwrap();
     let identity = (tenant.facts.oid, tenant.facts.system_identifier.clone());
-    let backup = rig::Desk::of(name, store, source, identity, scratch.clone(), VerifyMode::Restore);
-    let taken = backup.run(Task::Backup).await;
-    desk.server.revoke_dump_login(&tenant.tenant).await.unwrap();
+    let backup = test_backup::TestBackup::of(name, store, source, identity, scratch.clone(), VerifyMode::Restore);
+    let taken = backup.mover_runs(Task::Backup).await;
+    server.driver.revoke_dump_login(&tenant.tenant).await.unwrap();
     if let Err(error) = taken {
-        desk.server.drop_scratch(&tenant.tenant, "verify").await.unwrap();
-        tenant.gone().await;
-        return Err(told("its backup", &error));
+        server.driver.drop_scratch(&tenant.tenant, "verify").await.unwrap();
+        tenant.drop_database().await;
+        return Err(failure("its backup", &error));
     }
     let proof: Verification = manifest::verify(&backup.bytes(VERIFICATION).await, &backup.keys.verifying).unwrap();
     Ok(Proven { tenant, backup, scratch, restored: proof.restored.unwrap(), seen })
 }
 
-async fn lives_on(desk: &desk::Desk, store: ConnectedStore, case: &Case) -> Result<(), String> {
-    let terms = case.terms();
-    let Proven { tenant, backup, restored, seen: before, .. } = prove(desk, store, case.name, &case.sql, &terms).await?;
+async fn is_dropped_and_restored(server: &test_server::TestServer, store: ConnectedStore, case: &Case) -> Result<(), String> {
+    // Given a database of the case, backed up and proven.
+    let limits = case.limits();
+    let Proven { tenant, backup, restored, seen: before, .. } = back_up_and_prove(server, store, case.name, &case.sql, &limits).await?;
+
+    // Then the proof says the expected way, and names exactly what is left out.
     let mut found: Vec<_> = restored.left_out.iter().map(|l| (l.what.as_str(), l.remains)).collect();
     let mut expected = case.left_out.to_vec();
     found.sort_by_key(|l| l.0);
     expected.sort_by_key(|l| l.0);
-    if found != expected || restored.way != case.way(desk.identity.major) {
+    if found != expected || restored.way != case.way(server.identity.major) {
         return Err(format!("its proof: {restored:?}"));
     }
-    desk.server.drop_scratch(&tenant.tenant, "verify").await.unwrap();
+    server.driver.drop_scratch(&tenant.tenant, "verify").await.unwrap();
 
-    desk.remove(&tenant.tenant, &tenant.facts).await;
-    let (password, secret) = desk::fresh_secret(LoginSlot::A);
-    let (facts, target) = desk.server.prepare_restore(&tenant.tenant, &terms, &secret, &backup.manifest().await.extensions).await.unwrap();
-    backup.restore_to(&target, facts.oid, 0).await.map_err(|e| told("its restore", &e))?;
-    desk.server.finish_restore(&tenant.tenant, &terms, &[]).await.unwrap();
-    desk.server.resume(&tenant.tenant).await.unwrap();
-    let mut session = desk.session(&tenant.tenant.login(LoginSlot::A), password.expose(), &tenant.tenant.name).await.unwrap();
+    // When the database is dropped and restored.
+    server.drop_tenant(&tenant.tenant, &tenant.facts).await;
+    let (password, secret) = test_server::new_login_secret(LoginSlot::A);
+    let (facts, target) =
+        server.driver.prepare_restore(&tenant.tenant, &limits, &secret, &backup.manifest().await.extensions).await.unwrap();
+    backup.mover_restores_to(&target, facts.oid, 0).await.map_err(|e| failure("its restore", &e))?;
+    server.driver.finish_restore(&tenant.tenant, &limits, &[]).await.unwrap();
+    server.driver.resume(&tenant.tenant).await.unwrap();
+
+    // Then the tenant sees what it saw before.
+    let mut session = server.log_in(&tenant.tenant.login(LoginSlot::A), password.expose(), &tenant.tenant.name).await.unwrap();
     let after = seen_by_tenant(&mut session).await;
     if let Some(difference) = cases::difference(case, &before, &after) {
         return Err(difference);
     }
     session.close().await.unwrap();
-    desk.remove(&tenant.tenant, &facts).await;
+    server.drop_tenant(&tenant.tenant, &facts).await;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a store and PostgreSQL: make test"]
 async fn every_kind_of_database_is_proven_and_comes_back() {
-    let desk = desk::Desk::open().await;
-    let bucket = rig::bucket("corpus", true).await;
-    rig::connected(&bucket, "eu-1/").await;
-    let store = || rig::connect(&bucket, "eu-1/", Some("the-bucket"), None);
+    // Given every database of the corpus that the server's version knows.
+    let server = test_server::TestServer::connect().await;
+    let bucket = test_backup::create_bucket("corpus", true).await;
+    test_backup::store_in_use(&bucket, "eu-1/").await;
+    let store = || test_backup::connect_store(&bucket, "eu-1/", Some("the-bucket"), None);
     let only = std::env::var("HELPDESK_TEST_CORPUS").ok();
-    let server = desk.identity.major;
-    let chosen: Vec<_> =
-        cases::all().into_iter().filter(|c| c.since <= server && only.as_ref().is_none_or(|name| c.name == name)).collect();
-    let lives = chosen.iter().map(|case| Box::pin(async { (case.name, lives_on(&desk, store(), case).await) }));
-    let failed: Vec<_> = futures::future::join_all(lives)
+    let major = server.identity.major;
+    let chosen: Vec<_> = cases::all().into_iter().filter(|c| c.since <= major && only.as_ref().is_none_or(|name| c.name == name)).collect();
+
+    // When each is backed up, proven, dropped and restored.
+    let outcomes = chosen.iter().map(|case| Box::pin(async { (case.name, is_dropped_and_restored(&server, store(), case).await) }));
+    let failed: Vec<_> = futures::future::join_all(outcomes)
         .await
         .into_iter()
         .filter_map(|(name, end)| end.err().map(|why| format!("{name}: {why}")))
         .collect();
+
+    // Then none of them fails.
     assert!(failed.is_empty(), "{}", failed.join("\n"));
 }
 
-/// Does what the README says a person does without the cluster.
-async fn by_hand(desk: &desk::Desk, store: ConnectedStore, case: &Case) -> Result<(), String> {
-    let proven = prove(desk, store, case.name, &case.sql, &case.terms()).await?;
+/// A person restores a backup without the cluster, as the README says.
+async fn person_restores_by_hand(server: &test_server::TestServer, store: ConnectedStore, case: &Case) -> Result<(), String> {
+    // Given a proven backup of the case, and its key.
+    let proven = back_up_and_prove(server, store, case.name, &case.sql, &case.limits()).await?;
     let identity: age::x25519::Identity = proven.backup.keys.identity.parse().unwrap();
     let manifest = proven.backup.manifest().await;
+
+    // When a person decrypts and restores it by the commands of the README.
     let packed = age::decrypt(&identity, &proven.backup.bytes(&manifest.dump.name).await).unwrap();
     let folder = std::env::temp_dir().join(format!("by-hand-{}", proven.tenant.tenant.name));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("dump"), zstd::decode_all(packed.as_slice()).unwrap()).unwrap();
-    let target = rig::Database::empty(&format!("hand_{}", case.name)).await;
+    let target = test_backup::Database::empty(&format!("hand_{}", case.name)).await;
     let (readme, root) = (include_str!("../README.md"), env!("CARGO_MANIFEST_DIR"));
     let script = |from: &str, until: &str| {
         let start = readme.find(from).unwrap();
@@ -155,6 +175,8 @@ async fn by_hand(desk: &desk::Desk, store: ConnectedStore, case: &Case) -> Resul
     if !done.status.success() {
         return Err(format!("{commands}\n{}", String::from_utf8_lossy(&done.stderr)));
     }
+
+    // Then the restored database equals the manifest.
     let mut compared = mover::compare_again(&proven.backup.arguments(&target.login)).await.map(drop);
     // A foreign key that old rows do not meet is left out by `pg_restore`, and NOT VALID in a restore by the operator.
     if matches!(&compared, Err(mover::Error::Differs { copy_has, .. }) if copy_has == "missing" && case.left_out.iter().any(|l| l.1 == Remains::Missing))
@@ -162,30 +184,33 @@ async fn by_hand(desk: &desk::Desk, store: ConnectedStore, case: &Case) -> Resul
         compared = Ok(());
     }
     std::fs::remove_dir_all(&folder).unwrap();
-    desk.server.drop_scratch(&proven.tenant.tenant, "verify").await.unwrap();
-    proven.tenant.gone().await;
-    compared.map_err(|e| told("its comparison", &e))
+    server.driver.drop_scratch(&proven.tenant.tenant, "verify").await.unwrap();
+    proven.tenant.drop_database().await;
+    compared.map_err(|e| failure("its comparison", &e))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a store and PostgreSQL: make test"]
 async fn a_person_restores_by_hand_as_the_readme_says() {
-    let desk = desk::Desk::open().await;
-    if desk.identity.major != 17 {
+    // Given a server with PostgreSQL 17, which the README's commands are for.
+    let server = test_server::TestServer::connect().await;
+    if server.identity.major != 17 {
         return;
     }
-    let bucket = rig::bucket("byhand", false).await;
-    rig::connected(&bucket, "eu-1/").await;
+    let bucket = test_backup::create_bucket("byhand", false).await;
+    test_backup::store_in_use(&bucket, "eu-1/").await;
+
+    // When a person restores each kind of backup by hand, then the result equals the manifest.
     for case in cases::all().iter().filter(|case| ["printed", "paths", "views", "broken"].contains(&case.name)) {
-        let store = rig::connect(&bucket, "eu-1/", Some("the-bucket"), None);
-        by_hand(&desk, store, case).await.unwrap_or_else(|why| panic!("{}: {why}", case.name));
+        let store = test_backup::connect_store(&bucket, "eu-1/", Some("the-bucket"), None);
+        person_restores_by_hand(&server, store, case).await.unwrap_or_else(|why| panic!("{}: {why}", case.name));
     }
 }
 
-/// So many random databases, unless `HELPDESK_TEST_RANDOM` says another number.
+/// The number of random databases, unless `HELPDESK_TEST_RANDOM` says another one.
 const RANDOM: u64 = 300;
 const STACK: usize = 64 << 20;
-/// So many at once: two processors, and most of the time is the server's.
+/// The number of databases at once: on two processors, because most of the time is spent by the server.
 const AT_ONCE: usize = 4;
 
 /// The random database of a number: the same number makes the same one.
@@ -197,36 +222,50 @@ fn tree(number: u64) -> impl proptest::strategy::ValueTree<Value = Vec<generated
 }
 
 /// Proves a random database and changes copies of it. Returns which mutations were found.
-async fn proven_and_mutated(desk: &desk::Desk, store: ConnectedStore, number: u64, sql: &str) -> Result<Vec<&'static str>, String> {
-    let proven = prove(desk, store, &format!("random{number}"), sql, &desk::terms()).await?;
+async fn prove_and_mutate(
+    server: &test_server::TestServer,
+    store: ConnectedStore,
+    number: u64,
+    sql: &str,
+) -> Result<Vec<&'static str>, String> {
+    // Given a proven random database.
+    let proven = back_up_and_prove(server, store, &format!("random{number}"), sql, &test_server::limits()).await?;
+
+    // When a copy of it is changed in two ways, then each change is found.
     let mut found = Vec::new();
     let count = generated::MUTATIONS.len() as u64;
     for turn in 0..2 {
         let (what, query) = generated::MUTATIONS[usize::try_from((number * 2 + turn) % count).unwrap()];
-        if mutated(desk, &proven, number, query).await.map_err(|why| format!("{what}: {why}"))? {
+        if mutation_is_found(server, &proven, number, query).await.map_err(|why| format!("{what}: {why}"))? {
             found.push(what);
         }
     }
-    desk.server.drop_scratch(&proven.tenant.tenant, "verify").await.unwrap();
-    proven.tenant.gone().await;
+    server.driver.drop_scratch(&proven.tenant.tenant, "verify").await.unwrap();
+    proven.tenant.drop_database().await;
     Ok(found)
 }
 
-/// Changes a copy of the scratch database. Returns whether there was something to change; then it was found.
-async fn mutated(desk: &desk::Desk, proven: &Proven<'_>, number: u64, query: &'static str) -> Result<bool, String> {
-    let mut admin = desk.superuser().await;
+/// Changes a copy of the scratch database. Returns whether there was something to change. If there was, the comparison
+/// found it.
+async fn mutation_is_found(
+    server: &test_server::TestServer,
+    proven: &Proven<'_>,
+    number: u64,
+    query: &'static str,
+) -> Result<bool, String> {
+    let mut admin = server.superuser_logs_in().await;
     let (from, name) = (&proven.scratch.database, format!("{}_m", proven.scratch.database));
     let make = [format!("CREATE DATABASE {name} TEMPLATE {from}"), format!("ALTER DATABASE {name} OWNER TO {}", proven.scratch.username)];
     for statement in make {
         admin.execute(AssertSqlSafe(statement)).await.unwrap();
     }
-    let mut session = desk.superuser_in(&name).await;
+    let mut session = server.superuser_logs_in_to(&name).await;
     session.execute("SET search_path = pg_catalog; SET allow_system_table_mods = on").await.unwrap();
     let statements: Vec<String> = sqlx::query_scalar(query).fetch_all(&mut session).await.map_err(|e| format!("its query: {e}"))?;
     let end = match statements.get(usize::try_from(number).unwrap() % statements.len().max(1)) {
         None => Ok(false),
         Some(statement) => match sqlx::raw_sql(AssertSqlSafe(statement.clone())).execute(&mut session).await {
-            // What depends on it does not let it be changed so.
+            // Other objects depend on it, so the server refuses this change.
             Err(_) => Ok(false),
             Ok(done) if (statement.contains("UPDATE ONLY") || statement.contains("DELETE FROM ONLY")) && done.rows_affected() == 0 => {
                 Ok(false)
@@ -235,7 +274,7 @@ async fn mutated(desk: &desk::Desk, proven: &Proven<'_>, number: u64, query: &'s
                 let target = MoverLogin { database: name.clone(), ..proven.scratch.clone() };
                 match mover::compare_again(&proven.backup.arguments(&target)).await {
                     Err(mover::Error::Differs { .. } | mover::Error::OtherContents(_)) => Ok(true),
-                    Err(error) => Err(told(&format!("{statement} was not compared"), &error)),
+                    Err(error) => Err(failure(&format!("{statement} was not compared"), &error)),
                     Ok(_) => Err(format!("{statement} was not found")),
                 }
             }
@@ -258,28 +297,33 @@ fn random_databases_are_proven_and_no_mutation_of_a_copy_is_missed() {
 }
 
 async fn random_databases() {
-    let desk = desk::Desk::open().await;
-    let bucket = rig::bucket("random", false).await;
-    rig::connected(&bucket, "eu-1/").await;
-    let store = || rig::connect(&bucket, "eu-1/", Some("the-bucket"), None);
+    // Given random databases. The same number makes the same database.
+    let server = test_server::TestServer::connect().await;
+    let bucket = test_backup::create_bucket("random", false).await;
+    test_backup::store_in_use(&bucket, "eu-1/").await;
+    let store = || test_backup::connect_store(&bucket, "eu-1/", Some("the-bucket"), None);
     let many = std::env::var("HELPDESK_TEST_RANDOM").map_or(RANDOM, |many| many.parse().unwrap());
     let first = std::env::var("HELPDESK_TEST_RANDOM_FROM").map_or(0, |first| first.parse().unwrap());
     let cases = (first..first + many).map(|number| (number, tree(number).current()));
     let mut things = BTreeMap::new();
-    let ends: Vec<_> = futures::stream::iter(cases)
+
+    // When each is proven, and copies of it are changed.
+    let outcomes: Vec<_> = futures::stream::iter(cases)
         .map(|(number, case)| {
             for thing in &case {
                 *things.entry(generated::name(thing)).or_insert(0) += 1;
             }
-            let (desk, store) = (&desk, store());
-            async move { (number, proven_and_mutated(desk, store, number, &generated::sql(&case)).await) }
+            let (server, store) = (&server, store());
+            async move { (number, prove_and_mutate(server, store, number, &generated::sql(&case)).await) }
         })
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
+
+    // Then none fails, and every kind of thing and of change was tried.
     let mut mutations = BTreeMap::new();
     let mut failed = Vec::new();
-    for (number, end) in ends {
+    for (number, end) in outcomes {
         match end {
             Ok(found) => found.into_iter().for_each(|what| *mutations.entry(what).or_insert(0) += 1),
             Err(why) => failed.push((number, why)),
@@ -288,7 +332,7 @@ async fn random_databases() {
     println!("things: {things:?}\nmutations that were found: {mutations:?}");
     if let Some((number, why)) = failed.first() {
         let all: Vec<_> = failed.iter().map(|(number, why)| format!("{number}: {why}")).collect();
-        let smallest = smallest(&desk, store, *number).await;
+        let smallest = smallest(&server, store, *number).await;
         panic!(
             "{} of {many} random databases failed:\n{}\nthe smallest form of {number} ({why}) is\n{smallest}",
             failed.len(),
@@ -303,7 +347,7 @@ async fn random_databases() {
 }
 
 /// The smallest database that still fails.
-async fn smallest(desk: &desk::Desk, store: impl Fn() -> ConnectedStore, number: u64) -> String {
+async fn smallest(server: &test_server::TestServer, store: impl Fn() -> ConnectedStore, number: u64) -> String {
     let mut tree = tree(number);
     let mut sql = generated::sql(&tree.current());
     for _ in 0..40 {
@@ -311,7 +355,7 @@ async fn smallest(desk: &desk::Desk, store: impl Fn() -> ConnectedStore, number:
             break;
         }
         let smaller = generated::sql(&tree.current());
-        if proven_and_mutated(desk, store(), number, &smaller).await.is_err() {
+        if prove_and_mutate(server, store(), number, &smaller).await.is_err() {
             sql = smaller;
         } else if !tree.complicate() {
             break;
@@ -320,12 +364,12 @@ async fn smallest(desk: &desk::Desk, store: impl Fn() -> ConnectedStore, number:
     sql
 }
 
-/// Proves what the SQL makes, brings it back.
-async fn large(name: &'static str, sql: &'static str, way: Way) {
-    let desk = desk::Desk::open().await;
-    let bucket = rig::bucket(name, false).await;
-    let store = rig::connected(&bucket, "eu-1/").await;
-    lives_on(&desk, store, &Case { way, ..Case::new(name, sql) }).await.unwrap();
+/// Backs up, proves, drops and restores the database that the SQL creates.
+async fn large_database_comes_back(name: &'static str, sql: &'static str, way: Way) {
+    let server = test_server::TestServer::connect().await;
+    let bucket = test_backup::create_bucket(name, false).await;
+    let store = test_backup::store_in_use(&bucket, "eu-1/").await;
+    is_dropped_and_restored(&server, store, &Case { way, ..Case::new(name, sql) }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -334,22 +378,24 @@ async fn five_thousand_tables_are_proven_and_come_back() {
     // Each try locks no more than a server with its settings as they are has room for.
     let sql = "DO $$ BEGIN FOR n IN 1..5000 LOOP EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, s varchar(9) CHECK (s IN (''a'', ''b'')))', n); \
         EXECUTE format('INSERT INTO t%s VALUES (%s, ''a'')', n, n); IF n % 500 = 0 THEN COMMIT; END IF; END LOOP; END $$";
-    large("tables5000", sql, Way::Plain).await;
+    large_database_comes_back("tables5000", sql, Way::Plain).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a store and PostgreSQL: make test"]
 async fn a_hundred_thousand_large_objects_are_compared_by_their_contents() {
-    let desk = desk::Desk::open().await;
-    let bucket = rig::bucket("objects", false).await;
-    let store = rig::connected(&bucket, "eu-1/").await;
+    // Given a proven database with 100,000 large objects.
+    let server = test_server::TestServer::connect().await;
+    let bucket = test_backup::create_bucket("objects", false).await;
+    let store = test_backup::store_in_use(&bucket, "eu-1/").await;
     let sql = "DO $$ BEGIN FOR n IN 1..100000 LOOP PERFORM lo_from_bytea(0, convert_to('object ' || n, 'UTF8')); IF n % 1000 = 0 THEN COMMIT; END IF; END LOOP; END $$";
-    let proven = prove(&desk, store, "objects", sql, &desk::terms()).await.unwrap();
-    // As many objects of the same lengths, and one letter of one of them is another.
+    let proven = back_up_and_prove(&server, store, "objects", sql, &test_server::limits()).await.unwrap();
+
+    // When one byte of one object changes, and neither the number nor the sizes, then the comparison finds it.
     let change = "SELECT format('SELECT lo_put(%s, 0, ''O'')', max(oid)) FROM pg_largeobject_metadata";
-    assert!(mutated(&desk, &proven, 0, change).await.unwrap());
-    desk.server.drop_scratch(&proven.tenant.tenant, "verify").await.unwrap();
-    proven.tenant.gone().await;
+    assert!(mutation_is_found(&server, &proven, 0, change).await.unwrap());
+    server.driver.drop_scratch(&proven.tenant.tenant, "verify").await.unwrap();
+    proven.tenant.drop_database().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -360,7 +406,7 @@ async fn a_value_that_copy_cannot_write_as_text_comes_back() {
         "CREATE TABLE files (id int PRIMARY KEY, name text, content bytea, size bigint GENERATED ALWAYS AS (octet_length(content)) STORED);
         INSERT INTO files VALUES (1, 'small', '\\x00'), (2, 'large', convert_to(repeat('x', 600000000), 'UTF8'));
         CREATE TABLE notes (file int REFERENCES files, note text); INSERT INTO notes VALUES (2, 'refers to it')";
-    large("wide", sql, Way::Sections).await;
+    large_database_comes_back("wide", sql, Way::Sections).await;
 }
 
 /// Run where `HELPDESK_TEST_LARGE` is set.
@@ -370,29 +416,34 @@ async fn a_table_of_two_gibibytes_is_proven_and_comes_back() {
     let sql = "CREATE TABLE tickets (id int8 PRIMARY KEY, made timestamptz, body text); INSERT INTO tickets SELECT n, now() - n * interval '1 s', \
         (SELECT string_agg(md5((n * 16 + part)::text) || ' the printer of office ' || part || ' is on fire again, please help ', '') \
         FROM generate_series(1, 10) AS part) FROM generate_series(1, 2400000) AS n";
-    large("gibibytes", sql, Way::Plain).await;
+    large_database_comes_back("gibibytes", sql, Way::Plain).await;
 }
 
-/// Table locks that are never given back, as a tenant has them that wants never to be ended.
+/// A tenant that wants never to be dropped could hold such a lock.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a store and PostgreSQL: make test"]
 async fn a_table_that_its_tenant_never_gives_back_is_backed_up_at_the_first_try() {
-    let desk = desk::Desk::open().await;
-    let bucket = rig::bucket("held", true).await;
-    rig::connected(&bucket, "eu-1/").await;
-    let tenant = desk.tenant().await;
-    let mut session = tenant.session().await.unwrap();
+    // Given a tenant who locks a table and never ends the transaction.
+    let server = test_server::TestServer::connect().await;
+    let bucket = test_backup::create_bucket("held", true).await;
+    test_backup::store_in_use(&bucket, "eu-1/").await;
+    let tenant = server.create_tenant().await;
+    let mut session = tenant.logs_in().await.unwrap();
     session.execute("CREATE TABLE kept (id int); INSERT INTO kept VALUES (7)").await.unwrap();
     session.execute("BEGIN; LOCK TABLE kept IN ACCESS EXCLUSIVE MODE").await.unwrap();
-    let source = desk.server.dump_login(&tenant.tenant).await.unwrap();
-    let scratch = desk.server.scratch(&tenant.tenant, "verify").await.unwrap();
+
+    // When a mover takes a backup.
+    let source = server.driver.dump_login(&tenant.tenant).await.unwrap();
+    let scratch = server.driver.scratch(&tenant.tenant, "verify").await.unwrap();
     let identity = (tenant.facts.oid, tenant.facts.system_identifier.clone());
-    let store = rig::connect(&bucket, "eu-1/", Some("the-bucket"), None);
-    let backup = rig::Desk::of("held", store, source, identity, scratch, VerifyMode::Restore);
-    backup.run(Task::Backup).await.unwrap();
+    let store = test_backup::connect_store(&bucket, "eu-1/", Some("the-bucket"), None);
+    let backup = test_backup::TestBackup::of("held", store, source, identity, scratch, VerifyMode::Restore);
+    backup.mover_runs(Task::Backup).await.unwrap();
+
+    // Then the tenant's session was ended, and the table is in the backup.
     assert!(session.execute("SELECT 1").await.is_err(), "whoever held the table is still there");
     assert_eq!(backup.manifest().await.fingerprint.rows, 1);
-    desk.server.revoke_dump_login(&tenant.tenant).await.unwrap();
-    desk.server.drop_scratch(&tenant.tenant, "verify").await.unwrap();
-    tenant.gone().await;
+    server.driver.revoke_dump_login(&tenant.tenant).await.unwrap();
+    server.driver.drop_scratch(&tenant.tenant, "verify").await.unwrap();
+    tenant.drop_database().await;
 }

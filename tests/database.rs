@@ -1,13 +1,11 @@
 //! The PostgreSQL driver against a real server.
 //!
-//! `HELPDESK_TEST_PG_URL` names a server that no operator uses, as its superuser, such as
-//! `postgres://postgres:…@localhost:5432/postgres?sslmode=verify-full&sslrootcert=/path/ca.crt`. The tests make a role
-//! for the operator there that is no superuser, and tenants with random names, and drop the tenants again.
+//! `HELPDESK_TEST_PG_URL` is the URL of a superuser of a server that no operator uses, such as
+//! `postgres://postgres:…@localhost:5432/postgres?sslmode=verify-full&sslrootcert=/path/ca.crt`. The tests create a
+//! role for the operator that is no superuser, and tenants with random names, and drop the tenants again.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-#[path = "database/desk.rs"]
-mod desk;
 #[path = "database/extensions.rs"]
 mod extensions;
 #[path = "database/hostile.rs"]
@@ -16,6 +14,8 @@ mod hostile;
 mod ledger;
 #[path = "database/settings.rs"]
 mod settings;
+#[path = "database/test_server.rs"]
+mod test_server;
 
 use std::{
     collections::BTreeSet,
@@ -26,30 +26,39 @@ use std::{
     time::Duration,
 };
 
-use desk::{Desk, as_mover, code, fresh_secret, fresh_uid, terms};
 use helpdesk_operator::database::{DatabaseId, Error, LoginSlot, Password, Probe, RotationStep, Tenant};
 use sqlx::{AssertSqlSafe, Connection, Executor};
+use test_server::{TestServer, limits, mover_logs_in, new_login_secret, new_uid, sqlstate};
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_role_that_lacks_rights_is_told_the_sql_that_gives_them() {
-    let desk = Desk::open().await;
-    let name = format!("poor_{}", &fresh_uid()[..8]);
+    // Given a role that lacks rights which the operator needs.
+    let server = TestServer::connect().await;
+    let name = format!("poor_{}", &new_uid()[..8]);
     let password = Password::generate().unwrap();
-    let mut root = desk.superuser().await;
+    let mut root = server.superuser_logs_in().await;
     root.execute(AssertSqlSafe(format!("CREATE ROLE {name} LOGIN CREATEDB PASSWORD '{}'", password.expose()))).await.unwrap();
     root.execute(AssertSqlSafe(format!("GRANT CONNECT ON DATABASE helpdesk_operator TO {name}"))).await.unwrap();
-    let server = desk.connect_as(&name, password.expose()).await;
-    let Err(Error::MissingPrivileges { sql }) = server.identify().await else { panic!("it has rights") };
+    let poor = server.operator_connects_as(&name, password.expose()).await;
+
+    // When the operator connects as that role.
+    let Err(Error::MissingPrivileges { sql }) = poor.identify().await else { panic!("it has rights") };
+
+    // Then the error holds the SQL that grants exactly the missing rights.
     assert!(sql.contains("CREATEROLE BYPASSRLS") && !sql.contains("CREATEDB"), "{sql}");
-    // It is another role than the one that made the ledger.
-    assert!(sql.contains(&format!("GRANT \"{}\" TO \"{name}\"", desk.admin)), "{sql}");
+    // The ledger was created by another role, so the role must be a member of that one too.
+    assert!(sql.contains(&format!("GRANT \"{}\" TO \"{name}\"", server.admin)), "{sql}");
+
+    // When a superuser runs that SQL.
     root.execute(AssertSqlSafe(sql)).await.unwrap();
-    let identity = server.identify().await.unwrap();
+
+    // Then the operator identifies the server.
+    let identity = poor.identify().await.unwrap();
     assert!(identity.major >= 16, "{identity:?}");
     root.execute(AssertSqlSafe(format!(
         "REVOKE ALL ON DATABASE helpdesk_operator FROM {name}; REVOKE pg_signal_backend, {} FROM {name}; DROP ROLE {name}",
-        desk.admin
+        server.admin
     )))
     .await
     .unwrap();
@@ -58,9 +67,10 @@ async fn a_role_that_lacks_rights_is_told_the_sql_that_gives_them() {
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_tenant_reaches_its_own_database_and_no_other() {
-    let desk = Desk::open().await;
-    let (one, two) = (desk.tenant().await, desk.tenant().await);
-    let mut session = one.session().await.unwrap();
+    // Given two tenants, one of them with a table.
+    let server = TestServer::connect().await;
+    let (one, two) = (server.create_tenant().await, server.create_tenant().await);
+    let mut session = one.logs_in().await.unwrap();
     session.execute("CREATE TABLE tickets (id int); INSERT INTO tickets VALUES (1)").await.unwrap();
     let owner: String = sqlx::query_scalar("SELECT tableowner::text FROM pg_tables WHERE schemaname = 'app' AND tablename = 'tickets'")
         .fetch_one(&mut session)
@@ -68,10 +78,13 @@ async fn a_tenant_reaches_its_own_database_and_no_other() {
         .unwrap();
     assert_eq!(owner, format!("{}_own", one.tenant.name));
 
+    // When that tenant enters any other database, then it is refused.
     for database in [two.tenant.name.as_str(), "postgres", "template1", "helpdesk_operator"] {
-        let refused = one.session_in(database).await.unwrap_err();
-        assert_eq!(code(&refused), "42501", "{database}: {refused}");
+        let refused = one.logs_in_to(database).await.unwrap_err();
+        assert_eq!(sqlstate(&refused), "42501", "{database}: {refused}");
     }
+
+    // When it changes its own limits, the other tenant or the server, then it is refused.
     for sql in [
         format!("ALTER DATABASE {} CONNECTION LIMIT -1", one.tenant.name),
         format!("ALTER ROLE {}_a CONNECTION LIMIT -1", one.tenant.name),
@@ -84,106 +97,131 @@ async fn a_tenant_reaches_its_own_database_and_no_other() {
         format!("COMMENT ON DATABASE {} IS 'mine'", one.tenant.name),
         "SELECT pg_read_file('/etc/passwd')".to_owned(),
     ] {
-        // A grant without the right to give is a warning, not an error; what counts is checked below.
+        // A GRANT without the right to grant is a warning, not an error. Its effect is checked below.
         let done = session.execute(AssertSqlSafe(sql.clone())).await;
         assert!(done.is_err() || sql.starts_with("GRANT CONNECT"), "{sql} was let through");
     }
-    assert!(two.session_in(&one.tenant.name).await.is_err());
+
+    // When the other tenant enters its database, then it is refused.
+    assert!(two.logs_in_to(&one.tenant.name).await.is_err());
     drop(session);
-    one.gone().await;
-    two.gone().await;
+    one.drop_database().await;
+    two.drop_database().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn ensure_cut_off_anywhere_comes_to_the_same_end() {
-    let desk = Desk::open().await;
-    let tenant = Tenant::of(&fresh_uid()).unwrap();
-    let (password, secret) = fresh_secret(LoginSlot::A);
+    // Given the time that it takes to ensure one tenant.
+    let server = TestServer::connect().await;
+    let tenant = Tenant::of(&new_uid()).unwrap();
+    let (password, secret) = new_login_secret(LoginSlot::A);
     let begun = std::time::Instant::now();
-    let facts = desk.server.ensure(&tenant, &terms(), &secret).await.unwrap().facts;
+    let facts = server.driver.ensure(&tenant, &limits(), &secret).await.unwrap().facts;
     let whole = begun.elapsed();
-    desk.remove(&tenant, &facts).await;
+    server.drop_tenant(&tenant, &facts).await;
     assert!(password.expose().len() == 40);
 
+    // When the operator is cut off at any moment of that time, and ensures the tenant again.
     let cuts = 40_u32;
     for cut in 0..=cuts {
-        let tenant = Tenant::of(&fresh_uid()).unwrap();
-        let (password, secret) = fresh_secret(LoginSlot::A);
-        // As after a crash, the server finishes the statement it was given and gets no other.
-        let cut_off = tokio::time::timeout(whole * cut / cuts, desk.server.ensure(&tenant, &terms(), &secret)).await;
-        let facts = desk.settled_ensure(&tenant, &secret).await;
-        assert_eq!(desk.server.probe(&tenant, LoginSlot::A, &password).await.unwrap(), Probe::LetIn, "cut {cut} ({cut_off:?})");
-        let mut session = desk.session(&tenant.login(LoginSlot::A), password.expose(), &tenant.name).await.unwrap();
+        let tenant = Tenant::of(&new_uid()).unwrap();
+        let (password, secret) = new_login_secret(LoginSlot::A);
+        // The server finishes the statement that it was given, as after a crash.
+        let cut_off = tokio::time::timeout(whole * cut / cuts, server.driver.ensure(&tenant, &limits(), &secret)).await;
+        let facts = server.ensure_until_done(&tenant, &secret).await;
+
+        // Then the tenant logs in and works, and the database is the one that was ensured.
+        assert_eq!(server.driver.probe(&tenant, LoginSlot::A, &password).await.unwrap(), Probe::LetIn, "cut {cut} ({cut_off:?})");
+        let mut session = server.log_in(&tenant.login(LoginSlot::A), password.expose(), &tenant.name).await.unwrap();
         session.execute("CREATE TABLE works (id int)").await.unwrap();
         session.close().await.unwrap();
-        assert_eq!(desk.server.observe(&tenant).await.unwrap().database, Some(facts.clone()));
-        desk.remove(&tenant, &facts).await;
+        assert_eq!(server.driver.observe(&tenant).await.unwrap().database, Some(facts.clone()));
+        server.drop_tenant(&tenant, &facts).await;
     }
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_crash_between_making_and_marking_a_database_is_told_from_a_foreign_one() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
-    let name = &made.tenant.name;
-    let mut root = desk.superuser().await;
-    // What CREATE DATABASE leaves behind if nothing follows it.
+    // Given a database without a marker, as CREATE DATABASE leaves it if the operator crashes then.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
+    let name = &acme.tenant.name;
+    let mut root = server.superuser_logs_in().await;
     for sql in [
         format!("DROP DATABASE {name} WITH (FORCE)"),
-        format!("CREATE DATABASE {name} OWNER {} TEMPLATE template0 ALLOW_CONNECTIONS false", desk.admin),
+        format!("CREATE DATABASE {name} OWNER {} TEMPLATE template0 ALLOW_CONNECTIONS false", server.admin),
     ] {
         root.execute(AssertSqlSafe(sql)).await.unwrap();
     }
-    let seen = desk.server.observe(&made.tenant).await.unwrap();
+
+    // Then the operator does not take it for a foreign one.
+    let seen = server.driver.observe(&acme.tenant).await.unwrap();
     assert!(!seen.foreign && seen.database.is_none(), "{seen:?}");
-    let facts = desk.server.ensure(&made.tenant, &terms(), &made.secret).await.unwrap().facts;
-    assert_ne!(facts.oid, made.facts.oid);
-    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::LetIn);
-    desk.remove(&made.tenant, &facts).await;
+
+    // When the operator ensures the tenant.
+    let facts = server.driver.ensure(&acme.tenant, &limits(), &acme.secret).await.unwrap().facts;
+
+    // Then the tenant logs in to the new database.
+    assert_ne!(facts.oid, acme.facts.oid);
+    assert_eq!(server.driver.probe(&acme.tenant, LoginSlot::A, &acme.password).await.unwrap(), Probe::LetIn);
+    server.drop_tenant(&acme.tenant, &facts).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_suspended_tenant_is_out_and_a_resumed_one_is_in() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
+    // Given a tenant with three sessions.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
     let mut open = Vec::new();
     for _ in 0..3 {
-        open.push(made.session().await.unwrap());
+        open.push(acme.logs_in().await.unwrap());
     }
-    assert_eq!(desk.server.observe(&made.tenant).await.unwrap().sessions, 3);
-    assert_eq!(desk.server.suspend(&made.tenant).await.unwrap().sessions_left, 0);
+    assert_eq!(server.driver.observe(&acme.tenant).await.unwrap().sessions, 3);
+
+    // When the operator suspends the tenant.
+    assert_eq!(server.driver.suspend(&acme.tenant).await.unwrap().sessions_left, 0);
+
+    // Then every session is ended, and no login is possible.
     for session in &mut open {
         assert!(session.execute("SELECT 1").await.is_err(), "a session outlived the suspension");
     }
-    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::Refused);
-    assert!(desk.server.probe_refused(&made.tenant, LoginSlot::A, &made.password).await.unwrap());
-    let seen = desk.server.observe(&made.tenant).await.unwrap();
+    assert_eq!(server.driver.probe(&acme.tenant, LoginSlot::A, &acme.password).await.unwrap(), Probe::Refused);
+    assert!(server.driver.probe_refused(&acme.tenant, LoginSlot::A, &acme.password).await.unwrap());
+    let seen = server.driver.observe(&acme.tenant).await.unwrap();
     assert!(!seen.can_login && seen.sessions == 0, "{seen:?}");
-    // What is shut stays shut, whoever makes sure of the database.
-    desk.server.ensure(&made.tenant, &terms(), &made.secret).await.unwrap();
-    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::Refused);
-    desk.server.resume(&made.tenant).await.unwrap();
-    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::LetIn);
-    made.gone().await;
+
+    // When the operator ensures the database of the suspended tenant.
+    server.driver.ensure(&acme.tenant, &limits(), &acme.secret).await.unwrap();
+
+    // Then it stays shut.
+    assert_eq!(server.driver.probe(&acme.tenant, LoginSlot::A, &acme.password).await.unwrap(), Probe::Refused);
+
+    // When the operator resumes the tenant.
+    server.driver.resume(&acme.tenant).await.unwrap();
+
+    // Then the tenant logs in.
+    assert_eq!(server.driver.probe(&acme.tenant, LoginSlot::A, &acme.password).await.unwrap(), Probe::LetIn);
+    acme.drop_database().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn nobody_slips_in_while_the_door_is_shut() {
-    let desk = Arc::new(Desk::open().await);
-    let made = desk.tenant().await;
+    // Given four intruders who log in as the tenant again and again, and keep their sessions.
+    let server = Arc::new(TestServer::connect().await);
+    let acme = server.create_tenant().await;
     let stop = Arc::new(AtomicBool::new(false));
     let intruders: Vec<_> = (0..4)
         .map(|_| {
-            let (desk, stop) = (desk.clone(), stop.clone());
-            let (user, password, database) = (made.tenant.login(LoginSlot::A), made.password.clone(), made.tenant.name.clone());
+            let (server, stop) = (server.clone(), stop.clone());
+            let (user, password, database) = (acme.tenant.login(LoginSlot::A), acme.password.clone(), acme.tenant.name.clone());
             tokio::spawn(async move {
                 let mut held = Vec::new();
                 while !stop.load(Ordering::Relaxed) {
-                    if let Ok(session) = desk.session(&user, password.expose(), &database).await {
+                    if let Ok(session) = server.log_in(&user, password.expose(), &database).await {
                         held.push(session);
                     }
                 }
@@ -196,40 +234,54 @@ async fn nobody_slips_in_while_the_door_is_shut() {
         })
         .collect();
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let left = desk.server.suspend(&made.tenant).await.unwrap();
+
+    // When the operator suspends the tenant.
+    let left = server.driver.suspend(&acme.tenant).await.unwrap();
+
+    // Then no session is left, neither at once nor later.
     assert_eq!(left.sessions_left, 0, "{left:?}");
-    assert_eq!(desk.server.observe(&made.tenant).await.unwrap().sessions, 0);
+    assert_eq!(server.driver.observe(&acme.tenant).await.unwrap().sessions, 0);
     tokio::time::sleep(Duration::from_millis(300)).await;
-    assert_eq!(desk.server.observe(&made.tenant).await.unwrap().sessions, 0);
+    assert_eq!(server.driver.observe(&acme.tenant).await.unwrap().sessions, 0);
     stop.store(true, Ordering::Relaxed);
     for intruder in intruders {
         assert_eq!(intruder.await.unwrap(), 0);
     }
-    made.gone().await;
+    acme.drop_database().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_session_that_only_a_superuser_can_end_is_counted_and_named() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
-    let mut root = desk.superuser_in(&made.tenant.name).await;
-    let left = desk.server.suspend(&made.tenant).await.unwrap();
+    // Given a tenant, and a superuser's session in its database.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
+    let mut root = server.superuser_logs_in_to(&acme.tenant.name).await;
+
+    // When the operator suspends the tenant.
+    let left = server.driver.suspend(&acme.tenant).await.unwrap();
+
+    // Then that session is counted and named, and still works.
     assert_eq!((left.sessions_left, left.holders.as_slice()), (1, ["postgres".to_owned()].as_slice()));
     root.execute("SELECT 1").await.unwrap();
+
+    // When the superuser logs out.
     root.close().await.unwrap();
-    assert_eq!(desk.server.suspend(&made.tenant).await.unwrap().sessions_left, 0);
-    made.gone().await;
+
+    // Then no session is left.
+    assert_eq!(server.driver.suspend(&acme.tenant).await.unwrap().sessions_left, 0);
+    acme.drop_database().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_database_of_somebody_else_is_never_touched() {
-    let desk = Desk::open().await;
-    let tenant = Tenant::of(&fresh_uid()).unwrap();
-    let (password, secret) = fresh_secret(LoginSlot::A);
-    let mut root = desk.superuser().await;
-    for (owner, comment) in [("postgres", None), (desk.admin.as_str(), None), (desk.admin.as_str(), Some(fresh_uid()))] {
+    // Given a database of the tenant's name that a superuser made, or that bears no marker or another one.
+    let server = TestServer::connect().await;
+    let tenant = Tenant::of(&new_uid()).unwrap();
+    let (password, secret) = new_login_secret(LoginSlot::A);
+    let mut root = server.superuser_logs_in().await;
+    for (owner, comment) in [("postgres", None), (server.admin.as_str(), None), (server.admin.as_str(), Some(new_uid()))] {
         root.execute(AssertSqlSafe(format!("CREATE DATABASE {} OWNER {owner}", tenant.name))).await.unwrap();
         if let Some(uid) = &comment {
             root.execute(AssertSqlSafe(format!("COMMENT ON DATABASE {} IS '{uid}'", tenant.name))).await.unwrap();
@@ -239,19 +291,23 @@ async fn a_database_of_somebody_else_is_never_touched() {
             .fetch_one(&mut root)
             .await
             .unwrap();
-        let facts = DatabaseId { oid: u32::try_from(oid).unwrap(), system_identifier: desk.identity.system_identifier.clone() };
-        assert!(desk.server.observe(&tenant).await.unwrap().foreign);
+        let facts = DatabaseId { oid: u32::try_from(oid).unwrap(), system_identifier: server.identity.system_identifier.clone() };
+
+        // When the operator does anything to it, then it is refused as foreign.
+        assert!(server.driver.observe(&tenant).await.unwrap().foreign);
         let foreign = |result: Result<(), Error>| assert!(matches!(result, Err(Error::Foreign { .. })), "{result:?}");
-        foreign(desk.server.ensure(&tenant, &terms(), &secret).await.map(drop));
-        foreign(desk.server.suspend(&tenant).await.map(drop));
-        foreign(desk.server.resume(&tenant).await);
-        foreign(desk.server.set_password(&tenant, &secret).await);
-        foreign(desk.server.begin_rotation(&tenant, &terms(), &secret).await);
-        foreign(desk.server.finish_rotation(&tenant, LoginSlot::A).await.map(drop));
-        foreign(desk.server.dump_login(&tenant).await.map(drop));
-        foreign(desk.server.prepare_restore(&tenant, &terms(), &secret, &[]).await.map(drop));
-        foreign(desk.server.finish_restore(&tenant, &terms(), &[]).await.map(drop));
-        foreign(desk.server.drop(&tenant, &facts, &desk.waiver(&tenant)).await);
+        foreign(server.driver.ensure(&tenant, &limits(), &secret).await.map(drop));
+        foreign(server.driver.suspend(&tenant).await.map(drop));
+        foreign(server.driver.resume(&tenant).await);
+        foreign(server.driver.set_password(&tenant, &secret).await);
+        foreign(server.driver.begin_rotation(&tenant, &limits(), &secret).await);
+        foreign(server.driver.finish_rotation(&tenant, LoginSlot::A).await.map(drop));
+        foreign(server.driver.dump_login(&tenant).await.map(drop));
+        foreign(server.driver.prepare_restore(&tenant, &limits(), &secret, &[]).await.map(drop));
+        foreign(server.driver.finish_restore(&tenant, &limits(), &[]).await.map(drop));
+        foreign(server.driver.drop(&tenant, &facts, &server.owner_waives_backup(&tenant)).await);
+
+        // Then the database is still there.
         let still: i64 = sqlx::query_scalar("SELECT oid::bigint FROM pg_database WHERE datname = $1")
             .bind(&tenant.name)
             .fetch_one(&mut root)
@@ -260,10 +316,13 @@ async fn a_database_of_somebody_else_is_never_touched() {
         assert_eq!(still, oid);
         root.execute(AssertSqlSafe(format!("DROP DATABASE {}", tenant.name))).await.unwrap();
     }
-    // A role of the tenant's name is foreign as well.
+
+    // Given a role of the tenant's name that a superuser made.
     root.execute(AssertSqlSafe(format!("CREATE ROLE {}_a LOGIN", tenant.name))).await.unwrap();
-    assert!(matches!(desk.server.ensure(&tenant, &terms(), &secret).await, Err(Error::Foreign { .. })));
-    assert!(desk.server.observe(&tenant).await.unwrap().foreign);
+
+    // When the operator ensures the tenant, then it is refused as foreign.
+    assert!(matches!(server.driver.ensure(&tenant, &limits(), &secret).await, Err(Error::Foreign { .. })));
+    assert!(server.driver.observe(&tenant).await.unwrap().foreign);
     root.execute(AssertSqlSafe(format!("DROP ROLE {}_a", tenant.name))).await.unwrap();
     drop(password);
 }
@@ -271,102 +330,126 @@ async fn a_database_of_somebody_else_is_never_touched() {
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn only_the_very_database_that_the_authority_covers_is_dropped() {
-    let desk = Desk::open().await;
-    let (made, other) = (desk.tenant().await, desk.tenant().await);
-    let wrong_oid = DatabaseId { oid: other.facts.oid, ..made.facts.clone() };
-    let wrong_server = DatabaseId { system_identifier: "1".into(), ..made.facts.clone() };
+    // Given two tenants.
+    let server = TestServer::connect().await;
+    let (acme, other) = (server.create_tenant().await, server.create_tenant().await);
+
+    // When the operator drops a database with another oid, on another server, or by the authority for another tenant,
+    // then it is refused.
+    let wrong_oid = DatabaseId { oid: other.facts.oid, ..acme.facts.clone() };
+    let wrong_server = DatabaseId { system_identifier: "1".into(), ..acme.facts.clone() };
     for facts in [wrong_oid, wrong_server] {
-        let refused = desk.server.drop(&made.tenant, &facts, &desk.waiver(&made.tenant)).await;
+        let refused = server.driver.drop(&acme.tenant, &facts, &server.owner_waives_backup(&acme.tenant)).await;
         assert!(matches!(refused, Err(Error::NotAuthorized(_))), "{refused:?}");
     }
-    let refused = desk.server.drop(&made.tenant, &made.facts, &desk.waiver(&other.tenant)).await;
+    let refused = server.driver.drop(&acme.tenant, &acme.facts, &server.owner_waives_backup(&other.tenant)).await;
     assert!(matches!(refused, Err(Error::NotAuthorized(_))), "{refused:?}");
-    assert_eq!(desk.server.observe(&made.tenant).await.unwrap().database, Some(made.facts.clone()));
+    assert_eq!(server.driver.observe(&acme.tenant).await.unwrap().database, Some(acme.facts.clone()));
 
-    let mut session = made.session().await.unwrap();
-    let (tenant, facts) = (made.tenant.clone(), made.facts.clone());
-    desk.server.drop(&tenant, &facts, &desk.waiver(&tenant)).await.unwrap();
+    // When the operator drops the right database, twice, while the tenant is logged in.
+    let mut session = acme.logs_in().await.unwrap();
+    let (tenant, facts) = (acme.tenant.clone(), acme.facts.clone());
+    server.driver.drop(&tenant, &facts, &server.owner_waives_backup(&tenant)).await.unwrap();
     assert!(session.execute("SELECT 1").await.is_err());
-    desk.server.drop(&tenant, &facts, &desk.waiver(&tenant)).await.unwrap();
-    let seen = desk.server.observe(&tenant).await.unwrap();
+    server.driver.drop(&tenant, &facts, &server.owner_waives_backup(&tenant)).await.unwrap();
+
+    // Then the session is ended, and neither a database nor a role of the tenant is left.
+    let seen = server.driver.observe(&tenant).await.unwrap();
     assert!(seen.database.is_none() && !seen.foreign, "{seen:?}");
-    assert!(desk.server.orphans(&BTreeSet::new()).await.unwrap().iter().all(|name| !name.starts_with(&tenant.name)));
-    other.gone().await;
+    assert!(server.driver.orphans(&BTreeSet::new()).await.unwrap().iter().all(|name| !name.starts_with(&tenant.name)));
+    other.drop_database().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_rotation_fails_no_login() {
-    let desk = Arc::new(Desk::open().await);
-    let made = desk.tenant().await;
-    let mut held = made.session().await.unwrap();
+    // Given a tenant with an open session, and an app that logs in again and again with the current password.
+    let server = Arc::new(TestServer::connect().await);
+    let acme = server.create_tenant().await;
+    let mut held = acme.logs_in().await.unwrap();
     held.execute("CREATE TABLE kept (id int); SET ROLE NONE; CREATE TABLE app.hidden (id int); INSERT INTO app.hidden VALUES (7)")
         .await
         .unwrap();
 
-    let (password, secret) = fresh_secret(LoginSlot::B);
-    let current = Arc::new(std::sync::Mutex::new((LoginSlot::A, made.password.clone())));
+    let (password, secret) = new_login_secret(LoginSlot::B);
+    let current = Arc::new(std::sync::Mutex::new((LoginSlot::A, acme.password.clone())));
     let (stop, logins) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let app = tokio::spawn({
-        let (desk, stop, current, logins, tenant) = (desk.clone(), stop.clone(), current.clone(), logins.clone(), made.tenant.clone());
+        let (server, stop, current, logins, tenant) = (server.clone(), stop.clone(), current.clone(), logins.clone(), acme.tenant.clone());
         async move {
             while !stop.load(Ordering::Relaxed) {
                 let (slot, password) = current.lock().unwrap().clone();
-                let session = desk.session(&tenant.login(slot), password.expose(), &tenant.name).await.expect("a login failed");
+                let session = server.log_in(&tenant.login(slot), password.expose(), &tenant.name).await.expect("a login failed");
                 session.close().await.unwrap();
                 logins.fetch_add(usize::from(slot == LoginSlot::B), Ordering::Relaxed);
             }
         }
     });
-    desk.server.begin_rotation(&made.tenant, &terms(), &secret).await.unwrap();
-    desk.server.begin_rotation(&made.tenant, &terms(), &secret).await.unwrap();
+
+    // When the operator begins a rotation, and the app gets the new password.
+    server.driver.begin_rotation(&acme.tenant, &limits(), &secret).await.unwrap();
+    server.driver.begin_rotation(&acme.tenant, &limits(), &secret).await.unwrap();
     *current.lock().unwrap() = (LoginSlot::B, password.clone());
-    let RotationStep::Waiting(sessions) = desk.server.finish_rotation(&made.tenant, LoginSlot::A).await.unwrap() else {
+
+    // Then the old login is kept while it has a session.
+    let RotationStep::Waiting(sessions) = server.driver.finish_rotation(&acme.tenant, LoginSlot::A).await.unwrap() else {
         panic!("the old login was dropped under a session")
     };
     assert!(sessions >= 1);
+
+    // When that session ends and the app has logged in with the new password.
     held.close().await.unwrap();
-    // The app is rolled once every instance has logged in anew; here it is one that logs in again and again.
+    // In a cluster the app is rolled until every instance has logged in again. Here one instance does so all the time.
     while logins.load(Ordering::Relaxed) == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
         assert!(!app.is_finished());
     }
+
+    // Then the old login is dropped, and no login of the app ever failed.
     let mut tries = 0;
-    while desk.server.finish_rotation(&made.tenant, LoginSlot::A).await.unwrap() != RotationStep::Done {
+    while server.driver.finish_rotation(&acme.tenant, LoginSlot::A).await.unwrap() != RotationStep::Done {
         tokio::time::sleep(Duration::from_millis(50)).await;
         tries += 1;
         assert!(tries < 100);
     }
-    assert_eq!(desk.server.finish_rotation(&made.tenant, LoginSlot::A).await.unwrap(), RotationStep::Done);
+    assert_eq!(server.driver.finish_rotation(&acme.tenant, LoginSlot::A).await.unwrap(), RotationStep::Done);
     stop.store(true, Ordering::Relaxed);
     app.await.unwrap();
 
-    let mut session = desk.session(&made.tenant.login(LoginSlot::B), password.expose(), &made.tenant.name).await.unwrap();
+    // Then the new login reads what the old one owned, and the old password is refused.
+    let mut session = server.log_in(&acme.tenant.login(LoginSlot::B), password.expose(), &acme.tenant.name).await.unwrap();
     let hidden: i32 = sqlx::query_scalar("SELECT id FROM hidden").fetch_one(&mut session).await.unwrap();
     assert_eq!(hidden, 7);
-    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::Refused);
+    assert_eq!(server.driver.probe(&acme.tenant, LoginSlot::A, &acme.password).await.unwrap(), Probe::Refused);
     session.close().await.unwrap();
-    made.gone().await;
+    acme.drop_database().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_password_that_the_tenant_changed_is_told_from_a_shut_door() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
-    made.session()
+    // Given a tenant who has changed its own password.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
+    acme.logs_in()
         .await
         .unwrap()
-        .execute(AssertSqlSafe(format!("SET ROLE NONE; ALTER ROLE {}_a PASSWORD 'mine'", made.tenant.name)))
+        .execute(AssertSqlSafe(format!("SET ROLE NONE; ALTER ROLE {}_a PASSWORD 'mine'", acme.tenant.name)))
         .await
         .unwrap();
-    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::WrongPassword);
-    desk.server.set_password(&made.tenant, &made.secret).await.unwrap();
-    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::LetIn);
-    made.gone().await;
+
+    // When the operator probes its password, then the password is wrong, and the login is not refused otherwise.
+    assert_eq!(server.driver.probe(&acme.tenant, LoginSlot::A, &acme.password).await.unwrap(), Probe::WrongPassword);
+
+    // When the operator sets the password again.
+    server.driver.set_password(&acme.tenant, &acme.secret).await.unwrap();
+
+    // Then the tenant logs in.
+    assert_eq!(server.driver.probe(&acme.tenant, LoginSlot::A, &acme.password).await.unwrap(), Probe::LetIn);
+    acme.drop_database().await;
 }
 
-/// What a tenant can do to keep its database from being dumped, and so from ever being dropped.
+/// Everything that a tenant can do to keep its database from being dumped, and so from ever being dropped.
 const HOSTILE: &str = "CREATE TABLE tickets (id int PRIMARY KEY, body text); INSERT INTO tickets VALUES (1, 'it''s'); \
     CREATE TABLE \"odd \"\" name\" (\"weird \"\" column\" text); INSERT INTO \"odd \"\" name\" VALUES ('x'); \
     ALTER TABLE tickets ENABLE ROW LEVEL SECURITY; ALTER TABLE tickets FORCE ROW LEVEL SECURITY; \
@@ -380,18 +463,22 @@ const HOSTILE: &str = "CREATE TABLE tickets (id int PRIMARY KEY, body text); INS
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_hostile_tenant_is_dumped_all_the_same() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
-    let mut session = made.session().await.unwrap();
-    // The owner role gives the login what a hostile tenant would use.
-    session.execute(AssertSqlSafe(format!("GRANT ALL ON SCHEMA app TO {}_a", made.tenant.name))).await.unwrap();
+    // Given a suspended tenant who did everything to keep its database from being dumped.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
+    let mut session = acme.logs_in().await.unwrap();
+    // The owner role grants the login what a hostile tenant would use.
+    session.execute(AssertSqlSafe(format!("GRANT ALL ON SCHEMA app TO {}_a", acme.tenant.name))).await.unwrap();
     session.execute(HOSTILE).await.unwrap();
     session.close().await.unwrap();
-    desk.server.suspend(&made.tenant).await.unwrap();
+    server.driver.suspend(&acme.tenant).await.unwrap();
 
-    let login = desk.server.dump_login(&made.tenant).await.unwrap();
-    let mut dump = as_mover(&login).await.unwrap();
+    // When a mover logs in to dump the database.
+    let login = server.driver.dump_login(&acme.tenant).await.unwrap();
+    let mut dump = mover_logs_in(&login).await.unwrap();
     dump.execute("SET row_security = off").await.unwrap();
+
+    // Then it reads everything.
     let body: String = sqlx::query_scalar("SELECT body FROM app.tickets").fetch_one(&mut dump).await.unwrap();
     assert_eq!(body, "it's");
     let secret: i32 = sqlx::query_scalar("SELECT id FROM app.secret").fetch_one(&mut dump).await.unwrap();
@@ -400,88 +487,125 @@ async fn a_hostile_tenant_is_dumped_all_the_same() {
     assert_eq!(odd, "x");
     let large: Vec<u8> = sqlx::query_scalar("SELECT lo_get(4711)").fetch_one(&mut dump).await.unwrap();
     assert_eq!(large, b"large");
+
+    // Then it changes nothing and enters no other database.
     assert!(dump.execute("CREATE TABLE app.mine (id int)").await.is_err());
     assert!(dump.execute("SET default_transaction_read_only = off; DELETE FROM app.secret").await.is_err());
     dump.close().await.unwrap();
     for database in ["postgres", "helpdesk_operator"] {
-        assert!(desk.session(&login.username, login.password.expose(), database).await.is_err());
+        assert!(server.log_in(&login.username, login.password.expose(), database).await.is_err());
     }
-    desk::pg_dump_works(&login);
+    test_server::pg_dump_succeeds(&login);
 
-    let renewed = desk.server.dump_login(&made.tenant).await.unwrap();
-    assert!(as_mover(&login).await.is_err(), "the password before is still good");
-    let mut dump = as_mover(&renewed).await.unwrap();
-    desk.server.revoke_dump_login(&made.tenant).await.unwrap();
-    desk.server.revoke_dump_login(&made.tenant).await.unwrap();
+    // When the operator asks for another login for a dump.
+    let renewed = server.driver.dump_login(&acme.tenant).await.unwrap();
+
+    // Then the password before is refused.
+    assert!(mover_logs_in(&login).await.is_err(), "the password before is still good");
+
+    // When the operator revokes the login, twice.
+    let mut dump = mover_logs_in(&renewed).await.unwrap();
+    server.driver.revoke_dump_login(&acme.tenant).await.unwrap();
+    server.driver.revoke_dump_login(&acme.tenant).await.unwrap();
+
+    // Then its session is ended, and the login is refused.
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(dump.execute("SELECT 1").await.is_err(), "a dump outlived its login");
-    assert!(as_mover(&renewed).await.is_err());
-    made.gone().await;
+    assert!(mover_logs_in(&renewed).await.is_err());
+    acme.drop_database().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_scratch_database_is_empty_and_its_login_owns_nothing_else() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
-    let login = desk.server.scratch(&made.tenant, "acme-20261123t100003z").await.unwrap();
-    let mut session = as_mover(&login).await.unwrap();
+    // Given a tenant, and a scratch database with a table.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
+    let login = server.driver.scratch(&acme.tenant, "acme-20261123t100003z").await.unwrap();
+    let mut session = mover_logs_in(&login).await.unwrap();
     session.execute("CREATE SCHEMA app; CREATE TABLE app.tickets (id int)").await.unwrap();
-    assert!(desk.session(&login.username, login.password.expose(), &made.tenant.name).await.is_err());
-    assert!(desk.session(&made.tenant.login(LoginSlot::A), made.password.expose(), &login.database).await.is_err());
-    let again = desk.server.scratch(&made.tenant, "acme-20261123t100003z").await.unwrap();
+
+    // When its login enters the tenant's database, or the tenant enters the scratch database, then it is refused.
+    assert!(server.log_in(&login.username, login.password.expose(), &acme.tenant.name).await.is_err());
+    assert!(server.log_in(&acme.tenant.login(LoginSlot::A), acme.password.expose(), &login.database).await.is_err());
+
+    // When the operator asks for the scratch database again.
+    let again = server.driver.scratch(&acme.tenant, "acme-20261123t100003z").await.unwrap();
     assert_eq!(again.database, login.database);
-    let mut session = as_mover(&again).await.unwrap();
+
+    // Then it is empty.
+    let mut session = mover_logs_in(&again).await.unwrap();
     let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE schemaname = 'app'").fetch_one(&mut session).await.unwrap();
     assert_eq!(tables, 0);
 
-    desk.server.dump_login(&made.tenant).await.unwrap();
-    // Other tests have tenants of their own on the same server: to them this one is the only idle one.
-    let everybody_else: BTreeSet<String> = desk.all_uids().await.into_iter().filter(|uid| *uid != made.tenant.uid).collect();
-    let mut busy = everybody_else.clone();
-    busy.insert(made.tenant.uid.clone());
-    assert!(desk.server.drop_own_leftovers(&busy).await.unwrap().iter().all(|name| !name.starts_with(&made.tenant.name)));
-    let gone = desk.server.drop_own_leftovers(&everybody_else).await.unwrap();
-    assert!(gone.contains(&login.database) && gone.contains(&format!("{}_dump", made.tenant.name)), "{gone:?}");
-    desk.server.drop_scratch(&made.tenant, "acme-20261123t100003z").await.unwrap();
+    // Given a login for a dump too.
+    server.driver.dump_login(&acme.tenant).await.unwrap();
 
-    let orphans = desk.server.orphans(&everybody_else).await.unwrap();
-    assert!(orphans.contains(&made.tenant.name) && !orphans.contains(&login.database), "{orphans:?}");
-    made.gone().await;
+    // When the operator drops the leftovers of idle tenants. Other tests use this server, so their tenants count as
+    // busy.
+    let everybody_else: BTreeSet<String> = server.marked_uids().await.into_iter().filter(|uid| *uid != acme.tenant.uid).collect();
+    let mut busy = everybody_else.clone();
+    busy.insert(acme.tenant.uid.clone());
+
+    // Then it drops nothing of a busy tenant, and both leftovers of an idle one.
+    assert!(server.driver.drop_own_leftovers(&busy).await.unwrap().iter().all(|name| !name.starts_with(&acme.tenant.name)));
+    let gone = server.driver.drop_own_leftovers(&everybody_else).await.unwrap();
+    assert!(gone.contains(&login.database) && gone.contains(&format!("{}_dump", acme.tenant.name)), "{gone:?}");
+    server.driver.drop_scratch(&acme.tenant, "acme-20261123t100003z").await.unwrap();
+
+    // Then the tenant's database counts as an orphan, and the scratch database does not.
+    let orphans = server.driver.orphans(&everybody_else).await.unwrap();
+    assert!(orphans.contains(&acme.tenant.name) && !orphans.contains(&login.database), "{orphans:?}");
+    acme.drop_database().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_restore_is_entered_only_when_it_is_whole_and_is_the_owners() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
-    let in_use = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await;
-    assert!(matches!(in_use, Err(Error::AlreadyExists(_))), "{in_use:?}");
-    desk.server.suspend(&made.tenant).await.unwrap();
-    let in_use = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await;
-    assert!(matches!(in_use, Err(Error::AlreadyExists(_))), "{in_use:?}");
-    desk.remove(&made.tenant, &made.facts).await;
+    // Given a tenant with its database.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
 
-    let (_, first) = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await.unwrap();
-    as_mover(&first).await.unwrap().execute("CREATE SCHEMA app; CREATE TABLE app.half (id int)").await.unwrap();
-    let (facts, login) = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await.unwrap();
-    assert!(matches!(desk.server.ensure(&made.tenant, &terms(), &made.secret).await, Err(Error::Restoring(_))));
-    assert!(matches!(desk.server.resume(&made.tenant).await, Err(Error::Restoring(_))));
-    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::Refused);
-    let mut session = as_mover(&login).await.unwrap();
+    // When the operator prepares a restore over that database, also if it is suspended, then it is refused.
+    let in_use = server.driver.prepare_restore(&acme.tenant, &limits(), &acme.secret, &[]).await;
+    assert!(matches!(in_use, Err(Error::AlreadyExists(_))), "{in_use:?}");
+    server.driver.suspend(&acme.tenant).await.unwrap();
+    let in_use = server.driver.prepare_restore(&acme.tenant, &limits(), &acme.secret, &[]).await;
+    assert!(matches!(in_use, Err(Error::AlreadyExists(_))), "{in_use:?}");
+
+    // Given that the database was dropped, and that a first restore broke off.
+    server.drop_tenant(&acme.tenant, &acme.facts).await;
+
+    let (_, first) = server.driver.prepare_restore(&acme.tenant, &limits(), &acme.secret, &[]).await.unwrap();
+    mover_logs_in(&first).await.unwrap().execute("CREATE SCHEMA app; CREATE TABLE app.half (id int)").await.unwrap();
+
+    // When the operator prepares the restore again.
+    let (facts, login) = server.driver.prepare_restore(&acme.tenant, &limits(), &acme.secret, &[]).await.unwrap();
+
+    // Then nobody enters the database before the restore has finished.
+    assert!(matches!(server.driver.ensure(&acme.tenant, &limits(), &acme.secret).await, Err(Error::Restoring(_))));
+    assert!(matches!(server.driver.resume(&acme.tenant).await, Err(Error::Restoring(_))));
+    assert_eq!(server.driver.probe(&acme.tenant, LoginSlot::A, &acme.password).await.unwrap(), Probe::Refused);
+
+    // When a mover restores the data and the operator finishes the restore, twice.
+    let mut session = mover_logs_in(&login).await.unwrap();
     session
         .execute("CREATE SCHEMA app; CREATE TABLE app.whole (id int); RESET ROLE; SELECT lo_from_bytea(1, 'x'); SET ROLE NONE")
         .await
         .unwrap();
-    session.execute(AssertSqlSafe(format!("SET ROLE {}_own; INSERT INTO app.whole VALUES (1)", made.tenant.name))).await.unwrap();
+    session.execute(AssertSqlSafe(format!("SET ROLE {}_own; INSERT INTO app.whole VALUES (1)", acme.tenant.name))).await.unwrap();
     session.close().await.unwrap();
 
-    assert_eq!(desk.server.finish_restore(&made.tenant, &terms(), &[]).await.unwrap(), facts);
-    assert_eq!(desk.server.finish_restore(&made.tenant, &terms(), &[]).await.unwrap(), facts);
-    assert!(as_mover(&login).await.is_err());
-    assert_eq!(desk.server.probe(&made.tenant, LoginSlot::A, &made.password).await.unwrap(), Probe::Refused);
-    desk.server.resume(&made.tenant).await.unwrap();
-    let mut session = made.session().await.unwrap();
+    assert_eq!(server.driver.finish_restore(&acme.tenant, &limits(), &[]).await.unwrap(), facts);
+    assert_eq!(server.driver.finish_restore(&acme.tenant, &limits(), &[]).await.unwrap(), facts);
+
+    // Then the mover's login is refused, and the tenant stays locked out until it is resumed.
+    assert!(mover_logs_in(&login).await.is_err());
+    assert_eq!(server.driver.probe(&acme.tenant, LoginSlot::A, &acme.password).await.unwrap(), Probe::Refused);
+    server.driver.resume(&acme.tenant).await.unwrap();
+
+    // Then everything belongs to the tenant's owner role.
+    let mut session = acme.logs_in().await.unwrap();
     let owners: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT pg_get_userbyid(owner)::text FROM (SELECT relowner AS owner FROM pg_class c JOIN pg_namespace n \
          ON n.oid = relnamespace AND nspname = 'app' UNION SELECT nspowner FROM pg_namespace WHERE nspname = 'app' \
@@ -490,25 +614,36 @@ async fn a_restore_is_entered_only_when_it_is_whole_and_is_the_owners() {
     .fetch_all(&mut session)
     .await
     .unwrap();
-    assert_eq!(owners, [format!("{}_own", made.tenant.name)]);
+    assert_eq!(owners, [format!("{}_own", acme.tenant.name)]);
     assert!(session.execute("CREATE SCHEMA more").await.is_err());
     session.execute("CREATE TABLE later (id int)").await.unwrap();
     session.close().await.unwrap();
-    let in_use = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await;
+
+    // When the operator prepares a restore over the restored database, then it is refused.
+    let in_use = server.driver.prepare_restore(&acme.tenant, &limits(), &acme.secret, &[]).await;
     assert!(matches!(in_use, Err(Error::AlreadyExists(_))), "{in_use:?}");
-    desk.remove(&made.tenant, &facts).await;
+    server.drop_tenant(&acme.tenant, &facts).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn what_cannot_be_reached_is_said_quickly() {
-    let desk = Desk::open().await;
+    // Given a listener that never answers.
+    let server = TestServer::connect().await;
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+
+    // When the operator connects to it.
     let begun = std::time::Instant::now();
-    let refused = desk.try_connect(silent.local_addr().unwrap().port()).await.unwrap_err();
+    let refused = server.operator_connects_to_port(silent.local_addr().unwrap().port()).await.unwrap_err();
+
+    // Then it is told within eleven seconds that the server cannot be reached.
     assert!(matches!(refused, Error::Unreachable { .. }), "{refused:?}");
     assert!(begun.elapsed() < Duration::from_secs(11), "{:?}", begun.elapsed());
-    let wrong = desk.try_connect_with("wrong").await.unwrap_err();
+
+    // When the operator connects with a wrong password.
+    let wrong = server.operator_connects_with_password("wrong").await.unwrap_err();
+
+    // Then it is told so, without the password.
     assert!(matches!(wrong, Error::AuthenticationFailed { .. }), "{wrong:?}");
     assert!(!wrong.to_string().contains("wrong\""), "{wrong}");
 }
@@ -517,13 +652,17 @@ async fn what_cannot_be_reached_is_said_quickly() {
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_hundred_tenants_are_made_and_dropped_four_at_once() {
     use futures::{StreamExt, stream};
-    let desk = Arc::new(Desk::open().await);
-    let tenants: Vec<_> = (0..100).map(|_| (Tenant::of(&fresh_uid()).unwrap(), fresh_secret(LoginSlot::A).1)).collect();
+
+    // Given a hundred tenants.
+    let server = Arc::new(TestServer::connect().await);
+    let tenants: Vec<_> = (0..100).map(|_| (Tenant::of(&new_uid()).unwrap(), new_login_secret(LoginSlot::A).1)).collect();
+
+    // When the operator creates and drops their databases, four at once, then every call succeeds.
     let begun = std::time::Instant::now();
     let facts: Vec<_> = stream::iter(&tenants)
         .map(|(tenant, secret)| {
-            let desk = desk.clone();
-            async move { desk.server.ensure(tenant, &terms(), secret).await.unwrap().facts }
+            let server = server.clone();
+            async move { server.driver.ensure(tenant, &limits(), secret).await.unwrap().facts }
         })
         .buffered(4)
         .collect()
@@ -532,8 +671,8 @@ async fn a_hundred_tenants_are_made_and_dropped_four_at_once() {
     let begun = std::time::Instant::now();
     stream::iter(tenants.iter().zip(&facts))
         .for_each_concurrent(4, |((tenant, _), facts)| {
-            let desk = desk.clone();
-            async move { desk.remove(tenant, facts).await }
+            let server = server.clone();
+            async move { server.drop_tenant(tenant, facts).await }
         })
         .await;
     println!("100 tenants, 4 at once: made in {made:.1?}, dropped in {:.1?}", begun.elapsed());
@@ -542,14 +681,19 @@ async fn a_hundred_tenants_are_made_and_dropped_four_at_once() {
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn the_server_keeps_the_verifier_that_was_computed_here_and_never_sees_the_password() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
-    let mut root = desk.superuser().await;
+    // Given a tenant.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
+
+    // When a superuser reads what the server stores of its password.
+    let mut root = server.superuser_logs_in().await;
     let stored: String = sqlx::query_scalar("SELECT rolpassword FROM pg_authid WHERE rolname = $1")
-        .bind(made.tenant.login(LoginSlot::A))
+        .bind(acme.tenant.login(LoginSlot::A))
         .fetch_one(&mut root)
         .await
         .unwrap();
+
+    // Then it is the verifier that the operator computed.
     assert!(stored.starts_with("SCRAM-SHA-256$4096:"), "the server made a verifier of its own");
-    made.gone().await;
+    acme.drop_database().await;
 }

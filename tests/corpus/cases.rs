@@ -1,4 +1,4 @@
-//! The databases of the corpus, for whoever takes them through something.
+//! The databases of the corpus, for all tests that back up, restore or compare them.
 
 use helpdesk_operator::{
     api::plan::{Extension, Schemas},
@@ -7,7 +7,7 @@ use helpdesk_operator::{
 };
 use sqlx::{AssertSqlSafe, Executor as _, PgConnection};
 
-/// A database of the corpus, what it needs, how it is restored, and what its rows do not let be made again.
+/// A database of the corpus: what it needs, how it is restored, and which of its objects cannot be created again.
 #[derive(Clone)]
 pub struct Case {
     pub name: &'static str,
@@ -18,12 +18,12 @@ pub struct Case {
     /// The way on one major version whose server cannot restore it the other way.
     pub way_on: Option<(u32, Way)>,
     pub left_out: &'static [(&'static str, Remains)],
-    /// The first major version of PostgreSQL that knows what is in it.
+    /// The first major version of PostgreSQL that knows its SQL.
     pub since: u32,
 }
 
 impl Case {
-    /// One that is restored the plain way, with nothing left out.
+    /// A database that is restored the plain way, with nothing left out.
     pub fn new(name: &'static str, sql: &str) -> Self {
         Self {
             name,
@@ -42,8 +42,8 @@ impl Case {
         self.way_on.filter(|on| on.0 == major).map_or(self.way, |on| on.1)
     }
 
-    /// What the plan of such a tenant gives it.
-    pub fn terms(&self) -> TenantLimits {
+    /// The limits under the plan of such a tenant.
+    pub fn limits(&self) -> TenantLimits {
         let extensions = self.extensions.iter().map(|name| Extension { name: (*name).to_owned(), version: None }).collect();
         TenantLimits { connection_limit: 20, extensions, schemas: self.schemas }
     }

@@ -1,4 +1,4 @@
-//! Databases that nobody thought of: random things of every kind, and what a mutation of a copy must not hide from.
+//! Random databases with objects of every kind, and the mutations of a copy that the comparison must find.
 
 use std::fmt::Write as _;
 

@@ -8,29 +8,32 @@ use helpdesk_operator::{
 };
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-use super::desk::{Desk, as_mover, code, fresh_secret, fresh_uid, terms};
+use super::test_server::{TestServer, limits, mover_logs_in, new_login_secret, new_uid, sqlstate};
 
-fn with(names: &[&str]) -> TenantLimits {
+fn limits_with(names: &[&str]) -> TenantLimits {
     let extensions = names.iter().map(|name| Extension { name: (*name).to_owned(), version: None }).collect();
-    TenantLimits { extensions, ..terms() }
+    TenantLimits { extensions, ..limits() }
 }
 
-async fn extensions(session: &mut PgConnection) -> Vec<String> {
+async fn installed_extensions(session: &mut PgConnection) -> Vec<String> {
     let sql = "SELECT extname || ' in ' || extnamespace::regnamespace FROM pg_extension WHERE extname <> 'plpgsql' ORDER BY 1";
     sqlx::query_scalar(sql).fetch_all(session).await.unwrap()
 }
 
-async fn refused(session: &mut PgConnection, sql: &str) {
+async fn tenant_is_refused(session: &mut PgConnection, sql: &str) {
     let error = session.execute(AssertSqlSafe(sql.to_owned())).await.expect_err(sql);
-    assert!(["42501", "42883", "3F000"].contains(&code(&error).as_str()), "{sql}: {error}");
+    assert!(["42501", "42883", "3F000"].contains(&sqlstate(&error).as_str()), "{sql}: {error}");
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_tenant_uses_extensions_and_cannot_change_them() {
-    let desk = Desk::open().await;
-    let made = desk.tenant_on(&with(&["pg_trgm", "citext", "hstore", "btree_gist"])).await;
-    let mut session = made.session().await.unwrap();
+    // Given a tenant whose plan has four extensions.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant_with(&limits_with(&["pg_trgm", "citext", "hstore", "btree_gist"])).await;
+
+    // When the tenant uses them, then it can.
+    let mut session = acme.logs_in().await.unwrap();
     session
         .execute(
             "CREATE TABLE t (name citext UNIQUE, extra hstore, during tsrange, EXCLUDE USING gist ((name::text) WITH =, during WITH &&)); \
@@ -42,6 +45,7 @@ async fn a_tenant_uses_extensions_and_cannot_change_them() {
         sqlx::query_scalar("SELECT count(*) FROM t WHERE name = 'ANA' AND extra -> 'a' = '1'").fetch_one(&mut session).await.unwrap();
     assert_eq!(found, 1);
 
+    // When the tenant changes them or their schema, or creates others, by any of its roles, then it is refused.
     for sql in [
         "CREATE TABLE ext.mine (id int)",
         "CREATE FUNCTION ext.similarity(text, text) RETURNS real LANGUAGE sql AS 'SELECT 1'",
@@ -56,34 +60,35 @@ async fn a_tenant_uses_extensions_and_cannot_change_them() {
         "CREATE SCHEMA mine",
         "DROP FUNCTION ext.similarity(text, text)",
     ] {
-        refused(&mut session, sql).await;
+        tenant_is_refused(&mut session, sql).await;
         session.execute("SET ROLE NONE").await.unwrap();
-        refused(&mut session, sql).await;
-        session.execute(AssertSqlSafe(format!("SET ROLE {}_own", made.tenant.name))).await.unwrap();
+        tenant_is_refused(&mut session, sql).await;
+        session.execute(AssertSqlSafe(format!("SET ROLE {}_own", acme.tenant.name))).await.unwrap();
     }
-    // What it grants has no effect, and is a warning.
+
+    // When the tenant grants rights on their schema, then the grant is a warning and has no effect.
     session.execute("GRANT CREATE ON SCHEMA ext TO PUBLIC").await.ok();
-    refused(&mut session, "CREATE TABLE ext.mine (id int)").await;
+    tenant_is_refused(&mut session, "CREATE TABLE ext.mine (id int)").await;
     session.close().await.unwrap();
-    made.gone().await;
+    acme.drop_database().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_plan_that_gains_an_extension_gives_it_to_running_tenants_and_one_that_loses_it_drops_nothing() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
-    // As it was before there were extensions.
-    let mut root = desk.superuser_in(&made.tenant.name).await;
+    // Given a tenant without extensions, who has created functions where the script of an extension could find them.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
+    // The database is as it was before the operator knew of extensions.
+    let mut root = server.superuser_logs_in_to(&acme.tenant.name).await;
     root.execute(AssertSqlSafe(format!(
         "DROP SCHEMA IF EXISTS ext; ALTER ROLE {0}_a IN DATABASE {0} SET search_path = app",
-        made.tenant.name
+        acme.tenant.name
     )))
     .await
     .unwrap();
     root.close().await.unwrap();
-    // Planted where an extension's script would look if it were made among what is the tenant's.
-    let mut session = made.session().await.unwrap();
+    let mut session = acme.logs_in().await.unwrap();
     session
         .execute(
             "CREATE FUNCTION app.lower(citext_less name) RETURNS text LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'planted'; END $$; \
@@ -91,93 +96,118 @@ async fn a_plan_that_gains_an_extension_gives_it_to_running_tenants_and_one_that
         )
         .await
         .unwrap();
-    let all = with(&["hstore", "citext"]);
+
+    // When its plan gains two extensions.
+    let all = limits_with(&["hstore", "citext"]);
     for _ in 0..2 {
-        assert_eq!(desk.server.ensure(&made.tenant, &all, &made.secret).await.unwrap().lacking, []);
+        assert_eq!(server.driver.ensure(&acme.tenant, &all, &acme.secret).await.unwrap().lacking, []);
     }
-    let mut fresh = made.session().await.unwrap();
-    assert_eq!(extensions(&mut fresh).await, ["citext in ext", "hstore in ext"]);
+
+    // Then the tenant uses them.
+    let mut fresh = acme.logs_in().await.unwrap();
+    assert_eq!(installed_extensions(&mut fresh).await, ["citext in ext", "hstore in ext"]);
     let path: String = sqlx::query_scalar("SHOW search_path").fetch_one(&mut fresh).await.unwrap();
     assert_eq!(path, "app, ext");
     fresh.execute("SELECT 'a=>1'::hstore, 'A'::citext = 'a'").await.unwrap();
 
-    desk.server.ensure(&made.tenant, &terms(), &made.secret).await.unwrap();
-    assert_eq!(extensions(&mut fresh).await.len(), 2);
-    // What the tenant set itself stays.
+    // When the plan loses them.
+    server.driver.ensure(&acme.tenant, &limits(), &acme.secret).await.unwrap();
+
+    // Then both are kept.
+    assert_eq!(installed_extensions(&mut fresh).await.len(), 2);
+
+    // When the tenant sets a search_path of its own, and the operator ensures the tenant again.
     fresh
-        .execute(AssertSqlSafe(format!("SET ROLE NONE; ALTER ROLE {0}_a IN DATABASE {0} SET search_path = ext, app", made.tenant.name)))
+        .execute(AssertSqlSafe(format!("SET ROLE NONE; ALTER ROLE {0}_a IN DATABASE {0} SET search_path = ext, app", acme.tenant.name)))
         .await
         .unwrap();
-    desk.server.ensure(&made.tenant, &all, &made.secret).await.unwrap();
-    let mut fresh = made.session().await.unwrap();
+    server.driver.ensure(&acme.tenant, &all, &acme.secret).await.unwrap();
+
+    // Then the tenant's search_path is kept.
+    let mut fresh = acme.logs_in().await.unwrap();
     let path: String = sqlx::query_scalar("SHOW search_path").fetch_one(&mut fresh).await.unwrap();
     assert_eq!(path, "ext, app");
-    made.gone().await;
+    acme.drop_database().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn what_the_server_does_not_give_is_named_and_keeps_nothing_else_from_being_made() {
-    let desk = Desk::open().await;
-    let tenant = Tenant::of(&fresh_uid()).unwrap();
-    let (password, secret) = fresh_secret(LoginSlot::A);
-    let mut wanted = with(&["pg_trgm", "no_such_thing", "dblink"]);
+    // Given a plan that asks for one extension that the server gives, and three that it does not.
+    let server = TestServer::connect().await;
+    let tenant = Tenant::of(&new_uid()).unwrap();
+    let (password, secret) = new_login_secret(LoginSlot::A);
+    let mut wanted = limits_with(&["pg_trgm", "no_such_thing", "dblink"]);
     wanted.extensions.push(Extension { name: "hstore".into(), version: Some("99".into()) });
-    let ensured = desk.server.ensure(&tenant, &wanted, &secret).await.unwrap();
+
+    // When the operator ensures the tenant.
+    let ensured = server.driver.ensure(&tenant, &wanted, &secret).await.unwrap();
+
+    // Then it names the three with the reason, and the tenant uses the other one.
     let why = |name: &str| ensured.lacking.iter().find(|l: &&Lacking| l.name == name).map(|l| l.why.clone()).unwrap_or_default();
     assert_eq!(ensured.lacking.len(), 3, "{:?}", ensured.lacking);
     assert!(why("no_such_thing").contains("package"), "{ensured:?}");
     assert!(why("dblink").contains("CREATE EXTENSION \"dblink\" SCHEMA ext"), "{ensured:?}");
     assert!(why("hstore").contains("99"), "{ensured:?}");
-    let mut session = desk.session(&tenant.login(LoginSlot::A), password.expose(), &tenant.name).await.unwrap();
+    let mut session = server.log_in(&tenant.login(LoginSlot::A), password.expose(), &tenant.name).await.unwrap();
     session.execute("SELECT similarity('a', 'b')").await.unwrap();
     session.close().await.unwrap();
 
+    // When the operator asks the server what it offers, then it gets the same answer.
     let names: Vec<String> = wanted.extensions.iter().map(|e| e.name.clone()).collect();
-    let offers = desk.server.offers(&names).await.unwrap();
+    let offers = server.driver.offers(&names).await.unwrap();
     assert!(offers.iter().any(|o| o.name == "pg_trgm" && o.makeable) && offers.iter().any(|o| o.name == "dblink" && !o.makeable));
     assert!(offers.iter().any(|o| o.name == "no_such_thing" && o.version.is_none()), "{offers:?}");
 
-    // A superuser makes it in that database: that is enough there, and every copy is told what it lacks.
-    desk.superuser_in(&tenant.name).await.execute("CREATE EXTENSION dblink SCHEMA ext").await.unwrap();
-    let ensured = desk.server.ensure(&tenant, &with(&["pg_trgm", "dblink"]), &secret).await.unwrap();
+    // When a superuser creates one of the missing extensions in that database.
+    server.superuser_logs_in_to(&tenant.name).await.execute("CREATE EXTENSION dblink SCHEMA ext").await.unwrap();
+    let ensured = server.driver.ensure(&tenant, &limits_with(&["pg_trgm", "dblink"]), &secret).await.unwrap();
+
+    // Then nothing is missing there, and a copy says what it lacks.
     assert_eq!(ensured.lacking, []);
-    let scratch = desk.server.scratch(&tenant, "verify").await;
+    let scratch = server.driver.scratch(&tenant, "verify").await;
     assert!(matches!(&scratch, Err(Error::ExtensionsMissing { lacking, .. }) if lacking.len() == 1), "{scratch:?}");
 
-    // With a template that a superuser made, copies have it.
-    let mut root = desk.superuser().await;
+    // When a superuser creates a template that has the extension.
+    let mut root = server.superuser_logs_in().await;
     root.execute("CREATE DATABASE helpdesk_template TEMPLATE template0 ENCODING 'UTF8'").await.unwrap();
-    let mut inside = desk.superuser_in("helpdesk_template").await;
-    inside.execute(AssertSqlSafe(format!("CREATE SCHEMA ext AUTHORIZATION {}", desk.admin))).await.unwrap();
+    let mut inside = server.superuser_logs_in_to("helpdesk_template").await;
+    inside.execute(AssertSqlSafe(format!("CREATE SCHEMA ext AUTHORIZATION {}", server.admin))).await.unwrap();
     inside.execute("CREATE EXTENSION dblink SCHEMA ext").await.unwrap();
     inside.close().await.unwrap();
     root.execute("ALTER DATABASE helpdesk_template IS_TEMPLATE true").await.unwrap();
     root.execute("ALTER DATABASE helpdesk_template ALLOW_CONNECTIONS false").await.unwrap();
-    let login = desk.server.scratch(&tenant, "verify").await.unwrap();
-    let mut session = as_mover(&login).await.unwrap();
-    assert_eq!(extensions(&mut session).await, ["dblink in ext", "pg_trgm in ext"]);
+
+    // Then a copy has it too.
+    let login = server.driver.scratch(&tenant, "verify").await.unwrap();
+    let mut session = mover_logs_in(&login).await.unwrap();
+    assert_eq!(installed_extensions(&mut session).await, ["dblink in ext", "pg_trgm in ext"]);
     session.close().await.unwrap();
     root.execute("ALTER DATABASE helpdesk_template IS_TEMPLATE false").await.unwrap();
     root.execute("DROP DATABASE helpdesk_template").await.unwrap();
-    desk.server.drop_scratch(&tenant, "verify").await.unwrap();
-    desk.remove(&tenant, &ensured.facts).await;
+    server.driver.drop_scratch(&tenant, "verify").await.unwrap();
+    server.drop_tenant(&tenant, &ensured.facts).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn copies_have_the_extensions_that_were_made_for_the_tenant_in_their_versions() {
-    let desk = Desk::open().await;
-    let made = desk.tenant_on(&with(&["pg_trgm", "citext"])).await;
-    let mut root = desk.superuser_in(&made.tenant.name).await;
-    // As after an upgrade of the server, and as somebody else would make one.
+    // Given a tenant with an old version of an extension, as after an upgrade of the server, and with one that a
+    // superuser made.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant_with(&limits_with(&["pg_trgm", "citext"])).await;
+    let mut root = server.superuser_logs_in_to(&acme.tenant.name).await;
     root.execute("DROP EXTENSION pg_trgm; CREATE EXTENSION pg_trgm SCHEMA ext VERSION '1.5'; CREATE EXTENSION ltree SCHEMA app")
         .await
         .unwrap();
     root.close().await.unwrap();
-    let login = desk.server.scratch(&made.tenant, "verify").await.unwrap();
-    let mut session = as_mover(&login).await.unwrap();
-    assert_eq!(extensions(&mut session).await, ["citext in ext", "pg_trgm in ext"]);
+
+    // When the operator creates a scratch database.
+    let login = server.driver.scratch(&acme.tenant, "verify").await.unwrap();
+
+    // Then it has the operator's extensions in the same versions, and lets the mover create the other one.
+    let mut session = mover_logs_in(&login).await.unwrap();
+    assert_eq!(installed_extensions(&mut session).await, ["citext in ext", "pg_trgm in ext"]);
     let version: String =
         sqlx::query_scalar("SELECT extversion FROM pg_extension WHERE extname = 'pg_trgm'").fetch_one(&mut session).await.unwrap();
     assert_eq!(version, "1.5");
@@ -185,37 +215,41 @@ async fn copies_have_the_extensions_that_were_made_for_the_tenant_in_their_versi
         .execute("CREATE SCHEMA app; CREATE EXTENSION IF NOT EXISTS ltree SCHEMA app; CREATE TABLE app.t (a ext.citext, b app.ltree)")
         .await
         .unwrap();
-    refused(&mut session, "CREATE TABLE ext.t (a int)").await;
+    tenant_is_refused(&mut session, "CREATE TABLE ext.t (a int)").await;
     session.close().await.unwrap();
-    desk.server.drop_scratch(&made.tenant, "verify").await.unwrap();
+    server.driver.drop_scratch(&acme.tenant, "verify").await.unwrap();
 
-    desk.remove(&made.tenant, &made.facts).await;
+    // When the operator prepares a restore of a database that had an extension of a version that is unknown here.
+    server.drop_tenant(&acme.tenant, &acme.facts).await;
     let had = [
         Extension { name: "pg_trgm".into(), version: Some("1.5".into()) },
         Extension { name: "hstore".into(), version: Some("0.1".into()) },
     ];
-    let (facts, login) = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &had).await.unwrap();
-    let mut session = as_mover(&login).await.unwrap();
-    assert_eq!(extensions(&mut session).await, ["hstore in ext", "pg_trgm in ext"]);
+    let (facts, login) = server.driver.prepare_restore(&acme.tenant, &limits(), &acme.secret, &had).await.unwrap();
+
+    // Then the extensions are there, and the restored tenant uses them.
+    let mut session = mover_logs_in(&login).await.unwrap();
+    assert_eq!(installed_extensions(&mut session).await, ["hstore in ext", "pg_trgm in ext"]);
     session.execute("CREATE SCHEMA app; CREATE TABLE app.t (h ext.hstore)").await.unwrap();
     session.close().await.unwrap();
-    desk.server.finish_restore(&made.tenant, &terms(), &[]).await.unwrap();
-    desk.server.resume(&made.tenant).await.unwrap();
-    let mut session = made.session().await.unwrap();
+    server.driver.finish_restore(&acme.tenant, &limits(), &[]).await.unwrap();
+    server.driver.resume(&acme.tenant).await.unwrap();
+    let mut session = acme.logs_in().await.unwrap();
     session.execute("SELECT h -> 'a' FROM t").await.unwrap();
-    refused(&mut session, "CREATE SCHEMA mine").await;
+    tenant_is_refused(&mut session, "CREATE SCHEMA mine").await;
     session.close().await.unwrap();
-    desk.remove(&made.tenant, &facts).await;
+    server.drop_tenant(&acme.tenant, &facts).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn a_tenant_with_schemas_of_its_own_stays_within_its_walls() {
-    let desk = Desk::open().await;
-    let own = TenantLimits { schemas: Schemas::Own, ..terms() };
-    let made = desk.tenant_on(&own).await;
-    assert!(desk.server.observe(&made.tenant).await.unwrap().makes_schemas);
-    let mut session = made.session().await.unwrap();
+    // Given a tenant who may create schemas, and who has created some with extensions and a publication.
+    let server = TestServer::connect().await;
+    let own = TenantLimits { schemas: Schemas::Own, ..limits() };
+    let acme = server.create_tenant_with(&own).await;
+    assert!(server.driver.observe(&acme.tenant).await.unwrap().makes_schemas);
+    let mut session = acme.logs_in().await.unwrap();
     session
         .execute(
             "CREATE SCHEMA crm; CREATE TABLE crm.t (id int); CREATE SCHEMA traps; CREATE EXTENSION cube SCHEMA traps; \
@@ -224,6 +258,8 @@ async fn a_tenant_with_schemas_of_its_own_stays_within_its_walls() {
         )
         .await
         .unwrap();
+
+    // When the tenant goes beyond that, then it is refused.
     for sql in [
         "CREATE TABLE ext.mine (id int)",
         "CREATE TABLE public.mine (id int)",
@@ -241,77 +277,98 @@ async fn a_tenant_with_schemas_of_its_own_stays_within_its_walls() {
     }
     session.close().await.unwrap();
 
-    // What the tenant made itself is left alone, and nothing is made on top of what it could have planted something in.
-    let both = TenantLimits { extensions: with(&["earthdistance", "citext", "pg_trgm"]).extensions, ..own.clone() };
-    let ensured = desk.server.ensure(&made.tenant, &both, &made.secret).await.unwrap();
+    // When its plan gains extensions, one of which needs an extension that the tenant made itself.
+    let both = TenantLimits { extensions: limits_with(&["earthdistance", "citext", "pg_trgm"]).extensions, ..own.clone() };
+    let ensured = server.driver.ensure(&acme.tenant, &both, &acme.secret).await.unwrap();
+
+    // Then the operator leaves the tenant's extensions alone, and creates nothing on top of them.
     assert_eq!(ensured.lacking.iter().map(|l| l.name.as_str()).collect::<Vec<_>>(), ["earthdistance"], "{ensured:?}");
     assert!(ensured.lacking[0].why.contains("cube"), "{ensured:?}");
-    let mut session = made.session().await.unwrap();
-    assert_eq!(extensions(&mut session).await, ["citext in crm", "cube in traps", "pg_trgm in ext"]);
+    let mut session = acme.logs_in().await.unwrap();
+    assert_eq!(installed_extensions(&mut session).await, ["citext in crm", "cube in traps", "pg_trgm in ext"]);
     session.close().await.unwrap();
-    let login = desk.server.scratch(&made.tenant, "verify").await.unwrap();
-    let mut scratch = as_mover(&login).await.unwrap();
-    assert_eq!(extensions(&mut scratch).await, ["pg_trgm in ext"]);
+
+    // When the operator creates a scratch database.
+    let login = server.driver.scratch(&acme.tenant, "verify").await.unwrap();
+
+    // Then it has the operator's extension, and the mover creates what the tenant had.
+    let mut scratch = mover_logs_in(&login).await.unwrap();
+    assert_eq!(installed_extensions(&mut scratch).await, ["pg_trgm in ext"]);
     scratch
         .execute("CREATE SCHEMA crm; CREATE EXTENSION citext SCHEMA crm; CREATE TABLE crm.t (); CREATE PUBLICATION p FOR TABLE crm.t")
         .await
         .unwrap();
     scratch.close().await.unwrap();
-    desk.server.drop_scratch(&made.tenant, "verify").await.unwrap();
+    server.driver.drop_scratch(&acme.tenant, "verify").await.unwrap();
 
-    // Back to Fixed: what is there stays, also what is the login's and not its owner role's.
-    let mut session = made.session().await.unwrap();
+    // When the plan gives fixed schemas again, and the login is rotated.
+    let mut session = acme.logs_in().await.unwrap();
     session
         .execute("SET ROLE NONE; CREATE SCHEMA mine; CREATE TABLE mine.t (); CREATE EXTENSION ltree SCHEMA mine; CREATE PUBLICATION mine FOR TABLE mine.t")
         .await
         .unwrap();
     session.close().await.unwrap();
-    desk.server.ensure(&made.tenant, &terms(), &made.secret).await.unwrap();
-    assert!(!desk.server.observe(&made.tenant).await.unwrap().makes_schemas);
-    let (password, next) = fresh_secret(LoginSlot::B);
-    desk.server.begin_rotation(&made.tenant, &terms(), &next).await.unwrap();
-    while let RotationStep::Waiting(_) = desk.server.finish_rotation(&made.tenant, LoginSlot::A).await.unwrap() {}
-    assert!(!desk.server.observe(&made.tenant).await.unwrap().makes_schemas);
-    let mut session = desk.session(&made.tenant.login(LoginSlot::B), password.expose(), &made.tenant.name).await.unwrap();
-    session.execute("DROP EXTENSION ltree; DROP PUBLICATION mine; DROP TABLE mine.t; DROP SCHEMA mine").await.unwrap();
-    refused(&mut session, "CREATE SCHEMA more").await;
-    session.execute("INSERT INTO crm.t VALUES (1)").await.unwrap();
-    assert_eq!(desk.server.suspend(&made.tenant).await.unwrap().sessions_left, 0);
-    assert!(session.execute("SELECT 1").await.is_err());
-    desk.remove(&made.tenant, &made.facts).await;
+    server.driver.ensure(&acme.tenant, &limits(), &acme.secret).await.unwrap();
+    assert!(!server.driver.observe(&acme.tenant).await.unwrap().makes_schemas);
+    let (password, next) = new_login_secret(LoginSlot::B);
+    server.driver.begin_rotation(&acme.tenant, &limits(), &next).await.unwrap();
+    while let RotationStep::Waiting(_) = server.driver.finish_rotation(&acme.tenant, LoginSlot::A).await.unwrap() {}
+    assert!(!server.driver.observe(&acme.tenant).await.unwrap().makes_schemas);
 
-    let (facts, login) = desk.server.prepare_restore(&made.tenant, &own, &made.secret, &[]).await.unwrap();
-    let mut session = as_mover(&login).await.unwrap();
+    // Then the tenant keeps what it has, also what belonged to the old login, and creates no schema.
+    let mut session = server.log_in(&acme.tenant.login(LoginSlot::B), password.expose(), &acme.tenant.name).await.unwrap();
+    session.execute("DROP EXTENSION ltree; DROP PUBLICATION mine; DROP TABLE mine.t; DROP SCHEMA mine").await.unwrap();
+    tenant_is_refused(&mut session, "CREATE SCHEMA more").await;
+    session.execute("INSERT INTO crm.t VALUES (1)").await.unwrap();
+
+    // When the operator suspends and drops the tenant, and restores it with schemas of its own.
+    assert_eq!(server.driver.suspend(&acme.tenant).await.unwrap().sessions_left, 0);
+    assert!(session.execute("SELECT 1").await.is_err());
+    server.drop_tenant(&acme.tenant, &acme.facts).await;
+
+    let (facts, login) = server.driver.prepare_restore(&acme.tenant, &own, &acme.secret, &[]).await.unwrap();
+    let mut session = mover_logs_in(&login).await.unwrap();
     session
         .execute("CREATE SCHEMA crm; CREATE EXTENSION citext SCHEMA crm; CREATE TABLE crm.t (id int); CREATE PUBLICATION p FOR TABLE crm.t; CREATE SCHEMA app")
         .await
         .unwrap();
     session.close().await.unwrap();
-    desk.server.finish_restore(&made.tenant, &own, &[]).await.unwrap();
-    assert!(desk.server.observe(&made.tenant).await.unwrap().makes_schemas);
-    desk.server.resume(&made.tenant).await.unwrap();
-    let mut session = made.session().await.unwrap();
+    server.driver.finish_restore(&acme.tenant, &own, &[]).await.unwrap();
+
+    // Then the restored tenant creates schemas, and owns what was restored.
+    assert!(server.driver.observe(&acme.tenant).await.unwrap().makes_schemas);
+    server.driver.resume(&acme.tenant).await.unwrap();
+    let mut session = acme.logs_in().await.unwrap();
     session.execute("CREATE SCHEMA more; DROP EXTENSION citext; DROP PUBLICATION p; DROP TABLE crm.t").await.unwrap();
     session.close().await.unwrap();
-    desk.remove(&made.tenant, &facts).await;
-    let orphans = desk.server.orphans(&BTreeSet::new()).await.unwrap();
-    assert!(orphans.iter().all(|name| !name.starts_with(&made.tenant.name)), "{orphans:?}");
+
+    // When the operator drops the tenant.
+    server.drop_tenant(&acme.tenant, &facts).await;
+
+    // Then nothing is left on the server.
+    let orphans = server.driver.orphans(&BTreeSet::new()).await.unwrap();
+    assert!(orphans.iter().all(|name| !name.starts_with(&acme.tenant.name)), "{orphans:?}");
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn nothing_is_made_in_a_schema_of_the_operators_name_that_is_somebody_elses() {
-    let desk = Desk::open().await;
-    let made = desk.tenant_on(&with(&["hstore"])).await;
-    let mut root = desk.superuser_in(&made.tenant.name).await;
+    // Given a tenant whose extension schema was given to somebody else.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant_with(&limits_with(&["hstore"])).await;
+    let mut root = server.superuser_logs_in_to(&acme.tenant.name).await;
     for sql in [
-        format!("ALTER SCHEMA ext OWNER TO {}_own", made.tenant.name),
+        format!("ALTER SCHEMA ext OWNER TO {}_own", acme.tenant.name),
         "ALTER SCHEMA ext OWNER TO postgres; GRANT CREATE ON SCHEMA ext TO PUBLIC".into(),
     ] {
         root.execute(AssertSqlSafe(sql)).await.unwrap();
-        let ensured = desk.server.ensure(&made.tenant, &with(&["citext"]), &made.secret).await.unwrap();
+
+        // When the operator ensures another extension.
+        let ensured = server.driver.ensure(&acme.tenant, &limits_with(&["citext"]), &acme.secret).await.unwrap();
+
+        // Then nothing is created there, and the operator says why.
         assert!(ensured.lacking.len() == 1 && ensured.lacking[0].why.contains("not the operator's own"), "{ensured:?}");
     }
     root.close().await.unwrap();
-    made.gone().await;
+    acme.drop_database().await;
 }

@@ -3,19 +3,20 @@
 use helpdesk_operator::database::{LoginSlot, RotationStep, postgres::SETTINGS_OF_TENANT, settings};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-use super::desk::{Desk, as_mover, fresh_secret, terms};
+use super::test_server::{TestServer, limits, mover_logs_in, new_login_secret};
 
-async fn shown(session: &mut PgConnection, name: &str) -> String {
+async fn current_setting(session: &mut PgConnection, name: &str) -> String {
     sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(session).await.unwrap()
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn what_a_tenant_set_for_its_login_is_set_for_the_next_one() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
-    let name = &made.tenant.name;
-    let mut session = made.session().await.unwrap();
+    // Given a tenant who has set parameters for its login.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
+    let name = &acme.tenant.name;
+    let mut session = acme.logs_in().await.unwrap();
     session
         .execute(AssertSqlSafe(format!(
             "CREATE TEXT SEARCH CONFIGURATION app.\"it's $do$; odd\" (COPY = pg_catalog.german); SET ROLE NONE; \
@@ -27,36 +28,41 @@ async fn what_a_tenant_set_for_its_login_is_set_for_the_next_one() {
         .await
         .unwrap();
     session.close().await.unwrap();
-    let (password, next) = fresh_secret(LoginSlot::B);
+
+    // When the operator begins a rotation, twice.
+    let (password, next) = new_login_secret(LoginSlot::B);
     for _ in 0..2 {
-        desk.server.begin_rotation(&made.tenant, &terms(), &next).await.unwrap();
+        server.driver.begin_rotation(&acme.tenant, &limits(), &next).await.unwrap();
     }
-    let mut session = desk.session(&made.tenant.login(LoginSlot::B), password.expose(), name).await.unwrap();
-    assert_eq!(shown(&mut session, "default_text_search_config").await, "app.\"it's $do$; odd\"");
-    assert_eq!(shown(&mut session, "work_mem").await, "5MB");
-    // This client asks for a time zone and a style of dates of its own.
+
+    // Then the new login has the tenant's settings, but for those that the operator sets itself.
+    let mut session = server.log_in(&acme.tenant.login(LoginSlot::B), password.expose(), name).await.unwrap();
+    assert_eq!(current_setting(&mut session, "default_text_search_config").await, "app.\"it's $do$; odd\"");
+    assert_eq!(current_setting(&mut session, "work_mem").await, "5MB");
+    // The client of this test sets a time zone and a date style of its own, so these are read from the catalog.
     let kept: Vec<String> = sqlx::query_scalar(
         "SELECT line FROM pg_db_role_setting, unnest(setconfig) line WHERE setrole = to_regrole($1) AND line ~ 'TimeZone|DateStyle' ORDER BY 1",
     )
-    .bind(made.tenant.login(LoginSlot::B))
+    .bind(acme.tenant.login(LoginSlot::B))
     .fetch_all(&mut session)
     .await
     .unwrap();
     assert_eq!(kept, ["DateStyle=german, dmy", "TimeZone=Europe/Berlin"]);
-    assert_eq!(shown(&mut session, "search_path").await, "app, ext");
-    assert_eq!(shown(&mut session, "role").await, format!("{name}_own"));
+    assert_eq!(current_setting(&mut session, "search_path").await, "app, ext");
+    assert_eq!(current_setting(&mut session, "role").await, format!("{name}_own"));
     session.close().await.unwrap();
-    while let RotationStep::Waiting(_) = desk.server.finish_rotation(&made.tenant, LoginSlot::A).await.unwrap() {}
-    made.gone().await;
+    while let RotationStep::Waiting(_) = server.driver.finish_rotation(&acme.tenant, LoginSlot::A).await.unwrap() {}
+    acme.drop_database().await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn settings_come_back_with_the_data_and_one_that_cannot_be_set_keeps_nobody_out() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
-    let name = &made.tenant.name;
-    let mut root = desk.superuser().await;
+    // Given a tenant with settings of its database and of its login.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
+    let name = &acme.tenant.name;
+    let mut root = server.superuser_logs_in().await;
     root.execute(AssertSqlSafe(format!(
         "ALTER DATABASE {name} SET default_text_search_config = 'german'; ALTER DATABASE {name} SET statement_timeout = '7s'; \
          ALTER DATABASE {name} SET search_path = public; ALTER DATABASE {name} SET row_security = off; \
@@ -64,39 +70,45 @@ async fn settings_come_back_with_the_data_and_one_that_cannot_be_set_keeps_nobod
     )))
     .await
     .unwrap();
-    let login = desk.server.dump_login(&made.tenant).await.unwrap();
-    let mut dump = as_mover(&login).await.unwrap();
+
+    // When a mover reads the settings, and the database is dropped.
+    let login = server.driver.dump_login(&acme.tenant).await.unwrap();
+    let mut dump = mover_logs_in(&login).await.unwrap();
     let lines: Vec<String> = sqlx::query_scalar(SETTINGS_OF_TENANT).fetch_all(&mut dump).await.unwrap();
     dump.close().await.unwrap();
     let mut found = settings::carried(lines.iter().map(String::as_str));
     let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(found, [pair("default_text_search_config", "german"), pair("statement_timeout", "9s")]);
-    desk.server.revoke_dump_login(&made.tenant).await.unwrap();
-    desk.remove(&made.tenant, &made.facts).await;
+    server.driver.revoke_dump_login(&acme.tenant).await.unwrap();
+    server.drop_tenant(&acme.tenant, &acme.facts).await;
 
+    // When the database is restored with these settings, and with some that cannot be set.
     found.extend([pair("lc_time", "xx_XX.nothing"), pair("search_path", "public"), pair("role", "postgres"), pair("work_mem", "a lot")]);
-    let (facts, _) = desk.server.prepare_restore(&made.tenant, &terms(), &made.secret, &[]).await.unwrap();
-    desk.server.finish_restore(&made.tenant, &terms(), &found).await.unwrap();
-    desk.server.resume(&made.tenant).await.unwrap();
-    let mut session = made.session().await.unwrap();
-    assert_eq!(shown(&mut session, "default_text_search_config").await, "pg_catalog.german");
-    assert_eq!(shown(&mut session, "statement_timeout").await, "9s");
-    assert_eq!(shown(&mut session, "search_path").await, "app, ext");
-    assert_eq!(shown(&mut session, "role").await, format!("{name}_own"));
+    let (facts, _) = server.driver.prepare_restore(&acme.tenant, &limits(), &acme.secret, &[]).await.unwrap();
+    server.driver.finish_restore(&acme.tenant, &limits(), &found).await.unwrap();
+    server.driver.resume(&acme.tenant).await.unwrap();
+
+    // Then the tenant has its settings, without those that cannot be set.
+    let mut session = acme.logs_in().await.unwrap();
+    assert_eq!(current_setting(&mut session, "default_text_search_config").await, "pg_catalog.german");
+    assert_eq!(current_setting(&mut session, "statement_timeout").await, "9s");
+    assert_eq!(current_setting(&mut session, "search_path").await, "app, ext");
+    assert_eq!(current_setting(&mut session, "role").await, format!("{name}_own"));
     session.close().await.unwrap();
-    desk.remove(&made.tenant, &facts).await;
+    server.drop_tenant(&acme.tenant, &facts).await;
 }
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
 async fn what_is_set_for_a_database_does_not_reach_the_operators_sessions() {
-    let desk = Desk::open().await;
-    let made = desk.tenant().await;
-    let name = &made.tenant.name;
-    let mut session = made.session().await.unwrap();
+    // Given a database with settings that would disturb every session.
+    let server = TestServer::connect().await;
+    let acme = server.create_tenant().await;
+    let name = &acme.tenant.name;
+    let mut session = acme.logs_in().await.unwrap();
     session.execute("SELECT lo_from_bytea(4711, 'x'); REVOKE ALL ON LARGE OBJECT 4711 FROM CURRENT_USER").await.unwrap();
     session.close().await.unwrap();
-    let mut root = desk.superuser().await;
+    let mut root = server.superuser_logs_in().await;
     for setting in [
         "default_transaction_read_only = on".to_owned(),
         format!("role = '{name}_own'"),
@@ -108,15 +120,19 @@ async fn what_is_set_for_a_database_does_not_reach_the_operators_sessions() {
     ] {
         root.execute(AssertSqlSafe(format!("ALTER DATABASE {name} SET {setting}"))).await.ok();
     }
+
+    // When the operator ensures the tenant with an extension, and a mover logs in.
     let wanted = helpdesk_operator::api::plan::Extension { name: "hstore".into(), version: None };
-    let terms = helpdesk_operator::database::TenantLimits { extensions: vec![wanted], ..terms() };
-    assert_eq!(desk.server.ensure(&made.tenant, &terms, &made.secret).await.unwrap().lacking, []);
-    let login = desk.server.dump_login(&made.tenant).await.unwrap();
-    let mut dump = as_mover(&login).await.unwrap();
+    let limits = helpdesk_operator::database::TenantLimits { extensions: vec![wanted], ..limits() };
+    assert_eq!(server.driver.ensure(&acme.tenant, &limits, &acme.secret).await.unwrap().lacking, []);
+    let login = server.driver.dump_login(&acme.tenant).await.unwrap();
+    let mut dump = mover_logs_in(&login).await.unwrap();
     dump.execute("SET statement_timeout = 0").await.unwrap();
-    assert_eq!(shown(&mut dump, "role").await, "none");
+
+    // Then both work as without these settings.
+    assert_eq!(current_setting(&mut dump, "role").await, "none");
     let large: Vec<u8> = sqlx::query_scalar("SELECT lo_get(4711)").fetch_one(&mut dump).await.unwrap();
     assert_eq!(large, b"x");
     dump.close().await.unwrap();
-    made.gone().await;
+    acme.drop_database().await;
 }

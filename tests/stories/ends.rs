@@ -361,7 +361,8 @@ async fn a_server_that_stops_keeps_nobody_from_signing_up_at_another_one_unless_
         status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == wanted).then_some(())
     };
     eventually("both servers are ready", || async { ready("away", "True").await.and(ready("away-2", "True").await) }).await;
-    // An account that is younger than the operator's lease, with room for clocks that differ, is in no other ledger.
+    // No other operator can have placed an account that is created after this operator began to lead. The sleep leaves room
+    // for clocks that differ.
     tokio::time::sleep(Duration::from_secs(35)).await;
 
     // When one server stops, and two customers sign up, one of them with an accountID.

@@ -37,8 +37,8 @@ fn pem(name: &str) -> String {
     std::fs::read_to_string(var(name)).unwrap()
 }
 
-/// A client with no rules of its own, for doing what nobody should.
-pub fn raw() -> Client {
+/// An S3 client without the operator's rules, for everything that an attacker or an administrator might do.
+pub fn raw_s3_client() -> Client {
     use aws_smithy_http_client::{
         Builder,
         tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
@@ -67,9 +67,9 @@ fn unique(label: &str) -> String {
     format!("t-{label}-{}-{}", std::process::id(), clock::precise_now().as_millisecond() % 1_000_000)
 }
 
-/// A fresh bucket.
-pub async fn bucket(label: &str, versions: bool) -> String {
-    let (s3, name) = (raw(), unique(label));
+/// A new bucket.
+pub async fn create_bucket(label: &str, versions: bool) -> String {
+    let (s3, name) = (raw_s3_client(), unique(label));
     s3.create_bucket().bucket(&name).send().await.unwrap();
     let status = if versions { BucketVersioningStatus::Enabled } else { BucketVersioningStatus::Suspended };
     let configuration = VersioningConfiguration::builder().status(status).build();
@@ -77,22 +77,22 @@ pub async fn bucket(label: &str, versions: bool) -> String {
     name
 }
 
-/// A fresh bucket that locks objects which ask for it.
-pub async fn locked_bucket(label: &str) -> String {
+/// A new bucket with Object Lock.
+pub async fn create_locking_bucket(label: &str) -> String {
     let name = unique(label);
-    raw().create_bucket().bucket(&name).object_lock_enabled_for_bucket(true).send().await.unwrap();
+    raw_s3_client().create_bucket().bucket(&name).object_lock_enabled_for_bucket(true).send().await.unwrap();
     name
 }
 
-/// A store without a marker of its own.
-pub fn connect(bucket: &str, prefix: &str, identity: Option<&str>, keys: Option<(&str, &str)>) -> ConnectedStore {
+/// A store whose bucket gets no marker.
+pub fn connect_store(bucket: &str, prefix: &str, identity: Option<&str>, keys: Option<(&str, &str)>) -> ConnectedStore {
     let (id, secret) = keys
         .map_or_else(|| (var("HELPDESK_TEST_S3_ACCESS_KEY_ID"), var("HELPDESK_TEST_S3_SECRET_ACCESS_KEY")), |(a, b)| (a.into(), b.into()));
     make(&var("HELPDESK_TEST_S3_ENDPOINT"), bucket, prefix, identity, id, secret)
 }
 
 /// A store at an address where nobody answers.
-pub fn connect_at(endpoint: &str, bucket: &str) -> ConnectedStore {
+pub fn connect_store_at(endpoint: &str, bucket: &str) -> ConnectedStore {
     make(endpoint, bucket, "", Some("x"), "a".into(), "b".into())
 }
 
@@ -120,9 +120,9 @@ fn make(endpoint: &str, bucket: &str, prefix: &str, identity: Option<&str>, id: 
     }
 }
 
-/// A store that was taken into use.
-pub async fn connected(bucket: &str, prefix: &str) -> ConnectedStore {
-    let store = connect(bucket, prefix, Some("the-bucket"), None);
+/// A store in use: its bucket holds the marker.
+pub async fn store_in_use(bucket: &str, prefix: &str) -> ConnectedStore {
+    let store = connect_store(bucket, prefix, Some("the-bucket"), None);
     let marker = Marker { installation: "i".into(), store: "eu-cold".into(), identity: "the-bucket".into(), created_at: clock::now() };
     store.bucket.write_once(MARKER, serde_json::to_vec(&marker).unwrap()).await.unwrap();
     store
@@ -200,7 +200,7 @@ impl Database {
         sqlx::query_scalar(query).fetch_one(&mut session(&self.name).await).await.unwrap()
     }
 
-    pub fn keep_writing(&self) -> tokio::task::JoinHandle<()> {
+    pub fn tenant_keeps_writing(&self) -> tokio::task::JoinHandle<()> {
         let name = self.name.clone();
         tokio::spawn(async move {
             let mut session = session(&name).await;
@@ -213,7 +213,7 @@ impl Database {
         })
     }
 
-    pub async fn end_sessions_of(&self, program: &str) -> i64 {
+    pub async fn superuser_ends_sessions_of(&self, program: &str) -> i64 {
         sqlx::query_scalar(
             "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = $1 AND application_name = $2",
         )
@@ -261,7 +261,7 @@ impl Drop for Database {
 }
 
 /// One backup of one database, with everything that its movers need.
-pub struct Desk {
+pub struct TestBackup {
     pub store: ConnectedStore,
     pub keys: Keys,
     pub plan: MoverConfig,
@@ -272,13 +272,13 @@ pub struct Desk {
     _scratch: Option<Database>,
 }
 
-impl Desk {
+impl TestBackup {
     pub async fn new(label: &str, database: &Database, verify: VerifyMode) -> Self {
         let scratch = Database::empty(&format!("{label}_scratch")).await;
-        let store = connected(&bucket(label, true).await, "eu-1/").await;
+        let store = store_in_use(&create_bucket(label, true).await, "eu-1/").await;
         let identity = (database.oid, database.system_identifier.clone());
-        let desk = Self::of(label, store, database.login.clone(), identity, scratch.login.clone(), verify);
-        Self { _scratch: Some(scratch), ..desk }
+        let backup = Self::of(label, store, database.login.clone(), identity, scratch.login.clone(), verify);
+        Self { _scratch: Some(scratch), ..backup }
     }
 
     /// One backup of the database behind `source`, proven in the one behind `scratch`.
@@ -336,12 +336,12 @@ impl Desk {
         format!("{}{}", self.plan.store.prefix, self.key(name))
     }
 
-    pub async fn replace(&self, name: &str, bytes: Vec<u8>) {
-        raw().put_object().bucket(&self.plan.store.bucket).key(self.full(name)).body(bytes.into()).send().await.unwrap();
+    pub async fn attacker_replaces(&self, name: &str, bytes: Vec<u8>) {
+        raw_s3_client().put_object().bucket(&self.plan.store.bucket).key(self.full(name)).body(bytes.into()).send().await.unwrap();
     }
 
-    pub async fn remove(&self, name: &str) {
-        raw().delete_object().bucket(&self.plan.store.bucket).key(self.full(name)).send().await.unwrap();
+    pub async fn attacker_removes(&self, name: &str) {
+        raw_s3_client().delete_object().bucket(&self.plan.store.bucket).key(self.full(name)).send().await.unwrap();
     }
 
     fn write(&self, label: &str, plan: &MoverConfig, target: &MoverLogin, task: Task) -> Args {
@@ -363,24 +363,24 @@ impl Desk {
         Args { task, plan: folder, run, postgresql: var("HELPDESK_TEST_POSTGRESQL").into(), termination_log: self.folder.join("log") }
     }
 
-    /// What a mover is started with to look at that database.
+    /// The arguments with which a mover compares that database.
     pub fn arguments(&self, target: &MoverLogin) -> Args {
         self.write(&target.database, &self.plan, target, Task::Verify)
     }
 
-    pub async fn run(&self, task: Task) -> Result<(), mover::Error> {
+    pub async fn mover_runs(&self, task: Task) -> Result<(), mover::Error> {
         mover::run(self.write("plan", &self.plan, &self.scratch, task)).await
     }
 
-    pub async fn restore_into(&self, target: &Database) -> Result<(), mover::Error> {
-        self.restore_since(target, 0).await
+    pub async fn mover_restores_into(&self, target: &Database) -> Result<(), mover::Error> {
+        self.mover_restores_since(target, 0).await
     }
 
-    pub async fn restore_since(&self, target: &Database, later: i64) -> Result<(), mover::Error> {
-        self.restore_to(&target.login, target.oid, later).await
+    pub async fn mover_restores_since(&self, target: &Database, later: i64) -> Result<(), mover::Error> {
+        self.mover_restores_to(&target.login, target.oid, later).await
     }
 
-    pub async fn restore_to(&self, target: &MoverLogin, oid: u32, later: i64) -> Result<(), mover::Error> {
+    pub async fn mover_restores_to(&self, target: &MoverLogin, oid: u32, later: i64) -> Result<(), mover::Error> {
         let mut plan = self.plan.clone();
         plan.database_oid = oid;
         plan.restore_since = Some(clock::whole_seconds(clock::now() + k8s_openapi::jiff::SignedDuration::from_secs(later)));
@@ -388,7 +388,7 @@ impl Desk {
     }
 
     /// A mover in a process of its own, as in a Job.
-    pub fn spawn(&self, task: Task) -> Child {
+    pub fn mover_starts(&self, task: Task) -> Child {
         let args = self.write("plan", &self.plan, &self.scratch, task);
         Command::new(env!("CARGO_BIN_EXE_helpdesk-operator"))
             .args(["mover", task.name(), "--plan"])
