@@ -1,22 +1,22 @@
-//! The brake: a mass of destructive steps stops by itself and waits for a person.
+//! The brake: limits how many destructive steps a server may see in one window; the next one waits for a person.
 //!
-//! A clock that jumped, billing that fell silent or a definition that was installed anew would each destroy many
-//! accounts at once, all with good reasons of their own. So each server counts the destructive steps of the last
-//! window in its ledger, and beyond a share of its tenants the next one waits. The count and the decision that it lets
-//! through are one transaction of the ledger, so that accounts which are due in the same moment cannot all pass. A person who looked and agrees sets the
-//! annotation `helpdesk-operator.io/release-brake` on the `DatabaseServer` to the present time; steps from before that
-//! are not counted any more.
+//! A clock that jumped, billing that went silent or a CRD that was installed again could each destroy many accounts at
+//! once, every one of them for a valid reason. So the ledger of each server counts the destructive steps of the last
+//! window. Once they reach a share of the server's tenants, the next step waits. The count and the decision are one
+//! transaction of the ledger, so that accounts which are due at the same moment cannot all pass. A person who checked
+//! and agrees sets the annotation `helpdesk-operator.io/release-brake` on the `DatabaseServer` to the present time.
+//! Steps from before that time are not counted any more.
 
 use crate::{api::database_server::Brake, clock::Moment};
 
-/// From when on destructive steps are counted.
+/// The start of the counted time: the window's start, or the last release if that is later.
 pub fn counted_since(brake: &Brake, released_at: Option<Moment>, now: Moment) -> Moment {
     let window_began = now - brake.window.duration();
-    // A release in the future would switch the brake off for good.
+    // A release in the future is ignored: until that time, no step would be counted.
     released_at.filter(|at| *at <= now).map_or(window_began, |at| at.max(window_began))
 }
 
-/// How many destructive steps one window may see.
+/// How many destructive steps are allowed in one window.
 pub fn limit(brake: &Brake, tenants: i64) -> i64 {
     i64::from(brake.at_least).max(tenants.saturating_mul(i64::from(brake.percent)) / 100)
 }
@@ -26,7 +26,7 @@ pub fn lets_through(brake: &Brake, tenants: i64, steps: i64) -> bool {
     steps < limit(brake, tenants)
 }
 
-/// What a server's brake allows at one moment: asked before a decision, and once more by the ledger that stores it.
+/// The brake of a server at one moment. It is asked before a decision, and once more by the ledger that stores it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowance {
     brake: Brake,
@@ -34,12 +34,12 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// What the brake allows now. `released_at` is when a person let it go last.
+    /// The brake as it is now. `released_at` is when a person released it last.
     pub fn at(brake: &Brake, released_at: Option<Moment>, now: Moment) -> Self {
         Self { brake: *brake, since: counted_since(brake, released_at, now) }
     }
 
-    /// From when on destructive steps are counted.
+    /// The start of the counted time.
     pub const fn since(&self) -> Moment {
         self.since
     }

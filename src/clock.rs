@@ -1,14 +1,14 @@
 //! The one place where the wall clock is read.
 //!
-//! Everything else is given a `now`: a year of a tenant's life is then a dozen calls in a test. Times are whole
-//! seconds, because that is what Kubernetes stores; a deadline of `10:00:00Z` is due when the clock shows it.
+//! All other code takes `now` as an argument, so a test can run a year of a tenant's life in a dozen calls. Times are
+//! whole seconds, because Kubernetes stores whole seconds. A deadline of `10:00:00Z` is due at exactly that time.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 
 /// A moment in whole seconds.
 pub type Moment = Timestamp;
 
-/// How far two honest clocks may be apart before neither is believed.
+/// How far apart two clocks may be before this machine's clock is no longer trusted.
 pub const TOLERANCE: SignedDuration = SignedDuration::from_secs(30);
 
 /// The present, cut to whole seconds.
@@ -17,7 +17,7 @@ pub fn now() -> Moment {
     whole_seconds(Timestamp::now())
 }
 
-/// The present with its fraction, for measuring and for waiting until exactly a deadline; never for a decision.
+/// The present with its fraction, for measuring and for waiting until exactly a deadline. A decision must never use it.
 #[allow(clippy::disallowed_methods)]
 pub fn precise_now() -> Timestamp {
     Timestamp::now()
@@ -31,16 +31,16 @@ pub fn whole_seconds(moment: Timestamp) -> Moment {
 /// Whether this machine's clock may be used to pin a deadline or to destroy anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
-    /// It agrees with every other clock that was asked and never went back.
+    /// It agrees with every other clock that was asked, and is not before the highest recorded time.
     Trusted,
-    /// It does not; the text says with whom and by how much.
+    /// It does not; the text names the two times that differ.
     Doubtful(String),
 }
 
 /// Compares the clock with another machine's and with the highest time this installation ever recorded.
 ///
-/// A clock before the high-water mark would lengthen nothing and a clock ahead of the others would shorten
-/// deadlines, so both are refused beyond [`TOLERANCE`].
+/// A clock that is ahead of the others would reach deadlines too early; a clock that went back cannot be right either.
+/// Beyond [`TOLERANCE`], neither is trusted.
 pub fn compare(now: Moment, high_water: Option<Moment>, others: &[(&str, Moment)]) -> Trust {
     if let Some(mark) = high_water
         && now + TOLERANCE < mark

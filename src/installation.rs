@@ -1,7 +1,8 @@
-//! Who this installation is: an id that every ledger carries, and the key that signs certificates of deletion.
+//! The identity of this installation: an id that every ledger carries, the key that signs deletion certificates, and
+//! the key (pepper) of keyed hashes.
 //!
-//! Both live in the Secret `installation` in the operator's namespace and are made once. A ledger with another id
-//! belongs to somebody else and is left alone.
+//! All are in the Secret `installation` in the operator's namespace and are made once. A ledger with another id belongs
+//! to another installation and is never changed.
 
 use std::collections::BTreeMap;
 
@@ -24,18 +25,18 @@ pub struct Installation {
     pepper: hmac::Key,
 }
 
-/// Why there is no identity.
+/// Why the identity could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The Secret could not be read or made.
     #[error("failed to read or create the Secret {SECRET}")]
     Secret(#[source] Box<kube::Error>),
-    /// The Secret lacks a key or holds nonsense.
+    /// A key of the Secret is missing or invalid.
     #[error(
         "failed to use the Secret {SECRET}: its key {0} is missing or damaged; restore it from a backup of the cluster, it cannot be made anew while ledgers carry its id"
     )]
     Damaged(&'static str),
-    /// No randomness.
+    /// The system gave no random bytes.
     #[error("failed to get random bytes from the system")]
     Random,
 }
@@ -94,7 +95,8 @@ impl Installation {
         self.signing.public_key().as_ref()
     }
 
-    /// A keyed hash: the same text gives the same digits here, and nobody without the key can try texts out.
+    /// A keyed hash (HMAC-SHA-256). The same text always gives the same digits in this installation. Without the key nobody
+    /// can find the text by hashing guesses.
     pub fn keyed_hash(&self, text: &str) -> String {
         crate::digest::hex(hmac::sign(&self.pepper, text.as_bytes()).as_ref())
     }

@@ -1,7 +1,7 @@
 //! Leader election: of several replicas, the one that holds the Lease works.
 //!
-//! A lease does not fence: a leader that hangs may wake up after another took over. So nothing relies on it for
-//! safety; every effect is idempotent and guarded by the ledger's revision. It only keeps two from doing the same work.
+//! A Lease is no fence: a leader that hung may continue after another replica took over. So safety never depends on the
+//! Lease; every effect is idempotent and guarded by the ledger's revision. It only keeps replicas from doubling work.
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -20,7 +20,7 @@ const LASTS: i32 = 10;
 const RENEW: Duration = Duration::from_secs(3);
 const RETRY: Duration = Duration::from_secs(1);
 
-/// A claim on a Lease.
+/// A replica's claim on a Lease.
 pub struct Leadership {
     api: Api<Lease>,
     name: String,
@@ -33,7 +33,7 @@ impl Leadership {
         Self { api: Api::namespaced(client, namespace), name, holder }
     }
 
-    /// Waits until the Lease is held.
+    /// Returns once this replica holds the Lease.
     pub async fn acquire(&self) {
         loop {
             match self.take().await {
@@ -45,7 +45,7 @@ impl Leadership {
         }
     }
 
-    /// Renews until the Lease is lost; returns then.
+    /// Renews the Lease; returns once it is lost.
     pub async fn keep(&self) {
         let mut renewed = tokio::time::Instant::now();
         loop {
@@ -62,7 +62,7 @@ impl Leadership {
         }
     }
 
-    /// Lets the Lease go, so that another replica need not wait for it to run out.
+    /// Releases the Lease, so that another replica need not wait until it expires.
     pub async fn release(&self) {
         if let Ok(Some(mut lease)) = self.api.get_opt(&self.name).await
             && lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()) == Some(self.holder.as_str())
@@ -78,7 +78,7 @@ impl Leadership {
 
     async fn take(&self) -> Result<bool, kube::Error> {
         let now = clock::precise_now();
-        let mine = |transitions| LeaseSpec {
+        let new_spec = |transitions| LeaseSpec {
             holder_identity: Some(self.holder.clone()),
             lease_duration_seconds: Some(LASTS),
             acquire_time: Some(MicroTime(now)),
@@ -87,20 +87,23 @@ impl Leadership {
             ..LeaseSpec::default()
         };
         let Some(mut lease) = self.api.get_opt(&self.name).await? else {
-            let lease = Lease { metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() }, spec: Some(mine(0)) };
+            let lease = Lease { metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() }, spec: Some(new_spec(0)) };
             return Ok(conflict_is_no(self.api.create(&PostParams::default(), &lease).await)?.is_some());
         };
         let spec = lease.spec.clone().unwrap_or_default();
-        let held_by_me = spec.holder_identity.as_deref() == Some(&self.holder);
+        let held_here = spec.holder_identity.as_deref() == Some(&self.holder);
         let lasts = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or(LASTS).into());
-        let ran_out = spec.renew_time.as_ref().is_none_or(|at| at.0 + lasts < now);
-        if !held_by_me && !ran_out && spec.holder_identity.as_deref().is_some_and(|h| !h.is_empty()) {
+        let expired = spec.renew_time.as_ref().is_none_or(|at| at.0 + lasts < now);
+        if !held_here && !expired && spec.holder_identity.as_deref().is_some_and(|h| !h.is_empty()) {
             return Ok(false);
         }
         let transitions = spec.lease_transitions.unwrap_or(0);
-        lease.spec =
-            Some(if held_by_me { LeaseSpec { acquire_time: spec.acquire_time, ..mine(transitions) } } else { mine(transitions + 1) });
-        // The resourceVersion that was read makes this a compare-and-swap.
+        lease.spec = Some(if held_here {
+            LeaseSpec { acquire_time: spec.acquire_time, ..new_spec(transitions) }
+        } else {
+            new_spec(transitions + 1)
+        });
+        // `replace` sends the resourceVersion that was read, so it fails with 409 Conflict if another replica wrote.
         debug_assert!(lease.resource_version().is_some());
         Ok(conflict_is_no(self.api.replace(&self.name, &PostParams::default(), &lease).await)?.is_some())
     }

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! A closing stage that was decided and is not enforced yet can be reversed: by a payment, or by the owner who withdraws
-//! the closure. The entry into Deleted is also reversed by a hold, as long as no drop was authorized.
+//! a cancellation. Until a drop is authorized, a hold or a withdrawn erasure also reverses the entry into Deleted.
 //!
 //! Four pure steps, none of which reads a clock, does I/O or can fail:
 //!
