@@ -1,4 +1,4 @@
-"""A bucket, looked at with the root's credentials: every version, every delete marker, every open upload."""
+"""Reads a bucket with the root's credentials: every version, every delete marker, every open upload."""
 
 import datetime
 import hashlib
@@ -17,7 +17,7 @@ EMPTY = hashlib.sha256(b"").hexdigest()
 
 
 class Bucket:
-    """Speaks S3 through a forwarded port, so that it is the same in any cluster."""
+    """An S3 client that uses a forwarded port, so that it works in any cluster."""
 
     def __init__(self, cluster, server, name):
         self.server, self.name = server, name
@@ -26,7 +26,7 @@ class Bucket:
         self.secret = root["root-secret-key"].decode()
         authority = cluster.secret(OPERATOR, "s3-ca")["ca.crt"].decode()
         self.tls = ssl.create_default_context(cadata=authority)
-        forward = cluster.helper("-n", "storage", "port-forward", f"service/{server}", ":443", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        forward = cluster.start_in_background("-n", "storage", "port-forward", f"service/{server}", ":443", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         found = re.search(r"127\.0\.0\.1:(\d+)", forward.stdout.readline())
         if not found:
             raise Failed(f"no port was forwarded to {server}")

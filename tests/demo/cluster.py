@@ -1,4 +1,4 @@
-"""The cluster as the demo sees it: what is asked of it, what is looked at all the time, and who tries what."""
+"""The cluster as the demo uses it: kubectl commands of people, and a view of all accounts that is renewed all the time."""
 
 import base64
 import http.client
@@ -19,12 +19,12 @@ SERVERS = ("pg-eu-1", "pg-eu-2")
 PEOPLE = "helpdesk-demo"
 STAGES = ("Trial", "Active", "Blocked", "Terminated", "Deleted", "Expired")
 
-# Longer than anything here takes on two cores that do everything at once.
+# Longer than any step takes on a machine with two cores.
 PATIENCE = 150
 
 
 class Failed(Exception):
-    """Something that had to come to be, or had to be refused, and was not."""
+    """A fact that had to be true, or a command that had to be refused, and was not."""
 
 
 class Cluster:
@@ -36,36 +36,36 @@ class Cluster:
         self.programs = Path(programs)
         self.environment = dict(os.environ, KUBECONFIG=str(kubeconfig))
         self.scratch = tempfile.TemporaryDirectory(prefix="helpdesk-demo-")
-        self.helpers = []
-        self.turned = threading.Condition()
+        self.background = []
+        self.changed = threading.Condition()
         self.accounts, self.backups, self.databases = {}, [], {}
-        self.seen_at = time.monotonic()
-        self.notice = lambda: None
+        self.watched_at = time.monotonic()
+        self.on_change = lambda: None
         self.closed = False
 
     # ---- kubectl ----
 
     def kubectl(self, *args, stdin=None, timeout=60):
-        """Runs kubectl and returns its exit code, output and complaint."""
+        """Runs kubectl. Returns its exit code, its output and its error."""
         done = subprocess.run(
             [self.programs / "kubectl", *args], input=stdin, env=self.environment, capture_output=True, text=True, timeout=timeout
         )
         return done.returncode, done.stdout, done.stderr.strip()
 
-    def must(self, *args, **options):
-        """Runs kubectl, which has to succeed."""
+    def must_run(self, *args, **options):
+        """Runs kubectl, which must succeed. Returns its output."""
         code, out, complaint = self.kubectl(*args, **options)
         if code != 0:
             raise Failed(f"kubectl {' '.join(args)}: {complaint}")
         return out
 
-    def do(self, *args, **options):
-        """Shows a command and runs it, as a person would."""
+    def show_and_run(self, *args, **options):
+        """A person runs a command, which is shown and must succeed."""
         self.screen.command("kubectl", *args)
-        return self.must(*args, **options)
+        return self.must_run(*args, **options)
 
-    def refuses(self, who, *args, because, **options):
-        """Shows that a command is refused, and how."""
+    def must_refuse(self, who, *args, because, **options):
+        """Somebody runs a command, which is shown and must be refused for this reason."""
         self.screen.command("kubectl", *args)
         code, out, complaint = self.kubectl(*args, **options)
         if code == 0:
@@ -75,25 +75,25 @@ class Cluster:
             raise Failed(f"{who} was refused for another reason than it should be: {said}")
         self.screen.refusal(who, [said])
 
-    def helper(self, *args, **pipes):
+    def start_in_background(self, *args, **pipes):
         """Starts a kubectl that runs until the demo ends."""
         helper = subprocess.Popen([self.programs / "kubectl", *args], env=self.environment, text=True, **pipes)
-        self.helpers.append(helper)
+        self.background.append(helper)
         return helper
 
     # ---- the API, without a process for every question ----
 
-    def open(self):
-        """Begins to look."""
+    def start_watching(self):
+        """Starts to renew the view of all accounts."""
         self.proxy = Path(self.scratch.name) / "api"
-        self.helper("proxy", f"--unix-socket={self.proxy}", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.start_in_background("proxy", f"--unix-socket={self.proxy}", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 20
         while not self.proxy.exists():
             if time.monotonic() > until:
                 raise Failed("kubectl proxy did not start")
             time.sleep(0.05)
         self.superusers = {server: Superuser(self, server) for server in SERVERS}
-        threading.Thread(target=self._look, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
 
     def get(self, path):
         """An object or a list of the API; None where there is none."""
@@ -119,33 +119,33 @@ class Cluster:
         found = self.get(f"/api/v1/namespaces/{namespace}/secrets/{name}")
         return {k: base64.b64decode(v) for k, v in found.get("data", {}).items()} if found else None
 
-    def _look(self):
+    def _watch(self):
         while not self.closed:
             try:
                 accounts = {a["metadata"]["name"]: a for a in self.items("helpdeskaccounts")}
                 backups = self.items("coldbackups")
                 databases = {}
                 for superuser in self.superusers.values():
-                    databases.update(superuser.tenants())
+                    databases.update(superuser.tenant_databases())
             except (OSError, http.client.HTTPException, ValueError, Failed):
-                # Seen as silence by whoever waits.
+                # wait_until fails if this goes on for too long.
                 time.sleep(0.5)
                 continue
-            with self.turned:
+            with self.changed:
                 self.accounts, self.backups, self.databases = accounts, backups, databases
-                self.seen_at = time.monotonic()
-                self.turned.notify_all()
-            self.notice()
+                self.watched_at = time.monotonic()
+                self.changed.notify_all()
+            self.on_change()
             time.sleep(0.4)
 
-    def until(self, what, test, patience=PATIENCE):
-        """Waits until something is true of what is seen, and returns it."""
+    def wait_until(self, what, test, patience=PATIENCE):
+        """Waits until the test of the view is true. Returns its result."""
         with self.screen.waiting(what) as waiting:
             while True:
-                with self.turned:
-                    self.turned.wait(1)
+                with self.changed:
+                    self.changed.wait(1)
                     found = test(self)
-                    silence = time.monotonic() - self.seen_at
+                    silence = time.monotonic() - self.watched_at
                 if found:
                     return found
                 if silence > 20:
@@ -155,9 +155,9 @@ class Cluster:
 
     def close(self):
         self.closed = True
-        for helper in self.helpers:
+        for helper in self.background:
             helper.terminate()
-        for helper in self.helpers:
+        for helper in self.background:
             helper.wait()
         self.scratch.cleanup()
 
@@ -182,7 +182,7 @@ class Cluster:
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a socket in the file system, which nobody else may open."""
+    """HTTP over a Unix socket, which no other user may open."""
 
     def __init__(self, path):
         super().__init__("localhost", timeout=10)
@@ -195,7 +195,7 @@ class UnixConnection(http.client.HTTPConnection):
 
 
 class Superuser:
-    """A database server's superuser, who only looks at catalogs: a session in a tenant's database would be seen."""
+    """The superuser of a database server. Reads only catalogs, because a session in a tenant's database would be noticed."""
 
     TENANTS = """SELECT d.datname, EXISTS (SELECT FROM pg_roles r WHERE r.rolname IN (d.datname || '_a', d.datname || '_b') AND r.rolcanlogin
         AND has_database_privilege(r.rolname, d.datname, 'CONNECT')),
@@ -211,7 +211,7 @@ class Superuser:
         """The rows of a query, each a list of texts."""
         with self.lock:
             if self.psql is None or self.psql.poll() is not None:
-                self.psql = self.cluster.helper(
+                self.psql = self.cluster.start_in_background(
                     *f"exec -i -n databases {self.server}-0 -c postgresql -- psql -h /run/postgresql -U postgres -AtXq -F |".split(),
                     stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=1,
                 )
@@ -225,11 +225,11 @@ class Superuser:
                 rows.append(line.rstrip("\n").split("|"))
         raise Failed(f"the session with {self.server} ended: {rows}")
 
-    def tenants(self):
+    def tenant_databases(self):
         """Name, whether its tenant can log in, sessions, bytes and server of each tenant's database."""
         return {name: (can == "t", int(sessions), int(size), self.server) for name, can, sessions, size in self.ask(self.TENANTS)}
 
-    def left_of(self, name):
+    def databases_and_roles_left(self, name):
         """How many databases and roles of this name there are."""
         [[databases, roles]] = self.ask(
             f"SELECT (SELECT count(*) FROM pg_database WHERE starts_with(datname, '{name}')), "

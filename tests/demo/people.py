@@ -1,4 +1,4 @@
-"""The people of a tenant at its database: its app and agents, with the credentials that the tenant was handed."""
+"""A tenant's app and agents, who log in to its database with the credentials from its Secret."""
 
 import re
 import subprocess
@@ -51,14 +51,14 @@ WHERE n.nspname = 'app' AND c.relkind IN ('r', 'v', 'm', 'S') ORDER BY c.relkind
 """
 
 
-def move_in(cluster):
-    """Makes the pod in which all of them sit."""
-    cluster.must("apply", "-f", "-", stdin=POD.format(namespace=PEOPLE, image=cluster.image))
-    cluster.must("-n", PEOPLE, "wait", "--for=condition=Ready", "pod/people", "--timeout=90s", timeout=100)
+def start_people_pod(cluster):
+    """Starts the pod in which all of them run psql."""
+    cluster.must_run("apply", "-f", "-", stdin=POD.format(namespace=PEOPLE, image=cluster.image))
+    cluster.must_run("-n", PEOPLE, "wait", "--for=condition=Ready", "pod/people", "--timeout=90s", timeout=100)
 
 
 class Tenant:
-    """A tenant with the credentials from its Secret."""
+    """A tenant, with the credentials from its Secret."""
 
     def __init__(self, cluster, account):
         self.cluster, self.account = cluster, account
@@ -66,34 +66,35 @@ class Tenant:
         self.namespace = status["namespace"]["name"]
         self.uid = cluster.accounts[account]["metadata"]["uid"]
         self.server = status["database"]["server"]
-        self.take_credentials()
+        self.reads_its_secret()
 
-    def take_credentials(self):
+    def reads_its_secret(self):
+        """The tenant reads its credentials."""
         secret = self.cluster.secret(self.namespace, "database")
         if not secret:
             raise Failed(f"{self.account} has no Secret {self.namespace}/database")
         text = {key: value.decode() for key, value in secret.items()}
         self.host, self.username, self.password, self.database = (text[k] for k in ("host", "username", "password", "database"))
-        self.cluster.must("-n", PEOPLE, "exec", "-i", "people", "--", "sh", "-c", "cat >/tmp/ca.crt", stdin=text["ca.crt"])
+        self.cluster.must_run("-n", PEOPLE, "exec", "-i", "people", "--", "sh", "-c", "cat >/tmp/ca.crt", stdin=text["ca.crt"])
 
     def _command(self, neighbour):
         at = neighbour or self
         return ["-n", PEOPLE, "exec", "-i", "people", "--", "sh", "-c", PSQL, "psql", at.host, self.username, at.database]
 
     def psql(self, sql, neighbour=None):
-        """Whether SQL succeeds, and what the server said: logs in, to its own database or to a neighbour's."""
+        """The tenant logs in to its own database, or to a neighbour's, and runs SQL. Returns whether it succeeded, and the answer."""
         code, out, complaint = self.cluster.kubectl(*self._command(neighbour), stdin=f"{self.password}\n{sql}\n")
-        return code == 0, out.strip() if code == 0 else in_short(complaint)
+        return code == 0, out.strip() if code == 0 else server_message(complaint)
 
-    def can(self, sql):
-        """SQL that has to succeed; returns its answer."""
+    def runs_sql(self, sql):
+        """The tenant runs SQL, which must succeed. Returns the answer."""
         ok, said = self.psql(sql)
         if not ok:
             raise Failed(f"{self.account} could not do what it must be able to: {said}")
         return said
 
-    def cannot(self, who, sql, because, neighbour=None):
-        """SQL that has to be refused; shows how."""
+    def is_refused(self, who, sql, because, neighbour=None):
+        """Somebody runs SQL with the tenant's login, which must be refused for this reason. Shows the refusal."""
         ok, said = self.psql(sql, neighbour)
         if ok:
             raise Failed(f"{who} was let through: {sql} answered {said!r}")
@@ -101,25 +102,26 @@ class Tenant:
             raise Failed(f"{who} was refused for another reason than it should be: {said}")
         self.cluster.screen.refusal(who, [said])
 
-    def fill(self):
-        self.can(FILL)
+    def creates_tickets(self):
+        """The tenant creates the tables of a help desk, with its tickets."""
+        self.runs_sql(FILL)
 
     def checksums(self):
         """Rows and checksum of each table, view and sequence."""
-        lines = [line.split("|") for line in self.can(CHECKSUMS).splitlines()]
+        lines = [line.split("|") for line in self.runs_sql(CHECKSUMS).splitlines()]
         return {name: (int(rows), checksum) for name, rows, checksum in lines}
 
-    def session(self):
-        """A session that stays open."""
+    def opens_session(self):
+        """The tenant opens a session that stays open."""
         return Session(self)
 
 
 class Session:
-    """Somebody who is logged in and stays."""
+    """A session of a tenant that stays open."""
 
     def __init__(self, tenant):
         self.tenant = tenant
-        self.psql = tenant.cluster.helper(
+        self.psql = tenant.cluster.start_in_background(
             *tenant._command(None), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=1
         )
         self.psql.stdin.write(tenant.password + "\n")
@@ -127,15 +129,15 @@ class Session:
             raise Failed(f"{tenant.account} could not open a session")
 
     def ask(self):
-        """Asks for a number; what comes back may be the news that the session is over."""
+        """Asks for a number. Returns the answer, or the server's message that the session was ended."""
         try:
             self.psql.stdin.write("SELECT 42;\n")
             return self.psql.stdout.readline().strip()
         except BrokenPipeError:
             return self.psql.stdout.read().strip()
 
-    def is_over(self):
-        """Whether the server ended it, and how it says so."""
+    def must_be_ended(self):
+        """The server must have ended the session. Returns its message."""
         said = self.ask()
         if said == "42":
             raise Failed(f"a session of {self.tenant.account} from before the block still reads")
@@ -143,11 +145,11 @@ class Session:
             rest, _ = self.psql.communicate(timeout=10)
         except (subprocess.TimeoutExpired, ValueError):
             rest = ""
-        return in_short(f"{said}\n{rest}")
+        return server_message(f"{said}\n{rest}")
 
 
-def in_short(complaint):
-    """What the server said, without what psql and kubectl say around it."""
+def server_message(complaint):
+    """The message of the server, without what psql and kubectl add to it."""
     lines = [line for line in complaint.splitlines() if line.strip() and not line.startswith("command terminated with exit code")]
     text = re.sub(r"\s+", " ", " ".join(lines))
     return re.sub(r"^psql:.*?(?=FATAL:|ERROR:)", "", text).split(" psql:")[0]

@@ -1,4 +1,4 @@
-"""The live table: every account, its stage, the time it has left, and what is there of it."""
+"""The live table: every account with its stage, the time that is left, its database and its backups."""
 
 import datetime
 
@@ -18,7 +18,7 @@ class Table:
         self.screen, self.cluster = screen, cluster
         self.windows = {}
         self.had_database = set()
-        self.told = {}
+        self.printed = {}
 
     def lines(self):
         """The table as lines for the footer."""
@@ -28,14 +28,14 @@ class Table:
         head = "  " + "  ".join(pad(name, width) for name, width in COLUMNS)
         return [self.screen.paint("dim", head)] + [self._row(name) for name in names]
 
-    def tell_turns(self):
-        """Where there is no footer: a line for each account of which something turned."""
+    def print_changes(self):
+        """Without a terminal: prints a line for each account that has changed."""
         if self.screen.tty:
             return
         for name in sorted(self.cluster.accounts):
             cells = (self._stage(name), self._database(name).split(",")[0], self._backups(name))
-            if self.told.get(name) != cells and cells[0] != "new":
-                self.told[name] = cells
+            if self.printed.get(name) != cells and cells[0] != "new":
+                self.printed[name] = cells
                 stage, database, backups = cells
                 self.screen.line(f"    · {name:9} {stage:21} database {database:8} backups {backups}")
 

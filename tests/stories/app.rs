@@ -1,4 +1,4 @@
-//! A real help desk for a tenant: Request Tracker in pods of the operator's, on the tenant's own database.
+//! A real help desk for a tenant: Request Tracker, in pods that the operator runs, on the tenant's own database.
 
 use helpdesk_operator::{api::HelpDeskAccount, lifecycle::Stage};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
@@ -53,10 +53,11 @@ async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_w
     administrator_applies_plan(&cluster, "app-life").await;
     let account = cluster.customer_signs_up("app-life", "app-life").await;
 
-    // When its pods run and its address answers,
+    // When its pods run and its address answers.
     account.wait_until("AppReady", |a| has_condition(a, "AppReady", "True")).await;
     is_published(&account).await;
-    // then its login page is Request Tracker's, and its administrator opens a ticket.
+
+    // Then its login page is Request Tracker's, and its administrator opens a ticket.
     let login = visitor_gets("https://app-life.helpdesk.example/NoAuth/Login.html", &[]);
     assert_eq!((login.status, login.body.contains("<title>Login</title>")), (200, true), "{login:?}");
     let ticket = r#"{"Queue": "General", "Subject": "The printer is on fire", "Content": "since Tuesday"}"#;
@@ -64,12 +65,13 @@ async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_w
     assert_eq!(status, 201, "{made}");
     let id = made["id"].as_str().unwrap().to_owned();
 
-    // When its payment fails,
+    // When its payment fails.
     account.billing_reports_active().await;
     account.reaches(Stage::Active).await;
     account.billing_reports_past_due().await;
     let blocked = account.reaches(Stage::Blocked).await;
-    // then the page that says so answers everybody, and the app has no pods.
+
+    // Then the page of a paused help desk answers everybody, and the app has no pods.
     let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &namespace(&blocked));
     let serving = ListParams::default().labels("helpdesk-operator.io/component=web");
     eventually("the end of the app's pods", async || pods.list(&serving).await.unwrap().items.is_empty().then_some(())).await;
@@ -77,7 +79,7 @@ async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_w
     assert_eq!(visitor_gets("https://app-life.helpdesk.example/NoAuth/Login.html", &[]).status, 503);
     assert_eq!(app_administrator_requests(&account, &format!("ticket/{id}"), &[]).await.0, 503);
 
-    // When it pays, then the ticket of before is there.
+    // When billing reports a payment, then the ticket from before is there.
     account.billing_reports_active().await;
     account.reaches(Stage::Active).await;
     account.wait_until("AppReady", |a| has_condition(a, "AppReady", "True")).await;
@@ -118,6 +120,7 @@ async fn a_class_with_an_unknown_variable_says_which_and_where_and_its_database_
             "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
             "placements": [{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example"}]}}))
         .await;
+
     // When an account gets it, then the condition names the field and the variable, and the tenant's login works.
     let account = cluster.customer_signs_up("app-mistyped", "app-mistyped").await;
     let says = |a: &HelpDeskAccount| {

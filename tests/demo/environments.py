@@ -1,4 +1,4 @@
-"""Where the demo takes place: on a cluster of its own, or as a guest in somebody's."""
+"""Where the demo runs: on a cluster of its own, or on the cluster of KUBECONFIG."""
 
 import json
 import os
@@ -13,16 +13,16 @@ SCRIPT = "tests/cluster/cluster"
 KINDS = ("helpdeskaccounts", "coldbackups", "databaseservers", "backupstores", "helpdeskplans")
 
 
-class Home:
-    """What both have in common: steps that take a while, and a program that does them."""
+class Environment:
+    """What both have in common: tests/cluster/cluster does their steps, which take a while."""
 
     cluster = None
 
     def __init__(self, screen, name):
         self.screen, self.name = screen, name
 
-    def step(self, what, *args):
-        """Runs the cluster's script and shows that it lives."""
+    def run_script(self, what, *args):
+        """Runs the script and shows its last line meanwhile. Returns how long it took, and its output."""
         began = time.monotonic()
         said = []
         with self.screen.waiting(what) as waiting:
@@ -35,7 +35,7 @@ class Home:
                     said.append(line.rstrip())
                     waiting.detail = said[-1].strip()
             except BaseException:
-                # An interrupted script takes away what it began, and is not interrupted in that.
+                # An interrupted script removes what it began. The demo waits for that.
                 os.killpg(running.pid, signal.SIGINT)
                 running.wait()
                 raise
@@ -44,7 +44,7 @@ class Home:
             raise Failed(f"{what}: {SCRIPT} {' '.join(args)} failed")
         return time.monotonic() - began, said
 
-    def ask(self, *args):
+    def script_output(self, *args):
         return subprocess.run([SCRIPT, *args], check=True, capture_output=True, text=True).stdout.strip()
 
     def close(self):
@@ -52,40 +52,40 @@ class Home:
             self.cluster.close()
 
 
-class Own(Home):
-    """A cluster on this machine alone."""
+class OwnCluster(Environment):
+    """A cluster of the demo's own, on this machine."""
 
     def start(self):
-        programs = Path(self.ask("bin"))
+        programs = Path(self.script_output("bin"))
         if not (programs / "kubernetes").exists():
             self.screen.say("The first time everything that a cluster is made of is built from its sources. That takes a while.")
-        self.step("clearing the ground", self.name, "down")
-        took, _ = self.step("starting a cluster", self.name, "up")
+        self.run_script("clearing the ground", self.name, "down")
+        took, _ = self.run_script("starting a cluster", self.name, "up")
         self.screen.fact(f"A Kubernetes cluster of its own runs on this machine ({took:.0f} s).")
-        took, _ = self.step("building and installing the operator", self.name, "install")
+        took, _ = self.run_script("building and installing the operator", self.name, "install")
         self.screen.fact(f"The operator of this working copy is installed from its chart ({took:.0f} s).")
         image = os.environ.get("HELPDESK_IMAGE_POSTGRES", "localhost/postgres:17")
-        self.cluster = Cluster(self.screen, self.ask(self.name, "kubeconfig"), programs, image)
+        self.cluster = Cluster(self.screen, self.script_output(self.name, "kubeconfig"), programs, image)
 
-    def collect(self, folder):
-        self.step("copying the logs", self.name, "collect", str(folder))
+    def collect_logs(self, folder):
+        self.run_script("copying the logs", self.name, "collect", str(folder))
         self.screen.say(f"All logs are in {folder}.")
 
     def how_to_reach(self):
-        return [f"export KUBECONFIG={self.ask(self.name, 'kubeconfig')}", f"{SCRIPT} {self.name} down    # and it is gone"]
+        return [f"export KUBECONFIG={self.script_output(self.name, 'kubeconfig')}", f"{SCRIPT} {self.name} down    # and it is gone"]
 
-    def leave(self, keep):
+    def clean_up(self, keep):
         self.close()
         if not keep:
-            self.step("taking the cluster down", self.name, "down")
+            self.run_script("taking the cluster down", self.name, "down")
 
 
-class Current(Home):
-    """Somebody's own cluster: only what was brought is taken away, and all of it."""
+class CurrentCluster(Environment):
+    """The cluster of KUBECONFIG: the demo removes everything that it has installed, and nothing else."""
 
     def __init__(self, screen):
         super().__init__(screen, "current")
-        self.brought = False
+        self.installed = False
 
     def start(self):
         missing = [v for v in ("POSTGRES", "VERSITYGW", "OPERATOR") if f"HELPDESK_IMAGE_{v}" not in os.environ]
@@ -94,21 +94,21 @@ class Current(Home):
                 "Your cluster needs images that it can pull. Push them, and name them in "
                 + ", ".join(f"HELPDESK_IMAGE_{v}" for v in missing) + " (README.md says how they are built)."
             )
-        self.step("fetching kubectl and helm", "tools")
-        kubeconfig = self.ask("current", "kubeconfig")
-        self.cluster = cluster = Cluster(self.screen, kubeconfig, self.ask("bin"), os.environ["HELPDESK_IMAGE_POSTGRES"])
-        context = cluster.must("config", "current-context").strip()
-        self.look_around()
-        self.brought = True
-        cluster.must("create", "namespace", OPERATOR)
-        cluster.must("label", "namespace", OPERATOR, OURS)
-        took, _ = self.step("starting PostgreSQL and S3 in your cluster", "current", "up")
+        self.run_script("fetching kubectl and helm", "tools")
+        kubeconfig = self.script_output("current", "kubeconfig")
+        self.cluster = cluster = Cluster(self.screen, kubeconfig, self.script_output("bin"), os.environ["HELPDESK_IMAGE_POSTGRES"])
+        context = cluster.must_run("config", "current-context").strip()
+        self.check_for_another_operator()
+        self.installed = True
+        cluster.must_run("create", "namespace", OPERATOR)
+        cluster.must_run("label", "namespace", OPERATOR, OURS)
+        took, _ = self.run_script("starting PostgreSQL and S3 in your cluster", "current", "up")
         self.screen.fact(f"PostgreSQL and S3 run in your cluster, context {context} ({took:.0f} s).")
-        took, _ = self.step("installing the operator", "current", "install")
+        took, _ = self.run_script("installing the operator", "current", "install")
         self.screen.fact(f"The operator is installed from its chart ({took:.0f} s).")
 
-    def look_around(self):
-        """Whatever is of this operator here and not of a demo is somebody's."""
+    def check_for_another_operator(self):
+        """Fails if an operator is installed that is not a demo's. Removes what an earlier demo left behind."""
         c = self.cluster
         code, namespace, complaint = c.kubectl("get", "namespace", OPERATOR, "-o", "json", "--ignore-not-found")
         if code != 0:
@@ -116,57 +116,57 @@ class Current(Home):
         ours = bool(namespace) and json.loads(namespace)["metadata"].get("labels", {}).get(f"{GROUP}/made-for") == "demo"
         if ours:
             self.screen.say("An earlier demo left something behind. That is taken away first.")
-            self.brought = True
-            self.take_away()
+            self.installed = True
+            self.remove_everything()
             return
-        definitions = [d for d in c.must("get", "crd", "-o", "name").splitlines() if d.endswith(f".{GROUP}")]
+        definitions = [d for d in c.must_run("get", "crd", "-o", "name").splitlines() if d.endswith(f".{GROUP}")]
         if namespace or definitions:
             raise Failed(
                 "Your cluster has a helpdesk-operator already, and the demo would get in its way: there is "
                 + (f"a namespace {OPERATOR}" if namespace else definitions[0]) + ". Use another cluster, or the demo's own: make demo"
             )
 
-    def collect(self, _):
+    def collect_logs(self, _):
         pass
 
     def how_to_reach(self):
         return ["kubectl get helpdeskaccounts    # the next demo takes away what this one brought"]
 
-    def leave(self, keep):
+    def clean_up(self, keep):
         try:
-            if self.brought and not keep:
+            if self.installed and not keep:
                 with self.screen.waiting("taking away what was brought"):
-                    self.take_away()
+                    self.remove_everything()
                 self.screen.fact("Your cluster is as it was.")
         finally:
             self.close()
 
-    def take_away(self):
-        """The operator first, so that nobody puts anything back; its policies go with it. Then everything else."""
+    def remove_everything(self):
+        """Removes the operator and its policies first, so that nothing is created again. Then removes everything else."""
         c = self.cluster
         subprocess.run(
             [c.programs / "helm", "uninstall", OPERATOR, "--namespace", OPERATOR, "--ignore-not-found", "--wait", "--timeout", "90s"],
             env=c.environment, check=True, capture_output=True, start_new_session=True,
         )
-        definitions = [d for d in c.must("get", "crd", "-o", "name").splitlines() if d.endswith(f".{GROUP}")]
+        definitions = [d for d in c.must_run("get", "crd", "-o", "name").splitlines() if d.endswith(f".{GROUP}")]
         for kind in KINDS if definitions else ():
             _, names, _ = c.kubectl("get", kind, "-o", "name")
             for name in names.split():
-                self.insist("patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
+                self.kubectl_until_accepted("patch", name, "--type=merge", "-p", '{"metadata":{"finalizers":null}}')
         if definitions:
-            self.insist("delete", "--ignore-not-found", "--timeout=60s", *definitions)
-        self.insist("delete", "clusterrolebinding", "helpdesk-demo-sam", "--ignore-not-found")
-        tenants = c.must("get", "namespaces", "--selector", f"{GROUP}/account", "-o", "name").split()
-        made = c.must("get", "namespaces", "--selector", OURS, "-o", "name").split()
+            self.kubectl_until_accepted("delete", "--ignore-not-found", "--timeout=60s", *definitions)
+        self.kubectl_until_accepted("delete", "clusterrolebinding", "helpdesk-demo-sam", "--ignore-not-found")
+        tenants = c.must_run("get", "namespaces", "--selector", f"{GROUP}/account", "-o", "name").split()
+        made = c.must_run("get", "namespaces", "--selector", OURS, "-o", "name").split()
         if tenants or made:
-            self.insist("delete", "--ignore-not-found", "--timeout=120s", *sorted({*tenants, *made}))
-        self.step("taking PostgreSQL and S3 away", "current", "down")
-        left = [d for d in c.must("get", "crd,namespaces", "-o", "name").splitlines() if GROUP in d or OPERATOR in d]
+            self.kubectl_until_accepted("delete", "--ignore-not-found", "--timeout=120s", *sorted({*tenants, *made}))
+        self.run_script("taking PostgreSQL and S3 away", "current", "down")
+        left = [d for d in c.must_run("get", "crd,namespaces", "-o", "name").splitlines() if GROUP in d or OPERATOR in d]
         if left:
             raise Failed(f"still there: {', '.join(left)}")
 
-    def insist(self, *args):
-        """An API server heeds a policy for some seconds after it was removed."""
+    def kubectl_until_accepted(self, *args):
+        """Repeats a command for 30 s, because an API server applies a policy for some seconds after its removal."""
         until = time.monotonic() + 30
         while True:
             code, _, complaint = self.cluster.kubectl(*args, timeout=150)
