@@ -68,6 +68,7 @@ write_edge_env() {
   address6=$(addresses_of edge | tail -n +2)
   echo "HELPDESK_TEST_EDGE_ADDRESS6=$address6"
   echo "HELPDESK_TEST_EDGE_CLIENTS6=$(clients6 | paste -sd ,)"
+  echo "HELPDESK_TEST_EDGE_CERTIFICATE=$STATE/infra/wildcard.crt"
   echo "HELPDESK_TEST_ECHO_IMAGE=localhost/echo:1"
   echo "HELPDESK_TEST_COREDNS=$BIN/coredns"
 }

@@ -7,6 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import browser
 from cluster import GROUP, OPERATOR, OURS, Cluster, Failed
 
 SCRIPT = "tests/cluster/cluster"
@@ -17,6 +18,8 @@ class Environment:
     """What both have in common: tests/cluster/cluster does their steps, which take a while."""
 
     cluster = None
+    # How the gateway is reached; None: there is none.
+    edge = None
 
     def __init__(self, screen, name):
         self.screen, self.name = screen, name
@@ -60,12 +63,15 @@ class OwnCluster(Environment):
         if not (programs / "kubernetes").exists():
             self.screen.say("The first time everything that a cluster is made of is built from its sources. That takes a while.")
         self.run_script("clearing the ground", self.name, "down")
-        took, _ = self.run_script("starting a cluster", self.name, "up")
-        self.screen.fact(f"A Kubernetes cluster of its own runs on this machine ({took:.0f} s).")
+        took, _ = self.run_script("starting a cluster", self.name, "up", "--edge")
+        self.screen.fact(f"A Kubernetes cluster of its own runs on this machine, with Envoy Gateway ({took:.0f} s).")
+        with self.screen.waiting("installing a browser"):
+            browser.install()
         took, _ = self.run_script("building and installing the operator", self.name, "install")
         self.screen.fact(f"The operator of this working copy is installed from its chart ({took:.0f} s).")
         image = os.environ.get("HELPDESK_IMAGE_POSTGRES", "localhost/postgres:17")
         self.cluster = Cluster(self.screen, self.script_output(self.name, "kubeconfig"), programs, image)
+        self.edge = browser.Edge(self.script_output(self.name, "env"))
 
     def collect_logs(self, folder):
         self.run_script("copying the logs", self.name, "collect", str(folder))

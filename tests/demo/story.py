@@ -1,11 +1,13 @@
 """The story, act by act. Each fact was checked a moment before it is told."""
 
+import collections
 import datetime
 import json
 
 from bucket import Bucket
 from certificate import verify
 from cluster import GROUP, OPERATOR, PEOPLE, SERVERS, Failed
+from help_desk import HelpDesks
 from people import TICKETS, Tenant, start_people_pod
 from table import clock, moment
 
@@ -22,14 +24,22 @@ spec: {{account: acme, accountUID: {uid}, store: eu-cold, reason: Manual, expire
 
 
 class Story:
-    """Four tenants, from their first day to the last."""
+    """Four tenants, from their first day to the last; and two with a help desk that people use, where there is a gateway."""
 
-    def __init__(self, cluster, screen, manifest):
+    def __init__(self, cluster, screen, manifest, edge):
         self.c, self.s, self.manifest = cluster, screen, manifest
-        self.sequence = dict.fromkeys(ACCOUNTS, 0)
+        self.sequence = collections.Counter()
         self.tenants, self.data = {}, {}
+        self.help_desks = HelpDesks(cluster, screen, edge, self.billing_reports) if edge else None
 
     def run(self):
+        try:
+            self.tell()
+        finally:
+            if self.help_desks:
+                self.help_desks.close()
+
+    def tell(self):
         self.four_companies_sign_up()
         self.attacker_tries_the_neighbour()
         self.acme_pays()
@@ -41,6 +51,10 @@ class Story:
         self.people_try_to_remove_the_foundations()
         self.umbrella_expires()
         self.nothing_is_left_of_globex_and_umbrella()
+        if self.help_desks:
+            self.help_desks.people_use_a_help_desk("12  A help desk, in a browser")
+            self.help_desks.attacker_tries_the_web("13  The attacker tries the web")
+            self.help_desks.help_desk_is_blocked_and_comes_back("14  The help desk is blocked, and comes back")
 
     # ---- acts ----
 
@@ -291,7 +305,9 @@ class Story:
         s, c = self.s, self.c
         s.act("10  umbrella does not come back")
 
-        # Given umbrella, with the promise from when it was blocked.
+        # Given umbrella, with the promise from when it was blocked, and two companies that sign up meanwhile.
+        if self.help_desks:
+            self.help_desks.sign_up()
         promised = self.promised["umbrella"]
 
         # When the promised time comes.
