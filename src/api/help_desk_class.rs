@@ -49,9 +49,39 @@ pub struct HelpDeskClassSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
     pub files: Vec<AppFile>,
+    /// Secrets that the operator makes for each account, such as the key with which the app signs its sessions. It makes
+    /// each once, keeps it with the account's backups, and destroys it with them. The variable `${secrets.NAME}` is the
+    /// secret. A change of format or length reaches accounts that do not have the secret yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub secrets: Vec<GeneratedSecret>,
     /// Commands of the app that the operator runs as Jobs.
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
+}
+
+/// A secret that the operator makes for each account, once.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GeneratedSecret {
+    /// Its name, as in `${secrets.NAME}`.
+    #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
+    pub name: String,
+    /// Which letters it is made of.
+    pub format: SecretFormat,
+    /// How long it is, in letters.
+    #[schemars(range(min = 32, max = 256))]
+    pub length: u16,
+}
+
+/// Which letters a secret is made of.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SecretFormat {
+    /// Hexadecimal digits in lower case: 4 bits a letter.
+    Hex,
+    /// Letters from A to Z, in upper and lower case, and digits: almost 6 bits a letter.
+    Alnum,
 }
 
 /// One environment variable.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{
     Error,
-    workloads::{Kind, Object},
+    workloads::{self, Kind, Object},
 };
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskClassSpec},
@@ -125,12 +125,29 @@ pub async fn suspend(client: &Client, owner: Owner<'_>, job: &Object, suspends: 
 /// # Errors
 /// See [`Error`].
 pub async fn delete_job(client: &Client, owner: Owner<'_>, job: &Object) -> Result<(), Error> {
-    let Some(found) = find(client, owner, Kind::Job, &job.name).await? else { return Ok(()) };
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), owner.namespace, &Kind::Job.resource());
+    delete(client, owner, Kind::Job, &job.name).await
+}
+
+/// Deletes the Secrets of the app before its namespace. Deleting a namespace takes a while; the secrets must not be readable
+/// meanwhile.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn delete_secrets(client: &Client, owner: Owner<'_>) -> Result<(), Error> {
+    for name in workloads::SECRETS {
+        delete(client, owner, Kind::Secret, name).await?;
+    }
+    Ok(())
+}
+
+/// Deletes an object of the owner, with what belongs to it.
+async fn delete(client: &Client, owner: Owner<'_>, kind: Kind, name: &str) -> Result<(), Error> {
+    let Some(found) = find(client, owner, kind, name).await? else { return Ok(()) };
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), owner.namespace, &kind.resource());
     let this_one =
         DeleteParams { preconditions: Some(Preconditions { uid: found.uid(), resource_version: None }), ..DeleteParams::background() };
-    let deleted = api.delete(&job.name, &this_one).await.map(drop).or_else(ignore_not_found_or_conflict);
-    Ok(deleted.during("delete a hook of the app that failed")?)
+    let deleted = api.delete(name, &this_one).await.map(drop).or_else(ignore_not_found_or_conflict);
+    Ok(deleted.during("delete an object of the app")?)
 }
 
 /// An object of the owner, if it exists.

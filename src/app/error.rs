@@ -19,6 +19,9 @@ pub enum Error {
         /// What the API server said.
         message: String,
     },
+    /// The system gives no random bytes.
+    #[error("failed to make a secret of the app: the system gives no random bytes")]
+    Random,
     /// A text of the class names a variable that does not exist.
     #[error("failed to fill in {field} of the class: ${{{variable}}} is no variable; there are {known}")]
     UnknownVariable {
@@ -38,6 +41,7 @@ impl Error {
             Self::Cluster(_) => "ClusterUnreachable",
             Self::Foreign(_) => "Foreign",
             Self::Refused { .. } => "ObjectRefused",
+            Self::Random => "NoRandomness",
             Self::UnknownVariable { .. } => "ClassInvalid",
         }
     }

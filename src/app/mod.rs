@@ -6,6 +6,7 @@
 
 pub mod apply;
 mod error;
+pub mod secrets;
 pub mod values;
 pub mod workloads;
 

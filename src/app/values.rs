@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use super::Error;
 
 /// The value of every variable, by its name. Some are secrets, so this is never shown.
-pub struct Values(BTreeMap<&'static str, String>);
+pub struct Values(BTreeMap<String, String>);
 
 impl Values {
     /// These variables.
-    pub fn new(values: impl IntoIterator<Item = (&'static str, String)>) -> Self {
-        Self(values.into_iter().collect())
+    pub fn new<N: Into<String>>(values: impl IntoIterator<Item = (N, String)>) -> Self {
+        Self(values.into_iter().map(|(name, value)| (name.into(), value)).collect())
     }
 
     /// Fills in a text: `${name}` becomes the variable's value, `$${` becomes `${`, and everything else stays. A value is
@@ -40,7 +40,7 @@ impl Values {
     }
 
     fn unknown(&self, field: &str, variable: &str) -> Error {
-        let known: Vec<_> = self.0.keys().copied().collect();
+        let known: Vec<_> = self.0.keys().map(String::as_str).collect();
         let variable = variable.chars().take(64).filter(|letter| !letter.is_control()).collect();
         Error::UnknownVariable { field: field.to_owned(), variable, known: known.join(", ") }
     }

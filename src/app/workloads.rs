@@ -26,6 +26,8 @@ const ENVIRONMENT: &str = "app-env";
 const FILES: &str = "app-files";
 /// The Secret with the first password of the app's administrator, for the owner.
 const ADMIN: &str = "app-admin";
+/// The Secrets of an app.
+pub const SECRETS: [&str; 3] = [ENVIRONMENT, FILES, ADMIN];
 /// Label on the app's pods with the component's name; on the pods of hooks with the hook's.
 const COMPONENT: &str = "helpdesk-operator.io/component";
 /// Annotation on pods with a digest of their configuration, so that another configuration starts them anew.

@@ -2,11 +2,15 @@
 //!
 //! | Secret | holds | lives |
 //! |---|---|---|
-//! | `backup-key-<name>` | the age identity, the public half of the signing key, the escrowed key as it was stored | until the backup is erased |
+//! | `backup-key-<name>` | the age identity, the public half of the signing key, the secrets of the tenant's app, the escrowed text as it was stored | until the backup is erased |
 //! | `backup-signing-<name>` | the private half of the signing key | until the backup is proven |
 //!
 //! The signing Secret is made first and the key Secret follows from it, so a crash between the two loses nothing. The
 //! escrow holds the identity once more, encrypted to the offline recovery recipient: nobody here can read it.
+//!
+//! The secrets of the app belong to the backup: without them the app cannot read what it encrypted in its database. They
+//! are copied when the keys are made, so they live exactly as long as the backup can be read. In escrow they are comments
+//! below the identity, so that the whole text is an identity file of age.
 //!
 //! Destroying the key means that both the Secret and every version of the escrow are gone. What remains is what the
 //! cluster's own backups of etcd hold.
@@ -27,6 +31,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, ColdBackup, backup_store::KeyEscrow},
+    app::secrets::AppSecrets,
     store::{self, ConnectedStore},
 };
 
@@ -35,6 +40,8 @@ const RECIPIENT: &str = "recipient";
 const VERIFYING: &str = "verifying-key";
 const ESCROW: &str = "escrow.age";
 const SIGNING: &str = "signing.pk8";
+/// Begins the keys of the app's secrets.
+const APP: &str = "app.";
 
 /// Why the keys are not at hand.
 #[derive(Debug, thiserror::Error)]
@@ -81,8 +88,10 @@ pub struct Keys {
     pub recipient: String,
     /// Checks the signatures of the backup's reports.
     pub verifying: Vec<u8>,
-    /// The identity as the escrow keeps it, encrypted to the recovery recipient.
+    /// Identity and secrets of the app as the escrow keeps them, encrypted to the recovery recipient.
     pub escrow: Option<Vec<u8>>,
+    /// The secrets of the tenant's app as they were when the keys were made.
+    pub app_secrets: AppSecrets,
 }
 
 impl fmt::Debug for Keys {
@@ -122,16 +131,16 @@ impl KeyRing {
         Self { api: Api::namespaced(client, namespace), namespace: namespace.to_owned() }
     }
 
-    /// The backup's keys; made when there are none.
+    /// The backup's keys; made when there are none, with these secrets of the tenant's app.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn ensure(&self, backup: &ColdBackup, escrow: Option<&KeyEscrow>) -> Result<Keys, Error> {
+    pub async fn ensure(&self, backup: &ColdBackup, escrow: Option<&KeyEscrow>, app_secrets: &AppSecrets) -> Result<Keys, Error> {
         if let Some(keys) = self.load(backup).await? {
             return Ok(keys);
         }
         let signing = self.signing(backup).await?;
-        let fresh = fresh(&self.namespace, backup, &signing, escrow)?;
+        let fresh = fresh(&self.namespace, backup, &signing, escrow, app_secrets)?;
         read(&self.create(fresh, backup).await?, backup)
     }
 
@@ -229,7 +238,13 @@ impl KeyRing {
     }
 }
 
-fn fresh(namespace: &str, backup: &ColdBackup, signing: &Ed25519KeyPair, escrow: Option<&KeyEscrow>) -> Result<Secret, Error> {
+fn fresh(
+    namespace: &str,
+    backup: &ColdBackup,
+    signing: &Ed25519KeyPair,
+    escrow: Option<&KeyEscrow>,
+    app_secrets: &AppSecrets,
+) -> Result<Secret, Error> {
     let identity = x25519::Identity::generate();
     let text = identity.to_string();
     let mut data = BTreeMap::from([
@@ -237,11 +252,26 @@ fn fresh(namespace: &str, backup: &ColdBackup, signing: &Ed25519KeyPair, escrow:
         (RECIPIENT.to_owned(), ByteString(identity.to_public().to_string().into_bytes())),
         (VERIFYING.to_owned(), ByteString(signing.public_key().as_ref().to_vec())),
     ]);
+    data.extend(app_secrets.iter().map(|(name, value)| (format!("{APP}{name}"), ByteString(value.as_bytes().to_vec()))));
     if let Some(escrow) = escrow {
         let recovery = x25519::Recipient::from_str(&escrow.recovery_recipient).map_err(|_| Error::Recipient)?;
-        data.insert(ESCROW.to_owned(), ByteString(encrypt(&recovery, text.expose_secret().as_bytes())?));
+        let file = identity_file(text.expose_secret(), app_secrets);
+        data.insert(ESCROW.to_owned(), ByteString(encrypt(&recovery, file.as_bytes())?));
     }
     Ok(secret(namespace, &key_secret(name(backup)), backup, data))
+}
+
+/// An identity file of age: the identity, then the secrets of the app as comments.
+fn identity_file(identity: &str, app_secrets: &AppSecrets) -> Zeroizing<String> {
+    let mut file = Zeroizing::new(identity.to_owned());
+    for (name, value) in app_secrets.iter() {
+        file.push_str("\n# app secret ");
+        file.push_str(name);
+        file.push('=');
+        // The operator makes no line breaks, but a person may have written the value.
+        file.push_str(&Zeroizing::new(value.replace('\n', "\n# ")));
+    }
+    file
 }
 
 fn secret(namespace: &str, name: &str, backup: &ColdBackup, data: BTreeMap<String, ByteString>) -> Secret {
@@ -291,7 +321,13 @@ fn read(secret: &Secret, backup: &ColdBackup) -> Result<Keys, Error> {
         return Err(damaged("its identity and its recipient are no pair"));
     }
     let verifying = data(secret, VERIFYING).filter(|k| k.len() == 32).ok_or(damaged("it has no verifying-key"))?.to_vec();
-    Ok(Keys { identity, recipient, verifying, escrow: data(secret, ESCROW).map(<[u8]>::to_vec) })
+    let mut app_secrets = AppSecrets::default();
+    for (key, value) in secret.data.iter().flatten() {
+        let Some(name) = key.strip_prefix(APP) else { continue };
+        let value = String::from_utf8(value.0.clone()).map_err(|_| damaged("a secret of the app in it is no text"))?;
+        app_secrets.insert(name.to_owned(), Zeroizing::new(value));
+    }
+    Ok(Keys { identity, recipient, verifying, escrow: data(secret, ESCROW).map(<[u8]>::to_vec), app_secrets })
 }
 
 /// Encrypts a few bytes to one recipient.
@@ -351,7 +387,7 @@ mod tests {
         let recovery = x25519::Identity::generate();
         let escrow = KeyEscrow { store: "eu-escrow".into(), recovery_recipient: recovery.to_public().to_string() };
         let signing = super::super::manifest::tests::key();
-        let secret = fresh("operator", &backup(), &signing, Some(&escrow)).unwrap();
+        let secret = fresh("operator", &backup(), &signing, Some(&escrow), &AppSecrets::default()).unwrap();
         let keys = read(&secret, &backup()).unwrap();
 
         let recipient = x25519::Recipient::from_str(&keys.recipient).unwrap();
@@ -365,8 +401,30 @@ mod tests {
     }
 
     #[test]
+    fn secrets_of_the_app_are_kept_with_the_key_and_the_escrowed_text_is_still_an_identity_file() {
+        let recovery = x25519::Identity::generate();
+        let escrow = KeyEscrow { store: "eu-escrow".into(), recovery_recipient: recovery.to_public().to_string() };
+        let mut app_secrets = AppSecrets::default();
+        app_secrets.insert("admin".into(), Zeroizing::new("Ab12".into()));
+        app_secrets.insert("secrets.session".into(), Zeroizing::new("cd34".into()));
+        let secret = fresh("operator", &backup(), &super::super::manifest::tests::key(), Some(&escrow), &app_secrets).unwrap();
+        let keys = read(&secret, &backup()).unwrap();
+        assert_eq!(keys.app_secrets, app_secrets);
+
+        let file = String::from_utf8(age::decrypt(&recovery, &keys.escrow.unwrap()).unwrap()).unwrap();
+        assert_eq!(file, format!("{}\n# app secret admin=Ab12\n# app secret secrets.session=cd34", *keys.identity));
+        let identities = age::IdentityFile::from_buffer(file.as_bytes()).unwrap().into_identities().unwrap();
+        let sealed = encrypt(&x25519::Recipient::from_str(&keys.recipient).unwrap(), b"all of it").unwrap();
+        let decryptor = age::Decryptor::new(&sealed[..]).unwrap();
+        let mut opened = Vec::new();
+        let mut reader = decryptor.decrypt(identities.iter().map(|identity| -> &dyn age::Identity { identity.as_ref() })).unwrap();
+        std::io::Read::read_to_end(&mut reader, &mut opened).unwrap();
+        assert_eq!(opened, b"all of it");
+    }
+
+    #[test]
     fn a_secret_of_another_account_is_not_used() {
-        let secret = fresh("operator", &backup(), &super::super::manifest::tests::key(), None).unwrap();
+        let secret = fresh("operator", &backup(), &super::super::manifest::tests::key(), None, &AppSecrets::default()).unwrap();
         let mut other = backup();
         other.spec.account_uid = "00000000-0000-4000-8000-000000000000".into();
         assert!(matches!(read(&secret, &other), Err(Error::Damaged { .. })));

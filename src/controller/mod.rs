@@ -8,6 +8,7 @@ pub mod backup_store;
 pub mod cold_backup;
 pub mod database_server;
 mod placement;
+mod tenant_secret;
 
 use std::{
     fmt::Debug,

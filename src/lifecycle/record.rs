@@ -1,5 +1,7 @@
 //! The record of an account in the ledger: its stage, its deadlines, and the inputs that they follow from.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -97,6 +99,10 @@ pub struct Record {
     /// What the restore from the cold backup could not make as it was, although every row is there.
     #[serde(default)]
     pub restored_without: Vec<String>,
+    /// The names of the secrets that were handed to the tenant's app. One of these that is lost is never made again: what
+    /// the app wrote may be encrypted with it.
+    #[serde(default)]
+    pub app_secrets: BTreeSet<String>,
     /// The account's plan as it was when it was last read.
     #[serde(default)]
     pub plan: Option<PlanSeen>,
@@ -238,6 +244,7 @@ impl Record {
             delayed_by: Vec::new(),
             dropped_under: None,
             restored_without: Vec::new(),
+            app_secrets: BTreeSet::new(),
             plan: None,
         }
     }

@@ -297,8 +297,13 @@ impl TestBackup {
             use age::secrecy::ExposeSecret;
             identity.to_string().expose_secret().to_owned()
         };
-        let keys =
-            Keys { identity: secret.into(), recipient: identity.to_public().to_string(), verifying: verifying.clone(), escrow: None };
+        let keys = Keys {
+            identity: secret.into(),
+            recipient: identity.to_public().to_string(),
+            verifying: verifying.clone(),
+            escrow: None,
+            app_secrets: helpdesk_operator::app::secrets::AppSecrets::default(),
+        };
         let due = clock::now();
         let uid = "8f3a0000-0000-4000-8000-000000000000";
         let folder = std::env::temp_dir().join(unique(label));

@@ -1,5 +1,7 @@
 //! A real help desk for a tenant: Request Tracker, in pods that the operator runs, on the tenant's own database.
 
+mod secrets;
+
 use helpdesk_operator::{api::HelpDeskAccount, lifecycle::Stage};
 use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
 use kube::{

@@ -3,13 +3,15 @@
 use k8s_openapi::{ByteString, jiff::SignedDuration};
 
 use super::{credentials, desired, error::Error, placement, work::Work};
+use crate::controller::tenant_secret::TenantSecret;
 use crate::{
     api::{
-        HelpDeskClass,
+        HelpDeskClass, HelpDeskClassSpec,
         conditions::{Finding, Type},
     },
     app::{
         apply::{self, JobState, Owner},
+        secrets::{self, AppSecrets, Missing},
         values::Values,
         workloads::{self, App},
     },
@@ -47,15 +49,15 @@ impl Work<'_> {
         };
         let plan = self.plan()?;
         let plan_placement = placement::placement(plan, self.account)?.clone();
-        let tenant = &self.placement.tenant;
-        let password = credentials::password_or_new(self.ctx, self.account, tenant, login.slot).await?;
+        let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, login.slot).await?;
         let binding = credentials::binding(self.ctx, &self.placement, login.slot, &password).await?;
-        let admin = credentials::admin_password(self.ctx, self.account, tenant).await?;
+        let secrets = Box::pin(self.app_secrets(&class.spec)).await?;
+        let admin = secrets.get(secrets::ADMIN).unwrap_or_default();
         let text = |key: &str| binding.get(key).map(|ByteString(value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default();
         let account = &self.account.spec;
         let fqdn = format!("{}.{}", account.domain.slug, plan_placement.domain_base);
         let name = self.placement.entry.account.clone();
-        let values = Values::new([
+        let values = [
             ("tenant.name", name.clone()),
             ("tenant.displayName", account.display_name.clone().unwrap_or_else(|| name.clone())),
             ("db.host", text("host")),
@@ -70,15 +72,17 @@ impl Work<'_> {
             ("web.url", format!("https://{fqdn}")),
             ("web.scheme", "https".to_owned()),
             ("web.port", "443".to_owned()),
-            ("admin.password", admin.expose().to_owned()),
-        ]);
+            ("admin.password", admin.to_owned()),
+        ];
+        let generated = secrets.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let values = Values::new(values.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(generated));
         let authority = text("ca.crt");
         let server = &self.placement.server.spec;
         let objects = workloads::objects(&App {
             account: &name,
             class: &class.spec,
             values: &values,
-            admin_password: admin.expose(),
+            admin_password: admin,
             database: (&server.host, server.port),
             database_ca: Some(&authority),
             gateway: plan_placement.gateway.as_ref().map(|gateway| (gateway.name.as_str(), gateway.namespace.as_str())),
@@ -120,6 +124,33 @@ impl Work<'_> {
             return Ok(Finding::yes(Type::AppReady, "Running", "every pod of the app is ready"));
         }
         Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")))
+    }
+
+    /// The secrets of the app, by name: those that are stored, those that had to be taken from a backup, and new ones. The
+    /// ledger has their names before the app gets them.
+    async fn app_secrets(&mut self, class: &HelpDeskClassSpec) -> Result<AppSecrets, Error> {
+        let account = self.placement.entry.account.clone();
+        let own = TenantSecret::of(self.ctx, &self.placement.tenant);
+        let mut secrets = own.app_secrets().await?;
+        let Missing { new, lost } = secrets::missing(class, &secrets, &self.record().app_secrets);
+        let found = own.find_in_backups(&account, &lost).await?;
+        let still_lost: Vec<_> = lost.iter().filter(|name| found.get(name).is_none()).cloned().collect();
+        if !still_lost.is_empty() {
+            return Err(Error::SecretLost { names: still_lost.join(", "), secret: own.path() });
+        }
+        let mut added = secrets::make(class, &new)?;
+        added.fill_up(found);
+        if !added.is_empty() {
+            own.put(&account, added.iter()).await?;
+            secrets.fill_up(added);
+        }
+        let handed_out = &mut self.placement.entry.record.app_secrets;
+        let before = handed_out.len();
+        handed_out.extend(new);
+        if handed_out.len() > before {
+            self.store().await?;
+        }
+        Ok(secrets)
     }
 
     /// Ends the app's pods. It needs neither the plan's placement nor the database, so that nothing keeps it from stopping.

@@ -10,15 +10,14 @@ use std::collections::BTreeMap;
 use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::SignedDuration};
 use kube::{
     Api, ResourceExt,
-    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams},
 };
-use serde_json::json;
 
 use super::{
     context::{AccountContext, FIELD_MANAGER},
     error::Error,
 };
-use crate::controller::placement::Placement;
+use crate::controller::{placement::Placement, tenant_secret::TenantSecret};
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount, Window},
     clock::Moment,
@@ -34,26 +33,10 @@ pub(super) const SECRET: &str = "database";
 /// sessions.
 const ROTATION_INTERVAL: SignedDuration = SignedDuration::from_secs(10);
 
-/// The key with the first password of the app's administrator in the operator's own copy.
-const ADMIN: &str = "admin";
-
-fn own_secret(tenant: &Tenant) -> String {
-    tenant.name.replacen("t_", "login-", 1)
-}
-
 /// The password of one of the tenant's logins, from the operator's own copy.
 pub(super) async fn password(ctx: &AccountContext, tenant: &Tenant, slot: LoginSlot) -> Result<Option<Password>, Error> {
-    stored(ctx, tenant, slot.name()).await
-}
-
-async fn stored(ctx: &AccountContext, tenant: &Tenant, key: &str) -> Result<Option<Password>, Error> {
-    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    let Some(secret) = api.get_opt(&own_secret(tenant)).await.during("read the tenant's password")? else { return Ok(None) };
-    if secret.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
-        return Err(Error::Foreign { what: format!("Secret {}/{}", ctx.settings.namespace, own_secret(tenant)) });
-    }
-    let value = secret.data.as_ref().and_then(|d| d.get(key)).and_then(|v| String::from_utf8(v.0.clone()).ok());
-    Ok(value.map(Password::from_text))
+    let value = TenantSecret::of(ctx, tenant).value(slot.name()).await?;
+    Ok(value.map(|value| Password::from_text(value.to_string())))
 }
 
 /// The password of one of the tenant's logins. If there is none, one is generated and stored.
@@ -63,31 +46,12 @@ pub(super) async fn password_or_new(
     tenant: &Tenant,
     slot: LoginSlot,
 ) -> Result<Password, Error> {
-    stored_or_new(ctx, account, tenant, slot.name()).await
-}
-
-/// The first password of the administrator of the tenant's app. If there is none, one is generated and stored.
-pub(super) async fn admin_password(ctx: &AccountContext, account: &HelpDeskAccount, tenant: &Tenant) -> Result<Password, Error> {
-    stored_or_new(ctx, account, tenant, ADMIN).await
-}
-
-async fn stored_or_new(ctx: &AccountContext, account: &HelpDeskAccount, tenant: &Tenant, key: &str) -> Result<Password, Error> {
-    if let Some(password) = stored(ctx, tenant, key).await? {
+    if let Some(password) = password(ctx, tenant, slot).await? {
         return Ok(password);
     }
     let fresh = Password::generate()?;
-    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    let data = BTreeMap::from([(key.to_owned(), ByteString(fresh.expose().as_bytes().to_vec()))]);
-    let secret = Secret { metadata: own_meta(account, tenant, own_secret(tenant)), data: Some(data.clone()), ..Secret::default() };
-    match api.create(&PostParams::default(), &secret).await {
-        Ok(_) => Ok(fresh),
-        Err(kube::Error::Api(status)) if status.code == 409 => {
-            let patch = Secret { data: Some(data), ..Secret::default() };
-            api.patch(&own_secret(tenant), &PatchParams::default(), &Patch::Merge(patch)).await.during("store the tenant's password")?;
-            Ok(fresh)
-        }
-        Err(error) => Err(error).during("store the tenant's password").map_err(Error::from),
-    }
+    TenantSecret::of(ctx, tenant).put(&account.name_any(), [(slot.name(), fresh.expose())]).await?;
+    Ok(fresh)
 }
 
 fn own_meta(account: &HelpDeskAccount, tenant: &Tenant, name: String) -> ObjectMeta {
@@ -97,24 +61,6 @@ fn own_meta(account: &HelpDeskAccount, tenant: &Tenant, name: String) -> ObjectM
         annotations: Some(BTreeMap::from([(ACCOUNT_UID.to_owned(), tenant.uid.clone())])),
         ..ObjectMeta::default()
     }
-}
-
-/// Deletes the operator's own copy, after the logins were dropped with the database.
-pub(super) async fn delete_password_secret(ctx: &AccountContext, tenant: &Tenant) -> Result<(), Error> {
-    let mut is_there = false;
-    for key in [LoginSlot::A.name(), LoginSlot::B.name(), ADMIN] {
-        is_there |= stored(ctx, tenant, key).await?.is_some();
-    }
-    if !is_there {
-        return Ok(());
-    }
-    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    api.delete(&own_secret(tenant), &DeleteParams::default())
-        .await
-        .map(drop)
-        .or_else(ignore_not_found_or_conflict)
-        .during("remove the tenant's password")
-        .map_err(Error::from)
 }
 
 /// The verifier of a password, for the server.
@@ -231,7 +177,7 @@ pub(super) async fn rotate(
     if rotation_is_due(&login, by.asked, by.interval, now) {
         let slot = login.slot.other();
         // This slot may still have a password from an earlier rotation, so a new one is generated.
-        delete_password(ctx, tenant, slot).await?;
+        TenantSecret::of(ctx, tenant).remove(slot.name()).await?;
         let password = password_or_new(ctx, account, tenant, slot).await?;
         let secret = login_secret(slot, &password)?;
         let work = server.begin_rotation(tenant, &by.limits, &secret);
@@ -260,24 +206,10 @@ pub(super) async fn rotate(
     match ctx.telemetry.measure("database", "finish_rotation", server.finish_rotation(tenant, old)).await? {
         RotationStep::Waiting(_) => Ok((login, now + ROTATION_INTERVAL)),
         RotationStep::Done => {
-            delete_password(ctx, tenant, old).await?;
+            TenantSecret::of(ctx, tenant).remove(old.name()).await?;
             Ok((LoginEntry { retiring: false, ..login }, next))
         }
     }
-}
-
-async fn delete_password(ctx: &AccountContext, tenant: &Tenant, slot: LoginSlot) -> Result<(), Error> {
-    if password(ctx, tenant, slot).await?.is_none() {
-        return Ok(());
-    }
-    let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
-    let patch = json!({"data": {slot.name(): null}});
-    api.patch(&own_secret(tenant), &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .map(drop)
-        .or_else(ignore_not_found_or_conflict)
-        .during("discard an old password")
-        .map_err(Error::from)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use kube::{Api, Resource, ResourceExt};
 
 use super::{credentials, error::Error, namespace, work::Work};
 use crate::cluster::During;
+use crate::controller::tenant_secret::TenantSecret;
 use crate::{
     api::{
         HelpDeskAccount,
@@ -268,7 +269,8 @@ impl Work<'_> {
             .measure("database", "drop", self.placement.server.driver.drop(&self.placement.tenant, &facts, &authority))
             .await?;
         crate::crash::point("database-dropped", self.record().stage.name());
-        credentials::delete_password_secret(self.ctx, &self.placement.tenant).await?;
+        // The secrets of the app go with the passwords: the Frozen backup's key has them.
+        TenantSecret::of(self.ctx, &self.placement.tenant).delete().await?;
         self.placement.entry.database = None;
         self.placement.entry.login = None;
         self.store().await

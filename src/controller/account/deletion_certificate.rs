@@ -11,6 +11,7 @@ use kube::{
 use serde_json::json;
 
 use super::{context::AccountContext, error::Error, work::Work};
+use crate::controller::tenant_secret::TenantSecret;
 use crate::{
     api::{BackupPhase, BackupStore, HelpDeskAccount, Time, account::Certificate},
     backup,
@@ -53,6 +54,9 @@ impl Work<'_> {
         }
         let gone = std::collections::BTreeSet::from([uid.clone()]);
         let shells = self.placement.server.driver.remove_shells(&gone).await?.len();
+        // A restore that did not come to its end may have left some again.
+        TenantSecret::of(self.ctx, &self.placement.tenant).delete().await?;
+        self.placement.entry.record.app_secrets.clear();
         self.scrub().await?;
         if let Some(unprovable) = &mut self.placement.entry.record.unprovable {
             // The text may quote the tenant's data.

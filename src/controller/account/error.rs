@@ -1,6 +1,7 @@
 //! Why a reconcile of an account failed.
 
 use crate::cluster::ClusterError;
+use crate::controller::tenant_secret;
 use crate::error_chain::chain;
 use crate::{backup, database, edge, ledger, store};
 
@@ -101,9 +102,29 @@ pub enum Error {
     /// The permission to drop or restore is missing, or is about another database.
     #[error("failed to drop the database: {0}")]
     NoAuthority(String),
+    /// A secret of the app was handed to it and cannot be found any more.
+    #[error(
+        "failed to find {names} of the app, which it was given before: neither the Secret {secret} nor the key of a proven backup has it, and none is made in its place, because what the app wrote may be encrypted with it. Put it into that Secret, under this name; the escrow of an older backup may have it. If nothing depends on it, put a new one there"
+    )]
+    SecretLost {
+        /// The names of the secrets.
+        names: String,
+        /// Namespace and name of the operator's Secret of the tenant.
+        secret: String,
+    },
     /// The object has no uid or name, which the API server always gives.
     #[error("failed to read the account: it has no {0}")]
     Incomplete(&'static str),
+}
+
+impl From<tenant_secret::Error> for Error {
+    fn from(error: tenant_secret::Error) -> Self {
+        match error {
+            tenant_secret::Error::Cluster(error) => Self::Cluster(error),
+            tenant_secret::Error::Foreign(path) => Self::Foreign { what: format!("Secret {path}") },
+            tenant_secret::Error::Keys(error) => Self::NotVerified(error.into()),
+        }
+    }
 }
 
 impl Error {
@@ -129,6 +150,7 @@ impl Error {
             Self::NotVerified(_) => "BackupUnproven",
             Self::RestoreFailed { .. } => "RestoreFailed",
             Self::NoAuthority(_) => "NoAuthority",
+            Self::SecretLost { .. } => "SecretLost",
             Self::Incomplete(_) => "Incomplete",
         }
     }
@@ -143,6 +165,7 @@ impl Error {
             | Self::NotAdopted(_)
             | Self::Foreign { .. }
             | Self::NoAuthority(_)
+            | Self::SecretLost { .. }
             | Self::LostDatabase { .. } => true,
             Self::Database(error) => !error.is_passing(),
             Self::Cluster(_)

@@ -19,6 +19,7 @@ use crate::{
         account::DomainStatus,
         conditions::{Finding, Type},
     },
+    app::apply::{self, Owner},
     clock::Moment,
     lifecycle::{Known, Step},
 };
@@ -131,6 +132,8 @@ impl Work<'_> {
         let Some(recorded) = self.placement.entry.namespace.clone() else { return Ok(()) };
         if self.entering {
             credentials::delete_binding_secret(self.ctx, &self.placement.tenant, &recorded.name).await?;
+            let owner = Owner { account: &self.placement.entry.account, uid: &self.placement.entry.uid, namespace: &recorded.name };
+            apply::delete_secrets(&self.ctx.client, owner).await?;
         }
         if namespace::remove(self.ctx, &self.placement.tenant).await? {
             self.placement.entry.namespace = None;

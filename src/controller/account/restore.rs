@@ -5,6 +5,7 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::ResourceExt;
 
 use super::{credentials, error::Error, restore_job, work::Work};
+use crate::controller::tenant_secret::TenantSecret;
 use crate::{
     database::LoginSlot,
     ledger::{DatabaseEntry, LoginEntry},
@@ -22,6 +23,11 @@ impl Work<'_> {
                 self.waiting_on.push(refusal);
                 self.requeue_at(self.now + SignedDuration::from_secs(60));
                 return Ok(false);
+            }
+            // What the app wrote may be encrypted with them: they are there before the app is started again.
+            let app_secrets = restore_job::app_secrets(self.ctx, &backup).await?;
+            if !app_secrets.is_empty() {
+                TenantSecret::of(self.ctx, &self.placement.tenant).put(&self.placement.entry.account, app_secrets.iter()).await?;
             }
             let limits = self.limits()?;
             let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, LoginSlot::A).await?;

@@ -13,6 +13,7 @@ use ring::{
 use crate::digest;
 use crate::{
     api::{ACCOUNT_UID, ColdBackup, SHARD_LABEL, plan::Extension},
+    app::secrets::AppSecrets,
     backup::{
         folder_of,
         keys::{self, Keys},
@@ -111,6 +112,14 @@ pub async fn needs(ctx: &Context, backup: &ColdBackup) -> Result<(Vec<Extension>
     store.check_identity().await?;
     let manifest = read_manifest(&store, backup, &load_keys(ctx, backup).await?).await?.manifest;
     Ok((manifest.extensions, manifest.settings))
+}
+
+/// The secrets of the tenant's app that are kept with the backup.
+///
+/// # Errors
+/// The keys cannot be read.
+pub async fn app_secrets(ctx: &Context, backup: &ColdBackup) -> Result<AppSecrets, NotVerified> {
+    Ok(load_keys(ctx, backup).await?.app_secrets)
 }
 
 /// Starts a mover that fills the empty database, unless it was started before. If the restore began before the backup's

@@ -2,6 +2,7 @@
 
 use super::placement;
 use crate::cluster::ClusterError;
+use crate::controller::tenant_secret;
 use crate::{backup::recheck::NotVerified, database, ledger, store};
 
 /// Why a reconcile of a backup failed. The message goes into its conditions.
@@ -25,6 +26,9 @@ pub enum Error {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] crate::backup::keys::Error),
+    /// The secrets of the tenant's app, which are kept with the keys.
+    #[error(transparent)]
+    AppSecrets(#[from] tenant_secret::Error),
     /// The mover's reports do not prove the backup.
     #[error(transparent)]
     NotVerified(#[from] NotVerified),
@@ -48,6 +52,8 @@ impl Error {
             Self::Ledger(error) => error.reason(),
             Self::Store(error) | Self::NotVerified(NotVerified::Store(error)) => error.reason(),
             Self::Keys(_) => "KeyUnusable",
+            Self::AppSecrets(tenant_secret::Error::Cluster(_)) => "ClusterUnreachable",
+            Self::AppSecrets(_) => "AppSecretsUnusable",
             Self::NotVerified(_) => "Unproven",
             Self::Plan(_) => "Failed",
             Self::Mover(_) => "MoverFailed",
@@ -71,6 +77,7 @@ impl Error {
                 )
             }
             Self::NotVerified(_) | Self::Keys(_) | Self::Escrow(_) => true,
+            Self::AppSecrets(error) => !matches!(error, tenant_secret::Error::Cluster(_)),
             Self::Placement(error) => error.needs_a_person(),
             Self::Database(error) => !error.is_passing(),
             _ => false,

@@ -1,6 +1,6 @@
 //! Takes a backup: starts its mover, watches it, and reads the report that the mover signed into the bucket.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{collections::BTreeSet, sync::PoisonError, time::Duration};
 
 use k8s_openapi::{
     api::{
@@ -21,13 +21,14 @@ use super::{
     mover_slots::{Claim, MoverSlot},
     work::Work,
 };
-use crate::controller::placement::Placement;
+use crate::controller::{placement::Placement, tenant_secret::TenantSecret};
 use crate::error_chain::chain;
 use crate::{
     api::{
         ACCOUNT_UID, BackupPhase, BackupReason, ColdBackup, ColdBackupStatus, SHARD_LABEL, Time, VerifyMode,
         conditions::{Finding, Type},
     },
+    app::secrets::AppSecrets,
     backup::{
         folder_of,
         keys::{self, Keys},
@@ -165,7 +166,7 @@ async fn start(work: &mut Work<'_>, placement: &Placement, job: Option<Job>, nam
     let store = ctx.stores.get(&backup.spec.store).await?;
     store.check_identity().await?;
     let ring = ctx.key_ring();
-    let keys = ring.ensure(backup, store.key_escrow.as_ref()).await?;
+    let keys = ring.ensure(backup, store.key_escrow.as_ref(), &app_secrets(work, placement).await?).await?;
     escrow(work, &store, &keys).await?;
     work.status.key_id = Some(keys.recipient.clone());
 
@@ -206,6 +207,17 @@ async fn start(work: &mut Work<'_>, placement: &Placement, job: Option<Job>, nam
     secrets(work).create(&PostParams::default(), &order.secret(&job, files)).await.during("hand the mover its Secret")?;
     tracing::info!(job = name, attempt = work.status.attempts, "started a mover");
     work.store(Some(placement)).await
+}
+
+/// The secrets of the tenant's app for the keys of this backup. What was lost meanwhile comes from an earlier backup, if
+/// that has it: a backup without it would be worth less.
+async fn app_secrets(work: &Work<'_>, placement: &Placement) -> Result<AppSecrets, Error> {
+    let own = TenantSecret::of(work.ctx, &placement.tenant);
+    let mut secrets = own.app_secrets().await?;
+    let handed_out = &placement.entry.record.app_secrets;
+    let lost: BTreeSet<_> = handed_out.iter().filter(|name| secrets.get(name).is_none()).cloned().collect();
+    secrets.fill_up(own.find_in_backups(&placement.entry.account, &lost).await?);
+    Ok(secrets)
 }
 
 /// Writes the key to the escrow, if the store has one, and reads it back. The mover must not start before that, because a
