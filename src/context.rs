@@ -41,6 +41,8 @@ pub struct Settings {
     pub clients: Clients,
     /// The namespace and name of the Lease that billing renews while it works; `None`: it renews none.
     pub billing_lease: Option<(String, String)>,
+    /// The namespace of the mail intake and the name of its Service; `None`: there is none.
+    pub mail: Option<(String, String)>,
     /// How many accounts of one server are reconciled at once.
     pub concurrency: u16,
     /// DNS servers that are asked for the TXT records of host names; if empty, those of the machine.

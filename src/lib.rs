@@ -18,6 +18,7 @@ pub mod keyed_semaphore;
 pub mod leader;
 pub mod ledger;
 pub mod lifecycle;
+pub mod mail;
 pub mod mover;
 pub mod object_diff;
 pub mod retry;

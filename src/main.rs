@@ -1,9 +1,9 @@
-//! The command line: `run` the operator, be a `mover` in a Job, print the `crds`.
+//! The command line: `run` the operator, be a `mover` in a Job, serve the `mail` intake, print the `crds`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use helpdesk_operator::{api, mover, run};
+use helpdesk_operator::{api, mail, mover, run};
 
 #[derive(Parser)]
 #[command(version, about = "Runs the tenants of a help desk, from the first day of a trial to proof that nothing is left")]
@@ -15,9 +15,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the operator.
-    Run(run::Args),
+    Run(Box<run::Args>),
     /// Move data between a database and a bucket; what Jobs run.
     Mover(mover::Args),
+    /// Answer the mail server of the mail intake, and deliver to tenants' apps; what the intake's pod runs.
+    Mail(mail::Args),
     /// Print the definitions of the resources.
     Crds,
 }
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
         }
     };
     match command {
-        Command::Run(args) => runtime.block_on(run::run(args)),
+        Command::Run(args) => runtime.block_on(run::run(*args)),
         Command::Mover(args) => match runtime.block_on(mover::run(args)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
@@ -40,6 +42,7 @@ fn main() -> ExitCode {
                 if error.is_the_backups_own() { ExitCode::FAILURE } else { ExitCode::from(mover::TEMPORARY) }
             }
         },
+        Command::Mail(args) => runtime.block_on(mail::run(args)),
         Command::Crds => print_definitions(),
     }
 }

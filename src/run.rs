@@ -27,7 +27,7 @@ use crate::{
     leader::Leadership,
     mover::Clients,
     store::Stores,
-    telemetry::Telemetry,
+    telemetry::{self, Telemetry},
 };
 
 /// How the operator is run.
@@ -54,6 +54,9 @@ pub struct Args {
     /// billing's silence would justify.
     #[arg(long, env = "HELPDESK_OPERATOR_BILLING_LEASE", value_parser = namespaced_name)]
     billing_lease: Option<(String, String)>,
+    /// The mail intake, as NAMESPACE/NAME of its Service: tenants' apps are opened to it.
+    #[arg(long, env = "HELPDESK_OPERATOR_MAIL", value_parser = namespaced_name)]
+    mail: Option<(String, String)>,
     /// How many accounts of one server are reconciled at once.
     #[arg(long, env = "HELPDESK_OPERATOR_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
@@ -105,12 +108,7 @@ enum Error {
 
 /// Runs the operator until it receives SIGTERM or SIGINT, or loses its Lease.
 pub async fn run(args: Args) -> ExitCode {
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_span_list(false)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,kube=warn,sqlx=warn".into()))
-        .init();
+    telemetry::log_as_json();
     match serve(args).await {
         Ok(code) => code,
         Err(error) => {
@@ -157,6 +155,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             image: args.image,
             clients,
             billing_lease: args.billing_lease,
+            mail: args.mail,
             concurrency: args.concurrency,
             resolvers: args.resolver,
             prove_again: SignedDuration::from_secs(args.prove_again.into()),

@@ -8,6 +8,16 @@ use prometheus_client::{
 };
 use std::sync::{Arc, Mutex};
 
+/// Starts writing logs as JSON to the standard output. `RUST_LOG` says how much.
+pub fn log_as_json() {
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_span_list(false)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,kube=warn,sqlx=warn".into()))
+        .init();
+}
+
 /// One step of a driver.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct DriverStep {

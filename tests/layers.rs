@@ -226,7 +226,7 @@ const LAYERS: &[&[&str]] = &[
     &["app", "brake", "edge", "http", "lifecycle", "store"],
     &["backup", "ledger"],
     &["database"],
-    &["mover"],
+    &["mail", "mover"],
     &["context"],
     &["controller"],
     &["run"],

@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::plan::Extension;
+use super::{class_mail::ClassMail, plan::Extension};
 
 /// The help-desk app that tenants get: its components, and which component answers which paths for which audience.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,7 @@ use super::plan::Extension;
     printcolumn(json_path = ".spec.capabilities.totp", name = "TOTP", type_ = "string"),
     validation = Rule::new("self.spec.routes.all(r, self.spec.components.exists(c, c.name == r.component))").message("routes: every component must be listed in components"),
     validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.bootstrap) || self.spec.components.exists(c, c.name == self.spec.hooks.bootstrap.component && has(c.workload))").message("hooks.bootstrap.component must be a component with a workload: the hook runs in its image"),
+    validation = Rule::new("!has(self.spec.mail) || self.spec.components.exists(c, c.name == self.spec.mail.intake.component)").message("mail.intake.component must be listed in components"),
     validation = Rule::new("self.spec.routes.exists_one(r, r.path == '/')").message("routes: exactly one route has the path /; it gets whatever no other route names, so give it the audience agent unless everybody may see it"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -58,6 +59,9 @@ pub struct HelpDeskClassSpec {
     /// Commands of the app that the operator runs as Jobs.
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
+    /// How the app takes mail; absent: it takes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<ClassMail>,
 }
 
 /// A secret that the operator makes for each account, once.

@@ -5,6 +5,7 @@
 
 pub mod account;
 pub mod backup_store;
+pub mod class_mail;
 pub mod cold_backup;
 pub mod conditions;
 pub mod database_server;

@@ -81,6 +81,8 @@ pub struct App<'a> {
     pub database_ca: Option<&'a str>,
     /// Name and namespace of the Gateway that publishes the app.
     pub gateway: Option<(&'a str, &'a str)>,
+    /// The namespace of the mail intake, if there is one.
+    pub mail: Option<&'a str>,
 }
 
 /// The objects of an app.
@@ -145,7 +147,15 @@ fn file_key(path: &str) -> String {
     sha256(path.as_bytes())[..16].to_owned()
 }
 
-/// Only the gateway reaches the pods, and they reach their database server and the cluster's DNS. A policy knows no host
+/// The labels of the mail intake's pods.
+fn mail_pods(namespace: &str) -> Value {
+    json!({
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "helpdesk-operator", "app.kubernetes.io/component": "mail"}},
+    })
+}
+
+/// Only the gateway and the mail intake reach the pods, and they reach their database server and the cluster's DNS. A policy knows no host
 /// names: a database server that has one, and is no Service of the cluster, is allowed by its port alone.
 fn network_policy(app: &App<'_>) -> Object {
     let ports: Vec<_> = app.class.components.iter().map(|c| json!({"protocol": "TCP", "port": c.port})).collect();
@@ -158,6 +168,11 @@ fn network_policy(app: &App<'_>) -> Object {
             }},
         }]})
     });
+    let component = app.class.mail.as_ref().map(|mail| mail.intake.component.as_str());
+    let mail_port = app.class.components.iter().find(|c| Some(c.name.as_str()) == component).map(|c| c.port);
+    let from_mail = mail_port
+        .zip(app.mail)
+        .map(|(port, namespace)| json!({"ports": [{"protocol": "TCP", "port": port}], "from": [mail_pods(namespace)]}));
     let (host, port) = app.database;
     let mut to_database = json!({"ports": [{"protocol": "TCP", "port": port}]});
     if let Ok(address) = host.parse::<std::net::IpAddr>() {
@@ -173,7 +188,7 @@ fn network_policy(app: &App<'_>) -> Object {
         body: json!({"spec": {
             "podSelector": {"matchExpressions": [{"key": COMPONENT, "operator": "Exists"}]},
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": from_gateway.into_iter().collect::<Vec<_>>(),
+            "ingress": from_gateway.into_iter().chain(from_mail).collect::<Vec<_>>(),
             "egress": [to_database, dns],
         }}),
     }
@@ -319,6 +334,7 @@ mod tests {
             database: (host, 5432),
             database_ca: Some("PEM"),
             gateway: Some(("edge", "edge-system")),
+            mail: Some("mail-system"),
         };
         objects(&app).unwrap()
     }
@@ -378,6 +394,21 @@ mod tests {
         assert_eq!(to("pg.databases.svc"), namespace);
         assert_eq!(to("pg.databases.svc.cluster.local"), namespace);
         assert_eq!(to("pg.example.com"), Value::Null, "a name outside of the cluster: only the port is known");
+    }
+
+    #[test]
+    fn the_mail_intake_reaches_the_component_that_takes_mail_and_no_other() {
+        let mut class = class();
+        let ingress = |class: &HelpDeskClassSpec| {
+            let objects = made(class, "pg", "x");
+            let policy = objects.first.iter().find(|object| object.kind == Kind::NetworkPolicy).unwrap().body.clone();
+            policy["spec"]["ingress"].as_array().unwrap().clone()
+        };
+        assert_eq!(ingress(&class).len(), 1, "a class without mail");
+        class.mail = serde_json::from_value(json!({"intake": {"component": "web", "path": "/in", "mailboxes": [{"name": "a"}]}})).unwrap();
+        let rules = ingress(&class);
+        assert_eq!(rules[1]["ports"], json!([{"protocol": "TCP", "port": 8080}]));
+        assert_eq!(rules[1]["from"], json!([mail_pods("mail-system")]));
     }
 
     fn network_egress(objects: &Objects) -> Value {

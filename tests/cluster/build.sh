@@ -237,6 +237,8 @@ build_edge() {
   local image
   artifact "image-request-tracker" "$(key_of debian) $(sources images/request-tracker.Dockerfile) \
     $(recipe image_request_tracker write_image bud)" "making the image of Request Tracker" image_request_tracker
+  artifact "image-mail" "$(key_of debian) $(sources images/mail.Dockerfile) $(recipe image_mail write_image bud)" \
+    "making the image of the mail intake" image_mail
   artifact "image-echo" "$(sources echo images/echo.Dockerfile) $(recipe image_echo write_image bud)" "making the image of an app" image_echo
   for image in envoy envoy_gateway; do
     artifact "image-$image" "$(key_of edge-tools) $(sources images) $(recipe "image_$image" write_image bud)" \
@@ -281,6 +283,11 @@ image_envoy_gateway() {
 image_request_tracker() {
   new_context
   write_image request-tracker 5 --build-arg "BASE=localhost/debian:$DEBIAN_SUITE"
+}
+
+image_mail() {
+  new_context
+  write_image mail 1 --build-arg "BASE=localhost/debian:$DEBIAN_SUITE"
 }
 
 image_echo() {

@@ -16,11 +16,11 @@ use super::{
 };
 
 /// The class of examples/request-tracker.yaml.
-async fn administrator_applies_request_tracker(cluster: &Cluster) {
+pub async fn administrator_applies_request_tracker(cluster: &Cluster) {
     cluster.administrator_applies(serde_yaml_ng::from_str(include_str!("../../examples/request-tracker.yaml")).unwrap()).await;
 }
 
-async fn administrator_applies_plan(cluster: &Cluster, name: &str) {
+pub async fn administrator_applies_plan(cluster: &Cluster, name: &str) {
     let gateway = json!({"name": "edge", "namespace": "edge"});
     cluster
         .administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": name}, "spec": {
@@ -36,7 +36,7 @@ fn namespace(account: &HelpDeskAccount) -> String {
 }
 
 /// Asks the app's interface for programs, logged in as its administrator with the password that the owner was given.
-async fn app_administrator_requests(account: &Account, path: &str, more: &[&str]) -> (u16, Value) {
+pub async fn app_administrator_requests(account: &Account, path: &str, more: &[&str]) -> (u16, Value) {
     let namespace = namespace(&account.get().await);
     let password = account.cluster.secret(&namespace, "app-admin").await.unwrap()["password"].clone();
     let name = account.get().await.name_any();

@@ -19,6 +19,7 @@ mod faults;
 mod guards;
 mod hostile;
 mod life;
+mod mail;
 mod operator;
 mod silence;
 mod tenant;

@@ -16,6 +16,23 @@
 {{ include "helpdesk.name" . }}-mover
 {{- end }}
 
+{{/* The mail intake: its objects, and whom it runs as. */}}
+{{- define "helpdesk.mail" -}}
+{{ include "helpdesk.name" . }}-mail
+{{- end }}
+
+{{- define "helpdesk.mailSelector" -}}
+app.kubernetes.io/name: helpdesk-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: mail
+{{- end }}
+
+{{- define "helpdesk.mailImage" -}}
+{{- with .Values.mail.image -}}
+{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag }}{{ end }}
+{{- end -}}
+{{- end }}
+
 {{- define "helpdesk.billingNamespace" -}}
 {{ .Values.billing.serviceAccount.namespace | default .Release.Namespace }}
 {{- end }}

@@ -85,6 +85,7 @@ impl Work<'_> {
             admin_password: admin,
             database: (&server.host, server.port),
             database_ca: Some(&authority),
+            mail: self.ctx.settings.mail.as_ref().map(|(namespace, _)| namespace.as_str()),
             gateway: plan_placement.gateway.as_ref().map(|gateway| (gateway.name.as_str(), gateway.namespace.as_str())),
         })?;
 

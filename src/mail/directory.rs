@@ -1,0 +1,131 @@
+//! What the cluster says about tenants: accounts, plans, classes and claims of host names, watched.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use futures::StreamExt;
+use kube::{
+    Api, Client, Resource,
+    api::ListParams,
+    runtime::{
+        WatchStreamExt,
+        reflector::{self, ObjectRef, Store},
+        watcher,
+    },
+};
+use serde::de::DeserializeOwned;
+use std::sync::{Mutex, PoisonError};
+
+use super::recipient::Facts;
+use crate::api::{DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, account::Owner};
+
+/// How often the API server is asked whether it is there.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+/// For how long its last answer counts.
+const FRESH_FOR: Duration = Duration::from_secs(60);
+
+/// What the cluster says about tenants.
+pub(super) struct Directory {
+    accounts: Store<HelpDeskAccount>,
+    plans: Store<HelpDeskPlan>,
+    classes: Store<HelpDeskClass>,
+    claims: Store<DomainClaim>,
+    is_read: AtomicBool,
+    answered: Mutex<Option<Instant>>,
+}
+
+impl Directory {
+    /// Starts reading, and goes on until the process ends.
+    pub(super) fn watch(client: &Client) -> Arc<Self> {
+        let directory = Arc::new(Self {
+            // Who owns an account is nothing that mail needs.
+            accounts: watch(client, |account: &mut HelpDeskAccount| account.spec.owner = Owner::default()),
+            plans: watch(client, |_| ()),
+            classes: watch(client, |_| ()),
+            claims: watch(client, |_| ()),
+            is_read: AtomicBool::new(false),
+            answered: Mutex::new(None),
+        });
+        tokio::spawn(directory.clone().keep_asking(client.clone()));
+        directory
+    }
+
+    /// One that nothing was read into.
+    #[cfg(test)]
+    pub(super) fn unread() -> Self {
+        Self {
+            accounts: reflector::store().0,
+            plans: reflector::store().0,
+            classes: reflector::store().0,
+            claims: reflector::store().0,
+            is_read: AtomicBool::new(false),
+            answered: Mutex::new(None),
+        }
+    }
+
+    async fn keep_asking(self: Arc<Self>, client: Client) {
+        let all_read = async {
+            self.accounts.wait_until_ready().await.is_ok()
+                && self.plans.wait_until_ready().await.is_ok()
+                && self.classes.wait_until_ready().await.is_ok()
+                && self.claims.wait_until_ready().await.is_ok()
+        };
+        if all_read.await {
+            self.is_read.store(true, Ordering::Relaxed);
+            tracing::info!("accounts, plans, classes and claims were read");
+        }
+        let claims: Api<DomainClaim> = Api::all(client);
+        loop {
+            match claims.list_metadata(&ListParams::default().limit(1)).await {
+                Ok(_) => *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now()),
+                Err(error) => tracing::warn!(%error, "the API server does not answer; nothing is refused for good meanwhile"),
+            }
+            tokio::time::sleep(ASK_EVERY).await;
+        }
+    }
+
+    /// Whether everything was read once.
+    pub(super) fn is_read(&self) -> bool {
+        self.is_read.load(Ordering::Relaxed)
+    }
+
+    /// Whether the API server answered a moment ago.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < FRESH_FOR)
+    }
+
+    /// What is known about a host name.
+    pub(super) fn facts(&self, host: &str) -> Facts {
+        let claim = self.claims.get(&ObjectRef::new(host));
+        let account = claim.as_ref().and_then(|claim| self.accounts.get(&ObjectRef::new(&claim.spec.account)));
+        let plan = account.as_ref().and_then(|account| self.plans.get(&ObjectRef::new(&account.spec.plan)));
+        let class = plan.and_then(|plan| self.classes.get(&ObjectRef::new(plan.spec.class.as_ref()?)));
+        Facts { is_read: self.is_read(), is_fresh: self.is_fresh(), claim, account, class }
+    }
+}
+
+fn watch<K>(client: &Client, forget: fn(&mut K)) -> Store<K>
+where
+    K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default().streaming_lists())
+        .default_backoff()
+        .modify(move |object: &mut K| {
+            object.meta_mut().managed_fields = None;
+            forget(object);
+        })
+        .reflect(writer)
+        .for_each(|event| async move {
+            if let Err(error) = event {
+                tracing::warn!(%error, "a watch broke off; it is begun again");
+            }
+        });
+    tokio::spawn(stream);
+    store
+}

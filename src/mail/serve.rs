@@ -1,0 +1,100 @@
+//! The process of the mail intake.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use clap::Args as ClapArgs;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use super::{deliver::Delivery, directory::Directory, lmtp, socketmap};
+use crate::{
+    cluster,
+    error_chain::chain,
+    http,
+    telemetry::{self, Telemetry},
+};
+
+/// How the mail intake is run.
+#[derive(ClapArgs, Debug)]
+pub struct Args {
+    /// Where the mail server asks about addresses (socketmap).
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 2501)))]
+    socketmap: SocketAddr,
+    /// Where the mail server delivers (LMTP).
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 2502)))]
+    lmtp: SocketAddr,
+    /// Where /metrics is served.
+    #[arg(long, default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)))]
+    metrics: SocketAddr,
+    /// Where /livez and /readyz are served.
+    #[arg(long, default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8081)))]
+    health: SocketAddr,
+}
+
+/// Why the process cannot run.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("failed to find the cluster")]
+    Client(#[source] Box<kube::Error>),
+    #[error("failed to read the cluster's configuration")]
+    Config(#[source] Box<kube::config::InferConfigError>),
+    #[error("failed to listen for signals")]
+    Signals(#[source] std::io::Error),
+    #[error("failed to listen on {address}")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("failed to accept connections of the mail server")]
+    Accept(#[source] std::io::Error),
+    #[error(transparent)]
+    Http(#[from] http::Error),
+}
+
+/// Runs the mail intake until it receives SIGTERM.
+pub async fn run(args: Args) -> ExitCode {
+    telemetry::log_as_json();
+    match serve(args).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = chain(&error), "cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(args: Args) -> Result<(), Error> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let config = kube::Config::infer().await.map_err(|e| Error::Config(Box::new(e)))?;
+    let client = cluster::connect(config).map_err(|e| Error::Client(Box::new(e)))?;
+    let health = http::Health::default();
+    http::serve(args.metrics, args.health, Telemetry::default(), health.clone()).await?;
+    let directory = Directory::watch(&client);
+    let delivery = Arc::new(Delivery::new(directory.clone()));
+    let (questions, messages) = (listen(args.socketmap).await?, listen(args.lmtp).await?);
+    tokio::spawn(ready_once_read(directory.clone(), health));
+    tokio::select! {
+        broken = socketmap::serve(questions, directory) => broken.map_err(Error::Accept),
+        broken = lmtp::serve(messages, delivery) => broken.map_err(Error::Accept),
+        _ = terminate.recv() => Ok(()),
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+}
+
+async fn ready_once_read(directory: Arc<Directory>, health: http::Health) {
+    while !directory.is_read() {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    health.ready();
+}
