@@ -348,6 +348,26 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("a class whose mail goes to an odd path", EDITOR, New(&CLASS, "spec: {mail: {intake: {component: web, path: '/in?a=b', mailboxes: [{name: support}]}}}"), "path is absolute and plain"),
     ("a class with fields and no form", EDITOR, New(&CLASS, "spec: {mail: {intake: {component: web, path: /in, mailboxes: [{name: support, fields: [{name: a, value: b}]}]}}}"), "name the field of the message in messageField"),
     ("a class with an odd mailbox", EDITOR, New(&CLASS, "spec: {mail: {intake: {component: web, path: /in, mailboxes: [{name: 'Su pport'}]}}}"), "should match"),
+    ("a variable that does not exist", EDITOR, New(&CLASS, "spec: {env: [{name: A, value: 'host=${db.hots}'}]}"), "a variable does not exist: there are tenant.name, tenant.displayName, db.host"),
+    ("a variable without an end", EDITOR, New(&CLASS, "spec: {env: [{name: A, value: 'x ${db.host'}]}"), "a variable does not exist"),
+    ("a variable in a variable", EDITOR, New(&CLASS, "spec: {env: [{name: A, value: '${${tenant.name}}'}]}"), "a variable does not exist"),
+    ("a variable after an escaped one", EDITOR, New(&CLASS, "spec: {env: [{name: A, value: '$${x} ${y}'}]}"), "a variable does not exist"),
+    ("a file with a variable that does not exist", EDITOR, New(&CLASS, "spec: {files: [{path: /a, content: \"a\\nb = ${db.passwd}\"}]}"), "a variable does not exist, or is not for files"),
+    ("a tenant's text in a file, where it could be code", EDITOR, New(&CLASS, "spec: {files: [{path: /a.py, content: \"NAME = '${tenant.displayName}'\"}]}"), "could become code in a file: hand them over by env"),
+    ("a template for a component's name", EDITOR, New(&CLASS, "spec: {components: [{name: '${tenant.name}', port: 80}]}"), "spec.components[0].name in body should match"),
+    ("a template for an image", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80, workload: {image: '${db.host}/x', runAsUser: 33}}]}"), "workload.image in body should match"),
+    ("a template for a file's path", EDITOR, New(&CLASS, "spec: {files: [{path: '/etc/${tenant.name}', content: ''}]}"), "path is absolute and plain"),
+    ("a template for a variable's name", EDITOR, New(&CLASS, "spec: {env: [{name: '${db.host}', value: ''}]}"), "spec.env[0].name in body should match"),
+    ("a file among the processes", EDITOR, New(&CLASS, "spec: {files: [{path: /proc/1/environ, content: ''}]}"), "path is not in /proc"),
+    ("a file where the operator puts its own", EDITOR, New(&CLASS, "spec: {files: [{path: /etc/helpdesk/database-ca.crt, content: ''}]}"), "nor in /etc/helpdesk, which is the operator's"),
+    ("a scratch folder over the operator's files", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80, workload: {image: i, runAsUser: 33, scratch: [{path: /etc/helpdesk}]}}]}"), "nor in /etc/helpdesk, which is the operator's"),
+    ("a scratch folder for a token of the cluster", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80, workload: {image: i, runAsUser: 33, scratch: [{path: /var/run/secrets/kubernetes.io/serviceaccount}]}}]}"), "path is not in /proc"),
+    ("a file that is a folder too", EDITOR, New(&CLASS, "spec: {files: [{path: /tmp, content: ''}], components: [{name: web, port: 80, workload: {image: i, runAsUser: 33, scratch: [{path: /tmp}]}}]}"), "the path of a file is not the path of a scratch folder too"),
+    ("a component of nothing", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80}, {name: worker}]}"), "a component without a port has a workload"),
+    ("a route to what does not listen", EDITOR, New(&CLASS, "spec: {components: [{name: web, workload: {image: i, runAsUser: 33}}]}"), "and have a port"),
+    ("a path to ask for without a port", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80}, {name: worker, workload: {image: i, runAsUser: 33, livenessPath: /}}]}"), "readinessPath and livenessPath are asked for at the component's port"),
+    ("more files than a Secret holds", EDITOR, New(&CLASS, "spec: {files: [{path: /a, content: ''}, {path: /b, content: ''}, {path: /c, content: ''}, {path: /d, content: ''}, {path: /e, content: ''}, {path: /f, content: ''}, {path: /g, content: ''}, {path: /h, content: ''}, {path: /i, content: ''}, {path: /j, content: ''}, {path: /k, content: ''}, {path: /l, content: ''}, {path: /m, content: ''}, {path: /n, content: ''}, {path: /o, content: ''}, {path: /p, content: ''}, {path: /q, content: ''}]}"), "spec.files: Too many: 17: must have at most 16 items"),
+    ("a thousand pods for each tenant", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80, workload: {image: i, runAsUser: 33, replicas: 1000}}]}"), "should be less than or equal to 20"),
     ("a class whose pods are root", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80, workload: {image: i, runAsUser: 0}}]}"), "greater than or equal to 1"),
     ("a class without a route for the rest", EDITOR, New(&CLASS, "spec: {routes: [{path: /help, component: web, audience: public}]}"), "exactly one route has the path /"),
     ("a path that can be read in two ways", EDITOR, New(&CLASS, "spec: {routes: [{path: /, component: web, audience: agent}, {path: /help/../x, component: web, audience: public}]}"), "path is absolute and plain"),
@@ -456,6 +476,9 @@ const ACCEPTED: &[(&str, &str, Try)] = &[
     ("a class that takes mail as it is", EDITOR, New(&CLASS, "spec: {mail: {intake: {component: web, path: /in, mailboxes: [{name: support}]}}}")),
     ("a class that takes mail in a form", EDITOR, New(&CLASS, "spec: {mail: {intake: {component: web, path: /in, messageField: message, accepted: ok, refused: not ok, mailboxes: [{name: support, fields: [{name: queue, value: General}], quarantine: [{name: queue, value: Spam}]}]}}}")),
     ("a class with pods, files and a hook", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80, workload: {image: i, runAsUser: 33, scratch: [{path: /tmp}]}}], env: [{name: A, value: '${db.host}'}], files: [{path: /etc/a.conf, content: x}], hooks: {bootstrap: {component: web, command: [/init]}}}")),
+    ("a class with every way to write a dollar sign", EDITOR, New(&CLASS, "spec: {env: [{name: A, value: '$5 $$ $(x) $${x} ${db.host}${secrets.a-1}\\ ${tenant.displayName} $'}, {name: LD_PRELOAD, value: /x.so}, {name: PATH, value: ''}]}")),
+    ("a file over one of the image's", EDITOR, New(&CLASS, "spec: {files: [{path: /etc/passwd, content: \"a $ b\\n${web.url}\\n\"}]}")),
+    ("a class with a worker in the background and a cache", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80}, {name: worker, workload: {image: 'ghcr.io/x/y:1.0@sha256:00', runAsUser: 33}}, {name: redis, port: 6379, workload: {image: i, runAsUser: 33, beforeBootstrap: true}}]}")),
     ("a class with secrets", EDITOR, New(&CLASS, "spec: {secrets: [{name: session, format: hex, length: 128}, {name: disk-key, format: alnum, length: 32}]}")),
     ("a class with extensions", EDITOR, New(&CLASS, "spec: {database: {extensions: [{name: pg_trgm}, {name: vector, version: '0.7'}]}}")),
     ("a namespace", ADMIN, New(&NAMESPACE, "{}")),
@@ -491,6 +514,12 @@ async fn what_is_refused_says_why_and_its_good_twin_is_accepted() {
         if let Err(told) = server.dry_run(who, what).await {
             writeln!(wrong, "{name}: should be accepted, says {told:?}").unwrap();
         }
+    }
+    let mut large = yaml(CLASS.good);
+    large["spec"]["files"] = json!([{"path": "/a", "content": "x".repeat(1 << 20)}]);
+    match server.create(EDITOR, &CLASS, &large, true).await {
+        Err(told) if told.contains("spec.files[0].content: Too long: may not be more than 16384") => {}
+        other => writeln!(wrong, "a file of 1 MiB: {other:?}").unwrap(),
     }
     let smuggled = "{metadata: {annotations: {helpdesk-operator.io/confirm-delete: admission-active}}, spec: {paused: true}, status: {billing: {sequence: 43}}}";
     let after = server.patch(BILLING, &ACCOUNT, "admission-active", Some("status"), &yaml(smuggled), true).await.unwrap();

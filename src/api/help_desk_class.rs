@@ -4,7 +4,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{class_mail::ClassMail, plan::Extension};
+use super::{class_mail::ClassMail, plan::Extension, variables};
 
 /// The help-desk app that tenants get: its components, and which component answers which paths for which audience.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,17 +18,18 @@ use super::{class_mail::ClassMail, plan::Extension};
     printcolumn(json_path = ".spec.app.name", name = "App", type_ = "string"),
     printcolumn(json_path = ".spec.app.version", name = "Version", type_ = "string"),
     printcolumn(json_path = ".spec.capabilities.totp", name = "TOTP", type_ = "string"),
-    validation = Rule::new("self.spec.routes.all(r, self.spec.components.exists(c, c.name == r.component))").message("routes: every component must be listed in components"),
+    validation = Rule::new("self.spec.routes.all(r, self.spec.components.exists(c, c.name == r.component && has(c.port)))").message("routes: every component must be listed in components, and have a port"),
     validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.bootstrap) || self.spec.components.exists(c, c.name == self.spec.hooks.bootstrap.component && has(c.workload))").message("hooks.bootstrap.component must be a component with a workload: the hook runs in its image"),
-    validation = Rule::new("!has(self.spec.mail) || self.spec.components.exists(c, c.name == self.spec.mail.intake.component)").message("mail.intake.component must be listed in components"),
+    validation = Rule::new("!has(self.spec.mail) || self.spec.components.exists(c, c.name == self.spec.mail.intake.component && has(c.port))").message("mail.intake.component must be listed in components, and have a port"),
+    validation = Rule::new("!has(self.spec.files) || self.spec.components.all(c, !has(c.workload) || !has(c.workload.scratch) || c.workload.scratch.all(s, !self.spec.files.exists(f, f.path == s.path)))").message("files: the path of a file is not the path of a scratch folder too"),
     validation = Rule::new("self.spec.routes.exists_one(r, r.path == '/')").message("routes: exactly one route has the path /; it gets whatever no other route names, so give it the audience agent unless everybody may see it"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HelpDeskClassSpec {
     /// Name and version of the app, for people.
     pub app: App,
-    /// The parts of the app that listen. Each has a Service of the same name in the tenant's namespace. The operator makes
-    /// it, with the pods behind it, where the component has a workload.
+    /// The parts of the app. Each that listens has a Service of the same name in the tenant's namespace, by which the others
+    /// reach it. The operator makes it, with the pods behind it, where the component has a workload.
     #[schemars(length(min = 1, max = 8))]
     #[x_kube(validation = Rule::new("self.all(c, self.exists_one(d, d.name == c.name))").message("every component has a name of its own"))]
     pub components: Vec<Component>,
@@ -48,7 +49,7 @@ pub struct HelpDeskClassSpec {
     pub env: Vec<EnvVar>,
     /// Files of every container of the app. Their contents may contain variables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
     pub files: Vec<AppFile>,
     /// Secrets that the operator makes for each account, such as the key with which the app signs its sessions. It makes
     /// each once, keeps it with the account's backups, and destroys it with them. The variable `${secrets.NAME}` is the
@@ -88,15 +89,20 @@ pub enum SecretFormat {
     Alnum,
 }
 
+/// A path is none of the container runtime's, and none of the operator's own.
+const FOREIGN_PATHS: &str = "!self.matches('^/(proc|sys|dev|etc/helpdesk|run/secrets|var/run/secrets)(/|$)')";
+const FOREIGN_PATHS_MESSAGE: &str = "path is not in /proc, /sys, /dev, /run/secrets or /var/run/secrets, which are the container runtime's, nor in /etc/helpdesk, which is the operator's";
+
 /// One environment variable.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EnvVar {
     /// Its name.
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z_][A-Za-z0-9_]*$"))]
     pub name: String,
     /// Its value, with variables.
-    #[schemars(length(max = 4096))]
+    #[schemars(length(max = 2048), description = variables::description())]
+    #[x_kube(validation = Rule::new(variables::rule()).message(variables::message().as_str()))]
     pub value: String,
 }
 
@@ -107,9 +113,11 @@ pub struct AppFile {
     /// Where it lies.
     #[schemars(length(min = 2, max = 200))]
     #[x_kube(validation = Rule::new("self.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$')").message("path is absolute and plain, such as /etc/app/settings.py: no final slash, no empty or dot segments"))]
+    #[x_kube(validation = Rule::new(FOREIGN_PATHS).message(FOREIGN_PATHS_MESSAGE))]
     pub path: String,
     /// What is in it, with variables.
-    #[schemars(length(max = 65536))]
+    #[schemars(length(max = 16384), description = variables::description_of_content())]
+    #[x_kube(validation = Rule::new(variables::rule_of_content()).message(variables::message_of_content().as_str()))]
     pub content: String,
 }
 
@@ -157,7 +165,7 @@ const fn ten_minutes() -> i64 {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Workload {
     /// The image.
-    #[schemars(length(min = 1, max = 300))]
+    #[schemars(length(min = 1, max = 300), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"))]
     pub image: String,
     /// The command with its arguments, instead of the image's; no variables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -179,11 +187,16 @@ pub struct Workload {
     #[schemars(length(max = 16), regex(pattern = r"^[0-9]+(Ki|Mi|Gi)$"))]
     pub memory: String,
     /// Folders that can be written. They are empty at every start, and no backup has them: what must last belongs into the
-    /// database.
+    /// database. That holds for a component that keeps data of its own too, such as Redis: what it has is gone with its pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
     pub scratch: Vec<Scratch>,
-    /// The path that a pod answers once it serves requests, on the component's port.
+    /// Whether its pods are started, and have to be ready, before the hook `bootstrap` runs. It is for what the hook needs,
+    /// such as a cache.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub before_bootstrap: bool,
+    /// The path that a pod answers once it serves requests, on the component's port. Without it a pod is ready once it
+    /// accepts connections there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 200), regex(pattern = r"^/"))]
     pub readiness_path: Option<String>,
@@ -200,6 +213,7 @@ pub struct Scratch {
     /// Where it is.
     #[schemars(length(min = 2, max = 200))]
     #[x_kube(validation = Rule::new("self.matches('^(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+$')").message("path is absolute and plain, such as /var/cache/app: no final slash, no empty or dot segments"))]
+    #[x_kube(validation = Rule::new(FOREIGN_PATHS).message(FOREIGN_PATHS_MESSAGE))]
     pub path: String,
     /// How much may be in it, such as `64Mi`; a pod that writes more is ended.
     #[serde(default = "sixty_four_mebibytes")]
@@ -253,16 +267,19 @@ pub struct App {
     pub version: String,
 }
 
-/// A part of the app that listens.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A part of the app.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.port) || has(self.workload)").message("a component without a port has a workload: there is nothing else of it"))]
+#[x_kube(validation = Rule::new("has(self.port) || !has(self.workload) || !(has(self.workload.readinessPath) || has(self.workload.livenessPath))").message("readinessPath and livenessPath are asked for at the component's port: give it one"))]
 pub struct Component {
-    /// The name of its Service.
+    /// Its name, which is the name of its Service too.
     #[schemars(length(min = 1, max = 40), regex(pattern = r"^[a-z]([-a-z0-9]*[a-z0-9])?$"))]
     pub name: String,
-    /// The Service's port.
+    /// The port on which it listens. A component that only works in the background has none, and no Service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535))]
-    pub port: i32,
+    pub port: Option<i32>,
     /// The pods that the operator runs for each tenant. Without it somebody else deploys what stands behind the Service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workload: Option<Workload>,

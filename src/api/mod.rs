@@ -15,6 +15,7 @@ pub mod help_desk_class;
 mod hold;
 pub mod plan;
 pub mod stage;
+pub mod variables;
 mod window;
 
 pub use account::{Billing, BillingState, Closure, ClosureMode, HelpDeskAccount, HelpDeskAccountSpec, HelpDeskAccountStatus};

@@ -2,12 +2,66 @@
 
 use std::collections::BTreeMap;
 
-use super::Error;
+use k8s_openapi::ByteString;
+
+use super::{
+    Error,
+    secrets::{ADMIN, AppSecrets},
+};
+
+/// What the values of variables are made from.
+pub struct Facts<'a> {
+    /// The name of the account.
+    pub account: &'a str,
+    /// Its name for people.
+    pub display_name: Option<&'a str>,
+    /// The credentials of its database, in the keys of the Service Binding specification.
+    pub database: &'a BTreeMap<String, ByteString>,
+    /// The path of the file with the certificate authority of the database server.
+    pub database_ca: &'a str,
+    /// The host name below the plan's base domain.
+    pub fqdn: &'a str,
+    /// The account's own host names.
+    pub aliases: &'a [String],
+    /// The owner's name, if it is known.
+    pub owner_name: Option<&'a str>,
+    /// The owner's mail address.
+    pub owner_email: &'a str,
+    /// The secrets of the app.
+    pub secrets: &'a AppSecrets,
+}
 
 /// The value of every variable, by its name. Some are secrets, so this is never shown.
 pub struct Values(BTreeMap<String, String>);
 
 impl Values {
+    /// The value of every variable of [`VARIABLES`](crate::api::variables::VARIABLES), and of every secret.
+    pub fn of(facts: &Facts<'_>) -> Self {
+        let database = |key: &str| facts.database.get(key).map(|value| String::from_utf8_lossy(&value.0).into_owned()).unwrap_or_default();
+        let secrets = facts.secrets.iter().filter(|(name, _)| *name != ADMIN);
+        let values = [
+            ("tenant.name", facts.account.to_owned()),
+            ("tenant.displayName", facts.display_name.unwrap_or(facts.account).to_owned()),
+            ("db.host", database("host")),
+            ("db.port", database("port")),
+            ("db.name", database("database")),
+            ("db.user", database("username")),
+            ("db.password", database("password")),
+            ("db.url", database("uri")),
+            ("db.sslmode", "verify-full".to_owned()),
+            ("db.caFile", facts.database_ca.to_owned()),
+            ("web.fqdn", facts.fqdn.to_owned()),
+            ("web.aliases", facts.aliases.join(",")),
+            ("web.url", format!("https://{}", facts.fqdn)),
+            ("web.scheme", "https".to_owned()),
+            ("web.port", "443".to_owned()),
+            ("admin.name", facts.owner_name.unwrap_or(facts.owner_email).to_owned()),
+            ("admin.email", facts.owner_email.to_owned()),
+            ("admin.password", facts.secrets.get(ADMIN).unwrap_or_default().to_owned()),
+        ];
+        Self::new(values.into_iter().chain(secrets.map(|(name, value)| (name, value.to_owned()))))
+    }
+
     /// These variables.
     pub fn new<N: Into<String>>(values: impl IntoIterator<Item = (N, String)>) -> Self {
         Self(values.into_iter().map(|(name, value)| (name.into(), value)).collect())
@@ -51,6 +105,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::api::variables::VARIABLES;
 
     fn values() -> Values {
         Values::new([("db.host", "pg".to_owned()), ("db.password", "hunter2".to_owned()), ("tenant.name", "${db.password}".to_owned())])
@@ -70,6 +125,31 @@ mod tests {
             let told = values().fill_in("env X", text).unwrap_err().to_string();
             assert!(told.contains("env X") && told.contains("db.host, db.password") && !told.contains("hunter2"), "{told}");
         }
+    }
+
+    #[test]
+    fn every_variable_of_the_table_has_a_value_and_none_has_it_besides() {
+        let mut secrets = AppSecrets::default();
+        secrets.insert(ADMIN.into(), "first".to_owned().into());
+        secrets.insert("secrets.session".into(), "ab12".to_owned().into());
+        let facts = Facts {
+            account: "acme",
+            display_name: None,
+            database: &BTreeMap::from([("host".to_owned(), ByteString(b"pg".to_vec()))]),
+            database_ca: "/ca",
+            fqdn: "acme.helpdesk.example",
+            aliases: &["help.acme.example".into(), "desk.acme.example".into()],
+            owner_name: None,
+            owner_email: "ana@acme.example",
+            secrets: &secrets,
+        };
+        let values = Values::of(&facts);
+        let mut known: Vec<_> = VARIABLES.iter().map(|variable| variable.name).chain(["secrets.session"]).collect();
+        known.sort_unstable();
+        assert_eq!(values.0.keys().map(String::as_str).collect::<Vec<_>>(), known);
+        let text = "${db.host} ${web.url} ${web.aliases} ${admin.name} ${admin.password} ${secrets.session}";
+        let filled = "pg https://acme.helpdesk.example help.acme.example,desk.acme.example ana@acme.example first ab12";
+        assert_eq!(values.fill_in("env", text).unwrap(), filled);
     }
 
     proptest! {

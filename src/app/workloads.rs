@@ -89,9 +89,11 @@ pub struct App<'a> {
 pub struct Objects {
     /// What must be there before anything runs.
     pub first: Vec<Object>,
+    /// The components that the bootstrap needs.
+    pub before_bootstrap: Vec<Object>,
     /// The Job that makes schema and first data.
     pub bootstrap: Option<Object>,
-    /// What serves requests: the components.
+    /// The other components.
     pub components: Vec<Object>,
 }
 
@@ -121,8 +123,11 @@ pub fn objects(app: &App<'_>) -> Result<Objects, Error> {
         network_policy(app),
     ];
     let running = app.class.components.iter().filter_map(|component| Some((component, component.workload.as_ref()?)));
-    let components = running.flat_map(|(c, workload)| [deployment(app, c, workload, &configuration), service(c)]).collect();
-    Ok(Objects { first, bootstrap: bootstrap(app, &configuration), components })
+    let (early, late): (Vec<_>, Vec<_>) = running.partition(|(_, workload)| workload.before_bootstrap);
+    let made = |components: Vec<(&Component, &Workload)>| -> Vec<Object> {
+        components.into_iter().flat_map(|(c, w)| std::iter::once(deployment(app, c, w, &configuration)).chain(service(c))).collect()
+    };
+    Ok(Objects { first, before_bootstrap: made(early), bootstrap: bootstrap(app, &configuration), components: made(late) })
 }
 
 fn environment(app: &App<'_>) -> Result<BTreeMap<String, String>, Error> {
@@ -155,10 +160,14 @@ fn mail_pods(namespace: &str) -> Value {
     })
 }
 
-/// Only the gateway and the mail intake reach the pods, and they reach their database server and the cluster's DNS. A policy knows no host
-/// names: a database server that has one, and is no Service of the cluster, is allowed by its port alone.
+/// The gateway reaches the components that have routes, the mail intake the component that takes mail, the pods of one app
+/// reach each other, and they reach their database server and the cluster's DNS. Nothing else. A policy knows no host names:
+/// a database server that has one, and is no Service of the cluster, is allowed by its port alone.
 fn network_policy(app: &App<'_>) -> Object {
-    let ports: Vec<_> = app.class.components.iter().map(|c| json!({"protocol": "TCP", "port": c.port})).collect();
+    let is_published = |c: &&Component| app.class.routes.iter().any(|route| route.component == c.name);
+    let published = app.class.components.iter().filter(is_published).filter_map(|c| c.port);
+    let ports: Vec<_> = published.map(|port| json!({"protocol": "TCP", "port": port})).collect();
+    let pods = json!({"matchExpressions": [{"key": COMPONENT, "operator": "Exists"}]});
     let from_gateway = app.gateway.map(|(name, namespace)| {
         json!({"ports": ports, "from": [{
             "namespaceSelector": {},
@@ -169,7 +178,7 @@ fn network_policy(app: &App<'_>) -> Object {
         }]})
     });
     let component = app.class.mail.as_ref().map(|mail| mail.intake.component.as_str());
-    let mail_port = app.class.components.iter().find(|c| Some(c.name.as_str()) == component).map(|c| c.port);
+    let mail_port = app.class.components.iter().find(|c| Some(c.name.as_str()) == component).and_then(|c| c.port);
     let from_mail = mail_port
         .zip(app.mail)
         .map(|(port, namespace)| json!({"ports": [{"protocol": "TCP", "port": port}], "from": [mail_pods(namespace)]}));
@@ -186,10 +195,10 @@ fn network_policy(app: &App<'_>) -> Object {
         kind: Kind::NetworkPolicy,
         name: "app".into(),
         body: json!({"spec": {
-            "podSelector": {"matchExpressions": [{"key": COMPONENT, "operator": "Exists"}]},
+            "podSelector": pods,
             "policyTypes": ["Ingress", "Egress"],
-            "ingress": from_gateway.into_iter().chain(from_mail).collect::<Vec<_>>(),
-            "egress": [to_database, dns],
+            "ingress": from_gateway.into_iter().chain(from_mail).chain([json!({"from": [{"podSelector": pods}]})]).collect::<Vec<_>>(),
+            "egress": [to_database, dns, {"to": [{"podSelector": pods}]}],
         }}),
     }
 }
@@ -219,10 +228,11 @@ fn bootstrap(app: &App<'_>, configuration: &str) -> Option<Object> {
 
 fn deployment(app: &App<'_>, component: &Component, workload: &Workload, configuration: &str) -> Object {
     let mut container = container(&component.name, workload, &workload.command, app);
-    container["ports"] = json!([{"name": "http", "containerPort": component.port, "protocol": "TCP"}]);
     let probe = |path: &String| json!({"httpGet": {"path": path, "port": component.port}, "timeoutSeconds": 5, "periodSeconds": 5});
-    if let Some(path) = &workload.readiness_path {
-        container["readinessProbe"] = probe(path);
+    if let Some(port) = component.port {
+        container["ports"] = json!([{"name": "http", "containerPort": port, "protocol": "TCP"}]);
+        let connects = || json!({"tcpSocket": {"port": port}, "timeoutSeconds": 5, "periodSeconds": 5});
+        container["readinessProbe"] = workload.readiness_path.as_ref().map_or_else(connects, probe);
     }
     if let Some(path) = &workload.liveness_path {
         container["livenessProbe"] = probe(path);
@@ -241,15 +251,17 @@ fn deployment(app: &App<'_>, component: &Component, workload: &Workload, configu
     }
 }
 
-fn service(component: &Component) -> Object {
-    Object {
+/// The Service of a component that listens.
+fn service(component: &Component) -> Option<Object> {
+    let port = component.port?;
+    Some(Object {
         kind: Kind::Service,
         name: component.name.clone(),
         body: json!({"spec": {
             "selector": {COMPONENT: component.name},
-            "ports": [{"name": "http", "port": component.port, "targetPort": component.port, "protocol": "TCP"}],
+            "ports": [{"name": "http", "port": port, "targetPort": port, "protocol": "TCP"}],
         }}),
-    }
+    })
 }
 
 fn container(name: &str, workload: &Workload, command: &[String], app: &App<'_>) -> Value {
@@ -271,9 +283,15 @@ fn container(name: &str, workload: &Workload, command: &[String], app: &App<'_>)
         },
     });
     if !command.is_empty() {
-        container["command"] = json!(command);
+        container["command"] = json!(command.iter().map(|argument| literal(argument)).collect::<Vec<_>>());
     }
     container
+}
+
+/// A text that Kubernetes leaves as it is. In a command it would put the environment's value in place of `$(NAME)`, and a
+/// password would be in the arguments of a process, which others can read. `$$` stands for `$`.
+fn literal(argument: &str) -> String {
+    argument.replace('$', "$$")
 }
 
 fn pod(app: &App<'_>, component: &str, workload: &Workload, configuration: &str, container: Value) -> Value {
@@ -307,112 +325,4 @@ fn pod(app: &App<'_>, component: &str, workload: &Workload, configuration: &str,
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn class() -> HelpDeskClassSpec {
-        serde_json::from_value(json!({
-            "app": {"name": "echo", "version": "1"},
-            "components": [{"name": "web", "port": 8080, "workload": {
-                "image": "echo:1", "command": ["/echo"], "runAsUser": 33, "scratch": [{"path": "/tmp"}], "readinessPath": "/ready",
-            }}],
-            "routes": [{"path": "/", "component": "web", "audience": "public"}],
-            "env": [{"name": "PASSWORD", "value": "${db.password}"}],
-            "files": [{"path": "/etc/echo.conf", "content": "host = ${db.host}"}],
-            "hooks": {"bootstrap": {"component": "web", "command": ["/echo", "init"]}},
-        }))
-        .unwrap()
-    }
-
-    fn made(class: &HelpDeskClassSpec, host: &str, password: &str) -> Objects {
-        let values = Values::new([("db.host", host.to_owned()), ("db.password", password.to_owned())]);
-        let app = App {
-            account: "acme",
-            class,
-            values: &values,
-            admin_password: "first",
-            database: (host, 5432),
-            database_ca: Some("PEM"),
-            gateway: Some(("edge", "edge-system")),
-            mail: Some("mail-system"),
-        };
-        objects(&app).unwrap()
-    }
-
-    fn pods(objects: &Objects) -> Vec<&Value> {
-        objects.bootstrap.iter().chain(&objects.components).filter_map(|o| o.body["spec"].get("template")).collect()
-    }
-
-    #[test]
-    fn every_pod_keeps_to_the_restricted_standard_and_has_no_token_and_no_writable_root() {
-        let class = class();
-        let all = made(&class, "pg", "x");
-        assert_eq!(pods(&all).len(), 2);
-        for pod in pods(&all) {
-            let spec = &pod["spec"];
-            assert_eq!(spec["automountServiceAccountToken"], false);
-            assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
-            assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
-            for container in spec["containers"].as_array().unwrap() {
-                let security = &container["securityContext"];
-                assert_eq!(
-                    (&security["allowPrivilegeEscalation"], &security["readOnlyRootFilesystem"], &security["capabilities"]["drop"][0]),
-                    (&json!(false), &json!(true), &json!("ALL"))
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn a_secret_value_is_in_a_secret_and_nowhere_else() {
-        let class = class();
-        let all = made(&class, "pg", "hunter2");
-        let encoded = BASE64_STANDARD.encode("hunter2");
-        for object in all.first.iter().chain(&all.bootstrap).chain(&all.components) {
-            let text = object.body.to_string();
-            assert!(!text.contains("hunter2"), "{} {}", object.name, text);
-            assert_eq!(text.contains(&encoded), object.name == ENVIRONMENT, "{}", object.name);
-        }
-    }
-
-    #[test]
-    fn another_password_starts_the_pods_anew_and_runs_no_bootstrap_again() {
-        let class = class();
-        let (one, other) = (made(&class, "pg", "one"), made(&class, "pg", "other"));
-        let mark = |objects: &Objects| pods(objects).last().unwrap()["metadata"]["annotations"][CONFIGURATION].clone();
-        assert_ne!(mark(&one), mark(&other));
-        assert_eq!(one.bootstrap.unwrap().name, other.bootstrap.unwrap().name);
-    }
-
-    #[test]
-    fn pods_reach_their_database_by_what_is_known_of_its_address() {
-        let class = class();
-        let to = |host: &str| network_egress(&made(&class, host, "x"));
-        assert_eq!(to("10.0.0.7"), json!([{"ipBlock": {"cidr": "10.0.0.7/32"}}]));
-        assert_eq!(to("fd00::7"), json!([{"ipBlock": {"cidr": "fd00::7/128"}}]));
-        let namespace = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "databases"}}}]);
-        assert_eq!(to("pg.databases.svc"), namespace);
-        assert_eq!(to("pg.databases.svc.cluster.local"), namespace);
-        assert_eq!(to("pg.example.com"), Value::Null, "a name outside of the cluster: only the port is known");
-    }
-
-    #[test]
-    fn the_mail_intake_reaches_the_component_that_takes_mail_and_no_other() {
-        let mut class = class();
-        let ingress = |class: &HelpDeskClassSpec| {
-            let objects = made(class, "pg", "x");
-            let policy = objects.first.iter().find(|object| object.kind == Kind::NetworkPolicy).unwrap().body.clone();
-            policy["spec"]["ingress"].as_array().unwrap().clone()
-        };
-        assert_eq!(ingress(&class).len(), 1, "a class without mail");
-        class.mail = serde_json::from_value(json!({"intake": {"component": "web", "path": "/in", "mailboxes": [{"name": "a"}]}})).unwrap();
-        let rules = ingress(&class);
-        assert_eq!(rules[1]["ports"], json!([{"protocol": "TCP", "port": 8080}]));
-        assert_eq!(rules[1]["from"], json!([mail_pods("mail-system")]));
-    }
-
-    fn network_egress(objects: &Objects) -> Value {
-        let policy = objects.first.iter().find(|object| object.kind == Kind::NetworkPolicy).unwrap();
-        policy.body["spec"]["egress"][0]["to"].clone()
-    }
-}
+mod tests;

@@ -214,13 +214,14 @@ fn app_rules(
         sections.open.push("malformed".to_owned());
     }
     for component in &class.components {
+        let Some(port) = component.port else { continue };
         for audience in [Audience::Public, Audience::Api, Audience::Agent] {
             let mine = || class.routes.iter().filter(|r| r.audience == audience && r.component == component.name).map(|r| r.path.as_str());
             if mine().next().is_none() {
                 continue;
             }
             let to_app = json!({
-                "backendRefs": [{"group": "", "kind": "Service", "name": component.name, "port": component.port, "weight": 1}],
+                "backendRefs": [{"group": "", "kind": "Service", "name": component.name, "port": port, "weight": 1}],
                 "filters": [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": HSTS.0, "value": HSTS.1}]}}],
             });
             let mut matches = prefixes(mine());

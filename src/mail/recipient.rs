@@ -106,7 +106,7 @@ fn decide_by_what_is_known(address: &Address, facts: &Facts) -> Verdict {
         uid: claim.spec.account_uid.clone(),
         fqdn: claim.name_any(),
         host: format!("{}.{}.svc", component.name, namespace.name),
-        port: u16::try_from(component.port).unwrap_or_default(),
+        port: component.port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default(),
         intake: intake.clone(),
         mailbox: mailbox.clone(),
     }))

@@ -106,15 +106,15 @@ async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_w
 }
 
 #[tokio::test]
-async fn a_class_with_an_unknown_variable_says_which_and_where_and_its_database_works() {
-    // Given a class that asks for a variable that does not exist.
+async fn a_class_that_asks_for_an_unlisted_secret_says_which_and_where_and_its_database_works() {
+    // Given a class that asks for a secret that it does not list, which the schema cannot see.
     let cluster = Cluster::connect().await;
     cluster
         .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "app-mistyped"}, "spec": {
             "app": {"name": "echo", "version": "1"},
             "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532}}],
             "routes": [{"path": "/", "component": "web", "audience": "public"}],
-            "env": [{"name": "DB", "value": "${db.hots}"}]}}))
+            "env": [{"name": "KEY", "value": "${secrets.sesion}"}]}}))
         .await;
     cluster
         .administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": "app-mistyped"}, "spec": {
@@ -127,7 +127,7 @@ async fn a_class_with_an_unknown_variable_says_which_and_where_and_its_database_
     let account = cluster.customer_signs_up("app-mistyped", "app-mistyped").await;
     let says = |a: &HelpDeskAccount| {
         let found = super::cluster::find_condition(a, "AppReady");
-        found.is_some_and(|c| c.reason == "ClassInvalid" && c.message.contains("env DB") && c.message.contains("${db.hots}"))
+        found.is_some_and(|c| c.reason == "ClassInvalid" && c.message.contains("env KEY") && c.message.contains("${secrets.sesion}"))
     };
     account.wait_until("AppReady to name the variable", says).await;
     account.receives_credentials_in(Stage::Trial).await;

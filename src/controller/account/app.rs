@@ -1,6 +1,6 @@
 //! Runs the tenant's app where the class has workloads, stops it, and says in `AppReady` how far it is.
 
-use k8s_openapi::{ByteString, jiff::SignedDuration};
+use k8s_openapi::jiff::SignedDuration;
 
 use super::{credentials, desired, error::Error, placement, work::Work};
 use crate::controller::tenant_secret::TenantSecret;
@@ -12,8 +12,8 @@ use crate::{
     app::{
         apply::{self, JobState, Owner},
         secrets::{self, AppSecrets, Missing},
-        values::Values,
-        workloads::{self, App},
+        values::{Facts, Values},
+        workloads::{self, App, Object},
     },
 };
 
@@ -52,37 +52,27 @@ impl Work<'_> {
         let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, login.slot).await?;
         let binding = credentials::binding(self.ctx, &self.placement, login.slot, &password).await?;
         let secrets = Box::pin(self.app_secrets(&class.spec)).await?;
-        let admin = secrets.get(secrets::ADMIN).unwrap_or_default();
-        let text = |key: &str| binding.get(key).map(|ByteString(value)| String::from_utf8_lossy(value).into_owned()).unwrap_or_default();
         let account = &self.account.spec;
-        let fqdn = format!("{}.{}", account.domain.slug, plan_placement.domain_base);
+        let owner = placement::owner(self.ctx, self.account).await?;
         let name = self.placement.entry.account.clone();
-        let values = [
-            ("tenant.name", name.clone()),
-            ("tenant.displayName", account.display_name.clone().unwrap_or_else(|| name.clone())),
-            ("db.host", text("host")),
-            ("db.port", text("port")),
-            ("db.name", text("database")),
-            ("db.user", text("username")),
-            ("db.password", text("password")),
-            ("db.url", text("uri")),
-            ("db.sslmode", "verify-full".to_owned()),
-            ("db.caFile", workloads::DATABASE_CA.to_owned()),
-            ("web.fqdn", fqdn.clone()),
-            ("web.url", format!("https://{fqdn}")),
-            ("web.scheme", "https".to_owned()),
-            ("web.port", "443".to_owned()),
-            ("admin.password", admin.to_owned()),
-        ];
-        let generated = secrets.iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let values = Values::new(values.map(|(name, value)| (name.to_owned(), value)).into_iter().chain(generated));
-        let authority = text("ca.crt");
+        let values = Values::of(&Facts {
+            account: &name,
+            display_name: account.display_name.as_deref(),
+            database: &binding,
+            database_ca: workloads::DATABASE_CA,
+            fqdn: &format!("{}.{}", account.domain.slug, plan_placement.domain_base),
+            aliases: &account.domain.custom,
+            owner_name: owner.name.as_deref(),
+            owner_email: &owner.email,
+            secrets: &secrets,
+        });
+        let authority = binding.get("ca.crt").map(|pem| String::from_utf8_lossy(&pem.0).into_owned()).unwrap_or_default();
         let server = &self.placement.server.spec;
         let objects = workloads::objects(&App {
             account: &name,
             class: &class.spec,
             values: &values,
-            admin_password: admin,
+            admin_password: secrets.get(secrets::ADMIN).unwrap_or_default(),
             database: (&server.host, server.port),
             database_ca: Some(&authority),
             mail: self.ctx.settings.mail.as_ref().map(|(namespace, _)| namespace.as_str()),
@@ -93,6 +83,10 @@ impl Work<'_> {
         let client = &self.ctx.client;
         for object in &objects.first {
             apply::apply(client, owner, object).await?;
+        }
+        let waits = self.apply_components(owner, &objects.before_bootstrap).await?;
+        if !waits.is_empty() {
+            return Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")));
         }
         if let Some(hook) = &objects.bootstrap {
             apply::suspend(client, owner, hook, false).await?;
@@ -114,17 +108,23 @@ impl Work<'_> {
                 }
             }
         }
-        let mut waits = vec![];
-        for object in &objects.components {
-            let applied = apply::apply(client, owner, object).await?;
-            if object.kind == workloads::Kind::Deployment {
-                waits.extend(apply::why_not_ready(&applied));
-            }
-        }
+        let waits = self.apply_components(owner, &objects.components).await?;
         if waits.is_empty() {
             return Ok(Finding::yes(Type::AppReady, "Running", "every pod of the app is ready"));
         }
         Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")))
+    }
+
+    /// Makes components as they are wanted. Returns which of their pods are not ready, and why.
+    async fn apply_components(&self, owner: Owner<'_>, components: &[Object]) -> Result<Vec<String>, Error> {
+        let mut waits = vec![];
+        for object in components {
+            let applied = apply::apply(&self.ctx.client, owner, object).await?;
+            if object.kind == workloads::Kind::Deployment {
+                waits.extend(apply::why_not_ready(&applied));
+            }
+        }
+        Ok(waits)
     }
 
     /// The secrets of the app, by name: those that are stored, those that had to be taken from a backup, and new ones. The
