@@ -22,6 +22,7 @@ use super::{class_mail::ClassMail, plan::Extension, variables};
     validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.bootstrap) || self.spec.components.exists(c, c.name == self.spec.hooks.bootstrap.component && has(c.workload))").message("hooks.bootstrap.component must be a component with a workload: the hook runs in its image"),
     validation = Rule::new("!has(self.spec.mail) || self.spec.components.exists(c, c.name == self.spec.mail.intake.component && has(c.port))").message("mail.intake.component must be listed in components, and have a port"),
     validation = Rule::new("!has(self.spec.files) || self.spec.components.all(c, !has(c.workload) || !has(c.workload.scratch) || c.workload.scratch.all(s, !self.spec.files.exists(f, f.path == s.path)))").message("files: the path of a file is not the path of a scratch folder too"),
+    validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.learn) || self.spec.components.exists(c, c.name == self.spec.hooks.learn.component && has(c.workload))").message("hooks.learn.component must be a component with a workload: the hook runs in its image"),
     validation = Rule::new("self.spec.routes.exists_one(r, r.path == '/')").message("routes: exactly one route has the path /; it gets whatever no other route names, so give it the audience agent unless everybody may see it"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -129,12 +130,17 @@ pub struct Hooks {
     /// gives it another command, image or environment: it must change nothing that is there already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<ExecHook>,
+    /// Teaches the mail filter anew from the messages that the app has: it lets the filter forget everything first. It runs
+    /// when the app has come up for the first time, and when it has come back from a backup, because what the filter learned
+    /// is in no backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learn: Option<ExecHook>,
 }
 
 impl Hooks {
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
-        self.bootstrap.is_none()
+        self.bootstrap.is_none() && self.learn.is_none()
     }
 }
 

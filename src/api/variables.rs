@@ -40,6 +40,8 @@ pub const VARIABLES: &[Variable] = &[
     plain("web.url", "https:// and web.fqdn"),
     plain("web.scheme", "https"),
     plain("web.port", "443"),
+    plain("mail.learnUrl", "where the app teaches the mail filter; empty where there is no mail intake"),
+    plain("mail.inboundToken", "the token that the app and the mail intake share; empty where the class takes no mail"),
     free("admin.name", "the name of the owner; the mail address if there is no name"),
     free("admin.email", "the mail address of the owner"),
     plain("admin.password", "the first password of the app's administrator: letters and digits"),

@@ -28,6 +28,8 @@ impl Kind {
         let (group, version, kind, plural) = match self {
             Self::ServiceAccount => ("", "v1", "ServiceAccount", "serviceaccounts"),
             Self::Secret => ("", "v1", "Secret", "secrets"),
+            Self::Role => ("rbac.authorization.k8s.io", "v1", "Role", "roles"),
+            Self::RoleBinding => ("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings"),
             Self::NetworkPolicy => ("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
             Self::Job => ("batch", "v1", "Job", "jobs"),
             Self::Deployment => ("apps", "v1", "Deployment", "deployments"),

@@ -6,6 +6,7 @@
 
 pub mod apply;
 mod error;
+pub mod mail;
 pub mod secrets;
 pub mod values;
 pub mod workloads;

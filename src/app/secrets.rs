@@ -20,6 +20,9 @@ use crate::api::{
 /// The name of the first password of the app's administrator.
 pub const ADMIN: &str = "admin";
 
+/// The name of the token that the app and the mail intake share, where the class takes mail.
+pub const MAIL_TOKEN: &str = "mail.inboundToken";
+
 /// How long that password is, in letters and digits.
 const ADMIN_LENGTH: u16 = 40;
 
@@ -62,7 +65,7 @@ impl AppSecrets {
 
     /// Whether a key of the operator's Secret of a tenant holds a secret of the app. The others hold database passwords.
     pub fn is_name(key: &str) -> bool {
-        key == ADMIN || key.starts_with("secrets.")
+        key == ADMIN || key == MAIL_TOKEN || key.starts_with("secrets.")
     }
 }
 
@@ -80,7 +83,8 @@ pub fn name_of(secret: &GeneratedSecret) -> String {
 /// The secrets that an app of this class gets, by name, with format and length.
 fn wanted(class: &HelpDeskClassSpec) -> impl Iterator<Item = (String, SecretFormat, u16)> {
     let admin = (ADMIN.to_owned(), SecretFormat::Alnum, ADMIN_LENGTH);
-    std::iter::once(admin).chain(class.secrets.iter().map(|secret| (name_of(secret), secret.format, secret.length)))
+    let mail = class.mail.iter().map(|_| (MAIL_TOKEN.to_owned(), SecretFormat::Alnum, ADMIN_LENGTH));
+    std::iter::once(admin).chain(mail).chain(class.secrets.iter().map(|secret| (name_of(secret), secret.format, secret.length)))
 }
 
 /// Which secrets of the class the operator's Secret of the tenant does not have.

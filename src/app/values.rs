@@ -6,7 +6,8 @@ use k8s_openapi::ByteString;
 
 use super::{
     Error,
-    secrets::{ADMIN, AppSecrets},
+    mail::LEARN_PORT,
+    secrets::{ADMIN, AppSecrets, MAIL_TOKEN},
 };
 
 /// What the values of variables are made from.
@@ -27,6 +28,8 @@ pub struct Facts<'a> {
     pub owner_name: Option<&'a str>,
     /// The owner's mail address.
     pub owner_email: &'a str,
+    /// The namespace of the mail intake and the name of its Service.
+    pub intake: Option<(&'a str, &'a str)>,
     /// The secrets of the app.
     pub secrets: &'a AppSecrets,
 }
@@ -38,7 +41,8 @@ impl Values {
     /// The value of every variable of [`VARIABLES`](crate::api::variables::VARIABLES), and of every secret.
     pub fn of(facts: &Facts<'_>) -> Self {
         let database = |key: &str| facts.database.get(key).map(|value| String::from_utf8_lossy(&value.0).into_owned()).unwrap_or_default();
-        let secrets = facts.secrets.iter().filter(|(name, _)| *name != ADMIN);
+        let secrets = facts.secrets.iter().filter(|(name, _)| name.starts_with("secrets."));
+        let learn_url = |(namespace, name)| format!("http://{name}.{namespace}.svc:{LEARN_PORT}/accounts/{}", facts.account);
         let values = [
             ("tenant.name", facts.account.to_owned()),
             ("tenant.displayName", facts.display_name.unwrap_or(facts.account).to_owned()),
@@ -57,6 +61,8 @@ impl Values {
             ("web.port", "443".to_owned()),
             ("admin.name", facts.owner_name.unwrap_or(facts.owner_email).to_owned()),
             ("admin.email", facts.owner_email.to_owned()),
+            ("mail.learnUrl", facts.intake.map(learn_url).unwrap_or_default()),
+            ("mail.inboundToken", facts.secrets.get(MAIL_TOKEN).unwrap_or_default().to_owned()),
             ("admin.password", facts.secrets.get(ADMIN).unwrap_or_default().to_owned()),
         ];
         Self::new(values.into_iter().chain(secrets.map(|(name, value)| (name, value.to_owned()))))
@@ -141,14 +147,15 @@ mod tests {
             aliases: &["help.acme.example".into(), "desk.acme.example".into()],
             owner_name: None,
             owner_email: "ana@acme.example",
+            intake: Some(("mail-system", "mail")),
             secrets: &secrets,
         };
         let values = Values::of(&facts);
         let mut known: Vec<_> = VARIABLES.iter().map(|variable| variable.name).chain(["secrets.session"]).collect();
         known.sort_unstable();
         assert_eq!(values.0.keys().map(String::as_str).collect::<Vec<_>>(), known);
-        let text = "${db.host} ${web.url} ${web.aliases} ${admin.name} ${admin.password} ${secrets.session}";
-        let filled = "pg https://acme.helpdesk.example help.acme.example,desk.acme.example ana@acme.example first ab12";
+        let text = "${db.host} ${web.url} ${web.aliases} ${admin.name} ${admin.password} ${secrets.session} ${mail.learnUrl}";
+        let filled = "pg https://acme.helpdesk.example help.acme.example,desk.acme.example ana@acme.example first ab12 http://mail.mail-system.svc:8025/accounts/acme";
         assert_eq!(values.fill_in("env", text).unwrap(), filled);
     }
 

@@ -9,11 +9,16 @@ use std::collections::BTreeMap;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-use super::{Error, values::Values};
+use super::{
+    Error,
+    mail::{LEARN_PORT, MailIntake, SECRET as MAIL},
+    secrets::MAIL_TOKEN,
+    values::Values,
+};
 use crate::{
     api::{
         ACCOUNT_LABEL, HelpDeskClassSpec,
-        help_desk_class::{Component, Workload},
+        help_desk_class::{Component, ExecHook, Workload},
     },
     digest::sha256,
 };
@@ -27,7 +32,7 @@ const FILES: &str = "app-files";
 /// The Secret with the first password of the app's administrator, for the owner.
 const ADMIN: &str = "app-admin";
 /// The Secrets of an app.
-pub const SECRETS: [&str; 3] = [ENVIRONMENT, FILES, ADMIN];
+pub const SECRETS: [&str; 4] = [ENVIRONMENT, FILES, ADMIN, MAIL];
 /// Label on the app's pods with the component's name; on the pods of hooks with the hook's.
 const COMPONENT: &str = "helpdesk-operator.io/component";
 /// Annotation on pods with a digest of their configuration, so that another configuration starts them anew.
@@ -44,6 +49,10 @@ pub enum Kind {
     ServiceAccount,
     /// Environment and files.
     Secret,
+    /// What the mail intake may read.
+    Role,
+    /// That it may.
+    RoleBinding,
     /// Who may connect to the pods, and to whom they may.
     NetworkPolicy,
     /// A hook.
@@ -81,8 +90,8 @@ pub struct App<'a> {
     pub database_ca: Option<&'a str>,
     /// Name and namespace of the Gateway that publishes the app.
     pub gateway: Option<(&'a str, &'a str)>,
-    /// The namespace of the mail intake, if there is one.
-    pub mail: Option<&'a str>,
+    /// The mail intake, if there is one.
+    pub mail: Option<MailIntake<'a>>,
 }
 
 /// The objects of an app.
@@ -95,6 +104,8 @@ pub struct Objects {
     pub bootstrap: Option<Object>,
     /// The other components.
     pub components: Vec<Object>,
+    /// The Job that teaches the mail filter from the messages that the app has.
+    pub learn: Option<Object>,
 }
 
 /// Whether the operator runs anything of this class.
@@ -115,19 +126,38 @@ pub fn objects(app: &App<'_>) -> Result<Objects, Error> {
         name: name.into(),
         body: json!({"type": "Opaque", "data": data.into_iter().map(|(k, v)| (k, BASE64_STANDARD.encode(v))).collect::<BTreeMap<_, _>>()}),
     };
-    let first = vec![
+    let mail = app.mail.filter(|_| app.class.mail.is_some());
+    let mut first = vec![
         Object { kind: Kind::ServiceAccount, name: SERVICE_ACCOUNT.into(), body: json!({"automountServiceAccountToken": false}) },
         secret(ENVIRONMENT, environment),
         secret(FILES, files),
         secret(ADMIN, BTreeMap::from([("password".to_owned(), app.admin_password.to_owned())])),
         network_policy(app),
     ];
+    if let Some(mail) = mail {
+        first.push(secret(MAIL, BTreeMap::from([(MAIL_TOKEN.to_owned(), mail.token.to_owned())])));
+        first.extend(read_by_intake(mail));
+    }
     let running = app.class.components.iter().filter_map(|component| Some((component, component.workload.as_ref()?)));
     let (early, late): (Vec<_>, Vec<_>) = running.partition(|(_, workload)| workload.before_bootstrap);
     let made = |components: Vec<(&Component, &Workload)>| -> Vec<Object> {
         components.into_iter().flat_map(|(c, w)| std::iter::once(deployment(app, c, w, &configuration)).chain(service(c))).collect()
     };
-    Ok(Objects { first, before_bootstrap: made(early), bootstrap: bootstrap(app, &configuration), components: made(late) })
+    let bootstrap = app.class.hooks.bootstrap.as_ref().and_then(|command| hook(app, "bootstrap", command, &configuration));
+    let learn = app.class.hooks.learn.as_ref().filter(|_| mail.is_some());
+    let learn = learn.and_then(|command| hook(app, "learn", command, &configuration));
+    Ok(Objects { first, before_bootstrap: made(early), bootstrap, components: made(late), learn })
+}
+
+/// The Role by which the mail intake reads its Secret here, and nothing else.
+fn read_by_intake(mail: MailIntake<'_>) -> [Object; 2] {
+    let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": [MAIL], "verbs": ["get"]}]);
+    let role = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": MAIL});
+    let subjects = json!([{"kind": "ServiceAccount", "name": mail.name, "namespace": mail.namespace}]);
+    [
+        Object { kind: Kind::Role, name: MAIL.into(), body: json!({"rules": rules}) },
+        Object { kind: Kind::RoleBinding, name: MAIL.into(), body: json!({"roleRef": role, "subjects": subjects}) },
+    ]
 }
 
 fn environment(app: &App<'_>) -> Result<BTreeMap<String, String>, Error> {
@@ -161,7 +191,7 @@ fn mail_pods(namespace: &str) -> Value {
 }
 
 /// The gateway reaches the components that have routes, the mail intake the component that takes mail, the pods of one app
-/// reach each other, and they reach their database server and the cluster's DNS. Nothing else. A policy knows no host names:
+/// reach each other, and they reach their database server, the cluster's DNS and the mail intake. Nothing else. A policy knows no host names:
 /// a database server that has one, and is no Service of the cluster, is allowed by its port alone.
 fn network_policy(app: &App<'_>) -> Object {
     let is_published = |c: &&Component| app.class.routes.iter().any(|route| route.component == c.name);
@@ -181,7 +211,9 @@ fn network_policy(app: &App<'_>) -> Object {
     let mail_port = app.class.components.iter().find(|c| Some(c.name.as_str()) == component).and_then(|c| c.port);
     let from_mail = mail_port
         .zip(app.mail)
-        .map(|(port, namespace)| json!({"ports": [{"protocol": "TCP", "port": port}], "from": [mail_pods(namespace)]}));
+        .map(|(port, mail)| json!({"ports": [{"protocol": "TCP", "port": port}], "from": [mail_pods(mail.namespace)]}));
+    let to_mail = app.mail.filter(|_| app.class.mail.is_some());
+    let to_mail = to_mail.map(|mail| json!({"ports": [{"protocol": "TCP", "port": LEARN_PORT}], "to": [mail_pods(mail.namespace)]}));
     let (host, port) = app.database;
     let mut to_database = json!({"ports": [{"protocol": "TCP", "port": port}]});
     if let Ok(address) = host.parse::<std::net::IpAddr>() {
@@ -191,6 +223,7 @@ fn network_policy(app: &App<'_>) -> Object {
         to_database["to"] = json!([{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]);
     }
     let dns = json!({"ports": [{"protocol": "UDP", "port": 53}, {"protocol": "TCP", "port": 53}]});
+    let egress: Vec<_> = [to_database, dns, json!({"to": [{"podSelector": pods}]})].into_iter().chain(to_mail).collect();
     Object {
         kind: Kind::NetworkPolicy,
         name: "app".into(),
@@ -198,22 +231,21 @@ fn network_policy(app: &App<'_>) -> Object {
             "podSelector": pods,
             "policyTypes": ["Ingress", "Egress"],
             "ingress": from_gateway.into_iter().chain(from_mail).chain([json!({"from": [{"podSelector": pods}]})]).collect::<Vec<_>>(),
-            "egress": [to_database, dns, {"to": [{"podSelector": pods}]}],
+            "egress": egress,
         }}),
     }
 }
 
 /// The name of a hook's Job says what it runs with: another command, image or configuration is another Job.
-fn bootstrap(app: &App<'_>, configuration: &str) -> Option<Object> {
-    let hook = app.class.hooks.bootstrap.as_ref()?;
+fn hook(app: &App<'_>, name: &str, hook: &ExecHook, configuration: &str) -> Option<Object> {
     let component = app.class.components.iter().find(|component| component.name == hook.component)?;
     let workload = component.workload.as_ref()?;
-    let mut pod = pod(app, "bootstrap", workload, configuration, container("bootstrap", workload, &hook.command, app));
+    let mut pod = pod(app, name, workload, configuration, container(name, workload, &hook.command, app));
     pod["spec"]["restartPolicy"] = json!("Never");
     let mark = sha256(format!("{:?}{}", hook.command, workload.image).as_bytes());
     Some(Object {
         kind: Kind::Job,
-        name: format!("app-bootstrap-{}", &mark[..10]),
+        name: format!("app-{name}-{}", &mark[..10]),
         body: json!({"spec": {
             "backoffLimit": 10,
             "activeDeadlineSeconds": hook.deadline_seconds,

@@ -1,13 +1,14 @@
 //! Delivers one message to its tenant's app.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use super::{
     address::Address,
     app_request,
     directory::Directory,
     envelope::{Envelope, Outcome},
-    http_post::{self, Post},
+    filter::{self, Class},
+    http_client::{self, Post},
     recipient::{Destination, Verdict, decide},
 };
 use crate::{error_chain::chain, keyed_semaphore::KeyedSemaphore};
@@ -58,10 +59,15 @@ impl Delivery {
         }
         let busy = || Outcome::Later { code: "4.3.2", why: "this help desk is busy; it is tried again".to_owned() };
         let _turn = tokio::time::timeout(TURN, self.turns.acquire(&to.uid)).await.map_err(|_| busy())?;
-        let is_spam = false;
-        let message = with_trace(envelope, is_spam, message);
+        let message = bytes::Bytes::from(message);
+        let class = filter::judge(&to.uid, envelope, message.clone()).await.map_err(|error| {
+            tracing::warn!(account = to.account, error = chain(&error), "the filter did not judge a message");
+            Outcome::Later { code: "4.3.0", why: "the spam filter does not answer; it is tried again".to_owned() }
+        })?;
+        let is_spam = class == Class::Spam;
+        let message = with_trace(envelope, is_spam, &message);
         let (content_type, body) = app_request::build(&to.intake, &to.mailbox, is_spam, &message);
-        let answer = http_post::post(Post {
+        let answer = http_client::post(Post {
             host: &to.host,
             port: to.port,
             authority: &to.fqdn,
@@ -79,11 +85,11 @@ impl Delivery {
 }
 
 /// The message with the headers of its last step (RFC 5321, section 4.4), and with the filter's word.
-fn with_trace(envelope: &Envelope, is_spam: bool, message: Vec<u8>) -> Vec<u8> {
+fn with_trace(envelope: &Envelope, is_spam: bool, message: &[u8]) -> Vec<u8> {
     let flag = if is_spam { "YES" } else { "NO" };
     let mut traced =
         format!("Return-Path: <{}>\r\nDelivered-To: {}\r\nX-Spam-Flag: {flag}\r\n", envelope.sender, envelope.recipient).into_bytes();
-    traced.extend(without_header(message, "X-Spam-Flag"));
+    traced.extend(&*without_header(message, "X-Spam-Flag"));
     traced
 }
 
@@ -97,13 +103,13 @@ fn is_header(line: &[u8], name: &str) -> bool {
 }
 
 /// The message without every header of this name: what a sender claims does not count.
-fn without_header(message: Vec<u8>, name: &str) -> Vec<u8> {
-    if !head(&message).any(|line| is_header(line, name)) {
-        return message;
+fn without_header<'m>(message: &'m [u8], name: &str) -> Cow<'m, [u8]> {
+    if !head(message).any(|line| is_header(line, name)) {
+        return message.into();
     }
     let mut kept = Vec::with_capacity(message.len());
     let (mut skips, mut length) = (false, 0);
-    for line in head(&message) {
+    for line in head(message) {
         length += line.len();
         skips = is_header(line, name) || (skips && matches!(line.first(), Some(b' ' | b'\t')));
         if !skips {
@@ -111,7 +117,7 @@ fn without_header(message: Vec<u8>, name: &str) -> Vec<u8> {
         }
     }
     kept.extend_from_slice(&message[length..]);
-    kept
+    kept.into()
 }
 
 /// Whether this recipient got the message before: then it goes in circles.
@@ -129,7 +135,7 @@ mod tests {
     fn a_message_has_the_filters_word_and_not_the_senders() {
         let envelope = Envelope { sender: "a@b.example".into(), recipient: "support@acme.example".into(), ..Envelope::default() };
         let sent = b"x-spam-flag: NO\r\n folded\r\nSubject: x\r\n\r\nX-Spam-Flag: body\r\n".to_vec();
-        let traced = String::from_utf8(with_trace(&envelope, true, sent)).unwrap();
+        let traced = String::from_utf8(with_trace(&envelope, true, &sent)).unwrap();
         assert_eq!(
             traced,
             "Return-Path: <a@b.example>\r\nDelivered-To: support@acme.example\r\nX-Spam-Flag: YES\r\nSubject: x\r\n\r\nX-Spam-Flag: body\r\n"
@@ -142,7 +148,7 @@ mod tests {
     #[test]
     fn no_message_makes_it_panic() {
         for message in [&b""[..], b"\n", b"\r\n", b"X-Spam-Flag", b"X-Spam-Flag:", b"\xff\n\n", b" folded first\nX-Spam-Flag: a\n\tb"] {
-            without_header(message.to_vec(), "X-Spam-Flag");
+            without_header(message, "X-Spam-Flag");
             has_been_here(message, "x@y.example");
         }
     }

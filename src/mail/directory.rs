@@ -21,13 +21,24 @@ use kube::{
 use serde::de::DeserializeOwned;
 use std::sync::{Mutex, PoisonError};
 
-use super::recipient::Facts;
-use crate::api::{DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, account::Owner};
+use super::recipient::{Facts, is_of};
+use crate::api::{DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, account::Owner, stage::Stage};
 
 /// How often the API server is asked whether it is there.
 const ASK_EVERY: Duration = Duration::from_secs(10);
 /// For how long its last answer counts.
 const FRESH_FOR: Duration = Duration::from_secs(60);
+
+/// Whether an account still has data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It does.
+    GoesOn,
+    /// Its database was dropped, or it does not exist.
+    Over,
+    /// That is not known.
+    Unknown,
+}
 
 /// What the cluster says about tenants.
 pub(super) struct Directory {
@@ -97,6 +108,31 @@ impl Directory {
     /// Whether the API server answered a moment ago.
     pub(super) fn is_fresh(&self) -> bool {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|at| at.elapsed() < FRESH_FOR)
+    }
+
+    /// Whether the account with this uid still has data, as far as is known.
+    pub(super) fn life_of(&self, uid: &str) -> Life {
+        if !self.is_read() || !self.is_fresh() {
+            return Life::Unknown;
+        }
+        let Some(account) = self.accounts.find(|account| is_of(account, uid)) else {
+            // An account whose object was lost keeps its names until it is known to be gone.
+            let is_claimed = self.claims.find(|claim| claim.spec.account_uid == uid && claim.spec.reserved_until.is_none()).is_some();
+            return if is_claimed { Life::Unknown } else { Life::Over };
+        };
+        match account.status.as_ref().and_then(|status| status.stage) {
+            None => Life::Unknown,
+            Some(stage) if stage.has_database() => Life::GoesOn,
+            Some(_) => Life::Over,
+        }
+    }
+
+    /// The account of this name and its namespace, if it is open.
+    pub(super) fn open_account(&self, name: &str) -> Option<(Arc<HelpDeskAccount>, String)> {
+        let account = self.accounts.get(&ObjectRef::new(name))?;
+        let status = account.status.as_ref().filter(|status| status.stage.is_some_and(Stage::is_open))?;
+        let namespace = status.namespace.as_ref()?.name.clone();
+        Some((account, namespace))
     }
 
     /// What is known about a host name.

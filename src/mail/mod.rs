@@ -1,9 +1,12 @@
 //! The mail intake, beside a mail server (Postfix) in the same pod: it says which addresses exist and whether they take
 //! mail now, and hands each message to its tenant's app.
 //!
+//! Before it does, it asks the spam filter (rspamd) how this tenant would take the message. What the filter learns it learns
+//! for one tenant, from that tenant's app.
+//!
 //! The mail server asks by `socketmap` before it takes a message, and delivers by LMTP, one recipient at a time. Both listen
-//! on the loopback address only. The intake reads accounts, plans, classes and claims of host names, and writes nothing to
-//! the cluster.
+//! on the loopback address only. The intake reads accounts, plans, classes and claims of host names, and of each tenant the
+//! one Secret that is for it. It writes nothing to the cluster.
 //!
 //! [`recipient`] is the decision, pure: what is not known is refused for now, never for good.
 
@@ -12,10 +15,16 @@ mod app_request;
 mod deliver;
 mod directory;
 mod envelope;
-mod http_post;
+mod filter;
+mod http_client;
+mod learn_api;
+mod learned;
 mod lmtp;
 pub mod recipient;
+mod redis;
 mod serve;
 mod socketmap;
+mod tokens;
 
+pub use http_client::{Error as HttpError, Get, get};
 pub use serve::{Args, run};

@@ -70,12 +70,22 @@ pub fn decide(address: &Address, facts: &Facts) -> Verdict {
     }
 }
 
+/// Whether an object is the account with this uid. One that took over what another left behind has a uid of its own; its
+/// namespace and its database have names made from the first one's.
+pub(super) fn is_of(account: &HelpDeskAccount, uid: &str) -> bool {
+    let digits: String = uid.chars().filter(char::is_ascii_hexdigit).take(16).collect();
+    let status = account.status.as_ref();
+    let namespace = status.and_then(|status| status.namespace.as_ref()).map(|namespace| namespace.name.trim_start_matches("hd-"));
+    let database = status.and_then(|status| status.database.as_ref()).map(|database| database.name.trim_start_matches("t_"));
+    account.uid().is_some_and(|found| found == uid) || [namespace, database].contains(&Some(digits.as_str()))
+}
+
 const UNREAD: Verdict = Verdict::Later("4.3.0", "the mail intake has just started; try again");
 const STALE: Verdict = Verdict::Later("4.3.0", "the mail intake cannot reach its cluster; try again");
 
 fn decide_by_what_is_known(address: &Address, facts: &Facts) -> Verdict {
     let Some(claim) = &facts.claim else { return Verdict::NotOurs };
-    let account = facts.account.as_ref().filter(|account| account.uid().as_deref() == Some(&claim.spec.account_uid));
+    let account = facts.account.as_ref().filter(|account| is_of(account, &claim.spec.account_uid));
     let Some(account) = account else {
         return match claim.spec.reserved_until {
             Some(_) => Verdict::Never("5.1.2", "this help desk does not exist any more"),
@@ -125,7 +135,7 @@ mod tests {
             "spec": {"account": "acme", "accountUID": UID, "use": "Slug"}});
         let account = json!({"apiVersion": "helpdesk-operator.io/v1alpha1", "kind": "HelpDeskAccount", "metadata": {"name": "acme", "uid": UID},
             "spec": {"plan": "standard", "region": "eu-1", "owner": {"email": "a@b.example"}, "domain": {"slug": "acme"}},
-            "status": {"stage": stage, "namespace": {"name": "hd-acme", "uid": "1"}}});
+            "status": {"stage": stage, "namespace": {"name": "hd-8f3a111122223333", "uid": "1"}}});
         let class = json!({"apiVersion": "helpdesk-operator.io/v1alpha1", "kind": "HelpDeskClass", "metadata": {"name": "c"}, "spec": {
             "app": {"name": "a", "version": "1"}, "components": [{"name": "web", "port": 8080}],
             "routes": [{"path": "/", "component": "web", "audience": "agent"}],
@@ -167,7 +177,10 @@ mod tests {
     #[test]
     fn a_message_goes_to_the_app_of_its_own_tenant() {
         let Verdict::Deliver(to) = decide_for("sales", &facts(Some(Stage::Active))) else { panic!("it is refused") };
-        assert_eq!((to.host.as_str(), to.port, to.mailbox.name.as_str(), to.uid.as_str()), ("web.hd-acme.svc", 8080, "sales", UID));
+        assert_eq!(
+            (to.host.as_str(), to.port, to.mailbox.name.as_str(), to.uid.as_str()),
+            ("web.hd-8f3a111122223333.svc", 8080, "sales", UID)
+        );
         let Verdict::Deliver(to) = decide_for("postmaster", &facts(Some(Stage::Active))) else { panic!("it is refused") };
         assert_eq!(to.mailbox.name, "support");
         assert!(is_never(&decide_for("nobody", &facts(Some(Stage::Active)))));
@@ -187,6 +200,16 @@ mod tests {
         assert!(is_later(&with(|f| f.account = None)), "an account that was not seen yet");
         assert_eq!(with(|f| f.claim = None), Verdict::NotOurs);
         assert!(is_later(&decide_for("support", &Facts { class: None, ..known })));
+    }
+
+    #[test]
+    fn an_object_that_took_over_an_accounts_data_gets_its_mail() {
+        let mut facts = facts(Some(Stage::Active));
+        let mut account = (**facts.account.as_ref().unwrap()).clone();
+        account.metadata.uid = Some("00000000-1111-2222-3333-444444444444".into());
+        facts.account = Some(Arc::new(account));
+        let Verdict::Deliver(to) = decide_for("support", &facts) else { panic!("it is refused") };
+        assert_eq!(to.uid, UID);
     }
 
     #[test]

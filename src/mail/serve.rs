@@ -13,7 +13,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{deliver::Delivery, directory::Directory, lmtp, socketmap};
+use super::{deliver::Delivery, directory::Directory, learn_api, learned, lmtp, socketmap, tokens::Tokens};
 use crate::{
     cluster,
     error_chain::chain,
@@ -30,6 +30,9 @@ pub struct Args {
     /// Where the mail server delivers (LMTP).
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 2502)))]
     lmtp: SocketAddr,
+    /// Where apps teach the filter.
+    #[arg(long, default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8025)))]
+    learn: SocketAddr,
     /// Where /metrics is served.
     #[arg(long, default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8080)))]
     metrics: SocketAddr,
@@ -53,7 +56,7 @@ enum Error {
         #[source]
         source: std::io::Error,
     },
-    #[error("failed to accept connections of the mail server")]
+    #[error("failed to accept connections")]
     Accept(#[source] std::io::Error),
     #[error(transparent)]
     Http(#[from] http::Error),
@@ -79,11 +82,14 @@ async fn serve(args: Args) -> Result<(), Error> {
     http::serve(args.metrics, args.health, Telemetry::default(), health.clone()).await?;
     let directory = Directory::watch(&client);
     let delivery = Arc::new(Delivery::new(directory.clone()));
-    let (questions, messages) = (listen(args.socketmap).await?, listen(args.lmtp).await?);
+    let tokens = Arc::new(Tokens::new(client, directory.clone()));
+    let (questions, messages, lessons) = (listen(args.socketmap).await?, listen(args.lmtp).await?, listen(args.learn).await?);
+    tokio::spawn(learned::keep_erasing(directory.clone()));
     tokio::spawn(ready_once_read(directory.clone(), health));
     tokio::select! {
         broken = socketmap::serve(questions, directory) => broken.map_err(Error::Accept),
         broken = lmtp::serve(messages, delivery) => broken.map_err(Error::Accept),
+        broken = axum::serve(lessons, learn_api::router(tokens)) => broken.map_err(Error::Accept),
         _ = terminate.recv() => Ok(()),
     }
 }

@@ -69,7 +69,7 @@ install_operator() {
   fi
   # With the edge goes mail: the chart's intake, whose queue lasts as long as its pod.
   [ ! -f "$STATE/edge" ] || image+=(--set mail.enabled=true,mail.hostname=mail.helpdesk.example,mail.service.type=ClusterIP
-    --set mail.storage.enabled=false,mail.image.repository=localhost/mail,mail.image.pullPolicy=Never)
+    --set mail.storage.enabled=false,mail.filter.minLearns=3,mail.filter.publicLists=false,mail.image.repository=localhost/mail,mail.image.pullPolicy=Never)
   # A tag that changes with the program is what makes the Deployment roll.
   step "installing the operator" "$STATE/log/helm" "$BIN/helm" upgrade --install helpdesk-operator \
     "$repo/charts/helpdesk-operator" --namespace $OPERATOR_NAMESPACE --create-namespace --wait --timeout 180s \

@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use helpdesk_operator::lifecycle::Stage;
+use helpdesk_operator::{api::HelpDeskAccount, lifecycle::Stage};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use serde_json::{Value, json};
 
 use super::{
     app::{administrator_applies_plan, administrator_applies_request_tracker, app_administrator_requests},
-    cluster::{Account, Cluster, OPERATOR, eventually, has_condition},
+    cluster::{Account, Cluster, OPERATOR, eventually, find_condition, has_condition},
     web::is_published,
 };
 
@@ -23,7 +23,7 @@ struct Smtp(BufReader<TcpStream>);
 impl Smtp {
     async fn connect(cluster: &Cluster) -> Self {
         let services: Api<Service> = Api::namespaced(cluster.client.clone(), OPERATOR);
-        let service = services.get("helpdesk-operator-mail").await.unwrap();
+        let service = services.get("helpdesk-operator-mail-in").await.unwrap();
         let stream = TcpStream::connect((service.spec.unwrap().cluster_ip.unwrap(), 25)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut smtp = Self(BufReader::new(stream));
@@ -80,9 +80,36 @@ async fn answer_to_recipient(cluster: &Cluster, to: &str) -> String {
     smtp.says(&format!("RCPT TO:<{to}>"))
 }
 
+/// The administrator of the app changes a ticket.
+async fn agent_changes_ticket(account: &Account, ticket: &Value, change: &str) {
+    let path = format!("ticket/{}", ticket["id"].as_str().unwrap());
+    let (status, answer) = app_administrator_requests(account, &path, &["--request", "PUT", "--data", change]).await;
+    assert_eq!(status, 200, "{answer}");
+}
+
+/// An app's request to the intake: the status code and the body of the answer.
+async fn app_requests(cluster: &Cluster, method: &str, path: &str, token: &str) -> (String, String) {
+    let services: Api<Service> = Api::namespaced(cluster.client.clone(), OPERATOR);
+    let address = services.get("helpdesk-operator-mail").await.unwrap().spec.unwrap().cluster_ip.unwrap();
+    let output = std::process::Command::new("curl")
+        .args(["--silent", "--max-time", "10", "--write-out", "\n%{http_code}", "--request", method])
+        .args(["--header", &format!("Authorization: Bearer {token}"), "--data", "Subject: x"])
+        .arg(format!("http://{address}:8025/{path}"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (body, status) = text.rsplit_once('\n').unwrap();
+    (status.to_owned(), body.to_owned())
+}
+
+/// A text as part of a URL.
+fn escaped(text: &str) -> String {
+    text.bytes().map(|b| if b.is_ascii_alphanumeric() { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
 /// Waits for a ticket with this subject, and returns it.
 async fn agent_finds_ticket(account: &Account, subject: &str) -> Value {
-    let query = format!("tickets?query=Subject%3D%27{}%27&fields=Subject,Queue,Status&fields%5BQueue%5D=Name", subject.replace(' ', "%20"));
+    let query = format!("tickets?query=Subject%3D%27{}%27&fields=Subject,Queue,Status&fields%5BQueue%5D=Name", escaped(subject));
     eventually("a ticket with the subject of the message", async || {
         let (status, found) = app_administrator_requests(account, &query, &[]).await;
         (status == 200).then(|| found["items"].get(0).cloned()).flatten()
@@ -152,4 +179,100 @@ async fn a_message_becomes_a_ticket_while_its_tenant_pays_waits_while_blocked_an
     account.administrator_applies(json!({"closure": {"mode": "Cancel"}})).await;
     account.reaches(Stage::Terminated).await;
     assert!(until("550 ").await.contains("5.2.1"));
+}
+
+const CHAIRS: &str = "Dear friend, our new catalogue of office chairs and golden paperclips waits for the order of your \
+    company today, cheap delivery is included and the first hundred customers receive a present";
+const KITCHEN: &str = "Hello, the coffee machine in the kitchen on the second floor leaks water again, could somebody \
+    please repair it before the meeting on Monday morning, the carpet is already wet";
+/// The Generic Test for Unsolicited Bulk Email, which every filter takes for spam.
+const GTUBE: &str = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X";
+
+/// The queue in which a message arrives.
+async fn queue_of_message(account: &Account, subject: &str, text: &str) -> String {
+    let to = format!("support@{}.helpdesk.example", account.name);
+    let answer = customer_sends(&account.cluster, &Letter { to: &to, subject, text }).await;
+    assert!(answer.starts_with("250 "), "{answer}");
+    agent_finds_ticket(account, subject).await["Queue"]["Name"].as_str().unwrap().to_owned()
+}
+
+/// Three messages arrive, and the agents decide about each.
+async fn agents_decide(account: &Account, about: &str, text: &str, change: &str) {
+    for number in 1..=3 {
+        let subject = format!("{about} number {number}");
+        queue_of_message(account, &subject, &format!("{text}, says visitor {number}")).await;
+        agent_changes_ticket(account, &agent_finds_ticket(account, &subject).await, change).await;
+    }
+}
+
+#[tokio::test]
+async fn a_filter_learns_from_each_tenants_agents_for_that_tenant_alone_and_forgets_with_its_database() {
+    // Given two tenants with Request Tracker.
+    let cluster = Cluster::connect().await;
+    administrator_applies_request_tracker(&cluster).await;
+    let gateway = json!({"name": "edge", "namespace": "edge"});
+    cluster
+        .administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": "mail-spam"}, "spec": {
+            "class": "request-tracker",
+            "lifecycle": {"trial": "1h", "paymentGrace": "2s", "blocked": "2s", "terminated": "2s", "coldBackup": "1h"},
+            "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
+            "placements": [{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example", "gateway": gateway}]}}))
+        .await;
+    let acme = cluster.customer_signs_up("mail-acme", "mail-spam").await;
+    let beta = cluster.customer_signs_up("mail-beta", "mail-spam").await;
+    app_runs(&acme).await;
+    app_runs(&beta).await;
+
+    // When spam arrives that everybody knows, then it is kept apart, and becomes no part of the ticket that it names.
+    assert_eq!(queue_of_message(&acme, "The lamp", "It is dark here.").await, "General");
+    let answer =
+        customer_sends(&cluster, &Letter { to: "support@mail-acme.helpdesk.example", subject: "Buy this [mail-acme #1]", text: GTUBE })
+            .await;
+    assert!(answer.starts_with("250 "), "{answer}");
+    assert_eq!(agent_finds_ticket(&acme, "Buy this (mail-acme  1)").await["Queue"]["Name"], "Spam");
+
+    // When the agents of the one call spam what those of the other call welcome.
+    agents_decide(&acme, "Chairs", CHAIRS, r#"{"Queue": "Spam"}"#).await;
+    agents_decide(&acme, "Kitchen", KITCHEN, r#"{"Status": "resolved"}"#).await;
+    agents_decide(&beta, "Chairs", CHAIRS, r#"{"Status": "resolved"}"#).await;
+    agents_decide(&beta, "Kitchen", KITCHEN, r#"{"Queue": "Spam"}"#).await;
+
+    // Then the same message is judged by each tenant's own agents.
+    assert_eq!(queue_of_message(&acme, "More chairs", CHAIRS).await, "Spam");
+    assert_eq!(queue_of_message(&beta, "More chairs", CHAIRS).await, "General");
+    assert_eq!(queue_of_message(&acme, "More kitchen", KITCHEN).await, "General");
+    assert_eq!(queue_of_message(&beta, "More kitchen", KITCHEN).await, "Spam");
+
+    // When the app of the one tries to teach the filter of the other, then it is refused.
+    let account = acme.get().await;
+    let namespace = account.status.as_ref().unwrap().namespace.as_ref().unwrap().name.clone();
+    let token = cluster.secret(&namespace, "app-mail").await.unwrap()["mail.inboundToken"].clone();
+    for (method, path) in [("POST", "spam"), ("POST", "ham"), ("DELETE", "learned")] {
+        assert_eq!(app_requests(&cluster, method, &format!("accounts/mail-beta/{path}"), &token).await.0, "401", "{method} {path}");
+        assert_eq!(app_requests(&cluster, method, &format!("accounts/mail-acme/{path}"), "").await.0, "401", "{method} {path}");
+    }
+    assert_eq!(app_requests(&cluster, "POST", "accounts/mail-acme/ham", &token).await.0, "200");
+
+    // When it stops paying and its database is dropped, then the filter forgets what it learned for it and nothing else.
+    let remembers = async |account: &Account| {
+        let uid = account.get().await.metadata.uid.unwrap();
+        app_requests(&cluster, "GET", &format!("learned/{uid}"), "").await.1
+    };
+    assert_eq!((remembers(&acme).await.as_str(), remembers(&beta).await.as_str()), ("true", "true"));
+    acme.billing_reports_active().await;
+    acme.reaches(Stage::Active).await;
+    acme.billing_reports_past_due().await;
+    acme.reaches(Stage::Deleted).await;
+    eventually("the filter to forget", async || (remembers(&acme).await == "false").then_some(())).await;
+    assert_eq!(remembers(&beta).await, "true");
+
+    // When it pays and comes back from its backup, then the filter has learned anew from the tickets.
+    acme.billing_reports_active().await;
+    acme.reaches(Stage::Active).await;
+    app_runs(&acme).await;
+    eventually("the filter to have learned", async || (remembers(&acme).await == "true").then_some(())).await;
+    let taught = |a: &HelpDeskAccount| find_condition(a, "AppReady").is_some_and(|c| c.message == "every pod of the app is ready");
+    acme.wait_until("the hook that teaches to be done", taught).await;
+    assert_eq!(queue_of_message(&acme, "Again chairs", CHAIRS).await, "Spam");
+    assert_eq!(queue_of_message(&acme, "Again kitchen", KITCHEN).await, "General");
 }

@@ -9,6 +9,8 @@ use crate::{
     app::secrets,
 };
 
+const INTAKE: MailIntake<'_> = MailIntake { namespace: "mail-system", name: "mail", token: "shared" };
+
 fn class() -> HelpDeskClassSpec {
     serde_json::from_value(json!({
         "app": {"name": "echo", "version": "1"},
@@ -33,7 +35,7 @@ fn made(class: &HelpDeskClassSpec, host: &str, password: &str) -> Objects {
         database: (host, 5432),
         database_ca: Some("PEM"),
         gateway: Some(("edge", "edge-system")),
-        mail: Some("mail-system"),
+        mail: Some(INTAKE),
     };
     objects(&app).unwrap()
 }
@@ -178,7 +180,7 @@ fn every_class_of_the_examples_is_filled_in_and_names_only_what_there_is() {
             database: ("pg.databases.svc", 5432),
             database_ca: Some("PEM"),
             gateway: Some(("edge", "edge-system")),
-            mail: Some("mail-system"),
+            mail: Some(INTAKE),
         };
         let made = objects(&app).unwrap_or_else(|error| panic!("{file}: {error}"));
         let deployments = made.before_bootstrap.iter().chain(&made.components).filter(|o| o.kind == Kind::Deployment).count();

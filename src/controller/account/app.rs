@@ -11,6 +11,7 @@ use crate::{
     },
     app::{
         apply::{self, JobState, Owner},
+        mail::MailIntake,
         secrets::{self, AppSecrets, Missing},
         values::{Facts, Values},
         workloads::{self, App, Object},
@@ -21,6 +22,14 @@ use crate::{
 const HOOK_RETRY: SignedDuration = SignedDuration::from_mins(10);
 /// When what the API server refused, or could not be asked, is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(30);
+
+/// How far a hook is.
+enum Hook {
+    Done,
+    Runs,
+    /// It failed; what to tell a person.
+    Failed(String),
+}
 
 impl Work<'_> {
     /// Makes the app as the stage wants it. What goes wrong is reported and tried again; it keeps no other part of the
@@ -55,6 +64,7 @@ impl Work<'_> {
         let account = &self.account.spec;
         let owner = placement::owner(self.ctx, self.account).await?;
         let name = self.placement.entry.account.clone();
+        let intake = self.ctx.settings.mail.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
         let values = Values::of(&Facts {
             account: &name,
             display_name: account.display_name.as_deref(),
@@ -64,6 +74,7 @@ impl Work<'_> {
             aliases: &account.domain.custom,
             owner_name: owner.name.as_deref(),
             owner_email: &owner.email,
+            intake,
             secrets: &secrets,
         });
         let authority = binding.get("ca.crt").map(|pem| String::from_utf8_lossy(&pem.0).into_owned()).unwrap_or_default();
@@ -75,11 +86,12 @@ impl Work<'_> {
             admin_password: secrets.get(secrets::ADMIN).unwrap_or_default(),
             database: (&server.host, server.port),
             database_ca: Some(&authority),
-            mail: self.ctx.settings.mail.as_ref().map(|(namespace, _)| namespace.as_str()),
+            mail: intake.zip(secrets.get(secrets::MAIL_TOKEN)).map(|((namespace, name), token)| MailIntake { namespace, name, token }),
             gateway: plan_placement.gateway.as_ref().map(|gateway| (gateway.name.as_str(), gateway.namespace.as_str())),
         })?;
 
-        let owner = Owner { account: &name, uid: &self.placement.entry.uid, namespace: &namespace.name };
+        let uid = self.placement.entry.uid.clone();
+        let owner = Owner { account: &name, uid: &uid, namespace: &namespace.name };
         let client = &self.ctx.client;
         for object in &objects.first {
             apply::apply(client, owner, object).await?;
@@ -88,31 +100,44 @@ impl Work<'_> {
         if !waits.is_empty() {
             return Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")));
         }
-        if let Some(hook) = &objects.bootstrap {
-            apply::suspend(client, owner, hook, false).await?;
-            let job = apply::apply(client, owner, hook).await?;
-            match apply::job_state(&job) {
-                JobState::Complete => {}
-                JobState::Running => return Ok(Finding::no(Type::AppReady, "Bootstrapping", "the app makes its schema and first data")),
-                JobState::Failed { message, at } => {
-                    let again = at.map_or(self.now, |at| at + HOOK_RETRY);
-                    if again <= self.now {
-                        apply::delete_job(client, owner, hook).await?;
-                    }
-                    self.requeue_at(again.max(self.now + SignedDuration::from_secs(2)));
-                    let told = format!(
-                        "the hook bootstrap failed ({message}); the log of Job {}/{} says why; it is run again at {again}",
-                        namespace.name, hook.name
-                    );
-                    return Ok(Finding::no(Type::AppReady, "BootstrapFailed", told));
-                }
-            }
+        match self.run_hook(owner, objects.bootstrap.as_ref()).await? {
+            Hook::Done => {}
+            Hook::Runs => return Ok(Finding::no(Type::AppReady, "Bootstrapping", "the app makes its schema and first data")),
+            Hook::Failed(told) => return Ok(Finding::no(Type::AppReady, "BootstrapFailed", format!("the hook bootstrap failed {told}"))),
         }
         let waits = self.apply_components(owner, &objects.components).await?;
-        if waits.is_empty() {
-            return Ok(Finding::yes(Type::AppReady, "Running", "every pod of the app is ready"));
+        if !waits.is_empty() {
+            return Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")));
         }
-        Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")))
+        let mut told = "every pod of the app is ready".to_owned();
+        // The app serves its tenant meanwhile.
+        match self.run_hook(owner, objects.learn.as_ref()).await? {
+            Hook::Done => {}
+            Hook::Runs => told.push_str("; the mail filter is being taught"),
+            Hook::Failed(why) => told.push_str(&format!("; the hook learn failed {why}")),
+        }
+        Ok(Finding::yes(Type::AppReady, "Running", told))
+    }
+
+    /// Runs a hook once. One that failed is run again after a while.
+    async fn run_hook(&mut self, owner: Owner<'_>, hook: Option<&Object>) -> Result<Hook, Error> {
+        let client = &self.ctx.client;
+        let Some(hook) = hook else { return Ok(Hook::Done) };
+        apply::suspend(client, owner, hook, false).await?;
+        let job = apply::apply(client, owner, hook).await?;
+        match apply::job_state(&job) {
+            JobState::Complete => Ok(Hook::Done),
+            JobState::Running => Ok(Hook::Runs),
+            JobState::Failed { message, at } => {
+                let again = at.map_or(self.now, |at| at + HOOK_RETRY);
+                if again <= self.now {
+                    apply::delete_job(client, owner, hook).await?;
+                }
+                self.requeue_at(again.max(self.now + SignedDuration::from_secs(2)));
+                let (namespace, name) = (owner.namespace, &hook.name);
+                Ok(Hook::Failed(format!("({message}); the log of Job {namespace}/{name} says why; it is run again at {again}")))
+            }
+        }
     }
 
     /// Makes components as they are wanted. Returns which of their pods are not ready, and why.

@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{context::AccountContext, error::Error, work::Work};
+use super::{context::AccountContext, error::Error, mail_filter, work::Work};
 use crate::controller::tenant_secret::TenantSecret;
 use crate::{
     api::{BackupPhase, BackupStore, HelpDeskAccount, Time, account::Certificate},
@@ -51,6 +51,11 @@ impl Work<'_> {
                 self.requeue_at(self.now + SignedDuration::from_secs(5));
                 return Ok(());
             }
+        }
+        if let Some(why) = mail_filter::remembers(self.ctx.settings.mail.as_ref(), &uid).await {
+            self.waiting_on.push(why);
+            self.requeue_at(self.now + SignedDuration::from_secs(5));
+            return Ok(());
         }
         let gone = std::collections::BTreeSet::from([uid.clone()]);
         let shells = self.placement.server.driver.remove_shells(&gone).await?.len();

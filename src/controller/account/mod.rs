@@ -27,6 +27,7 @@ mod error;
 mod failure;
 mod finalizer;
 mod hostnames;
+mod mail_filter;
 mod namespace;
 mod observe;
 mod outcome;

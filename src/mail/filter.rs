@@ -1,0 +1,95 @@
+//! Asks the spam filter (rspamd), and teaches it. What it learns belongs to one tenant: it is told whose by `Deliver-To`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Deserialize;
+
+use super::{
+    envelope::Envelope,
+    http_client::{self, Post},
+};
+
+/// How long the filter may take for one message.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Where it judges messages.
+const JUDGES: u16 = 11333;
+/// Where it learns.
+const LEARNS: u16 = 11334;
+
+/// Why the filter said nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("failed to ask the spam filter")]
+    Silent(#[from] http_client::Error),
+    #[error("failed to ask the spam filter: it answered with HTTP status {0}")]
+    Status(u16),
+    #[error("failed to understand the spam filter")]
+    Answer(#[source] serde_json::Error),
+}
+
+/// The two kinds of mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    /// Spam.
+    Spam,
+    /// Mail that is welcome.
+    Ham,
+}
+
+#[derive(Deserialize)]
+struct Judgement {
+    action: String,
+}
+
+/// How the filter takes a message for the tenant with this uid.
+pub(super) async fn judge(uid: &str, envelope: &Envelope, message: Bytes) -> Result<Class, Error> {
+    let mut headers = vec![("deliver-to", uid.to_owned()), ("rcpt", envelope.recipient.clone()), ("from", envelope.sender.clone())];
+    let known = [("ip", &envelope.client), ("helo", &envelope.helo)].into_iter().filter(|(_, value)| !value.is_empty());
+    headers.extend(known.map(|(name, value)| (name, value.clone())));
+    let answer = ask(JUDGES, "/checkv2", headers, message).await?;
+    let judgement: Judgement = serde_json::from_slice(&answer).map_err(Error::Answer)?;
+    Ok(class(&judgement.action))
+}
+
+/// Teaches the filter that a message is of this class, for the tenant with this uid.
+pub(super) async fn learn(uid: &str, class: Class, message: Bytes) -> Result<(), Error> {
+    let path = match class {
+        Class::Spam => "/learnspam",
+        Class::Ham => "/learnham",
+    };
+    ask(LEARNS, path, vec![("deliver-to", uid.to_owned())], message).await.map(drop)
+}
+
+async fn ask(port: u16, path: &str, headers: Vec<(&'static str, String)>, body: Bytes) -> Result<Bytes, Error> {
+    let answer =
+        http_client::post(Post { host: "127.0.0.1", port, authority: "localhost", path, headers, body, patience: PATIENCE }).await?;
+    match answer.status {
+        // Also what was learned before, and what is too short to learn from.
+        200..300 => Ok(answer.body),
+        status => Err(Error::Status(status)),
+    }
+}
+
+/// The class of an action of rspamd. It never refuses: spam is kept apart, where agents find it.
+fn class(action: &str) -> Class {
+    match action {
+        "reject" | "add header" | "rewrite subject" => Class::Spam,
+        _ => Class::Ham,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_filter_would_mark_or_refuse_is_spam() {
+        for spam in ["reject", "add header", "rewrite subject"] {
+            assert_eq!(class(spam), Class::Spam);
+        }
+        for ham in ["no action", "greylist", "soft reject"] {
+            assert_eq!(class(ham), Class::Ham);
+        }
+    }
+}

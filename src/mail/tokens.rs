@@ -1,0 +1,98 @@
+//! The token by which a tenant's app proves whose it is. It is in a Secret of the tenant's namespace, which a Role there
+//! lets the intake read.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client, ResourceExt};
+use ring::{hmac, rand::SystemRandom};
+use zeroize::Zeroizing;
+
+use super::{directory::Directory, recipient::is_of};
+use crate::{
+    api::ACCOUNT_UID,
+    app::{mail::SECRET, secrets::MAIL_TOKEN},
+    cluster::{ClusterError, During},
+};
+
+/// For how long a token that was read counts.
+const KEEP: Duration = Duration::from_secs(30);
+
+/// What the operator gave to a tenant's app and to the intake.
+struct Shared {
+    /// The uid of the account, which is the owner of what the filter learns.
+    uid: String,
+    token: Zeroizing<String>,
+}
+
+struct Read {
+    shared: Option<Arc<Shared>>,
+    at: Instant,
+}
+
+/// Checks tokens.
+pub(super) struct Tokens {
+    client: Client,
+    directory: Arc<Directory>,
+    read: Mutex<HashMap<String, Read>>,
+}
+
+impl Tokens {
+    /// Checks tokens of the accounts of this directory.
+    pub(super) fn new(client: Client, directory: Arc<Directory>) -> Self {
+        Self { client, directory, read: Mutex::default() }
+    }
+
+    /// The uid of the account, if it is open and this is its token.
+    pub(super) async fn uid_if_valid(&self, account: &str, token: &str) -> Result<Option<String>, ClusterError> {
+        let Some((account, namespace)) = self.directory.open_account(account) else { return Ok(None) };
+        let known = self.shared_with(&namespace).await?;
+        let known = known.filter(|known| is_of(&account, &known.uid) && are_equal(&known.token, token));
+        Ok(known.map(|known| known.uid.clone()))
+    }
+
+    async fn shared_with(&self, namespace: &str) -> Result<Option<Arc<Shared>>, ClusterError> {
+        {
+            let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+            read.retain(|_, read| read.at.elapsed() < KEEP);
+            if let Some(found) = read.get(namespace) {
+                return Ok(found.shared.clone());
+            }
+        }
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = secrets.get_opt(SECRET).await.during("read the token of a tenant")?;
+        let shared = secret.and_then(|secret| {
+            let uid = secret.annotations().get(ACCOUNT_UID)?.clone();
+            let token = Zeroizing::new(String::from_utf8(secret.data?.remove(MAIL_TOKEN)?.0).ok()?);
+            (!token.is_empty()).then_some(Shared { uid, token })
+        });
+        let shared = shared.map(Arc::new);
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.insert(namespace.to_owned(), Read { shared: shared.clone(), at: Instant::now() });
+        Ok(shared)
+    }
+}
+
+/// Whether two secrets are equal. How long it takes says nothing about where they differ: their digests under a key that
+/// nobody knows are compared.
+fn are_equal(one: &str, other: &str) -> bool {
+    let Ok(key) = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new()) else { return false };
+    hmac::verify(&key, other.as_bytes(), hmac::sign(&key, one.as_bytes()).as_ref()).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_equal_to_itself_only() {
+        assert!(are_equal("abc", "abc"));
+        for other in ["", "ab", "abcd", "abd"] {
+            assert!(!are_equal("abc", other));
+        }
+    }
+}
