@@ -367,6 +367,7 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("a route to what does not listen", EDITOR, New(&CLASS, "spec: {components: [{name: web, workload: {image: i, runAsUser: 33}}]}"), "and have a port"),
     ("a path to ask for without a port", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80}, {name: worker, workload: {image: i, runAsUser: 33, livenessPath: /}}]}"), "readinessPath and livenessPath are asked for at the component's port"),
     ("more files than a Secret holds", EDITOR, New(&CLASS, "spec: {files: [{path: /a, content: ''}, {path: /b, content: ''}, {path: /c, content: ''}, {path: /d, content: ''}, {path: /e, content: ''}, {path: /f, content: ''}, {path: /g, content: ''}, {path: /h, content: ''}, {path: /i, content: ''}, {path: /j, content: ''}, {path: /k, content: ''}, {path: /l, content: ''}, {path: /m, content: ''}, {path: /n, content: ''}, {path: /o, content: ''}, {path: /p, content: ''}, {path: /q, content: ''}]}"), "spec.files: Too many: 17: must have at most 16 items"),
+    ("two of what there must be one of", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80, workload: {image: i, runAsUser: 33, replicas: 2, singleton: true}}]}"), "a singleton has one replica"),
     ("a thousand pods for each tenant", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80, workload: {image: i, runAsUser: 33, replicas: 1000}}]}"), "should be less than or equal to 20"),
     ("a class whose filter is taught in no image", EDITOR, New(&CLASS, "spec: {hooks: {learn: {component: web, command: [/learn]}}}"), "hooks.learn.component must be a component with a workload"),
     ("a class whose pods are root", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80, workload: {image: i, runAsUser: 0}}]}"), "greater than or equal to 1"),
@@ -479,7 +480,7 @@ const ACCEPTED: &[(&str, &str, Try)] = &[
     ("a class with pods, files and a hook", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80, workload: {image: i, runAsUser: 33, scratch: [{path: /tmp}]}}], env: [{name: A, value: '${db.host}'}], files: [{path: /etc/a.conf, content: x}], hooks: {bootstrap: {component: web, command: [/init]}}}")),
     ("a class with every way to write a dollar sign", EDITOR, New(&CLASS, "spec: {env: [{name: A, value: '$5 $$ $(x) $${x} ${db.host}${secrets.a-1}\\ ${tenant.displayName} $'}, {name: LD_PRELOAD, value: /x.so}, {name: PATH, value: ''}]}")),
     ("a file over one of the image's", EDITOR, New(&CLASS, "spec: {files: [{path: /etc/passwd, content: \"a $ b\\n${web.url}\\n\"}]}")),
-    ("a class with a worker in the background and a cache", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80}, {name: worker, workload: {image: 'ghcr.io/x/y:1.0@sha256:00', runAsUser: 33}}, {name: redis, port: 6379, workload: {image: i, runAsUser: 33, beforeBootstrap: true}}]}")),
+    ("a class with a worker in the background and a cache", EDITOR, New(&CLASS, "spec: {components: [{name: web, port: 80}, {name: worker, workload: {image: 'ghcr.io/x/y:1.0@sha256:00', runAsUser: 33}}, {name: redis, port: 6379, workload: {image: i, runAsUser: 33, beforeBootstrap: true, singleton: true}}]}")),
     ("a class with secrets", EDITOR, New(&CLASS, "spec: {secrets: [{name: session, format: hex, length: 128}, {name: disk-key, format: alnum, length: 32}]}")),
     ("a class with extensions", EDITOR, New(&CLASS, "spec: {database: {extensions: [{name: pg_trgm}, {name: vector, version: '0.7'}]}}")),
     ("a namespace", ADMIN, New(&NAMESPACE, "{}")),
@@ -495,6 +496,14 @@ const ACCEPTED: &[(&str, &str, Try)] = &[
     ("an empty server at another address", EDITOR, Edit(&SERVER, "admission-empty", "spec: {host: other.databases.svc}")),
     ("a store", EDITOR, New(&STORE, "spec: {keyEscrow: {store: eu-escrow, recoveryRecipient: age1tlk3wdrp5w3m5slgkmqexjys4tna4zha3ds5f55075r3g6xwlygsvjrl8s}}")),
     ("no lock, as kubectl reads a bare Off", EDITOR, New(&STORE, "spec: {objectLock: false}")),
+];
+
+/// The classes of real help desks.
+const CLASSES: &[(&str, &str)] = &[
+    ("request-tracker", include_str!("../examples/request-tracker.yaml")),
+    ("django-helpdesk", include_str!("../examples/django-helpdesk.yaml")),
+    ("zammad", include_str!("../examples/zammad.yaml")),
+    ("chatwoot", include_str!("../examples/chatwoot.yaml")),
 ];
 
 #[tokio::test]
@@ -514,6 +523,13 @@ async fn what_is_refused_says_why_and_its_good_twin_is_accepted() {
     for (name, who, what) in ACCEPTED {
         if let Err(told) = server.dry_run(who, what).await {
             writeln!(wrong, "{name}: should be accepted, says {told:?}").unwrap();
+        }
+    }
+    for (name, text) in CLASSES {
+        let mut class = yaml(text);
+        class["metadata"]["name"] = json!("admission-new");
+        if let Err(told) = server.create(EDITOR, &CLASS, &class, true).await {
+            writeln!(wrong, "examples/{name}.yaml: should be accepted, says {told:?}").unwrap();
         }
     }
     let mut large = yaml(CLASS.good);

@@ -169,6 +169,7 @@ const fn ten_minutes() -> i64 {
 /// token of the cluster, and on a root file system that cannot be written.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("!has(self.singleton) || !self.singleton || !has(self.replicas) || self.replicas == 1").message("a singleton has one replica"))]
 pub struct Workload {
     /// The image.
     #[schemars(length(min = 1, max = 300), regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._/:@-]*$"))]
@@ -197,6 +198,9 @@ pub struct Workload {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["path"]))]
     pub scratch: Vec<Scratch>,
+    /// Whether two of its pods must never run at once, as of a scheduler: the old one ends before a new one is started.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub singleton: bool,
     /// Whether its pods are started, and have to be ready, before the hook `bootstrap` runs. It is for what the hook needs,
     /// such as a cache.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

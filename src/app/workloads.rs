@@ -277,6 +277,7 @@ fn deployment(app: &App<'_>, component: &Component, workload: &Workload, configu
         body: json!({"spec": {
             "replicas": workload.replicas,
             "revisionHistoryLimit": 1,
+            "strategy": {"type": if workload.singleton { "Recreate" } else { "RollingUpdate" }},
             "selector": {"matchLabels": {COMPONENT: component.name}},
             "template": pod(app, &component.name, workload, configuration, container),
         }}),

@@ -239,6 +239,8 @@ build_edge() {
     $(recipe image_request_tracker write_image bud)" "making the image of Request Tracker" image_request_tracker
   artifact "image-mail" "$(key_of debian) $(sources images/mail.Dockerfile) $(recipe image_mail write_image bud)" \
     "making the image of the mail intake" image_mail
+  artifact "image-django-helpdesk" "$(key_of debian) $(sources images/django-helpdesk.Dockerfile images/django-helpdesk.txt) \
+    $(recipe image_django_helpdesk write_image bud)" "making the image of django-helpdesk" image_django_helpdesk
   artifact "image-echo" "$(sources echo images/echo.Dockerfile) $(recipe image_echo write_image bud)" "making the image of an app" image_echo
   for image in envoy envoy_gateway; do
     artifact "image-$image" "$(key_of edge-tools) $(sources images) $(recipe "image_$image" write_image bud)" \
@@ -288,6 +290,18 @@ image_request_tracker() {
 image_mail() {
   new_context
   write_image mail 1 --build-arg "BASE=localhost/debian:$DEBIAN_SUITE"
+}
+
+# A wheel is an archive of what belongs into Python's path: 3.13 is the version of that Debian.
+image_django_helpdesk() {
+  local wheels wheel
+  new_context
+  wheels=$(mktemp -d "$CACHE/work.XXXXXX")
+  python3 -m pip download -q --no-deps --only-binary=:all: --python-version 3.13 \
+    --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 -d "$wheels" -r "$here/images/django-helpdesk.txt"
+  for wheel in "$wheels"/*.whl; do python3 -m zipfile -e "$wheel" "$context/packages"; done
+  rm -rf "$wheels"
+  write_image django-helpdesk 2.6.1 --build-arg "BASE=localhost/debian:$DEBIAN_SUITE"
 }
 
 image_echo() {

@@ -28,7 +28,7 @@ add_edge() {
 start_edge() {
   local image
   umask 077
-  for image in envoy envoy-gateway echo request-tracker mail; do in_node ctr --namespace k8s.io images import "$IMAGES/$image.tar"; done
+  for image in envoy envoy-gateway echo request-tracker django-helpdesk mail; do in_node ctr --namespace k8s.io images import "$IMAGES/$image.tar"; done
   "$BIN/helm" upgrade --install eg "$CACHE/gateway-helm" -n "$EDGE_NAMESPACE" --create-namespace --timeout 90s
   kubectl -n "$EDGE_NAMESPACE" rollout status deployment/envoy-gateway --timeout 120s
   issue_infra_certificate wildcard edge "DNS:*.$BASE_DOMAIN"

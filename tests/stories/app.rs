@@ -1,5 +1,6 @@
 //! A real help desk for a tenant: Request Tracker, in pods that the operator runs, on the tenant's own database.
 
+mod django;
 mod secrets;
 
 use helpdesk_operator::{api::HelpDeskAccount, lifecycle::Stage};

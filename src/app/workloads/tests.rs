@@ -128,7 +128,7 @@ fn a_component_in_the_background_has_no_service_and_what_the_bootstrap_needs_com
     let mut class = class();
     let workload = class.components[0].workload.clone().unwrap();
     let background = Workload { readiness_path: None, ..workload.clone() };
-    let cache = Workload { readiness_path: None, before_bootstrap: true, ..workload };
+    let cache = Workload { readiness_path: None, before_bootstrap: true, singleton: true, ..workload };
     class.components.push(Component { name: "worker".into(), port: None, workload: Some(background) });
     class.components.push(Component { name: "cache".into(), port: Some(6379), workload: Some(cache) });
     let all = made(&class, "pg", "x");
@@ -138,6 +138,9 @@ fn a_component_in_the_background_has_no_service_and_what_the_bootstrap_needs_com
     let container = |objects: &[Object], at: usize| objects[at].body["spec"]["template"]["spec"]["containers"][0].clone();
     assert_eq!(container(&all.before_bootstrap, 0)["readinessProbe"]["tcpSocket"], json!({"port": 6379}));
     assert_eq!(container(&all.components, 2)["readinessProbe"], Value::Null);
+
+    let strategy = |object: &Object| object.body["spec"]["strategy"]["type"].clone();
+    assert_eq!((strategy(&all.before_bootstrap[0]), strategy(&all.components[0])), (json!("Recreate"), json!("RollingUpdate")));
 
     // The gateway reaches what has a route, and the app's own pods reach each other.
     let policy = all.first.iter().find(|object| object.kind == Kind::NetworkPolicy).unwrap();
@@ -167,7 +170,7 @@ fn examples() -> Vec<(String, HelpDeskClassSpec)> {
 #[test]
 fn every_class_of_the_examples_is_filled_in_and_names_only_what_there_is() {
     let all = examples();
-    assert!(all.len() >= 2, "{all:?}");
+    assert!(all.len() >= 4, "{all:?}");
     for (file, class) in all {
         let secrets = class.secrets.iter().map(|secret| (secrets::name_of(secret), "0123456789abcdef".repeat(8)));
         let known = VARIABLES.iter().map(|variable| (variable.name.to_owned(), format!("value-of-{}", variable.name)));
