@@ -23,6 +23,9 @@ pub const ADMIN: &str = "admin";
 /// The name of the token that the app and the mail intake share, where the class takes mail.
 pub const MAIL_TOKEN: &str = "mail.inboundToken";
 
+/// The name of the password with which the app sends mail, where the class takes mail.
+pub const MAIL_PASSWORD: &str = "mail.password";
+
 /// How long that password is, in letters and digits.
 const ADMIN_LENGTH: u16 = 40;
 
@@ -65,7 +68,7 @@ impl AppSecrets {
 
     /// Whether a key of the operator's Secret of a tenant holds a secret of the app. The others hold database passwords.
     pub fn is_name(key: &str) -> bool {
-        key == ADMIN || key == MAIL_TOKEN || key.starts_with("secrets.")
+        [ADMIN, MAIL_TOKEN, MAIL_PASSWORD].contains(&key) || key.starts_with("secrets.")
     }
 }
 
@@ -83,7 +86,8 @@ pub fn name_of(secret: &GeneratedSecret) -> String {
 /// The secrets that an app of this class gets, by name, with format and length.
 fn wanted(class: &HelpDeskClassSpec) -> impl Iterator<Item = (String, SecretFormat, u16)> {
     let admin = (ADMIN.to_owned(), SecretFormat::Alnum, ADMIN_LENGTH);
-    let mail = class.mail.iter().map(|_| (MAIL_TOKEN.to_owned(), SecretFormat::Alnum, ADMIN_LENGTH));
+    let mail = class.mail.iter().flat_map(|_| [MAIL_TOKEN, MAIL_PASSWORD]);
+    let mail = mail.map(|name| (name.to_owned(), SecretFormat::Alnum, ADMIN_LENGTH));
     std::iter::once(admin).chain(mail).chain(class.secrets.iter().map(|secret| (name_of(secret), secret.format, secret.length)))
 }
 

@@ -6,8 +6,8 @@ use k8s_openapi::ByteString;
 
 use super::{
     Error,
-    mail::LEARN_PORT,
-    secrets::{ADMIN, AppSecrets, MAIL_TOKEN},
+    mail::{LEARN_PORT, SUBMISSION_PORT},
+    secrets::{ADMIN, AppSecrets, MAIL_PASSWORD, MAIL_TOKEN},
 };
 
 /// What the values of variables are made from.
@@ -30,6 +30,8 @@ pub struct Facts<'a> {
     pub owner_email: &'a str,
     /// The namespace of the mail intake and the name of its Service.
     pub intake: Option<(&'a str, &'a str)>,
+    /// The first mailbox of the class.
+    pub mailbox: Option<&'a str>,
     /// The secrets of the app.
     pub secrets: &'a AppSecrets,
 }
@@ -61,6 +63,11 @@ impl Values {
             ("web.port", "443".to_owned()),
             ("admin.name", facts.owner_name.unwrap_or(facts.owner_email).to_owned()),
             ("admin.email", facts.owner_email.to_owned()),
+            ("mail.host", facts.intake.map(|(namespace, name)| format!("{name}.{namespace}.svc")).unwrap_or_default()),
+            ("mail.port", SUBMISSION_PORT.to_string()),
+            ("mail.user", facts.account.to_owned()),
+            ("mail.password", facts.secrets.get(MAIL_PASSWORD).unwrap_or_default().to_owned()),
+            ("mail.from", facts.mailbox.map(|mailbox| format!("{mailbox}@{}", facts.fqdn)).unwrap_or_default()),
             ("mail.learnUrl", facts.intake.map(learn_url).unwrap_or_default()),
             ("mail.inboundToken", facts.secrets.get(MAIL_TOKEN).unwrap_or_default().to_owned()),
             ("admin.password", facts.secrets.get(ADMIN).unwrap_or_default().to_owned()),
@@ -148,14 +155,15 @@ mod tests {
             owner_name: None,
             owner_email: "ana@acme.example",
             intake: Some(("mail-system", "mail")),
+            mailbox: Some("support"),
             secrets: &secrets,
         };
         let values = Values::of(&facts);
         let mut known: Vec<_> = VARIABLES.iter().map(|variable| variable.name).chain(["secrets.session"]).collect();
         known.sort_unstable();
         assert_eq!(values.0.keys().map(String::as_str).collect::<Vec<_>>(), known);
-        let text = "${db.host} ${web.url} ${web.aliases} ${admin.name} ${admin.password} ${secrets.session} ${mail.learnUrl}";
-        let filled = "pg https://acme.helpdesk.example help.acme.example,desk.acme.example ana@acme.example first ab12 http://mail.mail-system.svc:8025/accounts/acme";
+        let text = "${db.host} ${web.url} ${web.aliases} ${admin.name} ${admin.password} ${secrets.session} ${mail.learnUrl} ${mail.from}";
+        let filled = "pg https://acme.helpdesk.example help.acme.example,desk.acme.example ana@acme.example first ab12 http://mail.mail-system.svc:8025/accounts/acme support@acme.helpdesk.example";
         assert_eq!(values.fill_in("env", text).unwrap(), filled);
     }
 

@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::{
     Error,
-    mail::{LEARN_PORT, MailIntake, SECRET as MAIL},
-    secrets::MAIL_TOKEN,
+    mail::{LEARN_PORT, MailIntake, SECRET as MAIL, SUBMISSION_POD_PORT},
+    secrets::{MAIL_PASSWORD, MAIL_TOKEN},
     values::Values,
 };
 use crate::{
@@ -135,7 +135,8 @@ pub fn objects(app: &App<'_>) -> Result<Objects, Error> {
         network_policy(app),
     ];
     if let Some(mail) = mail {
-        first.push(secret(MAIL, BTreeMap::from([(MAIL_TOKEN.to_owned(), mail.token.to_owned())])));
+        let shared = BTreeMap::from([(MAIL_TOKEN.to_owned(), mail.token.to_owned()), (MAIL_PASSWORD.to_owned(), mail.password.to_owned())]);
+        first.push(secret(MAIL, shared));
         first.extend(read_by_intake(mail));
     }
     let running = app.class.components.iter().filter_map(|component| Some((component, component.workload.as_ref()?)));
@@ -213,7 +214,8 @@ fn network_policy(app: &App<'_>) -> Object {
         .zip(app.mail)
         .map(|(port, mail)| json!({"ports": [{"protocol": "TCP", "port": port}], "from": [mail_pods(mail.namespace)]}));
     let to_mail = app.mail.filter(|_| app.class.mail.is_some());
-    let to_mail = to_mail.map(|mail| json!({"ports": [{"protocol": "TCP", "port": LEARN_PORT}], "to": [mail_pods(mail.namespace)]}));
+    let mail_ports = [LEARN_PORT, SUBMISSION_POD_PORT].map(|port| json!({"protocol": "TCP", "port": port}));
+    let to_mail = to_mail.map(|mail| json!({"ports": mail_ports, "to": [mail_pods(mail.namespace)]}));
     let (host, port) = app.database;
     let mut to_database = json!({"ports": [{"protocol": "TCP", "port": port}]});
     if let Ok(address) = host.parse::<std::net::IpAddr>() {

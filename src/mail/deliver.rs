@@ -1,6 +1,11 @@
 //! Delivers one message to its tenant's app.
 
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use super::{
     address::Address,
@@ -20,16 +25,21 @@ const AT_ONCE: usize = 2;
 /// How long a message waits for its turn before the mail server keeps it for later.
 const TURN: Duration = Duration::from_secs(2);
 
+/// How many bounces a tenant gets in an hour. Two programs that answer each other's bounces would never end.
+const BOUNCES: u32 = 60;
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// Delivers messages.
 pub(super) struct Delivery {
     directory: Arc<Directory>,
+    bounces: Bounces,
     turns: KeyedSemaphore,
 }
 
 impl Delivery {
     /// Delivers to the apps of this directory.
     pub(super) fn new(directory: Arc<Directory>) -> Self {
-        Self { directory, turns: KeyedSemaphore::new(AT_ONCE) }
+        Self { directory, bounces: Bounces::default(), turns: KeyedSemaphore::new(AT_ONCE) }
     }
 
     /// Whether the recipient takes mail now; otherwise why not.
@@ -57,6 +67,9 @@ impl Delivery {
         if has_been_here(&message, &envelope.recipient) {
             return Err(Outcome::Refused { code: "5.4.6", why: "this message was delivered here before: it goes in circles".to_owned() });
         }
+        if envelope.sender.is_empty() && !self.bounces.allow(&to.uid, Instant::now()) {
+            return Err(Outcome::Later { code: "4.7.1", why: "too many bounces to this help desk; it is tried again".to_owned() });
+        }
         let busy = || Outcome::Later { code: "4.3.2", why: "this help desk is busy; it is tried again".to_owned() };
         let _turn = tokio::time::timeout(TURN, self.turns.acquire(&to.uid)).await.map_err(|_| busy())?;
         let message = bytes::Bytes::from(message);
@@ -81,6 +94,21 @@ impl Delivery {
             Outcome::Later { code: "4.4.2", why: "the help desk does not answer; it is tried again".to_owned() }
         })?;
         Ok(app_request::judge(&to.intake, answer.status, &answer.body))
+    }
+}
+
+/// How many bounces each tenant got since when.
+#[derive(Default)]
+struct Bounces(Mutex<HashMap<String, (Instant, u32)>>);
+
+impl Bounces {
+    /// Whether a tenant gets one more.
+    fn allow(&self, uid: &str, now: Instant) -> bool {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.retain(|_, (since, _)| now.duration_since(*since) < HOUR);
+        let (_, count) = counts.entry(uid.to_owned()).or_insert((now, 0));
+        *count += 1;
+        *count <= BOUNCES
     }
 }
 
@@ -143,6 +171,14 @@ mod tests {
         assert!(has_been_here(traced.as_bytes(), "Support@acme.example"));
         assert!(!has_been_here(traced.as_bytes(), "sales@acme.example"));
         assert!(!has_been_here(b"Subject: x\r\n\r\nDelivered-To: support@acme.example", "support@acme.example"));
+    }
+
+    #[test]
+    fn bounces_are_counted_for_each_tenant_and_forgotten_after_an_hour() {
+        let (bounces, now) = (Bounces::default(), Instant::now());
+        assert!((0..BOUNCES).all(|_| bounces.allow("acme", now)));
+        assert!(!bounces.allow("acme", now) && bounces.allow("beta", now));
+        assert!(bounces.allow("acme", now + HOUR));
     }
 
     #[test]

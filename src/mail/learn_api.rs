@@ -17,7 +17,7 @@ use axum::{
 use super::{
     filter::{self, Class},
     learned,
-    tokens::Tokens,
+    tokens::{Proof, Tokens},
 };
 use crate::error_chain::chain;
 
@@ -42,7 +42,7 @@ pub(super) fn router(tokens: Arc<Tokens>) -> Router {
 async fn authorized(tokens: &Tokens, account: &str, headers: &HeaderMap) -> Result<String, (StatusCode, &'static str)> {
     let token = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
     let refused = (StatusCode::UNAUTHORIZED, "send the token of this account, as Authorization: Bearer\n");
-    match tokens.uid_if_valid(account, token.ok_or(refused)?).await {
+    match tokens.uid_if_valid(account, Proof::Token(token.ok_or(refused)?)).await {
         Ok(uid) => uid.ok_or(refused),
         Err(error) => {
             tracing::warn!(account, error = chain(&error), "a token cannot be checked");

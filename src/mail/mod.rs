@@ -8,6 +8,9 @@
 //! on the loopback address only. The intake reads accounts, plans, classes and claims of host names, and of each tenant the
 //! one Secret that is for it. It writes nothing to the cluster.
 //!
+//! Apps send mail by the same mail server: it asks the intake whether their password is right (`sasl`) and which addresses
+//! are theirs, and the intake says what of their queue is held or deleted (`queue`).
+//!
 //! [`recipient`] is the decision, pure: what is not known is refused for now, never for good.
 
 mod address;
@@ -20,8 +23,10 @@ mod http_client;
 mod learn_api;
 mod learned;
 mod lmtp;
+mod queue;
 pub mod recipient;
 mod redis;
+mod sasl;
 mod serve;
 mod socketmap;
 mod tokens;

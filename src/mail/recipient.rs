@@ -80,6 +80,39 @@ pub(super) fn is_of(account: &HelpDeskAccount, uid: &str) -> bool {
     account.uid().is_some_and(|found| found == uid) || [namespace, database].contains(&Some(digits.as_str()))
 }
 
+/// Whether the account that has a host name may send mail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It may.
+    Open,
+    /// It is blocked.
+    Paused,
+    /// It is terminated, or gone.
+    Over,
+    /// That is not known.
+    Unknown,
+    /// The host name is nobody's here.
+    NotOurs,
+}
+
+/// Whether the account that has a host name may send mail.
+pub fn standing(facts: &Facts) -> Standing {
+    if !facts.is_read || !facts.is_fresh {
+        return Standing::Unknown;
+    }
+    let Some(claim) = &facts.claim else { return Standing::NotOurs };
+    let account = facts.account.as_ref().filter(|account| is_of(account, &claim.spec.account_uid));
+    let Some(account) = account else {
+        return if claim.spec.reserved_until.is_some() { Standing::Over } else { Standing::Unknown };
+    };
+    match account.status.as_ref().and_then(|status| status.stage) {
+        Some(stage) if stage.is_open() => Standing::Open,
+        Some(Stage::Blocked) => Standing::Paused,
+        Some(_) => Standing::Over,
+        None => Standing::Unknown,
+    }
+}
+
 const UNREAD: Verdict = Verdict::Later("4.3.0", "the mail intake has just started; try again");
 const STALE: Verdict = Verdict::Later("4.3.0", "the mail intake cannot reach its cluster; try again");
 
@@ -210,6 +243,19 @@ mod tests {
         facts.account = Some(Arc::new(account));
         let Verdict::Deliver(to) = decide_for("support", &facts) else { panic!("it is refused") };
         assert_eq!(to.uid, UID);
+    }
+
+    #[test]
+    fn who_may_send_is_decided_by_the_stage_and_by_nothing_unknown() {
+        let of = |stage| standing(&facts(stage));
+        assert_eq!([of(Some(Stage::Trial)), of(Some(Stage::Active))], [Standing::Open; 2]);
+        assert_eq!(of(Some(Stage::Blocked)), Standing::Paused);
+        assert_eq!([of(Some(Stage::Terminated)), of(Some(Stage::Deleted)), of(Some(Stage::Expired))], [Standing::Over; 3]);
+        assert_eq!(of(None), Standing::Unknown);
+        let expired = facts(Some(Stage::Expired));
+        assert_eq!(standing(&Facts { is_fresh: false, ..expired.clone() }), Standing::Unknown);
+        assert_eq!(standing(&Facts { account: None, ..expired.clone() }), Standing::Unknown);
+        assert_eq!(standing(&Facts { claim: None, ..expired }), Standing::NotOurs);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{deliver::Delivery, directory::Directory, learn_api, learned, lmtp, socketmap, tokens::Tokens};
+use super::{deliver::Delivery, directory::Directory, learn_api, learned, lmtp, queue, sasl, socketmap, tokens::Tokens};
 use crate::{
     cluster,
     error_chain::chain,
@@ -30,6 +30,12 @@ pub struct Args {
     /// Where the mail server delivers (LMTP).
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 2502)))]
     lmtp: SocketAddr,
+    /// Where the mail server checks passwords (Dovecot's protocol).
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 2503)))]
+    sasl: SocketAddr,
+    /// Where the mail server's queue is shown.
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 2504)))]
+    queue: SocketAddr,
     /// Where apps teach the filter.
     #[arg(long, default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8025)))]
     learn: SocketAddr,
@@ -84,11 +90,14 @@ async fn serve(args: Args) -> Result<(), Error> {
     let delivery = Arc::new(Delivery::new(directory.clone()));
     let tokens = Arc::new(Tokens::new(client, directory.clone()));
     let (questions, messages, lessons) = (listen(args.socketmap).await?, listen(args.lmtp).await?, listen(args.learn).await?);
+    let (logins, shown) = (listen(args.sasl).await?, listen(args.queue).await?);
     tokio::spawn(learned::keep_erasing(directory.clone()));
     tokio::spawn(ready_once_read(directory.clone(), health));
     tokio::select! {
-        broken = socketmap::serve(questions, directory) => broken.map_err(Error::Accept),
+        broken = socketmap::serve(questions, directory.clone()) => broken.map_err(Error::Accept),
         broken = lmtp::serve(messages, delivery) => broken.map_err(Error::Accept),
+        broken = sasl::serve(logins, tokens.clone()) => broken.map_err(Error::Accept),
+        broken = axum::serve(shown, queue::router(directory.clone())) => broken.map_err(Error::Accept),
         broken = axum::serve(lessons, learn_api::router(tokens)) => broken.map_err(Error::Accept),
         _ = terminate.recv() => Ok(()),
     }

@@ -3,6 +3,7 @@
 
 use std::{io, sync::Arc};
 
+use kube::ResourceExt;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -11,7 +12,7 @@ use tokio::{
 use super::{
     address::Address,
     directory::Directory,
-    recipient::{Verdict, decide},
+    recipient::{Facts, Standing, Verdict, decide, standing},
 };
 
 /// The longest question.
@@ -64,7 +65,20 @@ fn answer(question: &str, directory: &Directory) -> String {
             Some(address) => access(&decide(&address, &directory.facts(&address.domain))),
             None => "NOTFOUND ".to_owned(),
         },
+        Some(("sender", address)) => match Address::parse(address) {
+            Some(address) => owner(&directory.facts(&address.domain)),
+            None => "NOTFOUND ".to_owned(),
+        },
         _ => "PERM there is no such table".to_owned(),
+    }
+}
+
+/// Who may send under addresses of a host name: the account, which is the name that its app logs in with.
+fn owner(facts: &Facts) -> String {
+    match (standing(facts), &facts.account) {
+        (Standing::Open, Some(account)) => format!("OK {}", account.name_any()),
+        (Standing::Unknown, _) => "TEMP the mail intake cannot tell whose address this is; try again".to_owned(),
+        _ => "NOTFOUND ".to_owned(),
     }
 }
 

@@ -1,5 +1,5 @@
-//! The token by which a tenant's app proves whose it is. It is in a Secret of the tenant's namespace, which a Role there
-//! lets the intake read.
+//! The secrets by which a tenant's app proves whose it is. They are in a Secret of the tenant's namespace, which a Role
+//! there lets the intake read.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,10 @@ use zeroize::Zeroizing;
 use super::{directory::Directory, recipient::is_of};
 use crate::{
     api::ACCOUNT_UID,
-    app::{mail::SECRET, secrets::MAIL_TOKEN},
+    app::{
+        mail::SECRET,
+        secrets::{MAIL_PASSWORD, MAIL_TOKEN},
+    },
     cluster::{ClusterError, During},
 };
 
@@ -26,7 +29,19 @@ const KEEP: Duration = Duration::from_secs(30);
 struct Shared {
     /// The uid of the account, which is the owner of what the filter learns.
     uid: String,
+    /// With which the app teaches the filter.
     token: Zeroizing<String>,
+    /// With which it sends mail.
+    password: Zeroizing<String>,
+}
+
+/// What an app shows to prove whose it is.
+#[derive(Clone, Copy)]
+pub(super) enum Proof<'a> {
+    /// The token, for the filter.
+    Token(&'a str),
+    /// The password, for sending mail.
+    Password(&'a str),
 }
 
 struct Read {
@@ -47,11 +62,17 @@ impl Tokens {
         Self { client, directory, read: Mutex::default() }
     }
 
-    /// The uid of the account, if it is open and this is its token.
-    pub(super) async fn uid_if_valid(&self, account: &str, token: &str) -> Result<Option<String>, ClusterError> {
+    /// The uid of the account, if it is open and this is its own secret.
+    pub(super) async fn uid_if_valid(&self, account: &str, proof: Proof<'_>) -> Result<Option<String>, ClusterError> {
         let Some((account, namespace)) = self.directory.open_account(account) else { return Ok(None) };
         let known = self.shared_with(&namespace).await?;
-        let known = known.filter(|known| is_of(&account, &known.uid) && are_equal(&known.token, token));
+        let known = known.filter(|known| {
+            let (own, shown) = match proof {
+                Proof::Token(token) => (&known.token, token),
+                Proof::Password(password) => (&known.password, password),
+            };
+            is_of(&account, &known.uid) && !own.is_empty() && are_equal(own, shown)
+        });
         Ok(known.map(|known| known.uid.clone()))
     }
 
@@ -67,8 +88,9 @@ impl Tokens {
         let secret = secrets.get_opt(SECRET).await.during("read the token of a tenant")?;
         let shared = secret.and_then(|secret| {
             let uid = secret.annotations().get(ACCOUNT_UID)?.clone();
-            let token = Zeroizing::new(String::from_utf8(secret.data?.remove(MAIL_TOKEN)?.0).ok()?);
-            (!token.is_empty()).then_some(Shared { uid, token })
+            let mut data = secret.data?;
+            let mut text = |key: &str| Some(Zeroizing::new(String::from_utf8(data.remove(key)?.0).ok()?));
+            Some(Shared { uid, token: text(MAIL_TOKEN)?, password: text(MAIL_PASSWORD)? })
         });
         let shared = shared.map(Arc::new);
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use helpdesk_operator::{api::HelpDeskAccount, lifecycle::Stage};
 use k8s_openapi::api::core::v1::Service;
 use kube::Api;
@@ -13,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::{
     app::{administrator_applies_plan, administrator_applies_request_tracker, app_administrator_requests},
-    cluster::{Account, Cluster, OPERATOR, eventually, find_condition, has_condition},
+    cluster::{Account, Cluster, OPERATOR, eventually, find_condition, has_condition, setting},
     web::is_published,
 };
 
@@ -22,9 +23,13 @@ struct Smtp(BufReader<TcpStream>);
 
 impl Smtp {
     async fn connect(cluster: &Cluster) -> Self {
+        Self::connect_to(cluster, "helpdesk-operator-mail-in", 25).await
+    }
+
+    async fn connect_to(cluster: &Cluster, service: &str, port: u16) -> Self {
         let services: Api<Service> = Api::namespaced(cluster.client.clone(), OPERATOR);
-        let service = services.get("helpdesk-operator-mail-in").await.unwrap();
-        let stream = TcpStream::connect((service.spec.unwrap().cluster_ip.unwrap(), 25)).unwrap();
+        let service = services.get(service).await.unwrap();
+        let stream = TcpStream::connect((service.spec.unwrap().cluster_ip.unwrap(), port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut smtp = Self(BufReader::new(stream));
         assert!(smtp.reply().starts_with("220 "));
@@ -275,4 +280,84 @@ async fn a_filter_learns_from_each_tenants_agents_for_that_tenant_alone_and_forg
     acme.wait_until("the hook that teaches to be done", taught).await;
     assert_eq!(queue_of_message(&acme, "Again chairs", CHAIRS).await, "Spam");
     assert_eq!(queue_of_message(&acme, "Again kitchen", KITCHEN).await, "General");
+}
+
+/// A line of the mail server's queue.
+async fn administrator_finds_in_queue(sender: &str) -> Vec<Value> {
+    let output = std::process::Command::new(format!("{}/kubectl", setting("HELPDESK_TEST_BIN")))
+        .args(["--kubeconfig", &setting("HELPDESK_TEST_KUBECONFIG"), "--namespace", OPERATOR])
+        .args(["exec", "helpdesk-operator-mail-0", "--container", "mta", "--", "postqueue", "-j"])
+        .output()
+        .unwrap();
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let all = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    all.filter(|waiting| waiting["sender"] == sender).collect()
+}
+
+/// What the mail server answers to a login, and then to a message from this sender.
+async fn app_submits(cluster: &Cluster, user: &str, password: &str, sender: &str) -> (String, String) {
+    let mut smtp = Smtp::connect_to(cluster, "helpdesk-operator-mail", 587).await;
+    let proof = BASE64_STANDARD.encode(format!("\0{user}\0{password}"));
+    let login = smtp.says(&format!("AUTH PLAIN {proof}"));
+    smtp.says(&format!("MAIL FROM:<{sender}>"));
+    (login, smtp.says("RCPT TO:<carla@customer.example>"))
+}
+
+#[tokio::test]
+async fn an_app_sends_mail_under_its_own_addresses_and_its_queue_stops_and_goes_with_its_tenant() {
+    // Given a tenant with Request Tracker.
+    let cluster = Cluster::connect().await;
+    administrator_applies_request_tracker(&cluster).await;
+    administrator_applies_plan(&cluster, "mail-out").await;
+    let account = cluster.customer_signs_up("mail-out", "mail-out").await;
+    app_runs(&account).await;
+    let (address, host) = ("support@mail-out.helpdesk.example", "mail-out.helpdesk.example");
+
+    // When a customer writes, then the app answers under its own address. The cluster has no way out, so the answer waits.
+    queue_of_message(&account, "Where is my order", "It was to arrive on Tuesday.").await;
+    let is_waiting = async || administrator_finds_in_queue(address).await.into_iter().next();
+    let answer = eventually("the answer in the queue", is_waiting).await;
+    assert_eq!(answer["recipients"][0]["address"], "carla@customer.example", "{answer}");
+
+    // When spam comes, then nobody gets an answer.
+    assert_eq!(queue_of_message(&account, "Buy this", GTUBE).await, "Spam");
+    assert_eq!(administrator_finds_in_queue(address).await.len(), 1);
+
+    // When somebody sends without the tenant's password, or under an address of another, then it is refused.
+    let namespace = account.get().await.status.unwrap().namespace.unwrap().name;
+    let password = cluster.secret(&namespace, "app-mail").await.unwrap()["mail.password"].clone();
+    let (login, sent) = app_submits(&cluster, "mail-out", &password, &format!("sales@{host}")).await;
+    assert!(login.starts_with("235 ") && sent.starts_with("250 "), "{login}, {sent}");
+    for other in ["support@mail-acme.helpdesk.example", "ceo@bank.example", ""] {
+        let (login, sent) = app_submits(&cluster, "mail-out", &password, other).await;
+        assert!(login.starts_with("235 ") && sent.starts_with("553 5.7.1 "), "{other}: {login}, {sent}");
+    }
+    for (user, password) in [("mail-out", "guessed"), ("mail-acme", password.as_str()), ("mail-out", "")] {
+        let (login, sent) = app_submits(&cluster, user, password, address).await;
+        assert!(login.starts_with("535 ") && sent.starts_with("554 5.7.1 "), "{user}: {login}, {sent}");
+    }
+
+    // When the tenant is blocked, then its queue is held and it cannot log in.
+    account.billing_reports_active().await;
+    account.reaches(Stage::Active).await;
+    account.billing_reports_past_due().await;
+    account.reaches(Stage::Blocked).await;
+    let is_held = async |held: bool| {
+        let waiting = administrator_finds_in_queue(address).await;
+        (!waiting.is_empty() && waiting.iter().all(|w| (w["queue_name"] == "hold") == held)).then_some(())
+    };
+    eventually("the queue to be held", async || is_held(true).await).await;
+    let (login, _) = app_submits(&cluster, "mail-out", &password, address).await;
+    assert!(login.starts_with("535 "), "{login}");
+
+    // When it pays, then its queue goes on.
+    account.billing_reports_active().await;
+    account.reaches(Stage::Active).await;
+    eventually("the queue to go on", async || is_held(false).await).await;
+
+    // When its owner cancels, then its queue is deleted.
+    account.administrator_applies(json!({"closure": {"mode": "Cancel"}})).await;
+    account.reaches(Stage::Terminated).await;
+    let is_gone = async || administrator_finds_in_queue(address).await.is_empty().then_some(());
+    eventually("an empty queue", is_gone).await;
 }

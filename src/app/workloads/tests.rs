@@ -9,7 +9,7 @@ use crate::{
     app::secrets,
 };
 
-const INTAKE: MailIntake<'_> = MailIntake { namespace: "mail-system", name: "mail", token: "shared" };
+const INTAKE: MailIntake<'_> = MailIntake { namespace: "mail-system", name: "mail", token: "shared", password: "sends" };
 
 fn class() -> HelpDeskClassSpec {
     serde_json::from_value(json!({

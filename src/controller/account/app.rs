@@ -75,10 +75,13 @@ impl Work<'_> {
             owner_name: owner.name.as_deref(),
             owner_email: &owner.email,
             intake,
+            mailbox: class.spec.mail.as_ref().and_then(|mail| mail.intake.mailboxes.first()).map(|mailbox| mailbox.name.as_str()),
             secrets: &secrets,
         });
         let authority = binding.get("ca.crt").map(|pem| String::from_utf8_lossy(&pem.0).into_owned()).unwrap_or_default();
         let server = &self.placement.server.spec;
+        let shared = secrets.get(secrets::MAIL_TOKEN).zip(secrets.get(secrets::MAIL_PASSWORD));
+        let mail = intake.zip(shared).map(|((namespace, name), (token, password))| MailIntake { namespace, name, token, password });
         let objects = workloads::objects(&App {
             account: &name,
             class: &class.spec,
@@ -86,7 +89,7 @@ impl Work<'_> {
             admin_password: secrets.get(secrets::ADMIN).unwrap_or_default(),
             database: (&server.host, server.port),
             database_ca: Some(&authority),
-            mail: intake.zip(secrets.get(secrets::MAIL_TOKEN)).map(|((namespace, name), token)| MailIntake { namespace, name, token }),
+            mail,
             gateway: plan_placement.gateway.as_ref().map(|gateway| (gateway.name.as_str(), gateway.namespace.as_str())),
         })?;
 
