@@ -21,6 +21,7 @@ pub mod lifecycle;
 pub mod mail;
 pub mod mover;
 pub mod object_diff;
+pub mod prober;
 pub mod retry;
 pub mod run;
 pub mod store;

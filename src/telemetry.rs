@@ -76,6 +76,8 @@ pub struct Telemetry {
     pub backups_unprovable: Gauge,
     /// Checks of routes from outside that found a mismatch.
     pub edge_probe_failures: Counter,
+    /// Checks of apps that found a mismatch.
+    pub app_probe_failures: Counter,
     /// When the first certificate of a custom host name expires, as a Unix time in seconds; 0 if there is none.
     pub edge_first_expiry: Gauge,
 }
@@ -97,6 +99,7 @@ impl Default for Telemetry {
         let billing_refused = Family::default();
         let backups_unprovable = Gauge::default();
         let edge_probe_failures = Counter::default();
+        let app_probe_failures = Counter::default();
         let edge_first_expiry = Gauge::default();
         registry.register("driver_step_duration_seconds", "How long a step of a driver took", step_seconds.clone());
         registry.register("driver_step_failures", "Steps of a driver that failed", step_failures.clone());
@@ -112,6 +115,7 @@ impl Default for Telemetry {
         registry.register("billing_refused", "Words of billing that did not count, or not wholly", billing_refused.clone());
         registry.register("backups_unprovable", "Backups that are taken for unprovable", backups_unprovable.clone());
         registry.register("edge_probe_failures", "Looks at addresses from outside that found something wrong", edge_probe_failures.clone());
+        registry.register("app_probe_failures", "Checks of apps that did not show the value of their tenant", app_probe_failures.clone());
         registry.register(
             "edge_first_certificate_expiry_timestamp_seconds",
             "When the first certificate of a custom name runs out; 0 without any",
@@ -129,6 +133,7 @@ impl Default for Telemetry {
             billing_refused,
             backups_unprovable,
             edge_probe_failures,
+            app_probe_failures,
             edge_first_expiry,
         }
     }

@@ -6,6 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{class_mail::ClassMail, plan::Extension, variables};
 
+mod hooks;
+
+pub use hooks::{ExecHook, Hook, Hooks, SqlHook};
+
 /// The help-desk app that tenants get: its components, and which component answers which paths for which audience.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
@@ -19,10 +23,12 @@ use super::{class_mail::ClassMail, plan::Extension, variables};
     printcolumn(json_path = ".spec.app.version", name = "Version", type_ = "string"),
     printcolumn(json_path = ".spec.capabilities.totp", name = "TOTP", type_ = "string"),
     validation = Rule::new("self.spec.routes.all(r, self.spec.components.exists(c, c.name == r.component && has(c.port)))").message("routes: every component must be listed in components, and have a port"),
-    validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.bootstrap) || self.spec.components.exists(c, c.name == self.spec.hooks.bootstrap.component && has(c.workload))").message("hooks.bootstrap.component must be a component with a workload: the hook runs in its image"),
+    validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.bootstrap) || !has(self.spec.hooks.bootstrap.exec) || self.spec.components.exists(c, c.name == self.spec.hooks.bootstrap.exec.component && has(c.workload))").message("hooks.bootstrap.exec.component must be a component with a workload: the hook runs in its image"),
+    validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.invalidateSessions) || !has(self.spec.hooks.invalidateSessions.exec) || self.spec.components.exists(c, c.name == self.spec.hooks.invalidateSessions.exec.component && has(c.workload))").message("hooks.invalidateSessions.exec.component must be a component with a workload: the hook runs in its image"),
+    validation = Rule::new("!has(self.spec.readiness) || self.spec.components.exists(c, c.name == self.spec.readiness.component && has(c.port))").message("readiness.component must be listed in components, and have a port"),
     validation = Rule::new("!has(self.spec.mail) || self.spec.components.exists(c, c.name == self.spec.mail.intake.component && has(c.port))").message("mail.intake.component must be listed in components, and have a port"),
     validation = Rule::new("!has(self.spec.files) || self.spec.components.all(c, !has(c.workload) || !has(c.workload.scratch) || c.workload.scratch.all(s, !self.spec.files.exists(f, f.path == s.path)))").message("files: the path of a file is not the path of a scratch folder too"),
-    validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.learn) || self.spec.components.exists(c, c.name == self.spec.hooks.learn.component && has(c.workload))").message("hooks.learn.component must be a component with a workload: the hook runs in its image"),
+    validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.learn) || !has(self.spec.hooks.learn.exec) || self.spec.components.exists(c, c.name == self.spec.hooks.learn.exec.component && has(c.workload))").message("hooks.learn.exec.component must be a component with a workload: the hook runs in its image"),
     validation = Rule::new("self.spec.routes.exists_one(r, r.path == '/')").message("routes: exactly one route has the path /; it gets whatever no other route names, so give it the audience agent unless everybody may see it"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -58,12 +64,37 @@ pub struct HelpDeskClassSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub secrets: Vec<GeneratedSecret>,
-    /// Commands of the app that the operator runs as Jobs.
+    /// What the operator runs as Jobs at certain moments.
     #[serde(default, skip_serializing_if = "Hooks::is_empty")]
     pub hooks: Hooks,
+    /// What the app must show before `AppReady` becomes True. Without it, `AppReady` says that the pods are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub readiness: Option<ShownValue>,
     /// How the app takes mail; absent: it takes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<ClassMail>,
+}
+
+/// A text that the app shows. The operator requests the path from the component's Service inside the cluster. Let the
+/// bootstrap hook write `${tenant.marker}` into the database, and the app read it from there: an app that shows it is
+/// connected to the database of this tenant and of no other.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ShownValue {
+    /// The component.
+    #[schemars(length(min = 1, max = 40))]
+    pub component: String,
+    /// The path, which needs no login.
+    #[schemars(length(min = 1, max = 200), regex(pattern = r"^/[!-~]*$"))]
+    pub path: String,
+    /// The text that the answer contains, with variables, in its first 64 KiB. The answer's status is 200.
+    #[serde(default = "marker")]
+    #[schemars(length(min = 1, max = 200))]
+    pub contains: String,
+}
+
+fn marker() -> String {
+    "${tenant.marker}".into()
 }
 
 /// A secret that the operator makes for each account, once.
@@ -120,49 +151,6 @@ pub struct AppFile {
     #[schemars(length(max = 16384), description = variables::description_of_content())]
     #[x_kube(validation = Rule::new(variables::rule_of_content()).message(variables::message_of_content().as_str()))]
     pub content: String,
-}
-
-/// Commands of the app that the operator runs as Jobs.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Hooks {
-    /// Makes the app's schema and its first data. It runs before the app's pods are started, and again whenever the class
-    /// gives it another command, image or environment: it must change nothing that is there already.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bootstrap: Option<ExecHook>,
-    /// Teaches the mail filter anew from the messages that the app has: it lets the filter forget everything first. It runs
-    /// when the app has come up for the first time, and when it has come back from a backup, because what the filter learned
-    /// is in no backup.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub learn: Option<ExecHook>,
-}
-
-impl Hooks {
-    /// Whether there are none.
-    pub const fn is_empty(&self) -> bool {
-        self.bootstrap.is_none() && self.learn.is_none()
-    }
-}
-
-/// A command that runs in a container like those of a component. Its exit code is 0 when all is done, 75 when it has to
-/// be tried again (`EX_TEMPFAIL` of sysexits.h), and anything else when trying again would not help.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ExecHook {
-    /// The component whose image, user and scratch folders it gets.
-    #[schemars(length(min = 1, max = 40))]
-    pub component: String,
-    /// The command with its arguments; no variables.
-    #[schemars(length(min = 1, max = 32), inner(length(max = 8192)))]
-    pub command: Vec<String>,
-    /// How long it may take, in seconds.
-    #[serde(default = "ten_minutes")]
-    #[schemars(range(min = 1, max = 86400))]
-    pub deadline_seconds: i64,
-}
-
-const fn ten_minutes() -> i64 {
-    600
 }
 
 /// The pods of a component. Nothing else of a pod can be chosen: they run without root, without capabilities, without a

@@ -42,6 +42,9 @@ pub struct HelpDeskPlanSpec {
     /// The limits and contents of a tenant's database.
     #[serde(default)]
     pub database: PlanDatabase,
+    /// The limits of a tenant's app, where the class has workloads.
+    #[serde(default, skip_serializing_if = "PlanApp::is_empty")]
+    pub app: PlanApp,
     /// Where tenants are placed, one entry for each region.
     #[schemars(length(min = 1, max = 32))]
     #[x_kube(validation = Rule::new("self.all(p, self.exists_one(q, q.region == p.region))").message("placements has one entry a region; this region is listed twice"))]
@@ -181,6 +184,32 @@ impl Default for PlanDatabase {
             extensions: vec![],
             schemas: Schemas::Fixed,
         }
+    }
+}
+
+/// The limits of a tenant's app, as a ResourceQuota of its namespace. A rolling update needs room for one more pod of each
+/// component.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PlanApp {
+    /// The processor time that all pods reserve together, such as `2` or `1500m`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^[0-9]+(\.[0-9]+)?m?$"))]
+    pub max_cpu: Option<String>,
+    /// The memory of all pods together, such as `4Gi`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^[0-9]+(Ki|Mi|Gi)$"))]
+    pub max_memory: Option<String>,
+    /// How many pods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 200))]
+    pub max_pods: Option<i32>,
+}
+
+impl PlanApp {
+    /// Whether there are no limits.
+    pub const fn is_empty(&self) -> bool {
+        self.max_cpu.is_none() && self.max_memory.is_none() && self.max_pods.is_none()
     }
 }
 

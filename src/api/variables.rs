@@ -27,6 +27,7 @@ const fn free(name: &'static str, meaning: &'static str) -> Variable {
 pub const VARIABLES: &[Variable] = &[
     plain("tenant.name", "the name of the account"),
     free("tenant.displayName", "the tenant's name for people; the account's name if it has none"),
+    plain("tenant.marker", "a value that no other tenant has, and no secret: what an app shows to be ready"),
     plain("db.host", "the host of the tenant's database server"),
     plain("db.port", "its port"),
     plain("db.name", "the name of the tenant's database"),

@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 
 use super::{
     Error,
-    workloads::{self, Kind, Object},
+    hooks::INVALIDATE_SESSIONS,
+    object::{self, Kind, Object},
 };
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskClassSpec},
@@ -34,6 +35,8 @@ impl Kind {
             Self::Job => ("batch", "v1", "Job", "jobs"),
             Self::Deployment => ("apps", "v1", "Deployment", "deployments"),
             Self::Service => ("", "v1", "Service", "services"),
+            Self::PodDisruptionBudget => ("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+            Self::ResourceQuota => ("", "v1", "ResourceQuota", "resourcequotas"),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     }
@@ -82,7 +85,8 @@ pub async fn apply(client: &Client, owner: Owner<'_>, object: &Object) -> Result
     }
 }
 
-/// Ends the pods of the class's components and of its hooks. Returns how many are left.
+/// Ends the pods of the class's components and of its hooks. Returns how many are left. Before the components are started
+/// again, sessions are ended again.
 ///
 /// # Errors
 /// See [`Error`].
@@ -102,7 +106,9 @@ pub async fn stop(client: &Client, owner: Owner<'_>, class: &HelpDeskClassSpec) 
     let ours = ListParams::default().labels(ACCOUNT_LABEL);
     for job in jobs.list(&ours).await.during("list the hooks of the app")? {
         let is_ours = job.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
-        if is_ours && job_state(&job) == JobState::Running && job.data["spec"]["suspend"] != true {
+        if is_ours && job.name_any() == INVALIDATE_SESSIONS {
+            delete_job(client, owner, &job.name_any()).await?;
+        } else if is_ours && job_state(&job) == JobState::Running && job.data["spec"]["suspend"] != true {
             patch(client, owner, Kind::Job, &job.name_any(), json!({"spec": {"suspend": true}})).await?;
         }
     }
@@ -126,8 +132,8 @@ pub async fn suspend(client: &Client, owner: Owner<'_>, job: &Object, suspends: 
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn delete_job(client: &Client, owner: Owner<'_>, job: &Object) -> Result<(), Error> {
-    delete(client, owner, Kind::Job, &job.name).await
+pub async fn delete_job(client: &Client, owner: Owner<'_>, name: &str) -> Result<(), Error> {
+    delete(client, owner, Kind::Job, name).await
 }
 
 /// Deletes the Secrets of the app before its namespace. Deleting a namespace takes a while; the secrets must not be readable
@@ -136,7 +142,7 @@ pub async fn delete_job(client: &Client, owner: Owner<'_>, job: &Object) -> Resu
 /// # Errors
 /// See [`Error`].
 pub async fn delete_secrets(client: &Client, owner: Owner<'_>) -> Result<(), Error> {
-    for name in workloads::SECRETS {
+    for name in object::SECRETS {
         delete(client, owner, Kind::Secret, name).await?;
     }
     Ok(())

@@ -9,11 +9,14 @@ use super::{
     mail::{LEARN_PORT, SUBMISSION_PORT},
     secrets::{ADMIN, AppSecrets, MAIL_PASSWORD, MAIL_TOKEN},
 };
+use crate::digest::sha256;
 
 /// What the values of variables are made from.
 pub struct Facts<'a> {
     /// The name of the account.
     pub account: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
     /// Its name for people.
     pub display_name: Option<&'a str>,
     /// The credentials of its database, in the keys of the Service Binding specification.
@@ -36,6 +39,11 @@ pub struct Facts<'a> {
     pub secrets: &'a AppSecrets,
 }
 
+/// A value that tells this tenant from all others. It is no secret: an app may show it to everybody.
+fn marker(uid: &str) -> String {
+    sha256(format!("marker {uid}").as_bytes())[..32].to_owned()
+}
+
 /// The value of every variable, by its name. Some are secrets, so this is never shown.
 pub struct Values(BTreeMap<String, String>);
 
@@ -48,6 +56,7 @@ impl Values {
         let values = [
             ("tenant.name", facts.account.to_owned()),
             ("tenant.displayName", facts.display_name.unwrap_or(facts.account).to_owned()),
+            ("tenant.marker", marker(facts.uid)),
             ("db.host", database("host")),
             ("db.port", database("port")),
             ("db.name", database("database")),
@@ -147,6 +156,7 @@ mod tests {
         secrets.insert("secrets.session".into(), "ab12".to_owned().into());
         let facts = Facts {
             account: "acme",
+            uid: "u-1",
             display_name: None,
             database: &BTreeMap::from([("host".to_owned(), ByteString(b"pg".to_vec()))]),
             database_ca: "/ca",

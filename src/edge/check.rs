@@ -9,19 +9,13 @@ use super::{
     probe::{self, Offer, ProbeError},
     site::{Answer, Site},
 };
-use crate::api::{Audience, help_desk_class::Route, plan::TlsVersion};
+use crate::{
+    api::{Audience, help_desk_class::Route, plan::TlsVersion},
+    prober::{self, Mismatch},
+};
 
 /// How long one check may take in all. A host that answers, but slowly, must not occupy a worker for long.
 const LONGEST: Duration = Duration::from_secs(20);
-
-/// A difference between what the check found and what it expects.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mismatch {
-    /// The reason that the condition gets.
-    pub reason: &'static str,
-    /// A sentence for people.
-    pub why: String,
-}
 
 /// The state that a check expects from outside. It has all inputs of the check, so that a worker can run it later.
 #[derive(Clone, Debug, PartialEq)]
@@ -58,6 +52,12 @@ pub enum Expected {
     },
     /// The response that the account is suspended.
     Suspended,
+}
+
+impl prober::View for View {
+    fn group(&self) -> &str {
+        &self.gateway
+    }
 }
 
 impl View {
@@ -163,4 +163,39 @@ async fn check_paths(view: &View, host: &str, routes: &[Route], policy: &Policy)
         }
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_host_that_accepts_connections_and_never_answers_is_unreachable() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let silent = tokio::spawn(async move {
+            let mut held = vec![];
+            while let Ok(connection) = listener.accept().await {
+                held.push(connection);
+            }
+        });
+        let view = View {
+            gateway: "edge/edge".into(),
+            driver: Driver::GatewayApi,
+            addresses: vec!["127.0.0.1".into()],
+            port,
+            plain_port: None,
+            hosts: vec!["silent.example".into()],
+            leaves: BTreeMap::new(),
+            min_tls: TlsVersion::default(),
+            answer: Expected::Suspended,
+        };
+        let begun = Instant::now();
+        let seen = check(Arc::new(view)).await.expect("it answered");
+        assert_eq!(seen.reason, "Unreachable", "{}", seen.why);
+        assert!(begun.elapsed() < Duration::from_secs(10));
+        silent.abort();
+    }
 }

@@ -17,7 +17,6 @@ pub mod objects;
 pub mod page;
 pub mod policy;
 pub mod probe;
-pub mod prober;
 pub mod site;
 
 pub use error::Error;

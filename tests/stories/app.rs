@@ -4,7 +4,11 @@ mod django;
 mod secrets;
 
 use helpdesk_operator::{api::HelpDeskAccount, lifecycle::Stage};
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Pod};
+use k8s_openapi::api::{
+    apps::v1::Deployment,
+    core::v1::{Namespace, Pod, ResourceQuota},
+    policy::v1::PodDisruptionBudget,
+};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams},
@@ -48,6 +52,18 @@ pub async fn app_administrator_requests(account: &Account, path: &str, more: &[&
     (got.status, serde_json::from_str(&got.body).unwrap_or_default())
 }
 
+/// The administrator logs in on the page of the app. Returns the cookie of the session.
+async fn agent_logs_in(account: &Account) -> String {
+    let found = account.get().await;
+    let password = account.cluster.secret(&namespace(&found), "app-admin").await.unwrap()["password"].clone();
+    let form = format!("pass={password}");
+    let arguments = ["--data-urlencode", "user=root", "--data-urlencode", &form];
+    let page = visitor_gets(&format!("https://{}.helpdesk.example/NoAuth/Login.html", found.name_any()), &arguments);
+    let cookie = page.head.lines().find_map(|line| line.strip_prefix("set-cookie: ")).expect("no session began");
+    // Names of cookies are told apart by case, and the head was put into lower case.
+    cookie.split(';').next().unwrap().replace("rt_sid", "RT_SID")
+}
+
 #[tokio::test]
 async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_while_not() {
     // Given a tenant whose class is Request Tracker.
@@ -67,6 +83,12 @@ async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_w
     let (status, made) = app_administrator_requests(&account, "ticket", &["--data", ticket]).await;
     assert_eq!(status, 201, "{made}");
     let id = made["id"].as_str().unwrap().to_owned();
+
+    // Given an agent whose browser is logged in.
+    let ticket_page = format!("https://app-life.helpdesk.example/Ticket/Display.html?id={id}");
+    let session = agent_logs_in(&account).await;
+    let as_agent = ["--cookie", &session];
+    assert!(visitor_gets(&ticket_page, &as_agent).body.contains("The printer is on fire"));
 
     // When its payment fails.
     account.billing_reports_active().await;
@@ -89,6 +111,10 @@ async fn a_request_tracker_answers_while_its_tenant_pays_and_refuses_everybody_w
     is_published(&account).await;
     let (status, found) = app_administrator_requests(&account, &format!("ticket/{id}"), &[]).await;
     assert_eq!((status, found["Subject"].as_str()), (200, Some("The printer is on fire")), "{found}");
+
+    // Then the session from before is over.
+    let page = visitor_gets(&ticket_page, &as_agent);
+    assert!(page.status == 302 && page.head.contains("/noauth/login.html"), "{page:?}");
 
     // When somebody deletes a Deployment of the app or changes it, then it is put back, and what was added stays.
     let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &namespace(&blocked));
@@ -131,5 +157,53 @@ async fn a_class_that_asks_for_an_unlisted_secret_says_which_and_where_and_its_d
         found.is_some_and(|c| c.reason == "ClassInvalid" && c.message.contains("env KEY") && c.message.contains("${secrets.sesion}"))
     };
     account.wait_until("AppReady to name the variable", says).await;
-    account.receives_credentials_in(Stage::Trial).await;
+    let open = account.wait_until("DatabaseReady", |a| has_condition(a, "DatabaseReady", "True")).await;
+    assert!(cluster.secret(&namespace(&open), "database").await.is_some(), "no credentials");
+}
+
+#[tokio::test]
+async fn an_app_that_does_not_show_its_tenants_value_is_not_ready_and_says_so() {
+    // Given a class whose app shows nothing that was written into the tenant's database.
+    let cluster = Cluster::connect().await;
+    cluster
+        .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "app-elsewhere"}, "spec": {
+            "app": {"name": "echo", "version": "1"},
+            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532, "replicas": 2}}],
+            "routes": [{"path": "/", "component": "web", "audience": "public"}],
+            "readiness": {"component": "web", "path": "/"}}}))
+        .await;
+    cluster
+        .administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": "app-elsewhere"}, "spec": {
+            "class": "app-elsewhere",
+            "app": {"maxPods": 4, "maxMemory": "3Gi"},
+            "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
+            "placements": [{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example"}]}}))
+        .await;
+
+    // When an account gets it, then neither the app nor the account is ready, and both say why.
+    let account = cluster.customer_signs_up("app-elsewhere", "app-elsewhere").await;
+    for kind in ["AppReady", "Ready"] {
+        let says = |a: &HelpDeskAccount| {
+            let found = super::cluster::find_condition(a, kind);
+            found.is_some_and(|c| c.status == "False" && c.reason == "ValueNotShown" && c.message.contains("another database"))
+        };
+        account.wait_until(&format!("{kind} to say that the value is missing"), says).await;
+    }
+
+    // Then its namespace allows no volume and no more than the plan does, and its two pods are not taken away at once.
+    let namespace = namespace(&account.get().await);
+    let quotas: Api<ResourceQuota> = Api::namespaced(cluster.client.clone(), &namespace);
+    let hard = quotas.get("app").await.unwrap().spec.unwrap().hard.unwrap();
+    let hard = |resource: &str| hard[resource].0.clone();
+    assert_eq!((hard("persistentvolumeclaims"), hard("pods"), hard("limits.memory")), ("0".into(), "4".into(), "3Gi".into()));
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(cluster.client.clone(), &namespace);
+    assert!(budgets.get("web").await.unwrap().spec.unwrap().max_unavailable.is_some());
+
+    // When somebody takes the namespace out of the Pod Security Standard, then it is put back.
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let label = "pod-security.kubernetes.io/enforce";
+    let edit = json!({"metadata": {"labels": {label: "privileged"}}});
+    namespaces.patch(&namespace, &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
+    let is_back = async || (namespaces.get(&namespace).await.unwrap().labels()[label] == "restricted").then_some(());
+    eventually("the label to be put back", is_back).await;
 }

@@ -28,7 +28,7 @@ fn client_addresses() -> [String; 2] {
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
-    head: String,
+    pub head: String,
     pub body: String,
 }
 

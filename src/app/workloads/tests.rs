@@ -1,12 +1,14 @@
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::*;
 use crate::{
     api::{
         help_desk_class::{AppFile, EnvVar},
+        plan::PlanApp,
         variables::VARIABLES,
     },
-    app::secrets,
+    app::{pods::CONFIGURATION, secrets, values::Values},
 };
 
 const INTAKE: MailIntake<'_> = MailIntake { namespace: "mail-system", name: "mail", token: "shared", password: "sends" };
@@ -20,7 +22,10 @@ fn class() -> HelpDeskClassSpec {
         "routes": [{"path": "/", "component": "web", "audience": "public"}],
         "env": [{"name": "PASSWORD", "value": "${db.password}"}],
         "files": [{"path": "/etc/echo.conf", "content": "host = ${db.host}"}],
-        "hooks": {"bootstrap": {"component": "web", "command": ["/echo", "init"]}},
+        "hooks": {
+            "bootstrap": {"exec": {"component": "web", "command": ["/echo", "init"]}},
+            "invalidateSessions": {"sql": {"statements": "DELETE FROM sessions"}},
+        },
     }))
     .unwrap()
 }
@@ -36,6 +41,10 @@ fn made(class: &HelpDeskClassSpec, host: &str, password: &str) -> Objects {
         database_ca: Some("PEM"),
         gateway: Some(("edge", "edge-system")),
         mail: Some(INTAKE),
+        limits: &PlanApp { max_pods: Some(5), ..PlanApp::default() },
+        binding: "database",
+        operator_image: "operator:1",
+        operator_namespace: "helpdesk-operator",
     };
     objects(&app).unwrap()
 }
@@ -44,7 +53,7 @@ fn pods(objects: &Objects) -> Vec<&Value> {
     objects
         .before_bootstrap
         .iter()
-        .chain(&objects.bootstrap)
+        .chain(&objects.hooks)
         .chain(&objects.components)
         .filter_map(|o| o.body["spec"].get("template"))
         .collect()
@@ -54,7 +63,7 @@ fn pods(objects: &Objects) -> Vec<&Value> {
 fn every_pod_keeps_to_the_restricted_standard_and_has_no_token_and_no_writable_root() {
     let class = class();
     let all = made(&class, "pg", "x");
-    assert_eq!(pods(&all).len(), 2);
+    assert_eq!(pods(&all).len(), 3);
     for pod in pods(&all) {
         let spec = &pod["spec"];
         assert_eq!(spec["automountServiceAccountToken"], false);
@@ -75,7 +84,7 @@ fn a_secret_value_is_in_a_secret_and_nowhere_else() {
     let class = class();
     let all = made(&class, "pg", "hunter2");
     let encoded = BASE64_STANDARD.encode("hunter2");
-    for object in all.first.iter().chain(&all.bootstrap).chain(&all.components) {
+    for object in all.first.iter().chain(&all.hooks).chain(&all.components) {
         let text = object.body.to_string();
         assert!(!text.contains("hunter2"), "{} {}", object.name, text);
         assert_eq!(text.contains(&encoded), object.name == ENVIRONMENT, "{}", object.name);
@@ -88,7 +97,8 @@ fn another_password_starts_the_pods_anew_and_runs_no_bootstrap_again() {
     let (one, other) = (made(&class, "pg", "one"), made(&class, "pg", "other"));
     let mark = |objects: &Objects| pods(objects).last().unwrap()["metadata"]["annotations"][CONFIGURATION].clone();
     assert_ne!(mark(&one), mark(&other));
-    assert_eq!(one.bootstrap.unwrap().name, other.bootstrap.unwrap().name);
+    let names = |objects: &Objects| objects.hooks.iter().map(|hook| hook.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&one), names(&other));
 }
 
 #[test]
@@ -143,7 +153,7 @@ fn a_component_in_the_background_has_no_service_and_what_the_bootstrap_needs_com
     assert_eq!((strategy(&all.before_bootstrap[0]), strategy(&all.components[0])), (json!("Recreate"), json!("RollingUpdate")));
 
     // The gateway reaches what has a route, and the app's own pods reach each other.
-    let policy = all.first.iter().find(|object| object.kind == Kind::NetworkPolicy).unwrap();
+    let policy = all.first.iter().find(|object| object.kind == Kind::NetworkPolicy && object.name == "app").unwrap();
     let ingress = policy.body["spec"]["ingress"].as_array().unwrap();
     assert_eq!((ingress.len(), &ingress[0]["ports"]), (2, &json!([{"protocol": "TCP", "port": 8080}])));
     assert_eq!(ingress[1]["from"][0]["podSelector"], policy.body["spec"]["podSelector"]);
@@ -184,11 +194,16 @@ fn every_class_of_the_examples_is_filled_in_and_names_only_what_there_is() {
             database_ca: Some("PEM"),
             gateway: Some(("edge", "edge-system")),
             mail: Some(INTAKE),
+            limits: &PlanApp { max_pods: Some(5), ..PlanApp::default() },
+            binding: "database",
+            operator_image: "operator:1",
+            operator_namespace: "helpdesk-operator",
         };
         let made = objects(&app).unwrap_or_else(|error| panic!("{file}: {error}"));
         let deployments = made.before_bootstrap.iter().chain(&made.components).filter(|o| o.kind == Kind::Deployment).count();
         assert_eq!(deployments, class.components.iter().filter(|c| c.workload.is_some()).count(), "{file}");
-        assert_eq!(made.bootstrap.is_some(), class.hooks.bootstrap.is_some(), "{file}");
+        let hooks = [&class.hooks.bootstrap, &class.hooks.invalidate_sessions].into_iter().flatten().count();
+        assert_eq!(made.hooks.len(), hooks, "{file}");
     }
 }
 
@@ -209,17 +224,55 @@ fn the_mail_intake_reaches_the_component_that_takes_mail_and_no_other() {
     let mut class = class();
     let ingress = |class: &HelpDeskClassSpec| {
         let objects = made(class, "pg", "x");
-        let policy = objects.first.iter().find(|object| object.kind == Kind::NetworkPolicy).unwrap().body.clone();
+        let policy = objects.first.iter().find(|object| object.kind == Kind::NetworkPolicy && object.name == "app").unwrap().body.clone();
         policy["spec"]["ingress"].as_array().unwrap().clone()
     };
     assert_eq!(ingress(&class).len(), 2, "a class without mail");
     class.mail = serde_json::from_value(json!({"intake": {"component": "web", "path": "/in", "mailboxes": [{"name": "a"}]}})).unwrap();
     let rules = ingress(&class);
     assert_eq!(rules[1]["ports"], json!([{"protocol": "TCP", "port": 8080}]));
-    assert_eq!(rules[1]["from"], json!([mail_pods("mail-system")]));
+    assert_eq!(rules[1]["from"], json!([policies::mail_pods("mail-system")]));
+}
+
+#[test]
+fn a_quota_allows_no_storage_that_no_backup_has_and_keeps_to_the_plan() {
+    let class = class();
+    let all = made(&class, "pg", "x");
+    let quota = all.first.iter().find(|object| object.kind == Kind::ResourceQuota).unwrap();
+    let hard = json!({"persistentvolumeclaims": "0", "services.nodeports": "0", "services.loadbalancers": "0", "pods": "5"});
+    assert_eq!(quota.body["spec"]["hard"], hard);
+}
+
+#[test]
+fn several_pods_of_a_component_are_taken_away_one_at_a_time() {
+    let budgets =
+        |class: &HelpDeskClassSpec| made(class, "pg", "x").components.iter().filter(|o| o.kind == Kind::PodDisruptionBudget).count();
+    let mut several = class();
+    assert_eq!(budgets(&several), 0, "the only pod of a component could never be taken away");
+    several.components[0].workload.as_mut().unwrap().replicas = 2;
+    assert_eq!(budgets(&several), 1);
+}
+
+#[test]
+fn sql_of_a_hook_runs_with_the_tenants_login_and_is_on_no_command_line() {
+    let class = class();
+    let all = made(&class, "pg", "x");
+    let job = all.hooks.iter().find(|object| object.name == hooks::INVALIDATE_SESSIONS).unwrap();
+    let container = &job.body["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], "operator:1");
+    assert!(!container["command"].to_string().contains("DELETE"), "{}", container["command"]);
+    assert!(
+        container["env"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|v| v["valueFrom"]["secretKeyRef"] == json!({"name": "database", "key": "password"}))
+    );
+    let files = all.first.iter().find(|object| object.name == FILES).unwrap();
+    assert_eq!(files.body["data"]["invalidate-sessions.sql"], BASE64_STANDARD.encode("DELETE FROM sessions"));
 }
 
 fn network_egress(objects: &Objects) -> Value {
-    let policy = objects.first.iter().find(|object| object.kind == Kind::NetworkPolicy).unwrap();
+    let policy = objects.first.iter().find(|object| object.kind == Kind::NetworkPolicy && object.name == "app").unwrap();
     policy.body["spec"]["egress"][0]["to"].clone()
 }

@@ -1,5 +1,7 @@
 //! Runs the tenant's app where the class has workloads, stops it, and says in `AppReady` how far it is.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 use k8s_openapi::jiff::SignedDuration;
 
 use super::{credentials, desired, error::Error, placement, work::Work};
@@ -8,14 +10,18 @@ use crate::{
     api::{
         HelpDeskClass, HelpDeskClassSpec,
         conditions::{Finding, Type},
+        help_desk_class::ShownValue,
     },
     app::{
+        self,
         apply::{self, JobState, Owner},
         mail::MailIntake,
+        object,
         secrets::{self, AppSecrets, Missing},
         values::{Facts, Values},
-        workloads::{self, App, Object},
+        workloads,
     },
+    prober::{Mismatch, Observation, ProbedAccount},
 };
 
 /// When a hook that failed is run again.
@@ -57,7 +63,7 @@ impl Work<'_> {
             return Ok(Finding::no(Type::AppReady, "Waiting", "the app waits for its namespace and its database"));
         };
         let plan = self.plan()?;
-        let plan_placement = placement::placement(plan, self.account)?.clone();
+        let (plan_placement, limits) = (placement::placement(plan, self.account)?.clone(), plan.spec.app.clone());
         let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, login.slot).await?;
         let binding = credentials::binding(self.ctx, &self.placement, login.slot, &password).await?;
         let secrets = Box::pin(self.app_secrets(&class.spec)).await?;
@@ -65,12 +71,14 @@ impl Work<'_> {
         let owner = placement::owner(self.ctx, self.account).await?;
         let name = self.placement.entry.account.clone();
         let intake = self.ctx.settings.mail.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
+        let fqdn = format!("{}.{}", account.domain.slug, plan_placement.domain_base);
         let values = Values::of(&Facts {
             account: &name,
+            uid: &self.placement.entry.uid,
             display_name: account.display_name.as_deref(),
             database: &binding,
-            database_ca: workloads::DATABASE_CA,
-            fqdn: &format!("{}.{}", account.domain.slug, plan_placement.domain_base),
+            database_ca: object::DATABASE_CA,
+            fqdn: &fqdn,
             aliases: &account.domain.custom,
             owner_name: owner.name.as_deref(),
             owner_email: &owner.email,
@@ -82,7 +90,7 @@ impl Work<'_> {
         let server = &self.placement.server.spec;
         let shared = secrets.get(secrets::MAIL_TOKEN).zip(secrets.get(secrets::MAIL_PASSWORD));
         let mail = intake.zip(shared).map(|((namespace, name), (token, password))| MailIntake { namespace, name, token, password });
-        let objects = workloads::objects(&App {
+        let objects = workloads::objects(&object::App {
             account: &name,
             class: &class.spec,
             values: &values,
@@ -91,28 +99,60 @@ impl Work<'_> {
             database_ca: Some(&authority),
             mail,
             gateway: plan_placement.gateway.as_ref().map(|gateway| (gateway.name.as_str(), gateway.namespace.as_str())),
+            limits: &limits,
+            binding: credentials::SECRET,
+            operator_image: &self.ctx.settings.image,
+            operator_namespace: &self.ctx.settings.namespace,
         })?;
 
         let uid = self.placement.entry.uid.clone();
         let owner = Owner { account: &name, uid: &uid, namespace: &namespace.name };
-        let client = &self.ctx.client;
         for object in &objects.first {
-            apply::apply(client, owner, object).await?;
+            apply::apply(&self.ctx.client, owner, object).await?;
         }
-        let waits = self.apply_components(owner, &objects.before_bootstrap).await?;
+        let (waits, _) = self.apply_components(owner, &objects.before_bootstrap).await?;
         if !waits.is_empty() {
             return Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")));
         }
-        match self.run_hook(owner, objects.bootstrap.as_ref()).await? {
-            Hook::Done => {}
-            Hook::Runs => return Ok(Finding::no(Type::AppReady, "Bootstrapping", "the app makes its schema and first data")),
-            Hook::Failed(told) => return Ok(Finding::no(Type::AppReady, "BootstrapFailed", format!("the hook bootstrap failed {told}"))),
+        for hook in &objects.hooks {
+            match self.run_hook(owner, Some(hook)).await? {
+                Hook::Done => {}
+                Hook::Runs => {
+                    let told = format!("the app is started once the Job {}/{} is complete", owner.namespace, hook.name);
+                    return Ok(Finding::no(Type::AppReady, "Bootstrapping", told));
+                }
+                Hook::Failed(told) => return Ok(Finding::no(Type::AppReady, "HookFailed", format!("a hook failed {told}"))),
+            }
         }
-        let waits = self.apply_components(owner, &objects.components).await?;
+        let (waits, mut pods) = self.apply_components(owner, &objects.components).await?;
         if !waits.is_empty() {
+            self.ctx.app_prober.forget(owner.uid);
             return Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")));
         }
+        let shown = |shown: &ShownValue| {
+            let port = class.spec.components.iter().find(|c| c.name == shown.component).and_then(|c| c.port);
+            Ok::<_, app::Error>(app::check::View {
+                namespace: namespace.name.clone(),
+                service: shown.component.clone(),
+                port: port.and_then(|port| u16::try_from(port).ok()).unwrap_or_default(),
+                path: shown.path.clone(),
+                host: fqdn.clone(),
+                contains: values.fill_in("readiness.contains", &shown.contains)?,
+            })
+        };
         let mut told = "every pod of the app is ready".to_owned();
+        if let Some(view) = class.spec.readiness.as_ref().map(shown).transpose()? {
+            (&view, &objects.configuration).hash(&mut pods);
+            let probed = ProbedAccount { name: owner.account, uid: owner.uid };
+            match self.ctx.app_prober.observe(probed, pods.finish(), view, false) {
+                Observation::AsExpected => told.push_str(", and the app shows the value of this tenant"),
+                Observation::Unchecked => {
+                    told.push_str("; the app is being asked for the value of this tenant");
+                    return Ok(Finding::no(Type::AppReady, "Checking", told));
+                }
+                Observation::Mismatch(Mismatch { reason, why }) => return Ok(Finding::no(Type::AppReady, reason, why)),
+            }
+        }
         // The app serves its tenant meanwhile.
         match self.run_hook(owner, objects.learn.as_ref()).await? {
             Hook::Done => {}
@@ -123,7 +163,7 @@ impl Work<'_> {
     }
 
     /// Runs a hook once. One that failed is run again after a while.
-    async fn run_hook(&mut self, owner: Owner<'_>, hook: Option<&Object>) -> Result<Hook, Error> {
+    async fn run_hook(&mut self, owner: Owner<'_>, hook: Option<&object::Object>) -> Result<Hook, Error> {
         let client = &self.ctx.client;
         let Some(hook) = hook else { return Ok(Hook::Done) };
         apply::suspend(client, owner, hook, false).await?;
@@ -134,7 +174,7 @@ impl Work<'_> {
             JobState::Failed { message, at } => {
                 let again = at.map_or(self.now, |at| at + HOOK_RETRY);
                 if again <= self.now {
-                    apply::delete_job(client, owner, hook).await?;
+                    apply::delete_job(client, owner, &hook.name).await?;
                 }
                 self.requeue_at(again.max(self.now + SignedDuration::from_secs(2)));
                 let (namespace, name) = (owner.namespace, &hook.name);
@@ -143,16 +183,18 @@ impl Work<'_> {
         }
     }
 
-    /// Makes components as they are wanted. Returns which of their pods are not ready, and why.
-    async fn apply_components(&self, owner: Owner<'_>, components: &[Object]) -> Result<Vec<String>, Error> {
-        let mut waits = vec![];
+    /// Makes components as they are wanted. Returns which of their pods are not ready, and why, and a hash of which
+    /// Deployments they are.
+    async fn apply_components(&self, owner: Owner<'_>, components: &[object::Object]) -> Result<(Vec<String>, DefaultHasher), Error> {
+        let (mut waits, mut pods) = (vec![], DefaultHasher::new());
         for object in components {
             let applied = apply::apply(&self.ctx.client, owner, object).await?;
-            if object.kind == workloads::Kind::Deployment {
+            if object.kind == object::Kind::Deployment {
                 waits.extend(apply::why_not_ready(&applied));
+                (applied.metadata.uid, applied.metadata.generation).hash(&mut pods);
             }
         }
-        Ok(waits)
+        Ok((waits, pods))
     }
 
     /// The secrets of the app, by name: those that are stored, those that had to be taken from a backup, and new ones. The
@@ -184,6 +226,7 @@ impl Work<'_> {
 
     /// Ends the app's pods. It needs neither the plan's placement nor the database, so that nothing keeps it from stopping.
     async fn stop_app(&mut self, class: &HelpDeskClass) -> Result<Finding, Error> {
+        self.ctx.app_prober.forget(&self.placement.entry.uid);
         let Some(namespace) = self.placement.entry.namespace.clone() else {
             return Ok(Finding::no(Type::AppReady, "Stopped", "the app has no namespace"));
         };

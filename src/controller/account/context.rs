@@ -9,11 +9,13 @@ use kube::runtime::reflector::Store;
 
 use crate::{
     api::{ColdBackup, DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskPlan},
+    app,
     clock::Moment,
     context::Context,
-    edge::{dns_challenge::ChallengeResolver, objects::Objects, prober::Prober},
+    edge::{self, dns_challenge::ChallengeResolver, objects::Objects},
     keyed_semaphore::KeyedSemaphore,
     lifecycle::{Record, Stage},
+    prober::Prober,
     retry::Backoff,
     telemetry::{StageLabel, Telemetry},
 };
@@ -50,7 +52,9 @@ pub(super) struct AccountContext {
     /// When certificates of custom host names expire, for the metrics.
     pub expiries: CertificateExpiries,
     /// Probes the tenants' addresses from outside.
-    pub prober: Arc<Prober>,
+    pub prober: Arc<Prober<edge::check::View>>,
+    /// Asks the tenants' apps for a value of their tenant.
+    pub app_prober: Arc<Prober<app::check::View>>,
     /// Limits how many accounts of one server are reconciled at once.
     pub permits: KeyedSemaphore,
     /// The same for accounts whose database may be created or dropped.

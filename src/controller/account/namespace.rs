@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{DeleteParams, ObjectMeta, PostParams, Preconditions},
+    api::{DeleteParams, ObjectMeta, Patch, PatchParams, PostParams, Preconditions},
 };
+use serde_json::json;
 
 use super::{context::AccountContext, error::Error};
 use crate::{
@@ -47,17 +48,31 @@ pub(super) async fn ensure(ctx: &AccountContext, account: &HelpDeskAccount, tena
     if found.meta().deletion_timestamp.is_some() {
         return Ok(Found::Leaving);
     }
+    // The labels give pods their limits and routes their Gateway.
+    let labels = labels(account);
+    if labels.iter().any(|(key, value)| found.labels().get(key) != Some(value)) {
+        let patch = json!({"metadata": {"labels": labels, "resourceVersion": found.resource_version()}});
+        api.patch(&name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .map(drop)
+            .or_else(ignore_not_found_or_conflict)
+            .during("put the labels of the tenant's namespace back")?;
+    }
     Ok(Found::Ready(NamespaceEntry { name, uid: found.uid() }))
 }
 
-fn build(account: &HelpDeskAccount, tenant: &Tenant) -> Namespace {
-    let labels = BTreeMap::from([
+fn labels(account: &HelpDeskAccount) -> BTreeMap<String, String> {
+    BTreeMap::from([
         (ACCOUNT_LABEL.to_owned(), account.name_any()),
         ("app.kubernetes.io/managed-by".to_owned(), "helpdesk-operator".to_owned()),
         ("pod-security.kubernetes.io/enforce".to_owned(), "restricted".to_owned()),
-    ]);
+    ])
+}
+
+fn build(account: &HelpDeskAccount, tenant: &Tenant) -> Namespace {
     let annotations = BTreeMap::from([(ACCOUNT_UID.to_owned(), tenant.uid.clone())]);
-    let metadata = ObjectMeta { name: Some(name(tenant)), labels: Some(labels), annotations: Some(annotations), ..ObjectMeta::default() };
+    let metadata =
+        ObjectMeta { name: Some(name(tenant)), labels: Some(labels(account)), annotations: Some(annotations), ..ObjectMeta::default() };
     Namespace { metadata, ..Namespace::default() }
 }
 

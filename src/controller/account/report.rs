@@ -207,9 +207,11 @@ fn ready(account: &HelpDeskAccount, outcome: &Outcome) -> Finding {
     if record.enforced_at.is_none() {
         return Finding::no(Type::Ready, "Progressing", format!("entering {}", record.stage.name()));
     }
-    let web = outcome.findings.iter().find(|f| f.kind == Type::EdgeReady && f.holds != Some(true));
-    match (record.stage, web) {
-        (stage, Some(web)) if stage.is_open() => Finding::no(Type::Ready, web.reason.clone(), web.message.clone()),
+    // Without an app nothing is behind the addresses, so the app's reason comes first.
+    let is_missing = |kind: Type| outcome.findings.iter().find(move |f| f.kind == kind && f.holds != Some(true));
+    let missing = is_missing(Type::AppReady).or_else(|| is_missing(Type::EdgeReady));
+    match (record.stage, missing) {
+        (stage, Some(missing)) if stage.is_open() => Finding::no(Type::Ready, missing.reason.clone(), missing.message.clone()),
         (stage, None) if stage.is_open() => Finding::yes(Type::Ready, "Open", "everything that the stage demands is in place"),
         (Stage::Expired, _) => Finding::yes(
             Type::Ready,

@@ -28,16 +28,16 @@ use crate::{
         self, Error,
         apply::{self, Acceptance, Owner},
         certificate::Leaf,
-        check::{Mismatch, View},
+        check::View,
         envoy_gateway,
         gateway::{self, Driver, Gateway},
         objects::Kind,
         page,
         policy::{self, Policy},
-        prober::{Observation, ProbedAccount},
         site::{Answer, Site, Wanted},
     },
     lifecycle::Known,
+    prober::{Mismatch, Observation, ProbedAccount},
 };
 
 /// How long a closed account waits until a probe sees its page. After that its routes are deleted instead.

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     batch::v1::Job,
@@ -21,14 +21,16 @@ use kube::{
 use super::context::{AccountContext, Caches, CertificateExpiries, PlacementAttempts, StageCounts};
 use crate::{
     api::{ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
+    app,
     context::Shared,
     controller::{self, cached, server_readiness, store_readiness},
     edge::{
+        self,
         dns_challenge::ChallengeResolver,
         objects::{self, Kind},
-        prober::Prober,
     },
     keyed_semaphore::KeyedSemaphore,
+    prober::Prober,
     retry::Backoff,
 };
 
@@ -112,7 +114,8 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
             accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
         }
     };
-    let (prober, changed_accounts) = Prober::new(ctx.telemetry.edge_probe_failures.clone());
+    let (prober, changed_routes) = Prober::new(ctx.telemetry.edge_probe_failures.clone(), edge::check::check);
+    let (app_prober, changed_apps) = Prober::new(ctx.telemetry.app_probe_failures.clone(), app::check::check);
     let ctx = Arc::new(AccountContext {
         shared: ctx.clone(),
         caches: Caches { plans, servers, backups, classes, claims, edge },
@@ -120,6 +123,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         stage_counts: StageCounts::default(),
         expiries: CertificateExpiries::default(),
         prober,
+        app_prober,
         permits: KeyedSemaphore::new(ctx.settings.concurrency.into()),
         slow_permits: KeyedSemaphore::new((ctx.settings.concurrency / 2).into()),
         challenges: ChallengeResolver::new(&ctx.settings.resolvers, ctx.settings.prove_again),
@@ -137,7 +141,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         }
     };
     let mut triggers = Controller::for_stream(account_stream, accounts)
-        .reconcile_on(changed_accounts.map(|account| ObjectRef::new(&account)))
+        .reconcile_on(stream::select(changed_routes, changed_apps).map(|account| ObjectRef::new(&account)))
         .watches_stream(store_stream, of_store)
         .watches_stream(plan_stream, of_plan)
         .watches_stream(server_stream, of_server)

@@ -1,8 +1,9 @@
-//! Workers that check routes from outside. A reconcile never waits for them; it reads their last result.
+//! Workers that check what tenants answer: their routes from outside, their apps inside the cluster. A reconcile never waits
+//! for them; it reads their last result.
 //!
 //! A reconcile calls [`Prober::observe`], which starts a check if needed and returns the last result of exactly this
-//! view. A worker (a task) runs the check; a new result triggers a reconcile of the account. For each Gateway the
-//! number of concurrent checks is limited. Repeated checks after a failure have fewer permits, of their own. So neither
+//! view. A worker (a task) runs the check; a new result triggers a reconcile of the account. For each group of views, such
+//! as those of one Gateway, the number of concurrent checks is limited. Repeated checks after a failure have fewer permits, of their own. So neither
 //! apps that accept connections and never answer nor a Gateway that is down delay the checks of others for long.
 
 use std::{
@@ -22,8 +23,22 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::check::{self, Mismatch, View};
 use crate::{keyed_semaphore::KeyedSemaphore, retry::jitter};
+
+/// What a check is made from. It has all inputs of the check, so that a worker can run it later.
+pub trait View: Send + Sync + 'static {
+    /// Views of one group share the limit of concurrent checks.
+    fn group(&self) -> &str;
+}
+
+/// A difference between what a check found and what it expects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The reason that the condition gets.
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub why: String,
+}
 
 /// Timing and concurrency of the checks.
 #[derive(Clone, Copy, Debug)]
@@ -38,9 +53,9 @@ pub struct Pace {
     pub longest_pause: Duration,
     /// How long a check without a mismatch counts.
     pub fresh: Duration,
-    /// The number of concurrent checks of one Gateway that are first checks or that a closing account waits for.
+    /// The number of concurrent checks of one group that are first checks or that a closing account waits for.
     pub first: usize,
-    /// The number of concurrent checks of one Gateway that repeat a failed one.
+    /// The number of concurrent checks of one group that repeat a failed one.
     pub again: usize,
 }
 
@@ -65,15 +80,15 @@ impl Pace {
 /// The last result for a view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Observation {
-    /// Every host name answered as expected.
+    /// Everything answered as expected.
     AsExpected,
-    /// A host name did not answer as expected.
+    /// Something did not answer as expected.
     Mismatch(Mismatch),
     /// The view has not been checked; a worker is about to check it.
     Unchecked,
 }
 
-/// The account whose routes are checked.
+/// The account that is checked.
 #[derive(Clone, Copy, Debug)]
 pub struct ProbedAccount<'a> {
     /// Its name, which is sent when the result changes.
@@ -82,12 +97,13 @@ pub struct ProbedAccount<'a> {
     pub uid: &'a str,
 }
 
-type Check = Box<dyn Fn(Arc<View>) -> BoxFuture<'static, Option<Mismatch>> + Send + Sync>;
+/// A check of a view; `None`: everything is as expected.
+pub type Check<V> = Box<dyn Fn(Arc<V>) -> BoxFuture<'static, Option<Mismatch>> + Send + Sync>;
 
 /// The workers, and their last results.
-pub struct Prober {
+pub struct Prober<V> {
     pace: Pace,
-    check: Check,
+    check: Check<V>,
     first: KeyedSemaphore,
     again: KeyedSemaphore,
     changed: UnboundedSender<String>,
@@ -111,14 +127,17 @@ impl Drop for Watched {
     }
 }
 
-impl Prober {
-    /// Returns workers that run [`check::check`], and a stream of the names of accounts whose result changed.
-    /// `failures` counts mismatches.
-    pub fn new(failures: Counter) -> (Arc<Self>, UnboundedReceiver<String>) {
-        Self::with(Pace::DEFAULT, failures, Box::new(|view| check::check(view).boxed()))
+impl<V: View> Prober<V> {
+    /// Returns workers that run this check, and a stream of the names of accounts whose result changed. `failures` counts
+    /// mismatches.
+    pub fn new<F>(failures: Counter, check: impl Fn(Arc<V>) -> F + Send + Sync + 'static) -> (Arc<Self>, UnboundedReceiver<String>)
+    where
+        F: Future<Output = Option<Mismatch>> + Send + 'static,
+    {
+        Self::with(Pace::DEFAULT, failures, Box::new(move |view| check(view).boxed()))
     }
 
-    fn with(pace: Pace, failures: Counter, check: Check) -> (Arc<Self>, UnboundedReceiver<String>) {
+    fn with(pace: Pace, failures: Counter, check: Check<V>) -> (Arc<Self>, UnboundedReceiver<String>) {
         let (changed, changes) = unbounded();
         let (first, again) = (KeyedSemaphore::new(pace.first), KeyedSemaphore::new(pace.again));
         (Arc::new(Self { pace, check, first, again, changed, failures, watched: Mutex::default() }), changes)
@@ -132,7 +151,7 @@ impl Prober {
     /// Returns the last result for this view, and starts a worker if there is none or it is old. `mark` is a hash of
     /// everything that the view depends on; a result under another mark does not count. Checks of an `urgent` account
     /// never queue behind repeated checks of failed ones.
-    pub fn observe(self: &Arc<Self>, account: ProbedAccount<'_>, mark: u64, view: View, urgent: bool) -> Observation {
+    pub fn observe(self: &Arc<Self>, account: ProbedAccount<'_>, mark: u64, view: V, urgent: bool) -> Observation {
         let mut all = self.lock();
         let before = all.get(account.uid).filter(|watched| watched.mark == mark);
         let last = before.and_then(|watched| watched.last.clone());
@@ -157,12 +176,12 @@ impl Prober {
     }
 
     /// Repeats the check until it finds no mismatch.
-    async fn watch(self: Arc<Self>, account: String, uid: String, worker: u64, view: Arc<View>, urgent: bool) {
+    async fn watch(self: Arc<Self>, account: String, uid: String, worker: u64, view: Arc<V>, urgent: bool) {
         let mut begun = None;
         let mut failures = 0;
         loop {
             let semaphore = if urgent || failures == 0 { &self.first } else { &self.again };
-            let Some(permit) = semaphore.acquire(&view.gateway).await else { return };
+            let Some(permit) = semaphore.acquire(view.group()).await else { return };
             let since = *begun.get_or_insert_with(Instant::now);
             let Some(mismatch) = (self.check)(Arc::clone(&view)).await else {
                 self.record(&account, &uid, worker, Ok(Instant::now()));
@@ -203,15 +222,11 @@ impl Prober {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::atomic::AtomicU32, sync::atomic::Ordering};
+    use std::sync::atomic::{AtomicU32, Ordering};
 
     use futures::StreamExt;
 
     use super::*;
-    use crate::{
-        api::plan::TlsVersion,
-        edge::{check::Expected, gateway::Driver},
-    };
 
     const QUICK: Pace = Pace {
         settling: Duration::from_millis(40),
@@ -223,18 +238,17 @@ mod tests {
         again: 2,
     };
 
-    fn view(host: &str, port: u16) -> View {
-        View {
-            gateway: "edge/edge".into(),
-            driver: Driver::GatewayApi,
-            addresses: vec!["127.0.0.1".into()],
-            port,
-            plain_port: None,
-            hosts: vec![host.to_owned()],
-            leaves: BTreeMap::new(),
-            min_tls: TlsVersion::default(),
-            answer: Expected::Suspended,
+    /// A view that is only a host name.
+    struct Host(String);
+
+    impl View for Host {
+        fn group(&self) -> &str {
+            "edge/edge"
         }
+    }
+
+    fn view(host: &str) -> Host {
+        Host(host.to_owned())
     }
 
     fn account(name: &str) -> ProbedAccount<'_> {
@@ -250,13 +264,13 @@ mod tests {
     }
 
     /// A prober whose check hangs for some hosts, finds some right, and finds a mismatch for all others.
-    fn prober(pace: Pace) -> (Arc<Prober>, UnboundedReceiver<String>) {
+    fn prober(pace: Pace) -> (Arc<Prober<Host>>, UnboundedReceiver<String>) {
         Prober::with(
             pace,
             Counter::default(),
             Box::new(|view| {
                 async move {
-                    match view.hosts[0].as_str() {
+                    match view.0.as_str() {
                         host if host.starts_with("hangs") => {
                             sleep(Duration::from_millis(500)).await;
                             Some(Mismatch { reason: "Unreachable", why: "it took too long".into() })
@@ -276,16 +290,16 @@ mod tests {
         let begun = Instant::now();
         for i in 0..60 {
             let name = format!("hangs-{i}");
-            assert_eq!(prober.observe(account(&name), 1, view(&name, 1), false), Observation::Unchecked);
+            assert_eq!(prober.observe(account(&name), 1, view(&name), false), Observation::Unchecked);
         }
         assert!(begun.elapsed() < Duration::from_millis(100), "ordering looks took {:?}", begun.elapsed());
         for round in 0..5 {
             let name = format!("right-{round}");
             let begun = Instant::now();
-            prober.observe(account(&name), 1, view(&name, 1), false);
+            prober.observe(account(&name), 1, view(&name), false);
             while next(&mut changes).await != name {}
             assert!(begun.elapsed() < Duration::from_millis(300), "{name} waited {:?} for apps that hang", begun.elapsed());
-            assert_eq!(prober.observe(account(&name), 1, view(&name, 1), false), Observation::AsExpected);
+            assert_eq!(prober.observe(account(&name), 1, view(&name), false), Observation::AsExpected);
             // In the later rounds the hosts that hang have failed, and wait for the permits of repeated checks.
             sleep(Duration::from_millis(200)).await;
         }
@@ -295,70 +309,49 @@ mod tests {
     async fn what_was_seen_counts_for_this_very_view_only() {
         let (prober, mut changes) = prober(QUICK);
         assert!(!prober.is_watched("right"));
-        prober.observe(account("right"), 1, view("right", 1), false);
+        prober.observe(account("right"), 1, view("right"), false);
         assert_eq!(next(&mut changes).await, "right");
-        assert_eq!(prober.observe(account("right"), 1, view("right", 1), true), Observation::AsExpected);
-        assert_eq!(prober.observe(account("right"), 2, view("wrong", 1), true), Observation::Unchecked, "another view counted as seen");
+        assert_eq!(prober.observe(account("right"), 1, view("right"), true), Observation::AsExpected);
+        assert_eq!(prober.observe(account("right"), 2, view("wrong"), true), Observation::Unchecked, "another view counted as seen");
         assert_eq!(next(&mut changes).await, "right");
-        assert_eq!(prober.observe(account("right"), 2, view("wrong", 1), true), Observation::Mismatch(wrong()));
+        assert_eq!(prober.observe(account("right"), 2, view("wrong"), true), Observation::Mismatch(wrong()));
         prober.forget("right");
-        assert_eq!(
-            prober.observe(account("right"), 1, view("right", 1), true),
-            Observation::Unchecked,
-            "what was forgotten counted as seen"
-        );
+        assert_eq!(prober.observe(account("right"), 1, view("right"), true), Observation::Unchecked, "what was forgotten counted as seen");
     }
 
     #[tokio::test]
     async fn what_stays_wrong_is_told_once_and_looked_at_less_and_less() {
         let looks = Arc::new(AtomicU32::new(0));
         let counted = Arc::clone(&looks);
-        let check: Check = Box::new(move |_| {
+        let check: Check<Host> = Box::new(move |_| {
             let number = counted.fetch_add(1, Ordering::SeqCst);
             async move { (number < 12).then(wrong) }.boxed()
         });
         let pace = Pace { settling: Duration::ZERO, ..QUICK };
         let (prober, mut changes) = Prober::with(pace, Counter::default(), check);
-        prober.observe(account("a"), 1, view("a", 1), false);
+        prober.observe(account("a"), 1, view("a"), false);
         assert_eq!(next(&mut changes).await, "a");
         for _ in 0..50 {
-            assert_eq!(prober.observe(account("a"), 1, view("a", 1), false), Observation::Mismatch(wrong()));
+            assert_eq!(prober.observe(account("a"), 1, view("a"), false), Observation::Mismatch(wrong()));
         }
         sleep(Duration::from_millis(500)).await;
         let so_far = looks.load(Ordering::SeqCst);
         assert!((2..=6).contains(&so_far), "{so_far} looks in half a second");
         assert!(changes.try_recv().is_err(), "the same failure was told again");
         assert_eq!(next(&mut changes).await, "a");
-        assert_eq!(prober.observe(account("a"), 1, view("a", 1), false), Observation::AsExpected);
+        assert_eq!(prober.observe(account("a"), 1, view("a"), false), Observation::AsExpected);
     }
 
     #[tokio::test]
     async fn what_was_right_stays_so_while_it_is_looked_at_again() {
         let pace = Pace { fresh: Duration::ZERO, ..QUICK };
         let (prober, mut changes) = prober(pace);
-        prober.observe(account("right"), 1, view("right", 1), false);
+        prober.observe(account("right"), 1, view("right"), false);
         next(&mut changes).await;
         for _ in 0..5 {
-            assert_eq!(prober.observe(account("right"), 1, view("right", 1), false), Observation::AsExpected);
+            assert_eq!(prober.observe(account("right"), 1, view("right"), false), Observation::AsExpected);
             sleep(Duration::from_millis(10)).await;
         }
         assert!(changes.try_recv().is_err(), "nothing had changed");
-    }
-
-    #[tokio::test]
-    async fn a_host_that_accepts_connections_and_never_answers_is_unreachable() {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let silent = tokio::spawn(async move {
-            let mut held = vec![];
-            while let Ok(connection) = listener.accept().await {
-                held.push(connection);
-            }
-        });
-        let begun = Instant::now();
-        let seen = check::check(Arc::new(view("silent.example", port))).await.expect("it answered");
-        assert_eq!(seen.reason, "Unreachable", "{}", seen.why);
-        assert!(begun.elapsed() < Duration::from_secs(10));
-        silent.abort();
     }
 }

@@ -1,0 +1,75 @@
+//! The hooks of a class: what the operator runs as Jobs at certain moments.
+
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the operator runs as Jobs at certain moments.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Hooks {
+    /// Makes the app's schema and its first data. It runs before the app's pods are started, and again whenever the class
+    /// gives it another command or image: it must change nothing that is there already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bootstrap: Option<Hook>,
+    /// Ends every session and token of the app. It runs before the pods are started for the first time, and again before
+    /// they are started after a block: nobody could use a session meanwhile, and nobody can afterwards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub invalidate_sessions: Option<Hook>,
+    /// Teaches the mail filter anew from the messages that the app has: it lets the filter forget everything first. It runs
+    /// when the app has come up for the first time, and when it has come back from a backup, because what the filter learned
+    /// is in no backup.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learn: Option<Hook>,
+}
+
+impl Hooks {
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.bootstrap.is_none() && self.invalidate_sessions.is_none() && self.learn.is_none()
+    }
+}
+
+/// One hook: a command or SQL.
+#[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("has(self.exec) != has(self.sql)").message("a hook has exec or sql, and not both"))]
+pub struct Hook {
+    /// A command in a container like those of a component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exec: Option<ExecHook>,
+    /// SQL, as the tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sql: Option<SqlHook>,
+    /// How long it may take, in seconds.
+    #[serde(default = "ten_minutes")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub deadline_seconds: i64,
+}
+
+/// A command that runs in a container like those of a component. Its exit code is 0 when all is done, 75 when it has to
+/// be tried again (`EX_TEMPFAIL` of sysexits.h), and anything else when trying again would not help.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ExecHook {
+    /// The component whose image, user and scratch folders it gets.
+    #[schemars(length(min = 1, max = 40))]
+    pub component: String,
+    /// The command with its arguments; no variables.
+    #[schemars(length(min = 1, max = 32), inner(length(max = 8192)))]
+    pub command: Vec<String>,
+}
+
+/// SQL that runs in the tenant's database with the tenant's own login, in one transaction. It has no variables. If the
+/// database does not answer it is tried again; an error of a statement fails the hook.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SqlHook {
+    /// The statements, as psql reads them.
+    #[schemars(length(min = 1, max = 65536))]
+    pub statements: String,
+}
+
+const fn ten_minutes() -> i64 {
+    600
+}
