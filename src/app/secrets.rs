@@ -56,6 +56,11 @@ impl AppSecrets {
         self.0.retain(|name, _| names.contains(name));
     }
 
+    /// Removes each secret that `others` have with the same value.
+    pub fn remove_all(&mut self, others: &Self) {
+        self.0.retain(|name, value| others.0.get(name) != Some(value));
+    }
+
     /// Names and values, in order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
@@ -198,5 +203,7 @@ mod tests {
         stored.fill_up(of(&[("admin", "old"), ("secrets.disk", "x"), ("secrets.other", "y")]));
         stored.keep(&names(&["admin", "secrets.disk"]));
         assert_eq!(stored, of(&[("admin", "new"), ("secrets.disk", "x")]));
+        stored.remove_all(&of(&[("admin", "old"), ("secrets.disk", "x")]));
+        assert_eq!(stored, of(&[("admin", "new")]), "another value of the same name was taken for the same secret");
     }
 }

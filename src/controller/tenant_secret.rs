@@ -119,6 +119,23 @@ impl<'a> TenantSecret<'a> {
         Ok(patched.map(drop).or_else(ignore_not_found_or_conflict).during("discard an old password")?)
     }
 
+    /// Deletes what nobody needs any more once the database is dropped: its passwords, and the secrets of the app that the
+    /// cold backup has. What that backup lacks stays for an account that comes back. A backup has no secret that a person
+    /// restored after its keys were made.
+    pub async fn delete_saved(&self, saved: &AppSecrets) -> Result<(), Error> {
+        let mut unsaved = self.app_secrets().await?;
+        unsaved.remove_all(saved);
+        if unsaved.is_empty() {
+            return self.delete().await;
+        }
+        let Some(secret) = self.find().await? else { return Ok(()) };
+        let keys = secret.data.iter().flatten().map(|(key, _)| key).filter(|key| unsaved.get(key).is_none());
+        let patch = json!({"data": keys.map(|key| (key.clone(), None::<()>)).collect::<BTreeMap<_, _>>()});
+        tracing::warn!(secret = self.path(), kept = ?unsaved, "the cold backup lacks secrets of the app: they stay until the account expires");
+        let patched = self.api().patch(&self.name(), &PatchParams::default(), &Patch::Merge(patch)).await;
+        Ok(patched.map(drop).or_else(ignore_not_found_or_conflict).during("remove the tenant's passwords")?)
+    }
+
     /// Deletes the Secret.
     pub async fn delete(&self) -> Result<(), Error> {
         let Some(secret) = self.find().await? else { return Ok(()) };

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::SignedDuration;
 use kube::{Api, Resource, ResourceExt};
 
-use super::{credentials, error::Error, namespace, work::Work};
+use super::{credentials, error::Error, namespace, restore_job, work::Work};
 use crate::cluster::During;
 use crate::controller::tenant_secret::TenantSecret;
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
         conditions::{Finding, Type},
         plan::Schemas,
     },
+    app::secrets::AppSecrets,
     backup::{
         self,
         proof::{DropAuthority, OwnerWaiver, WaitOver},
@@ -256,6 +257,7 @@ impl Work<'_> {
                 left_out.map(|text| text.split_once(" (").map_or(text.as_str(), |(what, _)| what).to_owned()).collect();
         }
         let dropped_under = Some(dropped_under);
+        let secrets = self.secrets_of_cold_backup(&authority).await?;
         if !self.is_unchanged().await? {
             return Ok(());
         }
@@ -269,11 +271,23 @@ impl Work<'_> {
             .measure("database", "drop", self.placement.server.driver.drop(&self.placement.tenant, &facts, &authority))
             .await?;
         crate::crash::point("database-dropped", self.record().stage.name());
-        // The secrets of the app go with the passwords: the Frozen backup's key has them.
-        TenantSecret::of(self.ctx, &self.placement.tenant).delete().await?;
+        let own = TenantSecret::of(self.ctx, &self.placement.tenant);
+        match secrets {
+            Some(saved) => own.delete_saved(&saved).await?,
+            None => own.delete().await?,
+        }
         self.placement.entry.database = None;
         self.placement.entry.login = None;
         self.store().await
+    }
+
+    /// The secrets of the app that outlive the database with its cold backup; `None`: no backup outlives it.
+    async fn secrets_of_cold_backup(&self, authority: &DropAuthority) -> Result<Option<AppSecrets>, Error> {
+        let Some(backup) = self.observed.frozen_backup(&self.placement.entry).filter(|_| matches!(authority, DropAuthority::Verified(_)))
+        else {
+            return Ok(None);
+        };
+        Ok(Some(restore_job::app_secrets(self.ctx, backup).await?))
     }
 
     /// Whether the account object is still what this reconcile decided on. It is read from the API server, not from a

@@ -71,18 +71,25 @@ async fn the_secrets_of_an_app_are_the_same_after_a_return_from_deleted_and_go_w
     assert!(given.0.len() == 64 && given.0.bytes().all(|b| b.is_ascii_hexdigit()), "{given:?}");
     let own = tenant_secret(&account).await;
 
-    // When the account is Deleted.
+    // When the account is blocked, and a person writes one more secret after the keys of its cold backup were made.
     account.billing_reports_past_due().await;
+    let frozen = account.wait_for_backup("a Frozen backup", |b| b.spec.reason == BackupReason::Frozen).await.name_any();
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), OPERATOR);
+    eventually("its key", async || secrets.get_opt(&format!("backup-key-{frozen}")).await.unwrap().map(drop)).await;
+    let late = json!({"stringData": {"secrets.late": "came-late"}});
+    secrets.patch(&own, &Default::default(), &kube::api::Patch::Merge(late)).await.unwrap();
+
+    // When the account is Deleted.
     account.reaches(Stage::Deleted).await;
 
-    // Then its secrets lie with the key of its cold backup, and nowhere else.
-    assert_eq!(cluster.secret(OPERATOR, &own).await, None);
+    // Then its secrets lie with the key of its cold backup and nowhere else, but the one that the backup lacks stays.
+    let left = cluster.secret(OPERATOR, &own).await.unwrap();
+    assert_eq!(left, [("secrets.late".to_owned(), "came-late".to_owned())].into());
     let frozen = account
         .wait_for_backup("its Frozen backup", |b| {
             b.spec.reason == BackupReason::Frozen && b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified)
         })
         .await;
-    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), OPERATOR);
     let key = secrets.get(&format!("backup-key-{}", frozen.name_any())).await.unwrap().data.unwrap();
     assert_eq!((&key["app.secrets.session"].0[..], &key["app.admin"].0[..]), (given.0.as_bytes(), given.1.as_bytes()));
 
