@@ -1,5 +1,7 @@
 //! Sets and removes the finalizer of an account.
 
+use std::time::Duration;
+
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
@@ -15,6 +17,9 @@ use crate::{
 
 /// The finalizer of accounts. It keeps the object until a confirmed deletion has been carried out.
 pub const FINALIZER: &str = "helpdesk-operator.io/account";
+
+/// When is looked again whether the object is gone.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Adds the finalizer, so that the object is not removed before the operator has handled its deletion.
 pub(super) async fn ensure(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<(), Error> {
@@ -33,7 +38,10 @@ pub(super) async fn remove(ctx: &AccountContext, account: &HelpDeskAccount) -> R
     if has_finalizer(account) {
         let finalizers: Vec<_> = account.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
         set_finalizers(ctx, account, &finalizers).await?;
-        tracing::info!("let the account's object go; no data was touched by that");
+        tracing::info!("letting the account's object go; no data is touched by that");
+        // The object may have changed since it was read, and a change of its status alone triggers no reconcile. It is
+        // looked at again until it is gone.
+        return Ok(Action::requeue(RETRY));
     }
     Ok(Action::await_change())
 }
