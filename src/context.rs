@@ -43,6 +43,8 @@ pub struct Settings {
     pub billing_lease: Option<(String, String)>,
     /// The namespace of the mail intake and the name of its Service; `None`: there is none.
     pub mail: Option<(String, String)>,
+    /// The name of the mail server in DNS, if it was told.
+    pub mail_hostname: Option<String>,
     /// How many accounts of one server are reconciled at once.
     pub concurrency: u16,
     /// DNS servers that are asked for the TXT records of host names; if empty, those of the machine.

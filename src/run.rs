@@ -57,6 +57,9 @@ pub struct Args {
     /// The mail intake, as NAMESPACE/NAME of its Service: tenants' apps are opened to it.
     #[arg(long, env = "HELPDESK_OPERATOR_MAIL", value_parser = namespaced_name)]
     mail: Option<(String, String)>,
+    /// The name of its mail server in DNS, as MX records have it.
+    #[arg(long, env = "HELPDESK_OPERATOR_MAIL_HOSTNAME", requires = "mail")]
+    mail_hostname: Option<String>,
     /// How many accounts of one server are reconciled at once.
     #[arg(long, env = "HELPDESK_OPERATOR_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
@@ -156,6 +159,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             clients,
             billing_lease: args.billing_lease,
             mail: args.mail,
+            mail_hostname: args.mail_hostname,
             concurrency: args.concurrency,
             resolvers: args.resolver,
             prove_again: SignedDuration::from_secs(args.prove_again.into()),

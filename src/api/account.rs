@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Hold, plan::TlsVersion, stage::Stage};
+use super::{Hold, mail_status::MailStatus, plan::TlsVersion, stage::Stage};
 
 /// One tenant of the help desk: its owner, its plan, its region, its host names, and how it is closed. The operator
 /// decides its stage from what billing writes into the status and from the plan's windows.
@@ -244,6 +244,9 @@ pub struct HelpDeskAccountStatus {
     /// The newest verified backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_backup: Option<LastBackup>,
+    /// Its mail addresses, and the DNS records that they need; absent if the class takes no mail, or no mail intake runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mail: Option<MailStatus>,
     /// The signed certificate that nothing of the account is left; present from Expired on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,

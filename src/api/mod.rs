@@ -13,6 +13,7 @@ mod deletion;
 pub mod domain_claim;
 pub mod help_desk_class;
 mod hold;
+pub mod mail_status;
 pub mod plan;
 pub mod stage;
 pub mod variables;

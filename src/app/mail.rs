@@ -1,5 +1,10 @@
 //! The mail intake, as a tenant's app knows it. Pure.
 
+use crate::api::{
+    class_mail::ClassMail,
+    mail_status::{DnsRecord, MailStatus},
+};
+
 /// The Secret in the tenant's namespace with what the intake needs, and the Role that lets it read that.
 pub const SECRET: &str = "app-mail";
 /// The port of the intake's Service where apps send mail.
@@ -20,4 +25,43 @@ pub struct MailIntake<'a> {
     pub token: &'a str,
     /// The password with which the app sends mail.
     pub password: &'a str,
+}
+
+/// The addresses of a tenant with this host name, and the DNS records for it. `server` is the name of the mail server: mail
+/// arrives there, and leaves from its address.
+pub fn status(class: &ClassMail, host: &str, server: &str) -> MailStatus {
+    let record = |name: String, kind: &str, value: String| DnsRecord { name, kind: kind.to_owned(), value };
+    MailStatus {
+        addresses: class.intake.mailboxes.iter().map(|mailbox| format!("{}@{host}", mailbox.name)).collect(),
+        records: vec![
+            record(host.to_owned(), "MX", format!("10 {server}.")),
+            record(host.to_owned(), "TXT", format!("v=spf1 a:{server} -all")),
+            // Without a signature, mail that somebody forwards fails SPF: a stricter policy would lose it.
+            record(format!("_dmarc.{host}"), "TXT", "v=DMARC1; p=none".to_owned()),
+        ],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_is_told_its_addresses_and_the_records_that_lead_to_the_mail_server() {
+        let class: ClassMail = serde_json::from_value(serde_json::json!({
+            "intake": {"component": "web", "path": "/in", "mailboxes": [{"name": "support"}, {"name": "sales"}]}
+        }))
+        .unwrap();
+        let told = status(&class, "acme.helpdesk.example", "mail.helpdesk.example");
+        assert_eq!(told.addresses, ["support@acme.helpdesk.example", "sales@acme.helpdesk.example"]);
+        let records: Vec<_> = told.records.iter().map(|r| format!("{} {} {}", r.name, r.kind, r.value)).collect();
+        assert_eq!(
+            records,
+            [
+                "acme.helpdesk.example MX 10 mail.helpdesk.example.",
+                "acme.helpdesk.example TXT v=spf1 a:mail.helpdesk.example -all",
+                "_dmarc.acme.helpdesk.example TXT v=DMARC1; p=none",
+            ]
+        );
+    }
 }

@@ -4,7 +4,7 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::events::EventType,
+    runtime::{events::EventType, reflector::ObjectRef},
 };
 use serde_json::json;
 
@@ -20,7 +20,9 @@ use crate::{
         BackupPhase, ColdBackup, Condition, DomainUse, HelpDeskAccount, HelpDeskAccountStatus, Time,
         account::{DatabaseRef, DomainState, DomainStatus, LastBackup, NamespaceRef},
         conditions::{self, Finding, Type},
+        mail_status::MailStatus,
     },
+    app,
     clock::Moment,
     lifecycle::{Blocker, Frozen, Known, Record, Stage},
 };
@@ -117,6 +119,7 @@ fn build(
         data_gone_by: record.data_gone_by.filter(|at| record.stage != Stage::Expired && *at > now).map(Time),
         url: url(outcome, before.url.as_deref()),
         domains: outcome.domains.clone(),
+        mail: mail(ctx, account, outcome),
         billing: None,
         database: Some(DatabaseRef {
             server: outcome.placement.server.name.clone(),
@@ -129,6 +132,17 @@ fn build(
         certificate: entry.certificate.clone(),
         conditions: conditions::merge(&before.conditions, &findings(ctx, account, observed, outcome), account.metadata.generation, now),
     }
+}
+
+/// The mail addresses of an account that is not terminated, where its class takes mail and the mail intake runs.
+fn mail(ctx: &AccountContext, account: &HelpDeskAccount, outcome: &Outcome) -> Option<MailStatus> {
+    let server = ctx.settings.mail_hostname.as_ref()?;
+    let plan = ctx.caches.plans.get(&ObjectRef::new(&account.spec.plan))?;
+    let class = ctx.caches.classes.get(&ObjectRef::new(plan.spec.class.as_ref()?))?;
+    let is_own = |d: &&DomainStatus| d.used_as == DomainUse::Slug && d.state != DomainState::Refused;
+    let slug = outcome.domains.iter().find(is_own)?;
+    let lives = outcome.placement.entry.record.stage < Stage::Terminated;
+    class.spec.mail.as_ref().filter(|_| lives).map(|class| app::mail::status(class, &slug.host, server))
 }
 
 fn url(outcome: &Outcome, before: Option<&str>) -> Option<String> {
