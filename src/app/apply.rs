@@ -16,7 +16,7 @@ use super::{
     object::{self, Kind, Object},
 };
 use crate::{
-    api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskClassSpec},
+    api::{ACCOUNT_LABEL, ACCOUNT_UID},
     cluster::{ClusterError, During, ignore_not_found_or_conflict},
     object_diff::contains,
 };
@@ -85,34 +85,58 @@ pub async fn apply(client: &Client, owner: Owner<'_>, object: &Object) -> Result
     }
 }
 
-/// Ends the pods of the class's components and of its hooks. Returns how many are left. Before the components are started
-/// again, sessions are ended again.
+/// Ends the pods of the app and of its hooks, whatever the class says by now. Before the components are started again,
+/// sessions are ended again. Returns how many pods are left; `None`: the app has no Deployment.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn stop(client: &Client, owner: Owner<'_>, class: &HelpDeskClassSpec) -> Result<i64, Error> {
-    let mut left = 0;
-    for component in class.components.iter().filter(|component| component.workload.is_some()) {
-        let Some(found) = find(client, owner, Kind::Deployment, &component.name).await? else { continue };
+pub async fn stop(client: &Client, owner: Owner<'_>) -> Result<Option<i64>, Error> {
+    let mut left = None;
+    for found in list(client, owner, Kind::Deployment).await? {
+        let name = found.name_any();
         let patched = if found.data["spec"]["replicas"] == 0 {
             found
         } else {
-            tracing::info!(name = component.name, "ending the pods of the app");
-            patch(client, owner, Kind::Deployment, &component.name, json!({"spec": {"replicas": 0}})).await?.unwrap_or(found)
+            tracing::info!(name, "ending the pods of the app");
+            patch(client, owner, Kind::Deployment, &name, json!({"spec": {"replicas": 0}})).await?.unwrap_or(found)
         };
-        left += patched.data["status"]["replicas"].as_i64().unwrap_or_default();
+        left = Some(left.unwrap_or_default() + patched.data["status"]["replicas"].as_i64().unwrap_or_default());
     }
-    let jobs: Api<DynamicObject> = Api::namespaced_with(client.clone(), owner.namespace, &Kind::Job.resource());
-    let ours = ListParams::default().labels(ACCOUNT_LABEL);
-    for job in jobs.list(&ours).await.during("list the hooks of the app")? {
-        let is_ours = job.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
-        if is_ours && job.name_any() == INVALIDATE_SESSIONS {
+    for job in list(client, owner, Kind::Job).await? {
+        if job.name_any() == INVALIDATE_SESSIONS {
             delete_job(client, owner, &job.name_any()).await?;
-        } else if is_ours && job_state(&job) == JobState::Running && job.data["spec"]["suspend"] != true {
+        } else if job_state(&job) == JobState::Running && job.data["spec"]["suspend"] != true {
             patch(client, owner, Kind::Job, &job.name_any(), json!({"spec": {"suspend": true}})).await?;
         }
     }
     Ok(left)
+}
+
+/// Deletes the components that the class does not have any more: Deployments that are not among `wanted`, and what belongs
+/// to them.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn prune<'o>(client: &Client, owner: Owner<'_>, wanted: impl Iterator<Item = &'o Object> + Clone) -> Result<(), Error> {
+    for found in list(client, owner, Kind::Deployment).await? {
+        let name = found.name_any();
+        if wanted.clone().any(|object| object.kind == Kind::Deployment && object.name == name) {
+            continue;
+        }
+        tracing::info!(name, "deleting a component that the class does not have any more");
+        for kind in [Kind::Service, Kind::PodDisruptionBudget, Kind::Deployment] {
+            delete(client, owner, kind, &name).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The objects of this kind that carry the owner's marker.
+async fn list(client: &Client, owner: Owner<'_>, kind: Kind) -> Result<Vec<DynamicObject>, Error> {
+    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), owner.namespace, &kind.resource());
+    let ours = ListParams::default().labels(ACCOUNT_LABEL);
+    let found = api.list(&ours).await.during("list objects of the app")?;
+    Ok(found.items.into_iter().filter(|object| object.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid)).collect())
 }
 
 /// Suspends a Job, which ends its pods, or lets it go on. A Job that does not exist needs neither.

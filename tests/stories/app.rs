@@ -3,7 +3,10 @@
 mod django;
 mod secrets;
 
-use helpdesk_operator::{api::HelpDeskAccount, lifecycle::Stage};
+use helpdesk_operator::{
+    api::{HelpDeskAccount, HelpDeskClass},
+    lifecycle::Stage,
+};
 use k8s_openapi::api::{
     apps::v1::Deployment,
     core::v1::{Namespace, Pod, ResourceQuota},
@@ -206,4 +209,49 @@ async fn an_app_that_does_not_show_its_tenants_value_is_not_ready_and_says_so() 
     namespaces.patch(&namespace, &PatchParams::default(), &Patch::Merge(edit)).await.unwrap();
     let is_back = async || (namespaces.get(&namespace).await.unwrap().labels()[label] == "restricted").then_some(());
     eventually("the label to be put back", is_back).await;
+}
+
+#[tokio::test]
+async fn an_app_loses_what_its_class_loses_and_ends_with_a_block_although_its_class_is_gone() {
+    // Given a tenant whose app has a component for pages and one that works in the background.
+    let cluster = Cluster::connect().await;
+    let class = |components: Value| {
+        json!({"kind": "HelpDeskClass", "metadata": {"name": "app-changing"}, "spec": {
+            "app": {"name": "echo", "version": "1"},
+            "components": components,
+            "routes": [{"path": "/", "component": "web", "audience": "public"}]}})
+    };
+    let workload = json!({"image": "localhost/echo:1", "runAsUser": 65532});
+    let web = json!({"name": "web", "port": 8080, "workload": workload});
+    cluster.administrator_applies(class(json!([web, {"name": "worker", "workload": workload}]))).await;
+    cluster
+        .administrator_applies(json!({"kind": "HelpDeskPlan", "metadata": {"name": "app-changing"}, "spec": {
+            "class": "app-changing",
+            "lifecycle": {"trial": "1h", "paymentGrace": "2s", "blocked": "1h", "terminated": "1h", "coldBackup": "1h"},
+            "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
+            "placements": [{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example"}]}}))
+        .await;
+    let account = cluster.customer_signs_up("app-changing", "app-changing").await;
+    let running = account.wait_until("AppReady", |a| has_condition(a, "AppReady", "True")).await;
+    let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), &namespace(&running));
+
+    // When the class loses the second component, then its Deployment goes, and the other stays.
+    cluster.administrator_applies(class(json!([web]))).await;
+    let is_gone = async || deployments.get_opt("worker").await.unwrap().is_none().then_some(());
+    eventually("the end of the component", is_gone).await;
+    assert!(deployments.get_opt("web").await.unwrap().is_some());
+
+    // When somebody deletes the class, then the app of a tenant who pays goes on.
+    let classes: Api<HelpDeskClass> = Api::all(cluster.client.clone());
+    classes.delete("app-changing", &DeleteParams::default()).await.unwrap();
+    account.billing_reports_active().await;
+    account.reaches(Stage::Active).await;
+    account.wait_until("AppReady to be unknown", |a| super::cluster::find_condition(a, "AppReady").is_none()).await;
+    assert_eq!(deployments.get("web").await.unwrap().spec.unwrap().replicas, Some(1));
+
+    // When its payment fails, then the app ends all the same.
+    account.billing_reports_past_due().await;
+    account.reaches(Stage::Blocked).await;
+    let has_ended = async || (deployments.get("web").await.unwrap().spec.unwrap().replicas == Some(0)).then_some(());
+    eventually("the end of the app", has_ended).await;
 }

@@ -41,21 +41,20 @@ impl Work<'_> {
     /// Makes the app as the stage wants it. What goes wrong is reported and tried again; it keeps no other part of the
     /// account from being realized.
     pub(super) async fn realize_app(&mut self, wanted: desired::App) {
-        let Ok(Some(class)) = self.class() else { return };
-        if !workloads::has_workloads(&class.spec) {
-            return;
-        }
-        let result = match wanted {
-            desired::App::Running => Box::pin(self.run_app(&class)).await,
-            desired::App::Stopped => Box::pin(self.stop_app(&class)).await,
+        let class = self.class().ok().flatten().filter(|class| workloads::has_workloads(&class.spec));
+        let result = match (wanted, class) {
+            (desired::App::Running, Some(class)) => Box::pin(self.run_app(&class)).await.map(Some),
+            // A class that is missing, or that nobody knows of, ends no app of a tenant who pays.
+            (desired::App::Running, None) => return,
+            (desired::App::Stopped, class) => Box::pin(self.stop_app(class.is_some())).await,
             // Its namespace goes, and everything in it.
-            desired::App::Gone => return,
+            (desired::App::Gone, _) => return,
         };
         let finding = result.unwrap_or_else(|error| {
             self.requeue_at(self.now + RETRY);
-            Finding::no(Type::AppReady, error.reason(), error.with_causes())
+            Some(Finding::no(Type::AppReady, error.reason(), error.with_causes()))
         });
-        self.findings.push(finding);
+        self.findings.extend(finding);
     }
 
     async fn run_app(&mut self, class: &HelpDeskClass) -> Result<Finding, Error> {
@@ -124,6 +123,7 @@ impl Work<'_> {
                 Hook::Failed(told) => return Ok(Finding::no(Type::AppReady, "HookFailed", format!("a hook failed {told}"))),
             }
         }
+        apply::prune(&self.ctx.client, owner, objects.before_bootstrap.iter().chain(&objects.components)).await?;
         let (waits, mut pods) = self.apply_components(owner, &objects.components).await?;
         if !waits.is_empty() {
             self.ctx.app_prober.forget(owner.uid);
@@ -224,18 +224,21 @@ impl Work<'_> {
         Ok(secrets)
     }
 
-    /// Ends the app's pods. It needs neither the plan's placement nor the database, so that nothing keeps it from stopping.
-    async fn stop_app(&mut self, class: &HelpDeskClass) -> Result<Finding, Error> {
+    /// Ends the app's pods. It needs neither class, plan nor database, so that nothing keeps it from stopping. `None`: there
+    /// is no app.
+    async fn stop_app(&mut self, has_app: bool) -> Result<Option<Finding>, Error> {
         self.ctx.app_prober.forget(&self.placement.entry.uid);
         let Some(namespace) = self.placement.entry.namespace.clone() else {
-            return Ok(Finding::no(Type::AppReady, "Stopped", "the app has no namespace"));
+            return Ok(has_app.then(|| Finding::no(Type::AppReady, "Stopped", "the app has no namespace")));
         };
         let account = self.placement.entry.account.clone();
         let owner = Owner { account: &account, uid: &self.placement.entry.uid, namespace: &namespace.name };
-        let left = apply::stop(&self.ctx.client, owner, &class.spec).await?;
-        if left > 0 {
-            return Ok(Finding::no(Type::AppReady, "Stopping", format!("the account is closed; {left} pods of the app are ending")));
-        }
-        Ok(Finding::no(Type::AppReady, "Stopped", "the account is closed, and its app has no pods"))
+        Ok(match apply::stop(&self.ctx.client, owner).await? {
+            None if !has_app => None,
+            None | Some(0) => Some(Finding::no(Type::AppReady, "Stopped", "the account is closed, and its app has no pods")),
+            Some(left) => {
+                Some(Finding::no(Type::AppReady, "Stopping", format!("the account is closed; {left} pods of the app are ending")))
+            }
+        })
     }
 }
