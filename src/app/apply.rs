@@ -139,15 +139,13 @@ async fn list(client: &Client, owner: Owner<'_>, kind: Kind) -> Result<Vec<Dynam
     Ok(found.items.into_iter().filter(|object| object.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid)).collect())
 }
 
-/// Suspends a Job, which ends its pods, or lets it go on. A Job that does not exist needs neither.
+/// Lets a Job go on that was suspended when the app was stopped.
 ///
 /// # Errors
 /// See [`Error`].
-pub async fn suspend(client: &Client, owner: Owner<'_>, job: &Object, suspends: bool) -> Result<(), Error> {
-    if let Some(found) = find(client, owner, Kind::Job, &job.name).await?
-        && found.data["spec"]["suspend"].as_bool().unwrap_or_default() != suspends
-    {
-        patch(client, owner, Kind::Job, &job.name, json!({"spec": {"suspend": suspends}})).await?;
+pub async fn resume(client: &Client, owner: Owner<'_>, job: &DynamicObject) -> Result<(), Error> {
+    if job.data["spec"]["suspend"] == true {
+        patch(client, owner, Kind::Job, &job.name_any(), json!({"spec": {"suspend": false}})).await?;
     }
     Ok(())
 }

@@ -32,10 +32,14 @@ fn class() -> HelpDeskClassSpec {
 
 fn made(class: &HelpDeskClassSpec, host: &str, password: &str) -> Objects {
     let values = Values::new([("db.host", host.to_owned()), ("db.password", password.to_owned())]);
-    let app = App {
+    made_with(class, &values, host).unwrap()
+}
+
+fn made_with(class: &HelpDeskClassSpec, values: &Values, host: &str) -> Result<Objects, Error> {
+    objects(&App {
         account: "acme",
         class,
-        values: &values,
+        values,
         admin_password: "first",
         database: (host, 5432),
         database_ca: Some("PEM"),
@@ -45,8 +49,7 @@ fn made(class: &HelpDeskClassSpec, host: &str, password: &str) -> Objects {
         binding: "database",
         operator_image: "operator:1",
         operator_namespace: "helpdesk-operator",
-    };
-    objects(&app).unwrap()
+    })
 }
 
 fn pods(objects: &Objects) -> Vec<&Value> {
@@ -185,21 +188,7 @@ fn every_class_of_the_examples_is_filled_in_and_names_only_what_there_is() {
         let secrets = class.secrets.iter().map(|secret| (secrets::name_of(secret), "0123456789abcdef".repeat(8)));
         let known = VARIABLES.iter().map(|variable| (variable.name.to_owned(), format!("value-of-{}", variable.name)));
         let values = Values::new(known.chain(secrets));
-        let app = App {
-            account: "acme",
-            class: &class,
-            values: &values,
-            admin_password: "first",
-            database: ("pg.databases.svc", 5432),
-            database_ca: Some("PEM"),
-            gateway: Some(("edge", "edge-system")),
-            mail: Some(INTAKE),
-            limits: &PlanApp { max_pods: Some(5), ..PlanApp::default() },
-            binding: "database",
-            operator_image: "operator:1",
-            operator_namespace: "helpdesk-operator",
-        };
-        let made = objects(&app).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let made = made_with(&class, &values, "pg.databases.svc").unwrap_or_else(|error| panic!("{file}: {error}"));
         let deployments = made.before_bootstrap.iter().chain(&made.components).filter(|o| o.kind == Kind::Deployment).count();
         assert_eq!(deployments, class.components.iter().filter(|c| c.workload.is_some()).count(), "{file}");
         let hooks = [&class.hooks.bootstrap, &class.hooks.invalidate_sessions].into_iter().flatten().count();

@@ -114,7 +114,7 @@ impl Work<'_> {
             return Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")));
         }
         for hook in &objects.hooks {
-            match self.run_hook(owner, Some(hook)).await? {
+            match self.run_hook(owner, hook).await? {
                 Hook::Done => {}
                 Hook::Runs => {
                     let told = format!("the app is started once the Job {}/{} is complete", owner.namespace, hook.name);
@@ -154,20 +154,21 @@ impl Work<'_> {
             }
         }
         // The app serves its tenant meanwhile.
-        match self.run_hook(owner, objects.learn.as_ref()).await? {
-            Hook::Done => {}
-            Hook::Runs => told.push_str("; the mail filter is being taught"),
-            Hook::Failed(why) => told.push_str(&format!("; the hook learn failed {why}")),
+        if let Some(learn) = &objects.learn {
+            match self.run_hook(owner, learn).await? {
+                Hook::Done => {}
+                Hook::Runs => told.push_str("; the mail filter is being taught"),
+                Hook::Failed(why) => told.push_str(&format!("; the hook learn failed {why}")),
+            }
         }
         Ok(Finding::yes(Type::AppReady, "Running", told))
     }
 
     /// Runs a hook once. One that failed is run again after a while.
-    async fn run_hook(&mut self, owner: Owner<'_>, hook: Option<&object::Object>) -> Result<Hook, Error> {
+    async fn run_hook(&mut self, owner: Owner<'_>, hook: &object::Object) -> Result<Hook, Error> {
         let client = &self.ctx.client;
-        let Some(hook) = hook else { return Ok(Hook::Done) };
-        apply::suspend(client, owner, hook, false).await?;
         let job = apply::apply(client, owner, hook).await?;
+        apply::resume(client, owner, &job).await?;
         match apply::job_state(&job) {
             JobState::Complete => Ok(Hook::Done),
             JobState::Running => Ok(Hook::Runs),
