@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Hold, mail_status::MailStatus, plan::TlsVersion, stage::Stage};
+use super::{Hold, app_status::AppStatus, mail_status::MailStatus, plan::TlsVersion, stage::Stage};
 
 /// One tenant of the help desk: its owner, its plan, its region, its host names, and how it is closed. The operator
 /// decides its stage from what billing writes into the status and from the plan's windows.
@@ -247,6 +247,9 @@ pub struct HelpDeskAccountStatus {
     /// Its mail addresses, and the DNS records that they need; absent if the class takes no mail, or no mail intake runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<MailStatus>,
+    /// Which revision of its class it has; absent if the class has no workloads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub app: Option<AppStatus>,
     /// The signed certificate that nothing of the account is left; present from Expired on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,

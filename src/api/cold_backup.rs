@@ -62,8 +62,17 @@ pub enum BackupReason {
     Scheduled,
     /// The account was closed and nobody can log in any more. This backup is kept after the database is dropped.
     Frozen,
+    /// The account is upgraded, and the hook `migrate` of its class is to run.
+    Upgrade,
     /// A person created it.
     Manual,
+}
+
+impl BackupReason {
+    /// Whether its object says, for as long as the account exists, that the backup was erased.
+    pub const fn is_evidence(self) -> bool {
+        matches!(self, Self::Frozen | Self::Manual)
+    }
 }
 
 /// The phase of a backup.

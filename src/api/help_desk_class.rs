@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 use super::{class_mail::ClassMail, plan::Extension, variables};
 
 mod hooks;
+mod upgrade;
 
 pub use hooks::{ExecHook, Hook, Hooks, SqlHook};
+pub use upgrade::{HelpDeskClassStatus, MOST_AT_ONCE, Upgrade, UpgradingAccount};
 
 /// The help-desk app that tenants get: its components, and which component answers which paths for which audience.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,10 +20,15 @@ pub use hooks::{ExecHook, Hook, Hooks, SqlHook};
     kind = "HelpDeskClass",
     shortname = "hdc",
     category = "helpdesk",
+    status = "HelpDeskClassStatus",
     derive = "PartialEq",
     printcolumn(json_path = ".spec.app.name", name = "App", type_ = "string"),
     printcolumn(json_path = ".spec.app.version", name = "Version", type_ = "string"),
-    printcolumn(json_path = ".spec.capabilities.totp", name = "TOTP", type_ = "string"),
+    printcolumn(json_path = ".status.accounts", name = "Accounts", type_ = "integer"),
+    printcolumn(json_path = ".status.updatedAccounts", name = "Updated", type_ = "integer"),
+    printcolumn(json_path = ".status.conditions[?(@.type=='Ready')].status", name = "Ready", type_ = "string"),
+    printcolumn(json_path = ".status.conditions[?(@.type=='Ready')].reason", name = "Reason", type_ = "string"),
+    printcolumn(json_path = ".spec.capabilities.totp", name = "TOTP", type_ = "string", priority = 1),
     validation = Rule::new("self.spec.routes.all(r, self.spec.components.exists(c, c.name == r.component && has(c.port)))").message("routes: every component must be listed in components, and have a port"),
     validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.bootstrap) || !has(self.spec.hooks.bootstrap.exec) || self.spec.components.exists(c, c.name == self.spec.hooks.bootstrap.exec.component && has(c.workload))").message("hooks.bootstrap.exec.component must be a component with a workload: the hook runs in its image"),
     validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.invalidateSessions) || !has(self.spec.hooks.invalidateSessions.exec) || self.spec.components.exists(c, c.name == self.spec.hooks.invalidateSessions.exec.component && has(c.workload))").message("hooks.invalidateSessions.exec.component must be a component with a workload: the hook runs in its image"),
@@ -29,6 +36,7 @@ pub use hooks::{ExecHook, Hook, Hooks, SqlHook};
     validation = Rule::new("!has(self.spec.mail) || self.spec.components.exists(c, c.name == self.spec.mail.intake.component && has(c.port))").message("mail.intake.component must be listed in components, and have a port"),
     validation = Rule::new("!has(self.spec.files) || self.spec.components.all(c, !has(c.workload) || !has(c.workload.scratch) || c.workload.scratch.all(s, !self.spec.files.exists(f, f.path == s.path)))").message("files: the path of a file is not the path of a scratch folder too"),
     validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.learn) || !has(self.spec.hooks.learn.exec) || self.spec.components.exists(c, c.name == self.spec.hooks.learn.exec.component && has(c.workload))").message("hooks.learn.exec.component must be a component with a workload: the hook runs in its image"),
+    validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.migrate) || !has(self.spec.hooks.migrate.exec) || self.spec.components.exists(c, c.name == self.spec.hooks.migrate.exec.component && has(c.workload))").message("hooks.migrate.exec.component must be a component with a workload: the hook runs in its image"),
     validation = Rule::new("self.spec.routes.exists_one(r, r.path == '/')").message("routes: exactly one route has the path /; it gets whatever no other route names, so give it the audience agent unless everybody may see it"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -73,6 +81,9 @@ pub struct HelpDeskClassSpec {
     /// How the app takes mail; absent: it takes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mail: Option<ClassMail>,
+    /// How accounts get a change of the class, where it has workloads.
+    #[serde(default, skip_serializing_if = "Upgrade::is_default")]
+    pub upgrade: Upgrade,
 }
 
 /// A text that the app shows. The operator requests the path from the component's Service inside the cluster. Let the

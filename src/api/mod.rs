@@ -4,6 +4,7 @@
 //! the public API. Nothing in this module reads a clock or uses the network.
 
 pub mod account;
+pub mod app_status;
 pub mod backup_store;
 pub mod class_mail;
 pub mod cold_backup;

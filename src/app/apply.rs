@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
@@ -12,8 +12,9 @@ use serde_json::{Value, json};
 
 use super::{
     Error,
-    hooks::INVALIDATE_SESSIONS,
+    hooks::{INVALIDATE_SESSIONS, MIGRATE},
     object::{self, Kind, Object},
+    pods::COMPONENT,
 };
 use crate::{
     api::{ACCOUNT_LABEL, ACCOUNT_UID},
@@ -111,6 +112,39 @@ pub async fn stop(client: &Client, owner: Owner<'_>) -> Result<Option<i64>, Erro
     }
     Ok(left)
 }
+
+/// Ends what uses the database besides this migration: the pods of components that are not `kept`, and Jobs of earlier
+/// migrations. Returns how many pods are left that may use it, those of other hooks among them.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn make_room(client: &Client, owner: Owner<'_>, migration: &str, kept: &[&str]) -> Result<usize, Error> {
+    for found in list(client, owner, Kind::Deployment).await? {
+        let name = found.name_any();
+        if !kept.contains(&name.as_str()) && found.data["spec"]["replicas"] != 0 {
+            tracing::info!(name, migration, "ending the pods of the app for its migration");
+            patch(client, owner, Kind::Deployment, &name, json!({"spec": {"replicas": 0}})).await?;
+        }
+    }
+    for job in list(client, owner, Kind::Job).await? {
+        let name = job.name_any();
+        if name.starts_with(MIGRATE) && name != migration {
+            delete_job(client, owner, &name).await?;
+        }
+    }
+    let api: Api<Pod> = Api::namespaced(client.clone(), owner.namespace);
+    let pods =
+        api.list(&ListParams::default().labels(&format!("{ACCOUNT_LABEL}={}", owner.account))).await.during("list pods of the app")?;
+    let has_ended = |pod: &Pod| pod.status.as_ref().and_then(|s| s.phase.as_deref()).is_some_and(|p| ["Succeeded", "Failed"].contains(&p));
+    let may_stay = |pod: &Pod| {
+        let label = |key: &str| pod.labels().get(key).map(String::as_str);
+        label(JOB_NAME) == Some(migration) || label(COMPONENT).is_some_and(|component| kept.contains(&component))
+    };
+    Ok(pods.items.iter().filter(|pod| !has_ended(pod) && !may_stay(pod)).count())
+}
+
+/// Label on the pods of a Job (https://kubernetes.io/docs/reference/labels-annotations-taints/#batchkubernetesio-job-name).
+const JOB_NAME: &str = "batch.kubernetes.io/job-name";
 
 /// Deletes the components that the class does not have any more: Deployments that are not among `wanted`, and what belongs
 /// to them.

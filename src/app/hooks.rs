@@ -15,6 +15,9 @@ use crate::{
 /// works; it is deleted when the app is stopped, and is made anew when the app is started.
 pub const INVALIDATE_SESSIONS: &str = "app-invalidate-sessions";
 
+/// How the names of Jobs of the hook `migrate` begin.
+pub const MIGRATE: &str = "app-migrate-";
+
 /// The user that the operator's image has (Dockerfile).
 const OPERATOR_USER: i64 = 65532;
 /// The folder of a hook's SQL.
@@ -29,6 +32,13 @@ pub(super) fn before_pods(app: &App<'_>, configuration: &str) -> Vec<Object> {
     bootstrap.into_iter().chain(sessions).collect()
 }
 
+/// The Job that brings the schema to this revision of the class, where there is one. Each upgrade has its own Job, named
+/// with `mark`: a class that goes back to an earlier hook runs it again.
+pub(super) fn migrate(app: &App<'_>, configuration: &str, mark: &str) -> Option<Object> {
+    let hook = app.class.hooks.migrate.as_ref()?;
+    job(app, "migrate", &format!("{MIGRATE}{mark}"), hook, configuration)
+}
+
 /// The Job that teaches the mail filter, where there is one.
 pub(super) fn learn(app: &App<'_>, configuration: &str) -> Option<Object> {
     let hook = app.class.hooks.learn.as_ref().filter(|_| app.mail.is_some() && app.class.mail.is_some())?;
@@ -38,7 +48,12 @@ pub(super) fn learn(app: &App<'_>, configuration: &str) -> Option<Object> {
 /// The texts of SQL hooks, by their keys in the Secret of files.
 pub(super) fn files(app: &App<'_>) -> Vec<(String, String)> {
     let all = &app.class.hooks;
-    let hooks = [("bootstrap", &all.bootstrap), ("invalidate-sessions", &all.invalidate_sessions), ("learn", &all.learn)];
+    let hooks = [
+        ("bootstrap", &all.bootstrap),
+        ("migrate", &all.migrate),
+        ("invalidate-sessions", &all.invalidate_sessions),
+        ("learn", &all.learn),
+    ];
     let sql = hooks.into_iter().filter_map(|(name, hook)| Some((sql_key(name), hook.as_ref()?.sql.as_ref()?.statements.clone())));
     sql.collect()
 }

@@ -78,6 +78,8 @@ pub struct App<'a> {
     pub gateway: Option<(&'a str, &'a str)>,
     /// The mail intake, if there is one.
     pub mail: Option<MailIntake<'a>>,
+    /// The name of the migration that the database needs; `None`: it needs none.
+    pub migration: Option<&'a str>,
     /// The plan's limits.
     pub limits: &'a PlanApp,
     /// The Secret with the tenant's login.

@@ -28,6 +28,8 @@ pub struct Objects {
     pub first: Vec<Object>,
     /// The components that the hooks need.
     pub before_bootstrap: Vec<Object>,
+    /// The Job of the hook `migrate`.
+    pub migrate: Option<Object>,
     /// The Jobs that have to be complete before the other pods are started, in order.
     pub hooks: Vec<Object>,
     /// The other components.
@@ -78,6 +80,7 @@ pub fn objects(app: &App<'_>) -> Result<Objects, Error> {
     Ok(Objects {
         first,
         before_bootstrap: early.into_iter().flat_map(of_component).collect(),
+        migrate: app.migration.and_then(|mark| hooks::migrate(app, &configuration, mark)),
         hooks: hooks::before_pods(app, &configuration),
         components: late.into_iter().flat_map(of_component).collect(),
         learn: hooks::learn(app, &configuration),

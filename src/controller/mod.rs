@@ -7,6 +7,7 @@ pub mod account;
 pub mod backup_store;
 pub mod cold_backup;
 pub mod database_server;
+pub mod help_desk_class;
 mod placement;
 mod tenant_secret;
 
@@ -55,6 +56,9 @@ pub(crate) trait Reconciler: Deref<Target = Context> + Send + Sync + 'static {
     /// The kind in log lines, with its article.
     const NAME: &'static str;
 
+    /// Changes within this time are reconciled together.
+    const DEBOUNCE: Duration = Duration::ZERO;
+
     /// The span of one reconcile; it names the object.
     fn span(object: &Self::Object) -> Span;
 
@@ -81,7 +85,7 @@ pub(crate) trait Reconciler: Deref<Target = Context> + Send + Sync + 'static {
 /// Runs a controller until its triggers end. The number of concurrent reconciles has no limit here;
 /// [`Reconciler::permit`] may limit them by server, so that a server that hangs does not delay objects of other servers.
 pub(crate) async fn run<R: Reconciler>(triggers: Controller<R::Object>, reconciler: Arc<R>) {
-    let triggers = triggers.with_config(Config::default().concurrency(0));
+    let triggers = triggers.with_config(Config::default().concurrency(0).debounce(R::DEBOUNCE));
     triggers.run(reconcile::<R>, error_policy::<R>, reconciler).for_each(|_| std::future::ready(())).await;
 }
 

@@ -106,6 +106,22 @@ pub struct Record {
     /// The account's plan as it was when it was last read.
     #[serde(default)]
     pub plan: Option<PlanSeen>,
+    /// The revision of its class that the account has.
+    #[serde(default)]
+    pub class: Option<PinnedClass>,
+}
+
+/// The revision of a class that an account has until it is upgraded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinnedClass {
+    /// The class.
+    pub name: String,
+    /// The name of the `ControllerRevision`.
+    pub revision: String,
+    /// Since when.
+    pub since: Moment,
+    /// A digest of the hook `migrate` that the database has had last; `None`: not known, as after a restore.
+    pub migrated: Option<String>,
 }
 
 /// A plan as it was when it was last read. The end of an account uses it when the plan, or its placement, is deleted.
@@ -246,6 +262,7 @@ impl Record {
             restored_without: Vec::new(),
             app_secrets: BTreeSet::new(),
             plan: None,
+            class: None,
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod django;
 mod secrets;
+mod upgrade;
 
 use helpdesk_operator::{
     api::{HelpDeskAccount, HelpDeskClass},
@@ -246,7 +247,7 @@ async fn an_app_loses_what_its_class_loses_and_ends_with_a_block_although_its_cl
     classes.delete("app-changing", &DeleteParams::default()).await.unwrap();
     account.billing_reports_active().await;
     account.reaches(Stage::Active).await;
-    account.wait_until("AppReady to be unknown", |a| super::cluster::find_condition(a, "AppReady").is_none()).await;
+    assert!(has_condition(&account.get().await, "AppReady", "True"));
     assert_eq!(deployments.get("web").await.unwrap().spec.unwrap().replicas, Some(1));
 
     // When its payment fails, then the app ends all the same.

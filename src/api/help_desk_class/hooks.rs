@@ -12,6 +12,12 @@ pub struct Hooks {
     /// gives it another command or image: it must change nothing that is there already.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bootstrap: Option<Hook>,
+    /// Brings the app's schema and data from any earlier revision of the class to this one. It runs when an account is
+    /// upgraded and the hook is another one than the account had last, and after a restore. A proven backup is there
+    /// before it runs, and the app has no pods while it runs, but for components with `beforeBootstrap`. A new account does
+    /// not need it: `bootstrap` makes its schema. It must change nothing that is as it should be already.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub migrate: Option<Hook>,
     /// Ends every session and token of the app. It runs before the pods are started for the first time, and again before
     /// they are started after a block: nobody could use a session meanwhile, and nobody can afterwards.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -26,7 +32,7 @@ pub struct Hooks {
 impl Hooks {
     /// Whether there are none.
     pub const fn is_empty(&self) -> bool {
-        self.bootstrap.is_none() && self.invalidate_sessions.is_none() && self.learn.is_none()
+        self.bootstrap.is_none() && self.migrate.is_none() && self.invalidate_sessions.is_none() && self.learn.is_none()
     }
 }
 

@@ -45,6 +45,7 @@ fn made_with(class: &HelpDeskClassSpec, values: &Values, host: &str) -> Result<O
         database_ca: Some("PEM"),
         gateway: Some(("edge", "edge-system")),
         mail: Some(INTAKE),
+        migration: None,
         limits: &PlanApp { max_pods: Some(5), ..PlanApp::default() },
         binding: "database",
         operator_image: "operator:1",

@@ -8,7 +8,7 @@ use super::{credentials, desired, error::Error, placement, work::Work};
 use crate::controller::tenant_secret::TenantSecret;
 use crate::{
     api::{
-        HelpDeskClass, HelpDeskClassSpec,
+        HelpDeskClassSpec,
         conditions::{Finding, Type},
         help_desk_class::ShownValue,
     },
@@ -26,6 +26,8 @@ use crate::{
 
 /// When a hook that failed is run again.
 const HOOK_RETRY: SignedDuration = SignedDuration::from_mins(10);
+/// When it is looked again whether pods have ended.
+const PODS_END: SignedDuration = SignedDuration::from_secs(2);
 /// When what the API server refused, or could not be asked, is tried again.
 const RETRY: SignedDuration = SignedDuration::from_secs(30);
 
@@ -41,11 +43,14 @@ impl Work<'_> {
     /// Makes the app as the stage wants it. What goes wrong is reported and tried again; it keeps no other part of the
     /// account from being realized.
     pub(super) async fn realize_app(&mut self, wanted: desired::App) {
-        let class = self.class().ok().flatten().filter(|class| workloads::has_workloads(&class.spec));
+        let class = self.class().ok().flatten().filter(|class| workloads::has_workloads(class));
         let result = match (wanted, class) {
             (desired::App::Running, Some(class)) => Box::pin(self.run_app(&class)).await.map(Some),
             // A class that is missing, or that nobody knows of, ends no app of a tenant who pays.
-            (desired::App::Running, None) => return,
+            (desired::App::Running, None) => {
+                self.findings.extend(self.lost_revision());
+                return;
+            }
             (desired::App::Stopped, class) => Box::pin(self.stop_app(class.is_some())).await,
             // Its namespace goes, and everything in it.
             (desired::App::Gone, _) => return,
@@ -57,7 +62,7 @@ impl Work<'_> {
         self.findings.extend(finding);
     }
 
-    async fn run_app(&mut self, class: &HelpDeskClass) -> Result<Finding, Error> {
+    async fn run_app(&mut self, class: &HelpDeskClassSpec) -> Result<Finding, Error> {
         let (Some(namespace), Some(login)) = (self.placement.entry.namespace.clone(), self.placement.entry.login.clone()) else {
             return Ok(Finding::no(Type::AppReady, "Waiting", "the app waits for its namespace and its database"));
         };
@@ -65,7 +70,7 @@ impl Work<'_> {
         let (plan_placement, limits) = (placement::placement(plan, self.account)?.clone(), plan.spec.app.clone());
         let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, login.slot).await?;
         let binding = credentials::binding(self.ctx, &self.placement, login.slot, &password).await?;
-        let secrets = Box::pin(self.app_secrets(&class.spec)).await?;
+        let secrets = Box::pin(self.app_secrets(class)).await?;
         let account = &self.account.spec;
         let owner = placement::owner(self.ctx, self.account).await?;
         let name = self.placement.entry.account.clone();
@@ -82,16 +87,18 @@ impl Work<'_> {
             owner_name: owner.name.as_deref(),
             owner_email: &owner.email,
             intake,
-            mailbox: class.spec.mail.as_ref().and_then(|mail| mail.intake.mailboxes.first()).map(|mailbox| mailbox.name.as_str()),
+            mailbox: class.mail.as_ref().and_then(|mail| mail.intake.mailboxes.first()).map(|mailbox| mailbox.name.as_str()),
             secrets: &secrets,
         });
         let authority = binding.get("ca.crt").map(|pem| String::from_utf8_lossy(&pem.0).into_owned()).unwrap_or_default();
         let server = &self.placement.server.spec;
         let shared = secrets.get(secrets::MAIL_TOKEN).zip(secrets.get(secrets::MAIL_PASSWORD));
         let mail = intake.zip(shared).map(|((namespace, name), (token, password))| MailIntake { namespace, name, token, password });
+        let migration = self.migration_due(class);
         let objects = workloads::objects(&object::App {
             account: &name,
-            class: &class.spec,
+            class,
+            migration: migration.as_deref(),
             values: &values,
             admin_password: secrets.get(secrets::ADMIN).unwrap_or_default(),
             database: (&server.host, server.port),
@@ -113,6 +120,12 @@ impl Work<'_> {
         if !waits.is_empty() {
             return Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")));
         }
+        if let Some(hook) = &objects.migrate {
+            if let Some(finding) = self.migrate(owner, hook, &objects.before_bootstrap).await? {
+                return Ok(finding);
+            }
+            self.store_migrated(class).await?;
+        }
         for hook in &objects.hooks {
             match self.run_hook(owner, hook).await? {
                 Hook::Done => {}
@@ -130,7 +143,7 @@ impl Work<'_> {
             return Ok(Finding::no(Type::AppReady, "Progressing", waits.join("; ")));
         }
         let shown = |shown: &ShownValue| {
-            let port = class.spec.components.iter().find(|c| c.name == shown.component).and_then(|c| c.port);
+            let port = class.components.iter().find(|c| c.name == shown.component).and_then(|c| c.port);
             Ok::<_, app::Error>(app::check::View {
                 namespace: namespace.name.clone(),
                 service: shown.component.clone(),
@@ -141,7 +154,7 @@ impl Work<'_> {
             })
         };
         let mut told = "every pod of the app is ready".to_owned();
-        if let Some(view) = class.spec.readiness.as_ref().map(shown).transpose()? {
+        if let Some(view) = class.readiness.as_ref().map(shown).transpose()? {
             (&view, &objects.configuration).hash(&mut pods);
             let probed = ProbedAccount { name: owner.account, uid: owner.uid };
             match self.ctx.app_prober.observe(probed, pods.finish(), view, false) {
@@ -162,6 +175,38 @@ impl Work<'_> {
             }
         }
         Ok(Finding::yes(Type::AppReady, "Running", told))
+    }
+
+    /// Runs the hook `migrate` while the app has no pods but those that the hook needs. `None`: it is done.
+    async fn migrate(&mut self, owner: Owner<'_>, hook: &object::Object, kept: &[object::Object]) -> Result<Option<Finding>, Error> {
+        let kept: Vec<_> = kept.iter().map(|object| object.name.as_str()).collect();
+        let left = apply::make_room(&self.ctx.client, owner, &hook.name, &kept).await?;
+        if left > 0 {
+            self.requeue_at(self.now + PODS_END);
+            let told = format!("the app is being upgraded: {left} of its pods are ending, so that nothing uses the database meanwhile");
+            return Ok(Some(Finding::no(Type::AppReady, "Migrating", told)));
+        }
+        Ok(match self.run_hook(owner, hook).await? {
+            Hook::Done => None,
+            Hook::Runs => {
+                let told = format!("the app is being upgraded: the Job {}/{} brings its schema up to date", owner.namespace, hook.name);
+                Some(Finding::no(Type::AppReady, "Migrating", told))
+            }
+            Hook::Failed(told) => Some(Finding::no(Type::AppReady, "HookFailed", format!("the hook migrate failed {told}"))),
+        })
+    }
+
+    /// Says that the revision of the class is lost, if it is.
+    fn lost_revision(&self) -> Option<Finding> {
+        let pinned = self.record().class.as_ref()?;
+        let is_lost = matches!(self.class(), Ok(None));
+        is_lost.then(|| {
+            let told = format!(
+                "the ControllerRevision {}/{} is lost, so it is not known what the app is made of; it goes on as it is, and gets the class as it is now when its turn comes to be upgraded",
+                self.ctx.settings.namespace, pinned.revision
+            );
+            Finding::no(Type::AppReady, "RevisionLost", told)
+        })
     }
 
     /// Runs a hook once. One that failed is run again after a while.

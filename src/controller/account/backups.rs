@@ -81,7 +81,7 @@ impl Work<'_> {
         self.create_backup(&store, pin.expires_at, BackupReason::Frozen, plan.verify, pin.due).await
     }
 
-    async fn create_backup(
+    pub(super) async fn create_backup(
         &self,
         store: &str,
         expires_at: Moment,

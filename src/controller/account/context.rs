@@ -5,11 +5,12 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use kube::runtime::reflector::Store;
+use k8s_openapi::api::apps::v1::ControllerRevision;
+use kube::runtime::reflector::{ObjectRef, Store};
 
 use crate::{
-    api::{ColdBackup, DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskPlan},
-    app,
+    api::{ColdBackup, DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskClassSpec, HelpDeskPlan},
+    app::{self, revision},
     clock::Moment,
     context::Context,
     edge::{self, dns_challenge::ChallengeResolver, objects::Objects},
@@ -33,6 +34,8 @@ pub(super) struct Caches {
     pub backups: Store<ColdBackup>,
     /// All classes.
     pub classes: Store<HelpDeskClass>,
+    /// All revisions of classes.
+    pub revisions: Store<ControllerRevision>,
     /// All claims of host names.
     pub claims: Store<DomainClaim>,
     /// Gateways, routes and the objects that belong to them.
@@ -72,6 +75,24 @@ impl std::ops::Deref for AccountContext {
 
     fn deref(&self) -> &Context {
         &self.shared
+    }
+}
+
+impl AccountContext {
+    /// The class as the account has it: its pinned revision, or, before one is pinned, the class as it is now. `None`: there
+    /// is none, or the revision was lost.
+    pub fn class_of(&self, plan: &HelpDeskPlan, record: &Record) -> Option<Arc<HelpDeskClassSpec>> {
+        let name = plan.spec.class.as_ref()?;
+        match record.class.as_ref().filter(|pinned| pinned.name == *name) {
+            Some(pinned) => self.class_in(&pinned.revision).map(Arc::new),
+            None => Some(Arc::new(self.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name))?.spec.clone())),
+        }
+    }
+
+    /// The class as it was in this revision.
+    pub fn class_in(&self, revision: &str) -> Option<HelpDeskClassSpec> {
+        let found = self.caches.revisions.get(&ObjectRef::new(revision).within(&self.settings.namespace))?;
+        revision::content(&found).map(|(_, spec)| spec)
     }
 }
 

@@ -5,7 +5,7 @@
 //! 3. [`crate::lifecycle`] writes the inputs into the record and decides. Pure.
 //! 4. [`decide`] stores the decision in the ledger, before any effect.
 //! 5. [`desired`] has the desired state of database, namespace, routes and backups in each stage. Pure.
-//! 6. [`realize`] carries it out, with [`database`], [`routes`], [`backups`], [`restore`] and [`deletion_certificate`].
+//! 6. [`realize`] carries it out, with [`mod@class`], [`database`], [`routes`], [`backups`], [`restore`] and [`deletion_certificate`].
 //!    Every effect is idempotent and checks an ownership marker.
 //! 7. [`outcome`] stores that the stage is enforced, once nothing is waited for.
 //! 8. [`report`] writes the status if it differs, and publishes events for what changed.
@@ -17,6 +17,7 @@
 
 mod app;
 mod backups;
+mod class;
 mod context;
 mod credentials;
 mod database;

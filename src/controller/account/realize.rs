@@ -80,6 +80,9 @@ impl Work<'_> {
             let message = format!("{why}; until then the windows hold that were seen last");
             self.findings.push(Finding::yes(Type::Stalled, "NoPlacement", message));
         }
+        if wanted.app == desired::App::Running && matches!(self.observed.plan, Known::Known(_)) {
+            self.pin_class().await?;
+        }
         match wanted.database {
             Database::Open => self.open().await?,
             Database::Shut => self.shut().await?,

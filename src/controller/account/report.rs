@@ -19,6 +19,7 @@ use crate::{
     api::{
         BackupPhase, ColdBackup, Condition, DomainUse, HelpDeskAccount, HelpDeskAccountStatus, Time,
         account::{DatabaseRef, DomainState, DomainStatus, LastBackup, NamespaceRef},
+        app_status::AppStatus,
         conditions::{self, Finding, Type},
         mail_status::MailStatus,
     },
@@ -120,6 +121,11 @@ fn build(
         url: url(outcome, before.url.as_deref()),
         domains: outcome.domains.clone(),
         mail: mail(ctx, account, outcome),
+        app: record
+            .class
+            .as_ref()
+            .filter(|_| record.stage != Stage::Expired)
+            .map(|pinned| AppStatus { class: pinned.name.clone(), revision: pinned.revision.clone() }),
         billing: None,
         database: Some(DatabaseRef {
             server: outcome.placement.server.name.clone(),
@@ -138,11 +144,11 @@ fn build(
 fn mail(ctx: &AccountContext, account: &HelpDeskAccount, outcome: &Outcome) -> Option<MailStatus> {
     let server = ctx.settings.mail_hostname.as_ref()?;
     let plan = ctx.caches.plans.get(&ObjectRef::new(&account.spec.plan))?;
-    let class = ctx.caches.classes.get(&ObjectRef::new(plan.spec.class.as_ref()?))?;
+    let class = ctx.class_of(&plan, &outcome.placement.entry.record)?;
     let is_own = |d: &&DomainStatus| d.used_as == DomainUse::Slug && d.state != DomainState::Refused;
     let slug = outcome.domains.iter().find(is_own)?;
     let lives = outcome.placement.entry.record.stage < Stage::Terminated;
-    class.spec.mail.as_ref().filter(|_| lives).map(|class| app::mail::status(class, &slug.host, server))
+    class.mail.as_ref().filter(|_| lives).map(|class| app::mail::status(class, &slug.host, server))
 }
 
 fn url(outcome: &Outcome, before: Option<&str>) -> Option<String> {

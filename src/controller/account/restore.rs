@@ -64,6 +64,10 @@ impl Work<'_> {
                 self.ctx.telemetry.measure("database", "finish_restore", work).await?;
                 let left_out = report.restored.map(|restored| restored.left_out).unwrap_or_default();
                 self.placement.entry.record.restored_without = left_out.iter().map(ToString::to_string).collect();
+                // The backup may be older than what migrated the database last.
+                if let Some(pinned) = &mut self.placement.entry.record.class {
+                    pinned.migrated = None;
+                }
                 self.store().await?;
                 restore_job::discard(self.ctx, &backup, since).await?;
                 tracing::info!(backup = backup.name_any(), "the cold backup was restored and is equal to what was frozen");

@@ -6,7 +6,7 @@ use std::{
 };
 
 use k8s_openapi::jiff::SignedDuration;
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::ResourceExt;
 
 use super::{
     context::AccountContext,
@@ -18,7 +18,7 @@ use super::{
 use crate::error_chain::chain;
 use crate::{
     api::{
-        DomainUse, HelpDeskAccount, HelpDeskClass,
+        DomainUse, HelpDeskAccount,
         account::DomainState,
         conditions::{Finding, Type},
         plan::{PlanPlacement, TlsVersion},
@@ -197,9 +197,9 @@ impl Work<'_> {
         };
         let mut names = self.names(placement, live).await?;
         self.report_refused(&names);
-        let class = plan.spec.class.as_ref().and_then(|name| self.ctx.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name)));
+        let class = self.ctx.class_of(&plan, self.record());
         let security = self.account.spec.security.as_ref();
-        let outcome = class.as_ref().map(|class| policy::of(&plan.spec.security, security, &class.spec, &gateway.driver.can()));
+        let outcome = class.as_ref().map(|class| policy::of(&plan.spec.security, security, class.as_ref(), &gateway.driver.can()));
         let withheld = if live { self.withheld(&plan.spec.class, outcome.as_ref(), gateway) } else { None };
 
         let min_tls = security.and_then(|s| s.min_tls).unwrap_or_default().max(plan.spec.security.min_tls);
@@ -218,7 +218,7 @@ impl Work<'_> {
 
         let policy = outcome.as_ref().map(|o| o.policy.clone());
         let guarded = match (&class, &policy) {
-            (Some(class), Some(policy)) => gateway.driver == Driver::EnvoyGateway && envoy_gateway::needs_guards(&class.spec, policy),
+            (Some(class), Some(policy)) => gateway.driver == Driver::EnvoyGateway && envoy_gateway::needs_guards(class, policy),
             _ => false,
         };
         let agents_open = !guarded
@@ -226,7 +226,7 @@ impl Work<'_> {
                 .iter()
                 .all(|name| apply::in_force(&self.ctx.caches.edge, Kind::SecurityPolicy, &namespace, name, owner));
         let answer = match (&class, &policy) {
-            (Some(class), Some(policy)) if live => Some(Answer::App { class: &class.spec, policy, agents_open }),
+            (Some(class), Some(policy)) if live => Some(Answer::App { class, policy, agents_open }),
             _ if live => None,
             _ => Some(Answer::Suspended(&pages)),
         };

@@ -1,13 +1,14 @@
 //! Which changes in the cluster trigger a reconcile of which accounts.
 
 use std::{
+    collections::{HashMap, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use futures::{StreamExt, stream};
 use k8s_openapi::api::{
-    apps::v1::Deployment,
+    apps::v1::{ControllerRevision, Deployment},
     batch::v1::Job,
     core::v1::{Namespace, Secret, Service},
     networking::v1::NetworkPolicy,
@@ -21,7 +22,7 @@ use kube::{
 use super::context::{AccountContext, Caches, CertificateExpiries, PlacementAttempts, StageCounts};
 use crate::{
     api::{ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
-    app,
+    app::{self, revision::CLASS_REVISION},
     context::Shared,
     controller::{self, cached, server_readiness, store_readiness},
     edge::{
@@ -62,7 +63,11 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     let policies = watcher(Api::<PartialObjectMeta<NetworkPolicy>>::all(client.clone()), labelled()).default_backoff().touched_objects();
 
     let (classes, class_stream) = cached(Api::<HelpDeskClass>::all(client.clone()), watcher::Config::default());
-    let class_stream = class_stream.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
+    let class_stream = class_stream.touched_objects();
+    let (revisions, revision_stream) = cached(
+        Api::<ControllerRevision>::namespaced(client.clone(), &ctx.settings.namespace),
+        watcher::Config::default().labels(CLASS_REVISION),
+    );
     let (claims, claim_stream) = cached(Api::<DomainClaim>::all(client.clone()), watcher::Config::default());
     let claim_stream = claim_stream.touched_objects();
     let store_stream = watcher(Api::<BackupStore>::all(client.clone()), config())
@@ -104,21 +109,25 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
             accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
         }
     };
-    // A class has the routes of the app and the extensions that it needs, so its changes trigger every account with the class.
     let of_class = {
-        let (accounts, plans) = (accounts.clone(), plans.clone());
+        let (accounts, plans, classes) = (accounts.clone(), plans.clone(), classes.clone());
+        let seen: Mutex<HashMap<String, SeenClass>> = Mutex::default();
         move |class: HelpDeskClass| {
             let name = class.name_any();
-            let plans: Vec<_> = plans.state().into_iter().filter(|p| p.spec.class.as_ref() == Some(&name)).collect();
-            let has = move |account: &HelpDeskAccount| plans.iter().any(|p| p.name_any() == account.spec.plan);
-            accounts.state().into_iter().filter(|a| has(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
+            let after = classes.get(&ObjectRef::from_obj(&class)).map(|class| SeenClass::of(&class)).unwrap_or_default();
+            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = seen.insert(name.clone(), after.clone()).unwrap_or_default();
+            let plans: HashSet<_> =
+                plans.state().into_iter().filter(|p| p.spec.class.as_ref() == Some(&name)).map(|p| p.name_any()).collect();
+            let is_concerned = move |account: &HelpDeskAccount| plans.contains(&account.spec.plan) && after.concerns(&before, account);
+            accounts.state().into_iter().filter(|a| is_concerned(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
         }
     };
     let (prober, changed_routes) = Prober::new(ctx.telemetry.edge_probe_failures.clone(), edge::check::check);
     let (app_prober, changed_apps) = Prober::new(ctx.telemetry.app_probe_failures.clone(), app::check::check);
     let ctx = Arc::new(AccountContext {
         shared: ctx.clone(),
-        caches: Caches { plans, servers, backups, classes, claims, edge },
+        caches: Caches { plans, servers, backups, classes, revisions, claims, edge },
         backoff: Backoff::default(),
         stage_counts: StageCounts::default(),
         expiries: CertificateExpiries::default(),
@@ -153,6 +162,8 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         .watches_stream(services, |o| owner(&o))
         .watches_stream(policies, |o| owner(&o))
         .watches_stream(class_stream, of_class)
+        // Revisions do not change, and an account looks for a new one by itself.
+        .watches_stream(revision_stream.touched_objects(), |_: ControllerRevision| None::<ObjectRef<HelpDeskAccount>>)
         .watches_stream(claim_stream, |claim: DomainClaim| [ObjectRef::new(&claim.spec.account)]);
     for (kind, stream) in edge_streams {
         let published = published.clone();
@@ -174,6 +185,33 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         closing.slow_permits.close();
     };
     controller::run(triggers.graceful_shutdown_on(shutdown), ctx).await;
+}
+
+/// What accounts have to know of a class.
+#[derive(Clone, Default, PartialEq)]
+struct SeenClass {
+    /// `None`: there is no such class.
+    generation: Option<i64>,
+    /// The generation that its controller has seen, and its revision.
+    current: Option<(i64, String)>,
+    upgrading: HashSet<String>,
+}
+
+impl SeenClass {
+    fn of(class: &HelpDeskClass) -> Self {
+        let status = class.status.clone().unwrap_or_default();
+        let upgrading = status.upgrading.into_iter().map(|entry| entry.account).collect();
+        Self { generation: class.metadata.generation, current: status.observed_generation.zip(status.revision), upgrading }
+    }
+
+    /// Whether the account is to be reconciled because the class was changed: its own revision keeps it from most changes.
+    fn concerns(&self, before: &Self, account: &HelpDeskAccount) -> bool {
+        let is_pinned = account.status.as_ref().is_some_and(|status| status.app.is_some());
+        let name = account.name_any();
+        let has_turn = self.upgrading.contains(&name) && (self.current != before.current || !before.upgrading.contains(&name));
+        let is_changed = self.generation != before.generation || self.current != before.current;
+        has_turn || (!is_pinned && is_changed)
+    }
 }
 
 fn owner(object: &impl ResourceExt) -> Option<ObjectRef<HelpDeskAccount>> {

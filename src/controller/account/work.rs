@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use kube::{ResourceExt, runtime::reflector::ObjectRef};
+use kube::ResourceExt;
 
 use super::{context::AccountContext, error::Error, observe::Observation};
 use crate::controller::placement::Placement;
 use crate::{
-    api::{HelpDeskAccount, HelpDeskClass, ROTATE_PASSWORD, account::DomainStatus, conditions::Finding, plan::HelpDeskPlan},
+    api::{HelpDeskAccount, HelpDeskClassSpec, ROTATE_PASSWORD, account::DomainStatus, conditions::Finding, plan::HelpDeskPlan},
     clock::Moment,
     database::{ObservedDatabase, TenantLimits},
     lifecycle::{Known, Record},
@@ -41,14 +41,12 @@ impl Work<'_> {
     }
 
     pub(super) fn limits(&self) -> Result<TenantLimits, Error> {
-        let class = self.class()?;
-        Ok(TenantLimits::of(&self.plan()?.spec.database, class.as_ref().map(|class| &class.spec)))
+        Ok(TenantLimits::of(&self.plan()?.spec.database, self.class()?.as_deref()))
     }
 
-    /// The plan's class, if there is one of that name.
-    pub(super) fn class(&self) -> Result<Option<Arc<HelpDeskClass>>, Error> {
-        let name = self.plan()?.spec.class.as_ref();
-        Ok(name.and_then(|name| self.ctx.caches.classes.get(&ObjectRef::<HelpDeskClass>::new(name))))
+    /// The plan's class as the account has it, if there is one of that name.
+    pub(super) fn class(&self) -> Result<Option<Arc<HelpDeskClassSpec>>, Error> {
+        Ok(self.ctx.class_of(self.plan()?, self.record()))
     }
 
     pub(super) fn database(&self) -> Result<&ObservedDatabase, Error> {

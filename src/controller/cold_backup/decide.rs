@@ -86,7 +86,7 @@ pub fn decide(facts: &Facts, now: Moment, retry_at: Moment) -> Step {
         return Step::RemoveFinalizer;
     }
     if facts.phase == BackupPhase::Erased {
-        let evidence = facts.reason != BackupReason::Scheduled && !facts.account_gone;
+        let evidence = facts.reason.is_evidence() && !facts.account_gone;
         return if evidence { Step::Wait(retry_at) } else { Step::DeleteObject };
     }
     let confirmed = facts.deletion == Deletion::Confirmed;
