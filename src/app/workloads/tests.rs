@@ -4,13 +4,14 @@ use serde_json::Value;
 use super::*;
 use crate::{
     api::{
-        help_desk_class::{AppFile, EnvVar},
+        help_desk_class::{AppFile, EnvVar, Hook, SqlHook},
         plan::PlanApp,
         variables::VARIABLES,
     },
     app::{pods::CONFIGURATION, secrets, values::Values},
 };
 
+const LIMITS: PlanApp = PlanApp { max_cpu: None, max_memory: None, max_pods: Some(5) };
 const INTAKE: MailIntake<'_> = MailIntake { namespace: "mail-system", name: "mail", token: "shared", password: "sends" };
 
 fn class() -> HelpDeskClassSpec {
@@ -36,7 +37,11 @@ fn made(class: &HelpDeskClassSpec, host: &str, password: &str) -> Objects {
 }
 
 fn made_with(class: &HelpDeskClassSpec, values: &Values, host: &str) -> Result<Objects, Error> {
-    objects(&App {
+    objects(&app(class, values, host))
+}
+
+fn app<'a>(class: &'a HelpDeskClassSpec, values: &'a Values, host: &'a str) -> App<'a> {
+    App {
         account: "acme",
         class,
         values,
@@ -46,11 +51,11 @@ fn made_with(class: &HelpDeskClassSpec, values: &Values, host: &str) -> Result<O
         gateway: Some(("edge", "edge-system")),
         mail: Some(INTAKE),
         migration: None,
-        limits: &PlanApp { max_pods: Some(5), ..PlanApp::default() },
+        limits: &LIMITS,
         binding: "database",
         operator_image: "operator:1",
         operator_namespace: "helpdesk-operator",
-    })
+    }
 }
 
 fn pods(objects: &Objects) -> Vec<&Value> {
@@ -103,6 +108,20 @@ fn another_password_starts_the_pods_anew_and_runs_no_bootstrap_again() {
     assert_ne!(mark(&one), mark(&other));
     let names = |objects: &Objects| objects.hooks.iter().map(|hook| hook.name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&one), names(&other));
+}
+
+#[test]
+fn a_migration_is_a_job_of_its_own_for_each_upgrade_and_comes_with_its_statements() {
+    let mut class = class();
+    class.hooks.migrate = Some(Hook { exec: None, sql: Some(SqlHook { statements: "ALTER TABLE t".into() }), deadline_seconds: 60 });
+    let values = Values::new([("db.host", "pg".to_owned()), ("db.password", "x".to_owned())]);
+    let of = |migration: Option<&str>| objects(&App { migration, ..app(&class, &values, "pg") }).unwrap().migrate;
+    assert_eq!(of(None), None);
+    let (one, other) = (of(Some("aa")).unwrap(), of(Some("bb")).unwrap());
+    assert_eq!((one.name.as_str(), other.name.as_str()), ("app-migrate-aa", "app-migrate-bb"));
+    assert_eq!(one.body["spec"]["activeDeadlineSeconds"], 60);
+    let files = made(&class, "pg", "x").first.into_iter().find(|object| object.name == FILES).unwrap();
+    assert_eq!(files.body["data"]["migrate.sql"], BASE64_STANDARD.encode("ALTER TABLE t"));
 }
 
 #[test]
