@@ -13,6 +13,7 @@ pub mod digest;
 pub mod edge;
 pub mod error_chain;
 pub mod http;
+pub mod http_client;
 pub mod installation;
 pub mod keyed_semaphore;
 pub mod leader;

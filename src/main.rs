@@ -1,9 +1,10 @@
-//! The command line: `run` the operator, be a `mover` in a Job, serve the `mail` intake, print the `crds`.
+//! The command line: `run` the operator, be a `mover` in a Job, serve the `mail` intake, send the
+//! `request` of a hook, print the `crds`.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use helpdesk_operator::{api, mail, mover, run};
+use helpdesk_operator::{api, app, mail, mover, run};
 
 #[derive(Parser)]
 #[command(version, about = "Runs the tenants of a help desk, from the first day of a trial to proof that nothing is left")]
@@ -20,6 +21,8 @@ enum Command {
     Mover(mover::Args),
     /// Answer the mail server of the mail intake, and deliver to tenants' apps; what the intake's pod runs.
     Mail(mail::Args),
+    /// Send one request to a component of an app; what Jobs of HTTP hooks run.
+    Request(app::request::Args),
     /// Print the definitions of the resources.
     Crds,
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
                 if error.is_the_backups_own() { ExitCode::FAILURE } else { ExitCode::from(mover::TEMPORARY) }
             }
         },
+        Command::Request(args) => runtime.block_on(app::request::run(args)),
         Command::Mail(args) => runtime.block_on(mail::run(args)),
         Command::Crds => print_definitions(),
     }

@@ -9,7 +9,7 @@ use super::{class_mail::ClassMail, plan::Extension, variables};
 mod hooks;
 mod upgrade;
 
-pub use hooks::{ExecHook, Hook, Hooks, SqlHook};
+pub use hooks::{ExecHook, Hook, Hooks, HttpHook, HttpHookHeader, HttpMethod, SqlHook};
 pub use upgrade::{HelpDeskClassStatus, MOST_AT_ONCE, Upgrade, UpgradingAccount};
 
 /// The help-desk app that tenants get: its components, and which component answers which paths for which audience.
@@ -37,6 +37,9 @@ pub use upgrade::{HelpDeskClassStatus, MOST_AT_ONCE, Upgrade, UpgradingAccount};
     validation = Rule::new("!has(self.spec.files) || self.spec.components.all(c, !has(c.workload) || !has(c.workload.scratch) || c.workload.scratch.all(s, !self.spec.files.exists(f, f.path == s.path)))").message("files: the path of a file is not the path of a scratch folder too"),
     validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.learn) || !has(self.spec.hooks.learn.exec) || self.spec.components.exists(c, c.name == self.spec.hooks.learn.exec.component && has(c.workload))").message("hooks.learn.exec.component must be a component with a workload: the hook runs in its image"),
     validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.migrate) || !has(self.spec.hooks.migrate.exec) || self.spec.components.exists(c, c.name == self.spec.hooks.migrate.exec.component && has(c.workload))").message("hooks.migrate.exec.component must be a component with a workload: the hook runs in its image"),
+    validation = Rule::new("!has(self.spec.hooks) || [self.spec.hooks.?bootstrap, self.spec.hooks.?migrate, self.spec.hooks.?invalidateSessions].all(h, !h.hasValue() || !has(h.value().http) || self.spec.components.exists(c, c.name == h.value().http.component && has(c.port) && (!has(c.workload) || (has(c.workload.beforeBootstrap) && c.workload.beforeBootstrap))))").message("hooks: http.component must be listed in components, have a port, and have beforeBootstrap: the hook runs before the other pods are started"),
+    validation = Rule::new("!has(self.spec.hooks) || !has(self.spec.hooks.learn) || !has(self.spec.hooks.learn.http) || self.spec.components.exists(c, c.name == self.spec.hooks.learn.http.component && has(c.port))").message("hooks.learn.http.component must be listed in components, and have a port"),
+    validation = Rule::new("!has(self.spec.hooks) || [self.spec.hooks.?bootstrap, self.spec.hooks.?migrate, self.spec.hooks.?invalidateSessions, self.spec.hooks.?learn].all(h, !h.hasValue() || !has(h.value().http) || ((!has(h.value().http.bodyFile) || (has(self.spec.files) && self.spec.files.exists(f, f.path == h.value().http.bodyFile))) && (!has(h.value().http.headers) || h.value().http.headers.all(e, has(self.spec.env) && self.spec.env.exists(v, v.name == e.valueFromEnv)))))").message("hooks: bodyFile of http must be the path of one of files, and each valueFromEnv the name of one of env"),
     validation = Rule::new("self.spec.routes.exists_one(r, r.path == '/')").message("routes: exactly one route has the path /; it gets whatever no other route names, so give it the audience agent unless everybody may see it"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -7,7 +7,7 @@ use super::{
     pods::Container,
 };
 use crate::{
-    api::help_desk_class::{ExecHook, Hook},
+    api::help_desk_class::{ExecHook, Hook, HttpHook},
     digest::sha256,
 };
 
@@ -18,8 +18,6 @@ pub const INVALIDATE_SESSIONS: &str = "app-invalidate-sessions";
 /// How the names of Jobs of the hook `migrate` begin.
 pub const MIGRATE: &str = "app-migrate-";
 
-/// The user that the operator's image has (Dockerfile).
-const OPERATOR_USER: i64 = 65532;
 /// The folder of a hook's SQL.
 const SQL_FOLDER: &str = "/etc/helpdesk/sql";
 
@@ -47,15 +45,8 @@ pub(super) fn learn(app: &App<'_>, configuration: &str) -> Option<Object> {
 
 /// The texts of SQL hooks, by their keys in the Secret of files.
 pub(super) fn files(app: &App<'_>) -> Vec<(String, String)> {
-    let all = &app.class.hooks;
-    let hooks = [
-        ("bootstrap", &all.bootstrap),
-        ("migrate", &all.migrate),
-        ("invalidate-sessions", &all.invalidate_sessions),
-        ("learn", &all.learn),
-    ];
-    let sql = hooks.into_iter().filter_map(|(name, hook)| Some((sql_key(name), hook.as_ref()?.sql.as_ref()?.statements.clone())));
-    sql.collect()
+    let sql = |(name, hook): (_, Option<&Hook>)| Some((sql_key(name), hook?.sql.as_ref()?.statements.clone()));
+    app.class.hooks.all().into_iter().filter_map(sql).collect()
 }
 
 fn sql_key(hook: &str) -> String {
@@ -67,6 +58,7 @@ fn named_by_content(app: &App<'_>, hook_name: &str, hook: &Hook, configuration: 
     let content = match hook {
         Hook { exec: Some(exec), .. } => format!("{:?}{}", exec.command, image(app, exec).unwrap_or_default()),
         Hook { sql: Some(sql), .. } => sql.statements.clone(),
+        Hook { http: Some(http), .. } => format!("{http:?}"),
         Hook { .. } => return None,
     };
     job(app, hook_name, &format!("app-{hook_name}-{}", &sha256(content.as_bytes())[..10]), hook, configuration)
@@ -84,6 +76,7 @@ fn job(app: &App<'_>, hook_name: &str, name: &str, hook: &Hook, configuration: &
         Hook { exec: Some(exec), .. } => (exec_pod(app, hook_name, exec, configuration)?, vec![75]),
         // psql ends with 2 if it lost the database (https://www.postgresql.org/docs/17/app-psql.html, Exit Status).
         Hook { sql: Some(_), .. } => (sql_pod(app, hook_name, configuration), vec![2, 75]),
+        Hook { http: Some(http), .. } => (http_pod(app, hook_name, http, hook.deadline_seconds, configuration)?, vec![75]),
         Hook { .. } => return None,
     };
     pod["spec"]["restartPolicy"] = json!("Never");
@@ -108,13 +101,37 @@ fn exec_pod(app: &App<'_>, hook: &str, exec: &ExecHook, configuration: &str) -> 
     Some(container.pod(app, hook, configuration, &container.render(hook, app)))
 }
 
+/// This program from the operator's image, with the app's environment and files. It gets the names of environment variables
+/// and files as arguments, never what is in them.
+fn http_pod(app: &App<'_>, name: &str, hook: &HttpHook, deadline_seconds: i64, configuration: &str) -> Option<serde_json::Value> {
+    let port = app.class.components.iter().find(|component| component.name == hook.component)?.port?;
+    // Each try has a quarter of the time, so that a component that hangs once is asked again.
+    let seconds = (deadline_seconds / 4).max(1).to_string();
+    let port = port.to_string();
+    let mut options = vec![
+        ("host", hook.component.as_str()),
+        ("port", &port),
+        ("method", hook.method.name()),
+        ("path", &hook.path),
+        ("seconds", &seconds),
+    ];
+    let headers: Vec<_> = hook.headers.iter().map(|header| format!("{}={}", header.name, header.value_from_env)).collect();
+    let status: Vec<_> = hook.expected_status.iter().map(ToString::to_string).collect();
+    options.extend(headers.iter().map(|header| ("header", header.as_str())));
+    options.extend(hook.body_file.iter().map(|path| ("body", path.as_str())));
+    options.extend(status.iter().map(|status| ("status", status.as_str())));
+    let program = ["helpdesk-operator".to_owned(), "request".to_owned()];
+    let command: Vec<_> = program.into_iter().chain(options.into_iter().map(|(option, value)| format!("--{option}={value}"))).collect();
+    let container = Container::of_operator(app, &command);
+    Some(container.pod(app, name, configuration, &container.render(name, app)))
+}
+
 /// psql from the operator's image, which has it for its movers. It reads the login from the tenant's Secret and the
 /// statements from a file.
 fn sql_pod(app: &App<'_>, hook: &str, configuration: &str) -> serde_json::Value {
     let file = format!("{SQL_FOLDER}/{}", sql_key(hook));
     let command = ["psql", "--no-psqlrc", "--quiet", "--single-transaction", "--set=ON_ERROR_STOP=1", "--file", &file].map(str::to_owned);
-    let container =
-        Container { image: app.operator_image, command: &command, run_as_user: OPERATOR_USER, cpu: "10m", memory: "64Mi", scratch: &[] };
+    let container = Container::of_operator(app, &command);
     let mut rendered = container.render(hook, app);
     let secret = |variable: &str, key: &str| json!({"name": variable, "valueFrom": {"secretKeyRef": {"name": app.binding, "key": key}}});
     let value = |variable: &str, value: &str| json!({"name": variable, "value": value});

@@ -12,6 +12,7 @@ pub mod mail;
 pub mod object;
 mod pods;
 mod policies;
+pub mod request;
 pub mod revision;
 pub mod secrets;
 pub mod values;

@@ -18,6 +18,9 @@ pub(super) const CONFIGURATION: &str = "helpdesk-operator.io/configuration";
 /// How long a pod is given to end. A request that runs is finished; a stream is cut.
 const GRACE_SECONDS: i64 = 5;
 
+/// The user that the operator's image has (Dockerfile).
+const OPERATOR_USER: i64 = 65532;
+
 /// What a container is made from.
 #[derive(Clone, Copy)]
 pub(super) struct Container<'a> {
@@ -40,6 +43,11 @@ impl<'a> Container<'a> {
             memory: &workload.memory,
             scratch: &workload.scratch,
         }
+    }
+
+    /// A container of the operator's own image, with this command.
+    pub fn of_operator(app: &App<'a>, command: &'a [String]) -> Self {
+        Self { image: app.operator_image, command, run_as_user: OPERATOR_USER, cpu: "10m", memory: "64Mi", scratch: &[] }
     }
 
     /// The container as a pod has it.

@@ -86,7 +86,7 @@ pub fn migration(class: &HelpDeskClassSpec) -> String {
         }
         _ => None,
     };
-    let content = hook.map(|hook| json!({"exec": hook.exec, "sql": hook.sql, "image": image}));
+    let content = hook.map(|hook| json!({"exec": hook.exec, "sql": hook.sql, "http": hook.http, "image": image}));
     sha256(content.unwrap_or_default().to_string().as_bytes())[..16].to_owned()
 }
 

@@ -7,16 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use hyper::Method;
+
 use super::{
     address::Address,
     app_request,
     directory::Directory,
     envelope::{Envelope, Outcome},
     filter::{self, Class},
-    http_client::{self, Post},
     recipient::{Destination, Verdict, decide},
 };
-use crate::{error_chain::chain, keyed_semaphore::KeyedSemaphore};
+use crate::{
+    error_chain::chain,
+    http_client::{self, Call},
+    keyed_semaphore::KeyedSemaphore,
+};
 
 /// How long an app may take for one message.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -80,7 +85,8 @@ impl Delivery {
         let is_spam = class == Class::Spam;
         let message = with_trace(envelope, is_spam, &message);
         let (content_type, body) = app_request::build(&to.intake, &to.mailbox, is_spam, &message);
-        let answer = http_client::post(Post {
+        let answer = http_client::call(Call {
+            method: Method::POST,
             host: &to.host,
             port: to.port,
             authority: &to.fqdn,

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use hyper::Method;
 use serde::Deserialize;
 
-use super::{
-    envelope::Envelope,
-    http_client::{self, Post},
-};
+use super::envelope::Envelope;
+use crate::http_client::{self, Call};
 
 /// How long the filter may take for one message.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,8 +61,9 @@ pub(super) async fn learn(uid: &str, class: Class, message: Bytes) -> Result<(),
 }
 
 async fn ask(port: u16, path: &str, headers: Vec<(&'static str, String)>, body: Bytes) -> Result<Bytes, Error> {
-    let answer =
-        http_client::post(Post { host: "127.0.0.1", port, authority: "localhost", path, headers, body, patience: PATIENCE }).await?;
+    let (host, authority) = ("127.0.0.1", "localhost");
+    let call = Call { method: Method::POST, host, port, authority, path, headers, body, patience: PATIENCE };
+    let answer = http_client::call(call).await?;
     match answer.status {
         // Also what was learned before, and what is too short to learn from.
         200..300 => Ok(answer.body),

@@ -19,7 +19,6 @@ mod deliver;
 mod directory;
 mod envelope;
 mod filter;
-mod http_client;
 mod learn_api;
 mod learned;
 mod lmtp;
@@ -31,5 +30,4 @@ mod serve;
 mod socketmap;
 mod tokens;
 
-pub use http_client::{Error as HttpError, Get, get};
 pub use serve::{Args, run};

@@ -256,3 +256,50 @@ async fn an_app_loses_what_its_class_loses_and_ends_with_a_block_although_its_cl
     let has_ended = async || (deployments.get("web").await.unwrap().spec.unwrap().replicas == Some(0)).then_some(());
     eventually("the end of the app", has_ended).await;
 }
+
+#[tokio::test]
+async fn a_hook_asks_a_component_of_its_own_app_and_says_when_the_answer_is_another_than_expected() {
+    // Given a class whose bootstrap is a request with a secret, to a component that is started before.
+    let cluster = Cluster::connect().await;
+    let class = |bootstrap: Value| {
+        json!({"kind": "HelpDeskClass", "metadata": {"name": "app-asking"}, "spec": {
+            "app": {"name": "echo", "version": "1"},
+            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532, "beforeBootstrap": true}}],
+            "routes": [{"path": "/", "component": "web", "audience": "public"}],
+            "env": [{"name": "TOKEN", "value": "${secrets.setup}"}],
+            "secrets": [{"name": "setup", "format": "alnum", "length": 40}],
+            "files": [{"path": "/etc/setup.json", "content": "{\"tenant\": \"${tenant.name}\"}"}],
+            "hooks": {"bootstrap": {"http": bootstrap}},
+            "upgrade": {"minReadySeconds": 0}}})
+    };
+    let request = |status: u16| {
+        json!({"component": "web", "path": "/setup", "bodyFile": "/etc/setup.json", "expectedStatus": [status],
+            "headers": [{"name": "X-Setup-Token", "valueFromEnv": "TOKEN"}]})
+    };
+
+    // When a class asks a component that it does not have, or for a file that it does not have, then it is refused.
+    for (field, value) in [("component", "elsewhere.example"), ("bodyFile", "/etc/passwd")] {
+        let mut wrong = request(200);
+        wrong[field] = json!(value);
+        let refused = cluster.administrator_tries_to_apply(class(wrong)).await.unwrap_err().to_string();
+        assert!(refused.contains("hooks: "), "{refused}");
+    }
+
+    // When the component answers as expected, then the app is started.
+    cluster.administrator_applies(class(request(200))).await;
+    cluster.administrator_applies_plan_with("app-asking", json!({}), json!({"class": "app-asking"})).await;
+    let account = cluster.customer_signs_up("app-asking", "app-asking").await;
+    let running = account.wait_until("AppReady", |a| has_condition(a, "AppReady", "True")).await;
+
+    // When another answer is expected, then the account says that the hook failed, and its log shows the status and no secret.
+    cluster.administrator_applies(class(request(204))).await;
+    let is_failed = |a: &HelpDeskAccount| super::cluster::find_condition(a, "AppReady").is_some_and(|c| c.reason == "HookFailed");
+    account.wait_until("a failed hook", is_failed).await;
+    let pods: Api<Pod> = Api::namespaced(cluster.client.clone(), &namespace(&running));
+    let of_hook = pods.list(&ListParams::default().labels("helpdesk-operator.io/component=bootstrap")).await.unwrap();
+    let failed = of_hook.items.iter().find(|pod| pod.status.as_ref().unwrap().phase.as_deref() == Some("Failed")).unwrap();
+    let log = pods.logs(&failed.name_any(), &kube::api::LogParams::default()).await.unwrap();
+    assert_eq!(log.trim(), "POST /setup answered 200");
+    let token = cluster.secret(&namespace(&running), "app-env").await.unwrap()["TOKEN"].clone();
+    assert!(!serde_json::to_string(failed).unwrap().contains(&token));
+}

@@ -30,16 +30,26 @@ pub struct Hooks {
 }
 
 impl Hooks {
+    /// Every hook, with its name.
+    pub fn all(&self) -> [(&'static str, Option<&Hook>); 4] {
+        [
+            ("bootstrap", self.bootstrap.as_ref()),
+            ("migrate", self.migrate.as_ref()),
+            ("invalidate-sessions", self.invalidate_sessions.as_ref()),
+            ("learn", self.learn.as_ref()),
+        ]
+    }
+
     /// Whether there are none.
-    pub const fn is_empty(&self) -> bool {
-        self.bootstrap.is_none() && self.migrate.is_none() && self.invalidate_sessions.is_none() && self.learn.is_none()
+    pub fn is_empty(&self) -> bool {
+        self.all().iter().all(|(_, hook)| hook.is_none())
     }
 }
 
-/// One hook: a command or SQL.
+/// One hook: a command, SQL, or a request.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[x_kube(validation = Rule::new("has(self.exec) != has(self.sql)").message("a hook has exec or sql, and not both"))]
+#[x_kube(validation = Rule::new("[has(self.exec), has(self.sql), has(self.http)].filter(has, has).size() == 1").message("a hook has one of exec, sql and http"))]
 pub struct Hook {
     /// A command in a container like those of a component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -47,6 +57,9 @@ pub struct Hook {
     /// SQL, as the tenant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sql: Option<SqlHook>,
+    /// A request to a component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<HttpHook>,
     /// How long it may take, in seconds.
     #[serde(default = "ten_minutes")]
     #[schemars(range(min = 1, max = 86400))]
@@ -74,6 +87,77 @@ pub struct SqlHook {
     /// The statements, as psql reads them.
     #[schemars(length(min = 1, max = 65536))]
     pub statements: String,
+}
+
+/// A request to a component of the app, and nowhere else; a redirect is not followed. It is done when the answer's status is
+/// an expected one. It is tried again when the component does not answer, or answers 408, 425, 429 or 5xx; any other answer
+/// fails the hook.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpHook {
+    /// The component.
+    #[schemars(length(min = 1, max = 40))]
+    pub component: String,
+    /// The path; no variables.
+    #[schemars(length(min = 1, max = 200), regex(pattern = r"^/[!-~]*$"))]
+    pub path: String,
+    /// The method.
+    #[serde(default)]
+    pub method: HttpMethod,
+    /// Headers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub headers: Vec<HttpHookHeader>,
+    /// The path of one of the class's `files`, which is the body. Without it the body is empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 200))]
+    pub body_file: Option<String>,
+    /// The expected status codes. Without them each from 200 to 299 is expected.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(range(min = 200, max = 499)))]
+    pub expected_status: Vec<u16>,
+}
+
+/// A header of a request.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpHookHeader {
+    /// Its name.
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z][A-Za-z0-9-]*$"))]
+    pub name: String,
+    /// The name of one of the class's `env`, whose value it has.
+    #[schemars(length(min = 1, max = 128))]
+    pub value_from_env: String,
+}
+
+/// A method of HTTP.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum HttpMethod {
+    /// DELETE.
+    Delete,
+    /// GET.
+    Get,
+    /// PATCH.
+    Patch,
+    /// POST.
+    #[default]
+    Post,
+    /// PUT.
+    Put,
+}
+
+impl HttpMethod {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Delete => "DELETE",
+            Self::Get => "GET",
+            Self::Patch => "PATCH",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+        }
+    }
 }
 
 const fn ten_minutes() -> i64 {

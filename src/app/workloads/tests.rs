@@ -4,7 +4,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     api::{
-        help_desk_class::{AppFile, EnvVar, Hook, SqlHook},
+        help_desk_class::{AppFile, EnvVar, Hook, HttpHook, HttpHookHeader, HttpMethod, SqlHook},
         plan::PlanApp,
         variables::VARIABLES,
     },
@@ -113,7 +113,8 @@ fn another_password_starts_the_pods_anew_and_runs_no_bootstrap_again() {
 #[test]
 fn a_migration_is_a_job_of_its_own_for_each_upgrade_and_comes_with_its_statements() {
     let mut class = class();
-    class.hooks.migrate = Some(Hook { exec: None, sql: Some(SqlHook { statements: "ALTER TABLE t".into() }), deadline_seconds: 60 });
+    class.hooks.migrate =
+        Some(Hook { exec: None, sql: Some(SqlHook { statements: "ALTER TABLE t".into() }), http: None, deadline_seconds: 60 });
     let values = Values::new([("db.host", "pg".to_owned()), ("db.password", "x".to_owned())]);
     let of = |migration: Option<&str>| objects(&App { migration, ..app(&class, &values, "pg") }).unwrap().migrate;
     assert_eq!(of(None), None);
@@ -122,6 +123,29 @@ fn a_migration_is_a_job_of_its_own_for_each_upgrade_and_comes_with_its_statement
     assert_eq!(one.body["spec"]["activeDeadlineSeconds"], 60);
     let files = made(&class, "pg", "x").first.into_iter().find(|object| object.name == FILES).unwrap();
     assert_eq!(files.body["data"]["migrate.sql"], BASE64_STANDARD.encode("ALTER TABLE t"));
+}
+
+#[test]
+fn a_request_of_a_hook_has_names_of_secrets_in_its_arguments_and_no_secret() {
+    let mut class = class();
+    let http = HttpHook {
+        component: "web".into(),
+        path: "/setup".into(),
+        method: HttpMethod::Put,
+        headers: vec![HttpHookHeader { name: "Authorization".into(), value_from_env: "PASSWORD".into() }],
+        body_file: Some("/etc/echo.conf".into()),
+        expected_status: vec![200, 409],
+    };
+    class.hooks.bootstrap = Some(Hook { exec: None, sql: None, http: Some(http), deadline_seconds: 60 });
+    let all = made(&class, "pg", "hunter2");
+    let pod = &all.hooks[0].body["spec"]["template"];
+    let container = &pod["spec"]["containers"][0];
+    let expected = "helpdesk-operator request --host=web --port=8080 --method=PUT --path=/setup --seconds=15 \
+                    --header=Authorization=PASSWORD --body=/etc/echo.conf --status=200 --status=409";
+    let command: Vec<_> = container["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+    assert_eq!((command.join(" ").as_str(), &container["image"]), (expected, &json!("operator:1")));
+    assert_eq!(container["envFrom"][0]["secretRef"]["name"], ENVIRONMENT);
+    assert!(container["volumeMounts"].as_array().unwrap().iter().any(|mount| mount["mountPath"] == "/etc/echo.conf"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     app::mail::LEARN_PORT,
-    mail::{Get, get},
+    http_client::{Get, get},
 };
 
 /// How long the intake may take.

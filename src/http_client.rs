@@ -23,8 +23,10 @@ pub struct Get<'a> {
     pub patience: Duration,
 }
 
-/// A request with the method POST.
-pub(super) struct Post<'a> {
+/// A request.
+pub struct Call<'a> {
+    /// The method.
+    pub method: Method,
     /// The host to connect to.
     pub host: &'a str,
     /// Its port.
@@ -34,7 +36,7 @@ pub(super) struct Post<'a> {
     /// The path.
     pub path: &'a str,
     /// Other headers.
-    pub headers: Vec<(&'static str, String)>,
+    pub headers: Vec<(&'a str, String)>,
     /// The body.
     pub body: Bytes,
     /// How long it may take in all.
@@ -43,7 +45,7 @@ pub(super) struct Post<'a> {
 
 /// An answer.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub struct Answer {
     /// The status code.
     pub status: u16,
     /// The body.
@@ -79,25 +81,27 @@ pub enum Error {
 /// There is no answer, or its status code is not 200.
 pub async fn get(request: Get<'_>) -> Result<String, Error> {
     let Get { host, port, path, patience } = request;
-    let request = Post { host, port, authority: host, path, headers: vec![], body: Bytes::new(), patience };
-    match tokio::time::timeout(patience, send(Method::GET, request)).await.unwrap_or(Err(Error::Silent))? {
+    match call(Call { method: Method::GET, host, port, authority: host, path, headers: vec![], body: Bytes::new(), patience }).await? {
         Answer { status: 200, body } => Ok(String::from_utf8_lossy(&body).into_owned()),
         Answer { status, .. } => Err(Error::Status(status)),
     }
 }
 
-/// Sends a request.
-pub(super) async fn post(request: Post<'_>) -> Result<Answer, Error> {
+/// Sends a request. A redirect is not followed.
+///
+/// # Errors
+/// There is no answer; every status code is one.
+pub async fn call(request: Call<'_>) -> Result<Answer, Error> {
     let patience = request.patience;
-    tokio::time::timeout(patience, send(Method::POST, request)).await.unwrap_or(Err(Error::Silent))
+    tokio::time::timeout(patience, send(request)).await.unwrap_or(Err(Error::Silent))
 }
 
-async fn send(method: Method, request: Post<'_>) -> Result<Answer, Error> {
+async fn send(request: Call<'_>) -> Result<Answer, Error> {
     let stream = TcpStream::connect((request.host, request.port)).await.map_err(Error::Connect)?;
     let (mut sender, connection) = http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(Error::Broken)?;
     let connection = tokio::spawn(connection);
     let mut built = Request::builder()
-        .method(method)
+        .method(request.method)
         .uri(request.path)
         .header(header::HOST, request.authority)
         .header(header::USER_AGENT, "helpdesk-operator")
