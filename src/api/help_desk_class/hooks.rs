@@ -160,6 +160,16 @@ impl HttpMethod {
     }
 }
 
+/// The rule, in CEL, that what holds for `HOOK` holds for each of these hooks that is a request. The API server takes every
+/// hook for a type of its own, so they are in no list.
+pub(super) fn each(names: &[&str], holds: &str) -> String {
+    let of = |name: &&str| {
+        let hook = format!("self.spec.hooks.{name}");
+        format!("(!has({hook}) || !has({hook}.http) || ({}))", holds.replace("HOOK", &hook))
+    };
+    format!("!has(self.spec.hooks) || ({})", names.iter().map(of).collect::<Vec<_>>().join(" && "))
+}
+
 const fn ten_minutes() -> i64 {
     600
 }
