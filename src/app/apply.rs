@@ -283,9 +283,65 @@ pub fn why_not_ready(deployment: &DynamicObject) -> Option<String> {
     Some(format!("{ready} of {wanted} pods of {} are ready{why}", deployment.name_any()))
 }
 
+/// Why a pod of a component or a hook does not run, if its kubelet or the scheduler says so.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn why_pods_wait(client: &Client, owner: Owner<'_>, component: &str) -> Result<Option<String>, Error> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), owner.namespace);
+    let of_component = ListParams::default().labels(&format!("{ACCOUNT_LABEL}={},{COMPONENT}={component}", owner.account));
+    let pods = api.list(&of_component).await.during("list pods of the app")?;
+    Ok(pods.items.iter().find_map(why_waiting))
+}
+
+/// Its words stay the same from try to try, so that they are written once.
+fn why_waiting(pod: &Pod) -> Option<String> {
+    let (name, status) = (pod.name_any(), pod.status.as_ref()?);
+    let unscheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
+    if let Some(message) = unscheduled.and_then(|condition| condition.message.as_ref()) {
+        return Some(format!("no node has room for pod {name}: {message}"));
+    }
+    status.container_statuses.iter().flatten().find_map(|container| {
+        let waiting = container.state.as_ref()?.waiting.as_ref()?;
+        let last = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+        match waiting.reason.as_deref()? {
+            "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" => {
+                Some(format!("the image {} of pod {name} cannot be pulled", container.image))
+            }
+            "CrashLoopBackOff" => {
+                let ended = last.map(|last| format!(" with exit code {}", last.exit_code)).unwrap_or_default();
+                Some(format!("pod {name} ends again and again{ended}; its log says why"))
+            }
+            reason @ ("CreateContainerConfigError" | "CreateContainerError" | "RunContainerError") => Some(format!(
+                "the container of pod {name} cannot be started ({reason}): {}",
+                waiting.message.as_deref().unwrap_or_default()
+            )),
+            _ => None,
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_that_waits_says_why_in_words_that_stay_the_same() {
+        let pod = |status: Value| serde_json::from_value::<Pod>(json!({"metadata": {"name": "web-1"}, "status": status})).unwrap();
+        let waiting = |reason: &str, message: &str| {
+            let container = json!({"name": "web", "image": "none:1", "imageID": "", "ready": false, "restartCount": 3,
+                "state": {"waiting": {"reason": reason, "message": message}}, "lastState": {"terminated": {"exitCode": 3}}});
+            why_waiting(&pod(json!({"containerStatuses": [container]})))
+        };
+        assert_eq!(waiting("ErrImagePull", "a"), waiting("ImagePullBackOff", "b"));
+        assert!(waiting("ErrImagePull", "a").unwrap().contains("none:1"));
+        assert_eq!(waiting("CrashLoopBackOff", "back-off 10s"), waiting("CrashLoopBackOff", "back-off 20s"));
+        assert!(waiting("CrashLoopBackOff", "").unwrap().contains("exit code 3"));
+        assert_eq!(waiting("ContainerCreating", ""), None);
+        let full = json!({"conditions": [{"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available"}]});
+        assert!(why_waiting(&pod(full)).unwrap().contains("0/1 nodes"));
+        assert_eq!(why_waiting(&pod(json!({"phase": "Running"}))), None);
+    }
 
     fn object(generation: i64, data: Value) -> DynamicObject {
         let mut object = DynamicObject::new("web", &Kind::Deployment.resource()).data(data);

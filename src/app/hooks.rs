@@ -15,6 +15,11 @@ use crate::{
 /// works; it is deleted when the app is stopped, and is made anew when the app is started.
 pub const INVALIDATE_SESSIONS: &str = "app-invalidate-sessions";
 
+/// The exit codes that ask for another try: psql's, when it lost the database
+/// (https://www.postgresql.org/docs/17/app-psql.html, Exit Status); a hook's own; those of a container that was killed (128
+/// and the number of SIGKILL or SIGTERM), which is no word of the hook.
+const AGAIN: [u8; 4] = [2, 75, 137, 143];
+
 /// How the names of Jobs of the hook `migrate` begin.
 pub const MIGRATE: &str = "app-migrate-";
 
@@ -71,12 +76,10 @@ fn image<'a>(app: &App<'a>, exec: &ExecHook) -> Option<&'a str> {
 
 /// `None`: the hook names a component without a workload, which admission refuses.
 fn job(app: &App<'_>, hook_name: &str, name: &str, hook: &Hook, configuration: &str) -> Option<Object> {
-    // The exit codes that ask for another try.
     let (mut pod, again) = match hook {
-        Hook { exec: Some(exec), .. } => (exec_pod(app, hook_name, exec, configuration)?, vec![75]),
-        // psql ends with 2 if it lost the database (https://www.postgresql.org/docs/17/app-psql.html, Exit Status).
-        Hook { sql: Some(_), .. } => (sql_pod(app, hook_name, configuration), vec![2, 75]),
-        Hook { http: Some(http), .. } => (http_pod(app, hook_name, http, hook.deadline_seconds, configuration)?, vec![75]),
+        Hook { exec: Some(exec), .. } => (exec_pod(app, hook_name, exec, configuration)?, &AGAIN[1..]),
+        Hook { sql: Some(_), .. } => (sql_pod(app, hook_name, configuration), &AGAIN[..]),
+        Hook { http: Some(http), .. } => (http_pod(app, hook_name, http, hook.deadline_seconds, configuration)?, &AGAIN[1..]),
         Hook { .. } => return None,
     };
     pod["spec"]["restartPolicy"] = json!("Never");

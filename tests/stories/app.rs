@@ -1,6 +1,7 @@
 //! A real help desk for a tenant: Request Tracker, in pods that the operator runs, on the tenant's own database.
 
 mod django;
+mod misbehaving;
 mod secrets;
 mod upgrade;
 

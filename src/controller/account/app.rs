@@ -34,7 +34,8 @@ const RETRY: SignedDuration = SignedDuration::from_secs(30);
 /// How far a hook is.
 enum Hook {
     Done,
-    Runs,
+    /// It runs, or waits; why it waits, as the end of a sentence.
+    Runs(String),
     /// It failed; what to tell a person.
     Failed(String),
 }
@@ -129,8 +130,8 @@ impl Work<'_> {
         for hook in &objects.hooks {
             match self.run_hook(owner, hook).await? {
                 Hook::Done => {}
-                Hook::Runs => {
-                    let told = format!("the app is started once the Job {}/{} is complete", owner.namespace, hook.name);
+                Hook::Runs(why) => {
+                    let told = format!("the app is started once the Job {}/{} is complete{why}", owner.namespace, hook.name);
                     return Ok(Finding::no(Type::AppReady, "Bootstrapping", told));
                 }
                 Hook::Failed(told) => return Ok(Finding::no(Type::AppReady, "HookFailed", format!("a hook failed {told}"))),
@@ -170,7 +171,7 @@ impl Work<'_> {
         if let Some(learn) = &objects.learn {
             match self.run_hook(owner, learn).await? {
                 Hook::Done => {}
-                Hook::Runs => told.push_str("; the mail filter is being taught"),
+                Hook::Runs(why) => told.push_str(&format!("; the mail filter is being taught{why}")),
                 Hook::Failed(why) => told.push_str(&format!("; the hook learn failed {why}")),
             }
         }
@@ -188,8 +189,9 @@ impl Work<'_> {
         }
         Ok(match self.run_hook(owner, hook).await? {
             Hook::Done => None,
-            Hook::Runs => {
-                let told = format!("the app is being upgraded: the Job {}/{} brings its schema up to date", owner.namespace, hook.name);
+            Hook::Runs(why) => {
+                let told =
+                    format!("the app is being upgraded: the Job {}/{} brings its schema up to date{why}", owner.namespace, hook.name);
                 Some(Finding::no(Type::AppReady, "Migrating", told))
             }
             Hook::Failed(told) => Some(Finding::no(Type::AppReady, "HookFailed", format!("the hook migrate failed {told}"))),
@@ -216,7 +218,10 @@ impl Work<'_> {
         apply::resume(client, owner, &job).await?;
         match apply::job_state(&job) {
             JobState::Complete => Ok(Hook::Done),
-            JobState::Running => Ok(Hook::Runs),
+            JobState::Running => {
+                let component = hook.body["spec"]["template"]["spec"]["containers"][0]["name"].as_str().unwrap_or_default();
+                Ok(Hook::Runs(self.why_pods_wait(owner, component).await?))
+            }
             JobState::Failed { message, at } => {
                 let again = at.map_or(self.now, |at| at + HOOK_RETRY);
                 if again <= self.now {
@@ -229,14 +234,24 @@ impl Work<'_> {
         }
     }
 
+    /// Why pods do not run, as the end of a sentence. It is asked again, because no Deployment and no Job changes with it.
+    async fn why_pods_wait(&mut self, owner: Owner<'_>, component: &str) -> Result<String, Error> {
+        self.requeue_at(self.now + RETRY);
+        let why = apply::why_pods_wait(&self.ctx.client, owner, component).await?;
+        Ok(why.map(|why| format!(": {why}")).unwrap_or_default())
+    }
+
     /// Makes components as they are wanted. Returns which of their pods are not ready, and why, and a hash of which
     /// Deployments they are.
-    async fn apply_components(&self, owner: Owner<'_>, components: &[object::Object]) -> Result<(Vec<String>, DefaultHasher), Error> {
+    async fn apply_components(&mut self, owner: Owner<'_>, components: &[object::Object]) -> Result<(Vec<String>, DefaultHasher), Error> {
         let (mut waits, mut pods) = (vec![], DefaultHasher::new());
         for object in components {
             let applied = apply::apply(&self.ctx.client, owner, object).await?;
             if object.kind == object::Kind::Deployment {
-                waits.extend(apply::why_not_ready(&applied));
+                if let Some(wait) = apply::why_not_ready(&applied) {
+                    let why = self.why_pods_wait(owner, &object.name).await?;
+                    waits.push(format!("{wait}{why}"));
+                }
                 (applied.metadata.uid, applied.metadata.generation).hash(&mut pods);
             }
         }
