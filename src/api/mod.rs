@@ -53,6 +53,8 @@ pub const DROP_UNPROVEN_APPROVED_BY: &str = "helpdesk-operator.io/drop-unproven-
 pub const FOR_ACCOUNT: &str = "helpdesk-operator.io/for-account";
 /// Annotation that asks for a new database password. Each new value asks once.
 pub const ROTATE_PASSWORD: &str = "helpdesk-operator.io/rotate-password";
+/// Annotation that asks for a new password of the app's administrator. Each new value asks once.
+pub const ROTATE_APP_PASSWORD: &str = "helpdesk-operator.io/rotate-app-password";
 /// Annotation on a DatabaseServer by which a person releases a tripped brake; its value is a time in RFC 3339.
 pub const RELEASE_BRAKE: &str = "helpdesk-operator.io/release-brake";
 /// Label that assigns an object to the operator with the same `--shard`. An object without it belongs to the operator

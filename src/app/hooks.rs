@@ -42,6 +42,12 @@ pub(super) fn migrate(app: &App<'_>, configuration: &str, mark: &str) -> Option<
     job(app, "migrate", &format!("{MIGRATE}{mark}"), hook, configuration)
 }
 
+/// The Job that gives the app's administrator a new password, where there is one. Each request has its own.
+pub(super) fn set_admin_password(app: &App<'_>, configuration: &str, request: &str) -> Option<Object> {
+    let hook = app.class.hooks.set_admin_password.as_ref()?;
+    job(app, "set-admin-password", &format!("app-set-admin-password-{request}"), hook, configuration)
+}
+
 /// The Job that teaches the mail filter, where there is one.
 pub(super) fn learn(app: &App<'_>, configuration: &str) -> Option<Object> {
     let hook = app.class.hooks.learn.as_ref().filter(|_| app.mail.is_some() && app.class.mail.is_some())?;

@@ -80,6 +80,8 @@ pub struct App<'a> {
     pub mail: Option<MailIntake<'a>>,
     /// The name of the migration that the database needs; `None`: it needs none.
     pub migration: Option<&'a str>,
+    /// The request for another password of the app's administrator that the app has not got yet.
+    pub password_request: Option<&'a str>,
     /// The plan's limits.
     pub limits: &'a PlanApp,
     /// The Secret with the tenant's login.

@@ -51,6 +51,11 @@ impl AppSecrets {
         }
     }
 
+    /// Puts `others` in the place of those of the same names.
+    pub fn replace(&mut self, others: Self) {
+        self.0.extend(others.0);
+    }
+
     /// Keeps the secrets whose names are listed.
     pub fn keep(&mut self, names: &BTreeSet<String>) {
         self.0.retain(|name, _| names.contains(name));

@@ -36,6 +36,8 @@ pub struct Objects {
     pub components: Vec<Object>,
     /// The Job that teaches the mail filter from the messages that the app has.
     pub learn: Option<Object>,
+    /// The Job that gives the app's administrator a new password.
+    pub set_admin_password: Option<Object>,
     /// A digest of environment and files.
     pub configuration: String,
 }
@@ -84,6 +86,7 @@ pub fn objects(app: &App<'_>) -> Result<Objects, Error> {
         hooks: hooks::before_pods(app, &configuration),
         components: late.into_iter().flat_map(of_component).collect(),
         learn: hooks::learn(app, &configuration),
+        set_admin_password: app.password_request.and_then(|request| hooks::set_admin_password(app, &configuration, request)),
         configuration,
     })
 }

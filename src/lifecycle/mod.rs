@@ -51,7 +51,7 @@ pub use decide::{RESTORE_EXTENSION, decide};
 pub use due::{due, shuts_at};
 pub use facts::{Blocker, Decision, Facts, Frozen, Next, Step};
 pub use inputs::{Inputs, update_record};
-pub use record::{Agreed, Before, ClosureRecord, FrozenPin, Grace, Known, PinnedClass, PlanSeen, Record, Unprovable};
+pub use record::{AdminPassword, Agreed, Before, ClosureRecord, FrozenPin, Grace, Known, PinnedClass, PlanSeen, Record, Unprovable};
 pub use transition::{check_proof, check_seal, enforced, enter, go_back, note_delay, refreeze};
 
 pub use crate::api::stage::{Reason, Stage};

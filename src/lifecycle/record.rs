@@ -109,6 +109,18 @@ pub struct Record {
     /// The revision of its class that the account has.
     #[serde(default)]
     pub class: Option<PinnedClass>,
+    /// The newest request for another password of the app's administrator.
+    #[serde(default)]
+    pub admin_password: Option<AdminPassword>,
+}
+
+/// A request for another password of the app's administrator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminPassword {
+    /// A digest of the annotation that asked.
+    pub request: String,
+    /// Whether the app has it.
+    pub is_set: bool,
 }
 
 /// The revision of a class that an account has until it is upgraded.
@@ -263,6 +275,7 @@ impl Record {
             app_secrets: BTreeSet::new(),
             plan: None,
             class: None,
+            admin_password: None,
         }
     }
 

@@ -27,16 +27,21 @@ pub struct Hooks {
     /// is in no backup.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub learn: Option<Hook>,
+    /// Gives the app's administrator the password `${admin.password}`, and ends the sessions that began with another one. It
+    /// runs when somebody asks for a new password. Without it the first password is the only one that the operator makes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_admin_password: Option<Hook>,
 }
 
 impl Hooks {
     /// Every hook, with its name.
-    pub fn all(&self) -> [(&'static str, Option<&Hook>); 4] {
+    pub fn all(&self) -> [(&'static str, Option<&Hook>); 5] {
         [
             ("bootstrap", self.bootstrap.as_ref()),
             ("migrate", self.migrate.as_ref()),
             ("invalidate-sessions", self.invalidate_sessions.as_ref()),
             ("learn", self.learn.as_ref()),
+            ("set-admin-password", self.set_admin_password.as_ref()),
         ]
     }
 

@@ -51,6 +51,7 @@ fn app<'a>(class: &'a HelpDeskClassSpec, values: &'a Values, host: &'a str) -> A
         gateway: Some(("edge", "edge-system")),
         mail: Some(INTAKE),
         migration: None,
+        password_request: None,
         limits: &LIMITS,
         binding: "database",
         operator_image: "operator:1",

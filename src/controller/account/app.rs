@@ -5,7 +5,6 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use k8s_openapi::jiff::SignedDuration;
 
 use super::{credentials, desired, error::Error, placement, work::Work};
-use crate::controller::tenant_secret::TenantSecret;
 use crate::{
     api::{
         HelpDeskClassSpec,
@@ -16,8 +15,7 @@ use crate::{
         self,
         apply::{self, JobState, Owner},
         mail::MailIntake,
-        object,
-        secrets::{self, AppSecrets, Missing},
+        object, secrets,
         values::{Facts, Values},
         workloads,
     },
@@ -71,7 +69,9 @@ impl Work<'_> {
         let (plan_placement, limits) = (placement::placement(plan, self.account)?.clone(), plan.spec.app.clone());
         let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, login.slot).await?;
         let binding = credentials::binding(self.ctx, &self.placement, login.slot, &password).await?;
-        let secrets = Box::pin(self.app_secrets(class)).await?;
+        let mut secrets = Box::pin(self.app_secrets(class)).await?;
+        self.renew_admin_password(class, &mut secrets).await?;
+        let password_request = self.unset_admin_password();
         let account = &self.account.spec;
         let owner = placement::owner(self.ctx, self.account).await?;
         let name = self.placement.entry.account.clone();
@@ -100,6 +100,7 @@ impl Work<'_> {
             account: &name,
             class,
             migration: migration.as_deref(),
+            password_request: password_request.as_deref(),
             values: &values,
             admin_password: secrets.get(secrets::ADMIN).unwrap_or_default(),
             database: (&server.host, server.port),
@@ -168,6 +169,13 @@ impl Work<'_> {
             }
         }
         // The app serves its tenant meanwhile.
+        if let Some(hook) = &objects.set_admin_password {
+            match self.run_hook(owner, hook).await? {
+                Hook::Done => self.store_admin_password_set().await?,
+                Hook::Runs(why) => told.push_str(&format!("; its administrator is being given a new password{why}")),
+                Hook::Failed(why) => told.push_str(&format!("; the hook setAdminPassword failed {why}")),
+            }
+        }
         if let Some(learn) = &objects.learn {
             match self.run_hook(owner, learn).await? {
                 Hook::Done => {}
@@ -256,33 +264,6 @@ impl Work<'_> {
             }
         }
         Ok((waits, pods))
-    }
-
-    /// The secrets of the app, by name: those that are stored, those that had to be taken from a backup, and new ones. The
-    /// ledger has their names before the app gets them.
-    async fn app_secrets(&mut self, class: &HelpDeskClassSpec) -> Result<AppSecrets, Error> {
-        let account = self.placement.entry.account.clone();
-        let own = TenantSecret::of(self.ctx, &self.placement.tenant);
-        let mut secrets = own.app_secrets().await?;
-        let Missing { new, lost } = secrets::missing(class, &secrets, &self.record().app_secrets);
-        let found = own.find_in_backups(&account, &lost).await?;
-        let still_lost: Vec<_> = lost.iter().filter(|name| found.get(name).is_none()).cloned().collect();
-        if !still_lost.is_empty() {
-            return Err(Error::SecretLost { names: still_lost.join(", "), secret: own.path() });
-        }
-        let mut added = secrets::make(class, &new)?;
-        added.fill_up(found);
-        if !added.is_empty() {
-            own.put(&account, added.iter()).await?;
-            secrets.fill_up(added);
-        }
-        let handed_out = &mut self.placement.entry.record.app_secrets;
-        let before = handed_out.len();
-        handed_out.extend(new);
-        if handed_out.len() > before {
-            self.store().await?;
-        }
-        Ok(secrets)
     }
 
     /// Ends the app's pods. It needs neither class, plan nor database, so that nothing keeps it from stopping. `None`: there

@@ -16,6 +16,7 @@
 //! ledger is the truth.
 
 mod app;
+mod app_secrets;
 mod backups;
 mod class;
 mod context;

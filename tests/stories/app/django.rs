@@ -67,6 +67,18 @@ async fn a_django_helpdesk_answers_while_its_tenant_pays_and_has_its_tickets_and
     assert_eq!(made.status, 201, "{made:?}");
     let ticket = format!("/api/tickets/{}/", json_of(&made)["id"]);
 
+    // When the owner asks for another password of the administrator, then the new one counts, and the old one does not.
+    let old = account.cluster.secret(&namespace(&account.get().await), "app-admin").await.unwrap()["password"].clone();
+    account.administrator_annotates("helpdesk-operator.io/rotate-app-password", "1").await;
+    let changes = async || {
+        let secret = account.cluster.secret(&namespace(&account.get().await), "app-admin").await.unwrap();
+        let is_accepted = secret["password"] != old && app_administrator_requests(&account, &ticket, &[]).await.status == 200;
+        is_accepted.then_some(())
+    };
+    eventually("the new password to be accepted", changes).await;
+    let with_old = format!("admin:{old}");
+    assert_eq!(visitor_gets(&format!("{HOST}{ticket}"), &["--user", &with_old]).status, 401);
+
     // When its payment fails.
     account.billing_reports_active().await;
     account.reaches(Stage::Active).await;
