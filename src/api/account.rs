@@ -68,6 +68,10 @@ pub struct HelpDeskAccountSpec {
     /// Security settings of this tenant. They can make the plan's stricter, never looser.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<Security>,
+    /// The text that customers agree to before they begin a chat, where the app asks for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2000))]
+    pub chat_consent: Option<String>,
     /// The owner's request to close the account. Setting it needs the verb `close`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub closure: Option<Closure>,

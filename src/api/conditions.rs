@@ -17,6 +17,8 @@ pub enum Type {
     DatabaseReady,
     /// The pods of the tenant's app are ready.
     AppReady,
+    /// Something that the account or its plan asks for is done by neither the app nor the gateway.
+    RequirementsUnmet,
     /// The tenant's host names, checked from outside, answer as the stage requires.
     EdgeReady,
     /// The newest verified backup is not older than the schedule allows.
@@ -50,6 +52,7 @@ impl Type {
             Self::Stalled => "Stalled",
             Self::DatabaseReady => "DatabaseReady",
             Self::AppReady => "AppReady",
+            Self::RequirementsUnmet => "RequirementsUnmet",
             Self::EdgeReady => "EdgeReady",
             Self::BackupsCurrent => "BackupsCurrent",
             Self::BlockEnforced => "BlockEnforced",

@@ -333,6 +333,12 @@ pub struct Capabilities {
     /// Who asks agents for a second factor.
     #[serde(default)]
     pub totp: SecondFactor,
+    /// Who asks customers for their consent before a chat, with the text `${tenant.chatConsent}`.
+    #[serde(default)]
+    pub chat_consent: ByApp,
+    /// Who refuses people's passwords to programs, where `${security.requireApiTokens}` is `true`.
+    #[serde(default)]
+    pub api_tokens: ByApp,
     /// The authentication schemes of the app's API. The answer to a request without credentials has them in
     /// `WWW-Authenticate` (RFC 9110, section 11.6.1).
     #[serde(default = "bearer")]
@@ -349,15 +355,26 @@ fn bearer() -> Vec<String> {
 
 impl Default for Capabilities {
     fn default() -> Self {
-        Self { totp: SecondFactor::default(), api_challenges: bearer() }
+        Self { totp: SecondFactor::default(), chat_consent: ByApp::None, api_tokens: ByApp::None, api_challenges: bearer() }
     }
+}
+
+/// Who does what the gateway cannot do.
+#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ByApp {
+    /// The app itself.
+    App,
+    /// Nobody.
+    #[default]
+    None,
 }
 
 /// Who asks agents for a second factor.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SecondFactor {
-    /// The app itself.
+    /// The app itself, where `${security.requireTotp}` is `true`.
     App,
     /// The gateway, by OpenID Connect, if the plan names a provider.
     Gateway,

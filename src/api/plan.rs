@@ -347,6 +347,10 @@ pub struct PlanSecurity {
     /// Whether agents need a second factor.
     #[serde(default)]
     pub require_totp: bool,
+    /// Whether programs need tokens, which can be taken back one by one, instead of people's passwords. The app has to be
+    /// able to keep that.
+    #[serde(default)]
+    pub require_api_tokens: bool,
     /// The OpenID provider that asks for the second factor if the app cannot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oidc: Option<Oidc>,
@@ -361,12 +365,20 @@ fn ten_a_second() -> i32 {
     600
 }
 
+impl PlanSecurity {
+    /// Whether agents need a second factor. The account may ask for one that the plan does not ask for.
+    pub fn needs_second_factor(&self, account: Option<bool>) -> bool {
+        self.require_totp || account.unwrap_or(false)
+    }
+}
+
 impl Default for PlanSecurity {
     fn default() -> Self {
         Self {
             min_tls: TlsVersion::default(),
             agent_allow: vec![],
             require_totp: false,
+            require_api_tokens: false,
             oidc: None,
             api_requests_per_minute: ten_a_second(),
         }

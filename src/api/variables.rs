@@ -23,10 +23,18 @@ const fn free(name: &'static str, meaning: &'static str) -> Variable {
     Variable { name, meaning, is_free_text: true }
 }
 
+/// The variable with the text that customers agree to before a chat.
+pub const CHAT_CONSENT: &str = "tenant.chatConsent";
+/// The variable that says whether agents need a second factor.
+pub const REQUIRE_TOTP: &str = "security.requireTotp";
+/// The variable that says whether programs need tokens.
+pub const REQUIRE_API_TOKENS: &str = "security.requireApiTokens";
+
 /// Every variable but the secrets of the class, which are `${secrets.NAME}`.
 pub const VARIABLES: &[Variable] = &[
     plain("tenant.name", "the name of the account"),
     free("tenant.displayName", "the tenant's name for people; the account's name if it has none"),
+    free(CHAT_CONSENT, "the text that customers agree to before a chat; empty if the account has none"),
     plain("tenant.marker", "a value that no other tenant has, and no secret: what an app shows to be ready"),
     plain("db.host", "the host of the tenant's database server"),
     plain("db.port", "its port"),
@@ -41,6 +49,8 @@ pub const VARIABLES: &[Variable] = &[
     plain("web.url", "https:// and web.fqdn"),
     plain("web.scheme", "https"),
     plain("web.port", "443"),
+    plain(REQUIRE_TOTP, "`true` if agents need a second factor, otherwise `false`"),
+    plain(REQUIRE_API_TOKENS, "`true` if programs need tokens instead of people's passwords, otherwise `false`"),
     plain("mail.host", "the mail server through which the app sends; empty where there is none"),
     plain("mail.port", "its port; the connection is not encrypted"),
     plain("mail.user", "the name that the app logs in with"),

@@ -13,6 +13,7 @@ pub mod object;
 mod pods;
 mod policies;
 pub mod request;
+pub mod requirements;
 pub mod revision;
 pub mod secrets;
 pub mod values;

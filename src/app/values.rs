@@ -9,7 +9,10 @@ use super::{
     mail::{LEARN_PORT, SUBMISSION_PORT},
     secrets::{ADMIN, AppSecrets, MAIL_PASSWORD, MAIL_TOKEN},
 };
-use crate::digest::sha256;
+use crate::{
+    api::variables::{CHAT_CONSENT, REQUIRE_API_TOKENS, REQUIRE_TOTP},
+    digest::sha256,
+};
 
 /// What the values of variables are made from.
 pub struct Facts<'a> {
@@ -27,6 +30,12 @@ pub struct Facts<'a> {
     pub fqdn: &'a str,
     /// The account's own host names.
     pub aliases: &'a [String],
+    /// The text that customers agree to before a chat.
+    pub chat_consent: Option<&'a str>,
+    /// Whether agents need a second factor.
+    pub require_totp: bool,
+    /// Whether programs need tokens.
+    pub require_api_tokens: bool,
     /// The owner's name, if it is known.
     pub owner_name: Option<&'a str>,
     /// The owner's mail address.
@@ -56,7 +65,10 @@ impl Values {
         let values = [
             ("tenant.name", facts.account.to_owned()),
             ("tenant.displayName", facts.display_name.unwrap_or(facts.account).to_owned()),
+            (CHAT_CONSENT, facts.chat_consent.unwrap_or_default().to_owned()),
             ("tenant.marker", marker(facts.uid)),
+            (REQUIRE_TOTP, facts.require_totp.to_string()),
+            (REQUIRE_API_TOKENS, facts.require_api_tokens.to_string()),
             ("db.host", database("host")),
             ("db.port", database("port")),
             ("db.name", database("database")),
@@ -162,6 +174,9 @@ mod tests {
             database_ca: "/ca",
             fqdn: "acme.helpdesk.example",
             aliases: &["help.acme.example".into(), "desk.acme.example".into()],
+            chat_consent: None,
+            require_totp: false,
+            require_api_tokens: false,
             owner_name: None,
             owner_email: "ana@acme.example",
             intake: Some(("mail-system", "mail")),

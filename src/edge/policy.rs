@@ -69,7 +69,7 @@ pub fn of(plan: &PlanSecurity, account: Option<&Security>, class: &HelpDeskClass
         (Some(floor), Some(asked)) => Some(both(&floor, &asked)),
         (floor, asked) => floor.or(asked),
     };
-    let second_factor = plan.require_totp || account.and_then(|a| a.require_totp).unwrap_or(false);
+    let second_factor = plan.needs_second_factor(account.and_then(|a| a.require_totp));
     let at_the_gateway = second_factor && class.capabilities.totp != SecondFactor::App;
     if at_the_gateway && plan.oidc.is_none() {
         unkeepable.push(format!(

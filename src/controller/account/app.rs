@@ -15,7 +15,7 @@ use crate::{
         self,
         apply::{self, JobState, Owner},
         mail::MailIntake,
-        object, secrets,
+        object, requirements, secrets,
         values::{Facts, Values},
         workloads,
     },
@@ -42,7 +42,12 @@ impl Work<'_> {
     /// Makes the app as the stage wants it. What goes wrong is reported and tried again; it keeps no other part of the
     /// account from being realized.
     pub(super) async fn realize_app(&mut self, wanted: desired::App) {
-        let class = self.class().ok().flatten().filter(|class| workloads::has_workloads(class));
+        let class = self.class().ok().flatten();
+        if let (desired::App::Running, Some(class), Ok(plan)) = (wanted, &class, self.plan()) {
+            let unmet = requirements::unmet(&plan.spec.security, &self.account.spec, class).join("; ");
+            self.findings.extend((!unmet.is_empty()).then(|| Finding::yes(Type::RequirementsUnmet, "AppCannot", unmet)));
+        }
+        let class = class.filter(|class| workloads::has_workloads(class));
         let result = match (wanted, class) {
             (desired::App::Running, Some(class)) => Box::pin(self.run_app(&class)).await.map(Some),
             // A class that is missing, or that nobody knows of, ends no app of a tenant who pays.
@@ -67,6 +72,7 @@ impl Work<'_> {
         };
         let plan = self.plan()?;
         let (plan_placement, limits) = (placement::placement(plan, self.account)?.clone(), plan.spec.app.clone());
+        let plan_security = plan.spec.security.clone();
         let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, login.slot).await?;
         let binding = credentials::binding(self.ctx, &self.placement, login.slot, &password).await?;
         let mut secrets = Box::pin(self.app_secrets(class)).await?;
@@ -85,6 +91,9 @@ impl Work<'_> {
             database_ca: object::DATABASE_CA,
             fqdn: &fqdn,
             aliases: &account.domain.custom,
+            chat_consent: account.chat_consent.as_deref(),
+            require_totp: plan_security.needs_second_factor(requirements::totp_of(account)),
+            require_api_tokens: plan_security.require_api_tokens,
             owner_name: owner.name.as_deref(),
             owner_email: &owner.email,
             intake,

@@ -55,7 +55,7 @@ pub(super) async fn report(
         publish(ctx, account, EventType::Normal, stage.name(), &note, "Enter").await;
     }
     for condition in changed(&before.conditions, &status.conditions) {
-        const WARNINGS: [&str; 5] = ["Stalled", "Overdue", "QuotaExceeded", "ExtensionsMissing", "Unprovable"];
+        const WARNINGS: [&str; 6] = ["RequirementsUnmet", "Stalled", "Overdue", "QuotaExceeded", "ExtensionsMissing", "Unprovable"];
         let warns = WARNINGS.contains(&condition.type_.as_str()) && condition.status == "True";
         // These were published when billing's state was read, once for each state.
         let was_published = matches!(condition.reason.as_str(), "BillingRefused" | "BillingDoubted");
