@@ -23,6 +23,7 @@ pub struct DnsRecord {
     /// Its type, such as `MX` or `TXT`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its value.
+    /// Its value. A text that is longer than a string of DNS can be, 255 octets, is shown as several strings in quotes, which
+    /// verifiers read as one.
     pub value: String,
 }

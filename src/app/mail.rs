@@ -1,5 +1,6 @@
 //! The mail intake, as a tenant's app knows it. Pure.
 
+use super::dkim::PublicKey;
 use crate::api::{
     class_mail::ClassMail,
     mail_status::{DnsRecord, MailStatus},
@@ -25,21 +26,22 @@ pub struct MailIntake<'a> {
     pub token: &'a str,
     /// The password with which the app sends mail.
     pub password: &'a str,
+    /// The key that signs what the app sends.
+    pub dkim_key: &'a str,
 }
 
 /// The addresses of a tenant with this host name, and the DNS records for it. `server` is the name of the mail server: mail
-/// arrives there, and leaves from its address.
-pub fn status(class: &ClassMail, host: &str, server: &str) -> MailStatus {
+/// arrives there, and leaves from its address. `key` signs what leaves; `None`: it was not made yet.
+pub fn status(class: &ClassMail, host: &str, server: &str, key: Option<&PublicKey>) -> MailStatus {
     let record = |name: String, kind: &str, value: String| DnsRecord { name, kind: kind.to_owned(), value };
-    MailStatus {
-        addresses: class.intake.mailboxes.iter().map(|mailbox| format!("{}@{host}", mailbox.name)).collect(),
-        records: vec![
-            record(host.to_owned(), "MX", format!("10 {server}.")),
-            record(host.to_owned(), "TXT", format!("v=spf1 a:{server} -all")),
-            // Without a signature, mail that somebody forwards fails SPF: a stricter policy would lose it.
-            record(format!("_dmarc.{host}"), "TXT", "v=DMARC1; p=none".to_owned()),
-        ],
-    }
+    let mut records =
+        vec![record(host.to_owned(), "MX", format!("10 {server}.")), record(host.to_owned(), "TXT", format!("v=spf1 a:{server} -all"))];
+    records.extend(key.map(|key| record(format!("{}._domainkey.{host}", key.selector), "TXT", key.record())));
+    // Without a signature, mail that somebody forwards fails SPF: a stricter policy would lose it. Signature and sender have
+    // to be of this very host: tenants below one base domain share what a relaxed policy compares.
+    let policy = key.map_or("v=DMARC1; p=none", |_| "v=DMARC1; p=quarantine; adkim=s; aspf=s");
+    records.push(record(format!("_dmarc.{host}"), "TXT", policy.to_owned()));
+    MailStatus { addresses: class.intake.mailboxes.iter().map(|mailbox| format!("{}@{host}", mailbox.name)).collect(), records }
 }
 
 #[cfg(test)]
@@ -52,7 +54,11 @@ mod tests {
             "intake": {"component": "web", "path": "/in", "mailboxes": [{"name": "support"}, {"name": "sales"}]}
         }))
         .unwrap();
-        let told = status(&class, "acme.helpdesk.example", "mail.helpdesk.example");
+        let key = PublicKey::of(&crate::app::dkim::make().unwrap()).unwrap();
+        let told = |key| status(&class, "acme.helpdesk.example", "mail.helpdesk.example", key);
+        let unsigned: Vec<_> = told(None).records.iter().map(|r| r.value.clone()).collect();
+        assert_eq!(unsigned[2..], ["v=DMARC1; p=none"]);
+        let told = told(Some(&key));
         assert_eq!(told.addresses, ["support@acme.helpdesk.example", "sales@acme.helpdesk.example"]);
         let records: Vec<_> = told.records.iter().map(|r| format!("{} {} {}", r.name, r.kind, r.value)).collect();
         assert_eq!(
@@ -60,7 +66,8 @@ mod tests {
             [
                 "acme.helpdesk.example MX 10 mail.helpdesk.example.",
                 "acme.helpdesk.example TXT v=spf1 a:mail.helpdesk.example -all",
-                "_dmarc.acme.helpdesk.example TXT v=DMARC1; p=none",
+                &format!("{}._domainkey.acme.helpdesk.example TXT {}", key.selector, key.record()),
+                "_dmarc.acme.helpdesk.example TXT v=DMARC1; p=quarantine; adkim=s; aspf=s",
             ]
         );
     }

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod check;
+pub mod dkim;
 mod error;
 pub mod hooks;
 pub mod mail;

@@ -11,7 +11,7 @@ use std::{
 use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::Error;
+use super::{Error, dkim};
 use crate::api::{
     HelpDeskClassSpec,
     help_desk_class::{GeneratedSecret, SecretFormat},
@@ -26,7 +26,10 @@ pub const MAIL_TOKEN: &str = "mail.inboundToken";
 /// The name of the password with which the app sends mail, where the class takes mail.
 pub const MAIL_PASSWORD: &str = "mail.password";
 
-/// How long that password is, in letters and digits.
+/// The name of the key that signs what the app sends, where the class takes mail.
+pub const MAIL_DKIM_KEY: &str = "mail.dkimKey";
+
+/// How long the first password is, in letters and digits.
 const ADMIN_LENGTH: u16 = 40;
 
 /// Secrets by name. They are wiped from memory when dropped, and never shown by `Debug`.
@@ -78,7 +81,7 @@ impl AppSecrets {
 
     /// Whether a key of the operator's Secret of a tenant holds a secret of the app. The others hold database passwords.
     pub fn is_name(key: &str) -> bool {
-        [ADMIN, MAIL_TOKEN, MAIL_PASSWORD].contains(&key) || key.starts_with("secrets.")
+        [ADMIN, MAIL_TOKEN, MAIL_PASSWORD, MAIL_DKIM_KEY].contains(&key) || key.starts_with("secrets.")
     }
 }
 
@@ -93,12 +96,21 @@ pub fn name_of(secret: &GeneratedSecret) -> String {
     format!("secrets.{}", secret.name)
 }
 
-/// The secrets that an app of this class gets, by name, with format and length.
-fn wanted(class: &HelpDeskClassSpec) -> impl Iterator<Item = (String, SecretFormat, u16)> {
-    let admin = (ADMIN.to_owned(), SecretFormat::Alnum, ADMIN_LENGTH);
-    let mail = class.mail.iter().flat_map(|_| [MAIL_TOKEN, MAIL_PASSWORD]);
-    let mail = mail.map(|name| (name.to_owned(), SecretFormat::Alnum, ADMIN_LENGTH));
-    std::iter::once(admin).chain(mail).chain(class.secrets.iter().map(|secret| (name_of(secret), secret.format, secret.length)))
+/// What a secret is made of.
+#[derive(Clone, Copy)]
+enum Content {
+    /// Random letters, so many.
+    Text(SecretFormat, u16),
+    /// A key for DKIM.
+    DkimKey,
+}
+
+/// The secrets that an app of this class gets, by name.
+fn wanted(class: &HelpDeskClassSpec) -> impl Iterator<Item = (String, Content)> {
+    let password = Content::Text(SecretFormat::Alnum, ADMIN_LENGTH);
+    let mail = class.mail.iter().flat_map(move |_| [(MAIL_TOKEN, password), (MAIL_PASSWORD, password), (MAIL_DKIM_KEY, Content::DkimKey)]);
+    let own = std::iter::once((ADMIN, password)).chain(mail).map(|(name, content)| (name.to_owned(), content));
+    own.chain(class.secrets.iter().map(|secret| (name_of(secret), Content::Text(secret.format, secret.length))))
 }
 
 /// Which secrets of the class the operator's Secret of the tenant does not have.
@@ -112,7 +124,7 @@ pub struct Missing {
 
 /// Which secrets of the class are missing, and whether the app was given them before.
 pub fn missing(class: &HelpDeskClassSpec, stored: &AppSecrets, handed_out: &BTreeSet<String>) -> Missing {
-    let missing = wanted(class).map(|(name, ..)| name).filter(|name| stored.get(name).is_none());
+    let missing = wanted(class).map(|(name, _)| name).filter(|name| stored.get(name).is_none());
     let (lost, new) = missing.partition(|name| handed_out.contains(name));
     Missing { new, lost }
 }
@@ -123,8 +135,12 @@ pub fn missing(class: &HelpDeskClassSpec, stored: &AppSecrets, handed_out: &BTre
 /// [`Error::Random`].
 pub fn make(class: &HelpDeskClassSpec, names: &BTreeSet<String>) -> Result<AppSecrets, Error> {
     let mut made = AppSecrets::default();
-    for (name, format, length) in wanted(class).filter(|(name, ..)| names.contains(name)) {
-        made.insert(name, random_text(format, length.into())?);
+    for (name, content) in wanted(class).filter(|(name, _)| names.contains(name)) {
+        let value = match content {
+            Content::Text(format, length) => random_text(format, length.into())?,
+            Content::DkimKey => dkim::make()?,
+        };
+        made.insert(name, value);
     }
     Ok(made)
 }

@@ -12,7 +12,7 @@ use super::{
     object::{ADMIN, App, DATABASE_CA, ENVIRONMENT, FILES, Kind, Object, SERVICE_ACCOUNT, file_key},
     pods::{COMPONENT, Container},
     policies,
-    secrets::{MAIL_PASSWORD, MAIL_TOKEN},
+    secrets::{MAIL_DKIM_KEY, MAIL_PASSWORD, MAIL_TOKEN},
 };
 use crate::{
     api::{
@@ -68,8 +68,8 @@ pub fn objects(app: &App<'_>) -> Result<Objects, Error> {
         secret(ADMIN, BTreeMap::from([("password".to_owned(), app.admin_password.to_owned())])),
     ];
     if let Some(mail) = mail {
-        let shared = BTreeMap::from([(MAIL_TOKEN.to_owned(), mail.token.to_owned()), (MAIL_PASSWORD.to_owned(), mail.password.to_owned())]);
-        first.push(secret(MAIL, shared));
+        let shared = [(MAIL_TOKEN, mail.token), (MAIL_PASSWORD, mail.password), (MAIL_DKIM_KEY, mail.dkim_key)];
+        first.push(secret(MAIL, shared.map(|(name, value)| (name.to_owned(), value.to_owned())).into()));
         first.extend(read_by_intake(mail));
     }
     first.extend(policies::before_pods(app));

@@ -1,4 +1,4 @@
-//! Asks the spam filter (rspamd), and teaches it. What it learns belongs to one tenant: it is told whose by `Deliver-To`.
+//! Asks the spam filter (rspamd), teaches it, and lets it sign. What it learns belongs to one tenant: it is told whose by `Deliver-To`.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hyper::Method;
 use serde::Deserialize;
 
-use super::envelope::Envelope;
+use super::{envelope::Envelope, tokens::SigningKey};
 use crate::http_client::{self, Call};
 
 /// How long the filter may take for one message.
@@ -25,6 +25,8 @@ pub(super) enum Error {
     Status(u16),
     #[error("failed to understand the spam filter")]
     Answer(#[source] serde_json::Error),
+    #[error("failed to sign a message: the spam filter gave no signature")]
+    Unsigned,
 }
 
 /// The two kinds of mail.
@@ -49,6 +51,27 @@ pub(super) async fn judge(uid: &str, envelope: &Envelope, message: Bytes) -> Res
     let answer = ask(JUDGES, "/checkv2", headers, message).await?;
     let judgement: Judgement = serde_json::from_slice(&answer).map_err(Error::Answer)?;
     Ok(class(&judgement.action))
+}
+
+#[derive(Deserialize)]
+struct Signed {
+    #[serde(rename = "dkim-signature")]
+    signature: Option<String>,
+}
+
+/// The signature of a message in the name of this domain: the value of its header.
+pub(super) async fn sign(key: &SigningKey, domain: &str, message: Bytes) -> Result<String, Error> {
+    let headers = vec![
+        // Nothing else is looked at.
+        ("settings", r#"{"symbols_enabled":["DKIM_SIGNED"]}"#.to_owned()),
+        ("performdkimsign", "yes".to_owned()),
+        ("dkimdomain", domain.to_owned()),
+        ("dkimselector", key.selector.clone()),
+        ("dkimprivatekey", key.private.to_string()),
+    ];
+    let answer = ask(JUDGES, "/checkv2", headers, message).await?;
+    let signed: Signed = serde_json::from_slice(&answer).map_err(Error::Answer)?;
+    signed.signature.ok_or(Error::Unsigned)
 }
 
 /// Teaches the filter that a message is of this class, for the tenant with this uid.

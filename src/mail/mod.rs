@@ -9,7 +9,8 @@
 //! one Secret that is for it. It writes nothing to the cluster.
 //!
 //! Apps send mail by the same mail server: it asks the intake whether their password is right (`sasl`) and which addresses
-//! are theirs, and the intake says what of their queue is held or deleted (`queue`).
+//! are theirs, and the intake says what of their queue is held or deleted (`queue`). What they send it signs with their
+//! tenant's key, or refuses (`outgoing`); `sender` is that decision, pure.
 //!
 //! [`recipient`] is the decision, pure: what is not known is refused for now, never for good.
 
@@ -22,10 +23,12 @@ mod filter;
 mod learn_api;
 mod learned;
 mod lmtp;
+mod outgoing;
 mod queue;
 pub mod recipient;
 mod redis;
 mod sasl;
+mod sender;
 mod serve;
 mod socketmap;
 mod tokens;

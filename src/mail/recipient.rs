@@ -156,14 +156,14 @@ fn decide_by_what_is_known(address: &Address, facts: &Facts) -> Verdict {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use serde_json::json;
 
     use super::*;
 
     const UID: &str = "8f3a1111-2222-3333-4444-555566667777";
 
-    fn facts(stage: Option<Stage>) -> Facts {
+    pub(in crate::mail) fn facts(stage: Option<Stage>) -> Facts {
         let claim = json!({"apiVersion": "helpdesk-operator.io/v1alpha1", "kind": "DomainClaim", "metadata": {"name": "acme.helpdesk.example"},
             "spec": {"account": "acme", "accountUID": UID, "use": "Slug"}});
         let account = json!({"apiVersion": "helpdesk-operator.io/v1alpha1", "kind": "HelpDeskAccount", "metadata": {"name": "acme", "uid": UID},

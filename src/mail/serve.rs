@@ -13,7 +13,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 
-use super::{deliver::Delivery, directory::Directory, learn_api, learned, lmtp, queue, sasl, socketmap, tokens::Tokens};
+use super::{deliver::Delivery, directory::Directory, learn_api, learned, lmtp, outgoing, queue, sasl, socketmap, tokens::Tokens};
 use crate::{
     cluster,
     error_chain::chain,
@@ -36,6 +36,9 @@ pub struct Args {
     /// Where the mail server's queue is shown.
     #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 2504)))]
     queue: SocketAddr,
+    /// Where what apps send is shown before it is taken (rspamd's protocol).
+    #[arg(long, default_value_t = SocketAddr::from((Ipv4Addr::LOCALHOST, 2505)))]
+    outgoing: SocketAddr,
     /// Where apps teach the filter.
     #[arg(long, default_value_t = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 8025)))]
     learn: SocketAddr,
@@ -90,7 +93,7 @@ async fn serve(args: Args) -> Result<(), Error> {
     let delivery = Arc::new(Delivery::new(directory.clone()));
     let tokens = Arc::new(Tokens::new(client, directory.clone()));
     let (questions, messages, lessons) = (listen(args.socketmap).await?, listen(args.lmtp).await?, listen(args.learn).await?);
-    let (logins, shown) = (listen(args.sasl).await?, listen(args.queue).await?);
+    let (logins, shown, sent) = (listen(args.sasl).await?, listen(args.queue).await?, listen(args.outgoing).await?);
     tokio::spawn(learned::keep_erasing(directory.clone()));
     tokio::spawn(ready_once_read(directory.clone(), health));
     tokio::select! {
@@ -98,6 +101,7 @@ async fn serve(args: Args) -> Result<(), Error> {
         broken = lmtp::serve(messages, delivery) => broken.map_err(Error::Accept),
         broken = sasl::serve(logins, tokens.clone()) => broken.map_err(Error::Accept),
         broken = axum::serve(shown, queue::router(directory.clone())) => broken.map_err(Error::Accept),
+        broken = axum::serve(sent, outgoing::router(directory.clone(), tokens.clone())) => broken.map_err(Error::Accept),
         broken = axum::serve(lessons, learn_api::router(tokens)) => broken.map_err(Error::Accept),
         _ = terminate.recv() => Ok(()),
     }

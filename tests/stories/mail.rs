@@ -1,5 +1,7 @@
 //! Mail for tenants, as senders meet it: SMTP to the real mail server, tickets in the real app.
 
+mod dkim;
+
 use std::{
     io::{BufRead, BufReader, Write},
     net::TcpStream,

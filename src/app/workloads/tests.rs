@@ -12,7 +12,7 @@ use crate::{
 };
 
 const LIMITS: PlanApp = PlanApp { max_cpu: None, max_memory: None, max_pods: Some(5) };
-const INTAKE: MailIntake<'_> = MailIntake { namespace: "mail-system", name: "mail", token: "shared", password: "sends" };
+const INTAKE: MailIntake<'_> = MailIntake { namespace: "mail-system", name: "mail", token: "shared", password: "sends", dkim_key: "signs" };
 
 fn class() -> HelpDeskClassSpec {
     serde_json::from_value(json!({

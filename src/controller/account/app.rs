@@ -102,8 +102,13 @@ impl Work<'_> {
         });
         let authority = binding.get("ca.crt").map(|pem| String::from_utf8_lossy(&pem.0).into_owned()).unwrap_or_default();
         let server = &self.placement.server.spec;
-        let shared = secrets.get(secrets::MAIL_TOKEN).zip(secrets.get(secrets::MAIL_PASSWORD));
-        let mail = intake.zip(shared).map(|((namespace, name), (token, password))| MailIntake { namespace, name, token, password });
+        let shared = [secrets::MAIL_TOKEN, secrets::MAIL_PASSWORD, secrets::MAIL_DKIM_KEY].map(|name| secrets.get(name));
+        let mail = match (intake, shared) {
+            (Some((namespace, name)), [Some(token), Some(password), Some(dkim_key)]) => {
+                Some(MailIntake { namespace, name, token, password, dkim_key })
+            }
+            _ => None,
+        };
         let migration = self.migration_due(class);
         let objects = workloads::objects(&object::App {
             account: &name,

@@ -7,7 +7,10 @@ use kube::ResourceExt;
 use super::{error::Error, work::Work};
 use crate::{
     api::{HelpDeskClassSpec, ROTATE_APP_PASSWORD},
-    app::secrets::{self, ADMIN, AppSecrets, Missing},
+    app::{
+        self,
+        secrets::{self, ADMIN, AppSecrets, Missing},
+    },
     controller::tenant_secret::TenantSecret,
     digest::sha256,
     lifecycle::AdminPassword,
@@ -26,7 +29,10 @@ impl Work<'_> {
         if !still_lost.is_empty() {
             return Err(Error::SecretLost { names: still_lost.join(", "), secret: own.path() });
         }
-        let mut added = secrets::make(class, &new)?;
+        let (of_class, names) = (class.clone(), new.clone());
+        // A key takes long to find.
+        let made = tokio::task::spawn_blocking(move || secrets::make(&of_class, &names)).await;
+        let mut added = made.map_err(|_| app::Error::Random)??;
         added.fill_up(found);
         if !added.is_empty() {
             own.put(&account, added.iter()).await?;

@@ -15,6 +15,8 @@ use super::{
     outcome::Outcome,
 };
 use crate::cluster::During;
+use crate::controller::tenant_secret::TenantSecret;
+use crate::error_chain::chain;
 use crate::{
     api::{
         BackupPhase, ColdBackup, Condition, DomainUse, HelpDeskAccount, HelpDeskAccountStatus, Time,
@@ -23,7 +25,7 @@ use crate::{
         conditions::{self, Finding, Type},
         mail_status::MailStatus,
     },
-    app,
+    app::{self, dkim::PublicKey, secrets::MAIL_DKIM_KEY},
     clock::Moment,
     lifecycle::{Blocker, Frozen, Known, Record, Stage},
 };
@@ -37,7 +39,11 @@ pub(super) async fn report(
     now: Moment,
 ) -> Result<(), Error> {
     let before = account.status.clone().unwrap_or_default();
-    let status = build(ctx, account, observed, outcome, &before, now);
+    let mail = mail(ctx, account, outcome).await.unwrap_or_else(|error| {
+        tracing::warn!(account = account.name_any(), error = chain(&error), "the status says of mail what it said before");
+        before.mail.clone()
+    });
+    let status = HelpDeskAccountStatus { mail, ..build(ctx, account, observed, outcome, &before, now) };
     let uid = account.uid().unwrap_or_default();
     let record = &outcome.placement.entry.record;
     let late = outcome.overdue_since.is_some() || entering_since(record, now).is_some();
@@ -120,7 +126,7 @@ fn build(
         data_gone_by: record.data_gone_by.filter(|at| record.stage != Stage::Expired && *at > now).map(Time),
         url: url(outcome, before.url.as_deref()),
         domains: outcome.domains.clone(),
-        mail: mail(ctx, account, outcome),
+        mail: None,
         app: record
             .class
             .as_ref()
@@ -141,14 +147,18 @@ fn build(
 }
 
 /// The mail addresses of an account that is not terminated, where its class takes mail and the mail intake runs.
-fn mail(ctx: &AccountContext, account: &HelpDeskAccount, outcome: &Outcome) -> Option<MailStatus> {
-    let server = ctx.settings.mail_hostname.as_ref()?;
-    let plan = ctx.caches.plans.get(&ObjectRef::new(&account.spec.plan))?;
-    let class = ctx.class_of(&plan, &outcome.placement.entry.record)?;
+async fn mail(ctx: &AccountContext, account: &HelpDeskAccount, outcome: &Outcome) -> Result<Option<MailStatus>, Error> {
+    let Some(server) = &ctx.settings.mail_hostname else { return Ok(None) };
+    let plan = ctx.caches.plans.get(&ObjectRef::new(&account.spec.plan));
+    let class = plan.and_then(|plan| ctx.class_of(&plan, &outcome.placement.entry.record));
     let is_own = |d: &&DomainStatus| d.used_as == DomainUse::Slug && d.state != DomainState::Refused;
-    let slug = outcome.domains.iter().find(is_own)?;
+    let slug = outcome.domains.iter().find(is_own);
     let lives = outcome.placement.entry.record.stage < Stage::Terminated;
-    class.mail.as_ref().filter(|_| lives).map(|class| app::mail::status(class, &slug.host, server))
+    let class = class.as_ref().and_then(|class| class.mail.as_ref()).filter(|_| lives);
+    let (Some(class), Some(slug)) = (class, slug) else { return Ok(None) };
+    let key = TenantSecret::of(ctx, &outcome.placement.tenant).value(MAIL_DKIM_KEY).await?;
+    let public = key.and_then(|key| PublicKey::of(&key));
+    Ok(Some(app::mail::status(class, &slug.host, server, public.as_ref())))
 }
 
 fn url(outcome: &Outcome, before: Option<&str>) -> Option<String> {
