@@ -15,7 +15,7 @@ const BITS: usize = 2048;
 /// The longest string of a TXT record, in octets.
 const STRING: usize = 255;
 
-/// Makes a private key, as PKCS #8 in Base64. That takes a second or so of computing.
+/// Makes a private key, as PKCS #8 in Base64. That takes a tenth of a second or so of computing.
 ///
 /// # Errors
 /// [`Error::Random`].

@@ -30,7 +30,7 @@ impl Work<'_> {
             return Err(Error::SecretLost { names: still_lost.join(", "), secret: own.path() });
         }
         let (of_class, names) = (class.clone(), new.clone());
-        // A key takes long to find.
+        // The primes of a key take long to find.
         let made = tokio::task::spawn_blocking(move || secrets::make(&of_class, &names)).await;
         let mut added = made.map_err(|_| app::Error::Random)??;
         added.fill_up(found);

@@ -119,7 +119,8 @@ async fn app_sends(account: &Account, password: &str, to: &str, from: &str) -> S
     assert!(smtp.says(&format!("RCPT TO:<carla@[{to}]>")).starts_with("250 "));
     assert!(smtp.says("DATA").starts_with("354 "));
     let rest = "To: Carla <carla@customer.example>\r\nSubject: Your lamp\r\nDate: Thu, 26 Nov 2026 10:00:00 +0000\r\n\
-        Message-ID: <1@dkim.example>\r\n\r\nIt shines  again.\r\n..with two dots\r\n\r\n.";
+        Message-ID: <1@dkim.example>\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\
+        Content-Transfer-Encoding: 8bit\r\n\r\nIt shines  again, für Sie.\r\n..with two dots\r\n\r\n.";
     smtp.says(&format!("{from}{rest}"))
 }
 
@@ -161,7 +162,7 @@ async fn what_an_app_sends_is_signed_with_its_tenants_key_in_the_name_of_its_own
     let answer = app_sends(&acme, password, &elsewhere.address, own).await;
     assert!(answer.starts_with("250 "), "{answer}");
     let message = elsewhere.receives();
-    assert!(message.contains("d=dkim-acme.helpdesk.example;"), "{message}");
+    assert!(message.contains("d=dkim-acme.helpdesk.example;") && message.contains("again, für Sie."), "{message}");
     let (records, records_of_neighbour) = (txt_records(&acme).await, txt_records(&beta).await);
     assert!(verifier_accepts(&message, &records), "{message}\n{records:?}");
     assert!(
