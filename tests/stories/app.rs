@@ -2,6 +2,7 @@
 
 mod django;
 mod misbehaving;
+mod neighbours;
 mod requirements;
 mod secrets;
 mod upgrade;
