@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod apps;
 mod backup;
 mod beside;
 #[allow(unused, clippy::disallowed_methods)]
@@ -25,12 +26,13 @@ async fn main() {
     let part = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     report::machine("before");
     match part.as_str() {
+        "apps" => apps::run().await,
         "deadlines" => deadlines::run().await,
         "beside" => beside::run().await,
         "provision" => provision::run().await,
         "backup" => backup::run().await,
         "steady" => steady::run().await,
-        other => panic!("no such part: {other:?} (choose deadlines, beside, provision, backup or steady)"),
+        other => panic!("no such part: {other:?} (choose apps, deadlines, beside, provision, backup or steady)"),
     }
     report::machine("after");
 }

@@ -120,7 +120,7 @@ pub struct HttpHook {
     /// The expected status codes. Without them each from 200 to 299 is expected.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), inner(range(min = 200, max = 499)))]
-    pub expected_status: Vec<u16>,
+    pub expected_status: Vec<i32>,
 }
 
 /// A header of a request.

@@ -26,15 +26,15 @@ pub struct Upgrade {
     /// class is changed.
     #[serde(default)]
     #[schemars(range(min = 0, max = 1_000_000))]
-    pub max_failures: u32,
+    pub max_failures: i32,
     /// How long an upgrade may take, in seconds, before it counts as failed.
     #[serde(default = "half_an_hour")]
     #[schemars(range(min = 10, max = 86400))]
-    pub progress_deadline_seconds: u32,
+    pub progress_deadline_seconds: i32,
     /// How long the app has to be ready, in seconds, before the next account takes its turn.
     #[serde(default = "half_a_minute")]
     #[schemars(range(min = 0, max = 86400))]
-    pub min_ready_seconds: u32,
+    pub min_ready_seconds: i32,
     /// While it is set, no further account is upgraded. Upgrades that have begun go on.
     #[serde(default)]
     pub paused: bool,
@@ -48,11 +48,11 @@ fn tenth_of_the_accounts() -> IntOrString {
     IntOrString::String("10%".into())
 }
 
-const fn half_an_hour() -> u32 {
+const fn half_an_hour() -> i32 {
     1800
 }
 
-const fn half_a_minute() -> u32 {
+const fn half_a_minute() -> i32 {
     30
 }
 
@@ -99,10 +99,10 @@ pub struct HelpDeskClassStatus {
     pub revision: Option<String>,
     /// How many accounts have a revision of the class.
     #[serde(default)]
-    pub accounts: u32,
+    pub accounts: i32,
     /// How many of them have the present one.
     #[serde(default)]
-    pub updated_accounts: u32,
+    pub updated_accounts: i32,
     /// Since when accounts are upgraded to the present revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rollout_started_at: Option<Time>,

@@ -177,8 +177,8 @@ async fn reconcile(ctx: &ClassContext, name: &str) -> Result<Action, Error> {
     let status = HelpDeskClassStatus {
         observed_generation: class.metadata.generation,
         revision: Some(target.clone()),
-        accounts: u32::try_from(rollout.accounts).unwrap_or(u32::MAX),
-        updated_accounts: u32::try_from(rollout.updated).unwrap_or(u32::MAX),
+        accounts: i32::try_from(rollout.accounts).unwrap_or(i32::MAX),
+        updated_accounts: i32::try_from(rollout.updated).unwrap_or(i32::MAX),
         rollout_started_at: rollout.started_at,
         upgrading: rollout.upgrading,
         failed: rollout::first_names(&rollout.failed),

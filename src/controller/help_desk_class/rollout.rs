@@ -121,7 +121,7 @@ pub(super) fn step(upgrade: &Upgrade, target: &str, before: &HelpDeskClassStatus
         accounts.iter().filter(|a| a.takes_part && a.revision != target && !is_upgrading(&upgrading, &a.name)).collect();
     // An app that is not ready has the least to lose.
     waiting.sort_by_key(|account| (account.app.is_ready(), &account.name));
-    let is_stopped = failed.len() > upgrade.max_failures as usize;
+    let is_stopped = failed.len() > usize::try_from(upgrade.max_failures).unwrap_or_default();
     if !is_stopped && !upgrade.paused {
         let slots = upgrade.at_once(total).saturating_sub(busy).min((2 * MOST_AT_ONCE).saturating_sub(upgrading.len()));
         for account in waiting.iter().take(slots) {
@@ -347,7 +347,7 @@ mod tests {
         #[test]
         fn never_more_accounts_than_allowed_begin_and_none_after_too_many_failures(
             apps in prop::collection::vec((any_app(), any::<bool>(), any::<bool>()), 1..40),
-            max_failures in 0_u32..3, seconds in 0_i64..400,
+            max_failures in 0_i32..3, seconds in 0_i64..400,
         ) {
             let accounts: Vec<_> = apps.into_iter().enumerate().map(|(number, (app, is_new, takes_part))| AccountFacts {
                 takes_part,
@@ -359,7 +359,7 @@ mod tests {
                 let next = step(&upgrade, NEW, &before, &accounts, at(seconds + round));
                 let begun = next.upgrading.iter().filter(|e| !before.upgrading.contains(e)).count();
                 prop_assert!(begun <= 2);
-                prop_assert!(next.failed.len() <= max_failures as usize || begun == 0);
+                prop_assert!(next.failed.len() <= usize::try_from(max_failures).unwrap() || begun == 0);
                 before = status(&next);
             }
         }
