@@ -1,4 +1,4 @@
-//! What the cluster says about tenants: accounts, plans, classes and claims of host names, watched.
+//! What the cluster says about tenants: accounts, plans, classes with their revisions, and claims of host names, watched.
 
 use std::{
     sync::{
@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures::StreamExt;
+use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{
     Api, Client, Resource,
     api::ListParams,
@@ -22,7 +23,10 @@ use serde::de::DeserializeOwned;
 use std::sync::{Mutex, PoisonError};
 
 use super::recipient::{Facts, is_of};
-use crate::api::{DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, account::Owner, stage::Stage};
+use crate::{
+    api::{DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskClassSpec, HelpDeskPlan, account::Owner, stage::Stage},
+    app::revision::{self, CLASS_REVISION},
+};
 
 /// How often the API server is asked whether it is there.
 const ASK_EVERY: Duration = Duration::from_secs(10);
@@ -45,6 +49,7 @@ pub(super) struct Directory {
     accounts: Store<HelpDeskAccount>,
     plans: Store<HelpDeskPlan>,
     classes: Store<HelpDeskClass>,
+    revisions: Store<ControllerRevision>,
     claims: Store<DomainClaim>,
     is_read: AtomicBool,
     answered: Mutex<Option<Instant>>,
@@ -55,10 +60,12 @@ impl Directory {
     pub(super) fn watch(client: &Client) -> Arc<Self> {
         let directory = Arc::new(Self {
             // Who owns an account is nothing that mail needs.
-            accounts: watch(client, |account: &mut HelpDeskAccount| account.spec.owner = Owner::default()),
-            plans: watch(client, |_| ()),
-            classes: watch(client, |_| ()),
-            claims: watch(client, |_| ()),
+            accounts: watch(all(client), everything(), |account: &mut HelpDeskAccount| account.spec.owner = Owner::default()),
+            plans: watch(all(client), everything(), |_| ()),
+            classes: watch(all(client), everything(), |_| ()),
+            // The operator keeps them in its own namespace, which is this pod's.
+            revisions: watch(Api::default_namespaced(client.clone()), everything().labels(CLASS_REVISION), |_| ()),
+            claims: watch(all(client), everything(), |_| ()),
             is_read: AtomicBool::new(false),
             answered: Mutex::new(None),
         });
@@ -73,6 +80,7 @@ impl Directory {
             accounts: reflector::store().0,
             plans: reflector::store().0,
             classes: reflector::store().0,
+            revisions: reflector::store().0,
             claims: reflector::store().0,
             is_read: AtomicBool::new(false),
             answered: Mutex::new(None),
@@ -84,6 +92,7 @@ impl Directory {
             self.accounts.wait_until_ready().await.is_ok()
                 && self.plans.wait_until_ready().await.is_ok()
                 && self.classes.wait_until_ready().await.is_ok()
+                && self.revisions.wait_until_ready().await.is_ok()
                 && self.claims.wait_until_ready().await.is_ok()
         };
         if all_read.await {
@@ -135,22 +144,43 @@ impl Directory {
         Some((account, namespace))
     }
 
+    /// The class as the account has it: the revision that its status names, or the class as it is now.
+    fn class_of(&self, class: &str, account: &HelpDeskAccount) -> Option<Arc<HelpDeskClassSpec>> {
+        let pinned = account.status.as_ref().and_then(|status| status.app.as_ref()).filter(|app| app.class == class);
+        match pinned {
+            Some(app) => {
+                let is_it = |revision: &ControllerRevision| revision.metadata.name.as_deref() == Some(&app.revision);
+                let (_, spec) = revision::content(&*self.revisions.find(is_it)?)?;
+                Some(Arc::new(spec))
+            }
+            None => Some(Arc::new(self.classes.get(&ObjectRef::new(class))?.spec.clone())),
+        }
+    }
+
     /// What is known about a host name.
     pub(super) fn facts(&self, host: &str) -> Facts {
         let claim = self.claims.get(&ObjectRef::new(host));
         let account = claim.as_ref().and_then(|claim| self.accounts.get(&ObjectRef::new(&claim.spec.account)));
         let plan = account.as_ref().and_then(|account| self.plans.get(&ObjectRef::new(&account.spec.plan)));
-        let class = plan.and_then(|plan| self.classes.get(&ObjectRef::new(plan.spec.class.as_ref()?)));
+        let class = plan.and_then(|plan| self.class_of(plan.spec.class.as_ref()?, account.as_deref()?));
         Facts { is_read: self.is_read(), is_fresh: self.is_fresh(), claim, account, class }
     }
 }
 
-fn watch<K>(client: &Client, forget: fn(&mut K)) -> Store<K>
+fn all<K: Resource<DynamicType = ()>>(client: &Client) -> Api<K> {
+    Api::all(client.clone())
+}
+
+fn everything() -> watcher::Config {
+    watcher::Config::default().streaming_lists()
+}
+
+fn watch<K>(api: Api<K>, config: watcher::Config, forget: fn(&mut K)) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let stream = watcher(Api::<K>::all(client.clone()), watcher::Config::default().streaming_lists())
+    let stream = watcher(api, config)
         .default_backoff()
         .modify(move |object: &mut K| {
             object.meta_mut().managed_fields = None;

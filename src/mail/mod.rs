@@ -5,7 +5,7 @@
 //! for one tenant, from that tenant's app.
 //!
 //! The mail server asks by `socketmap` before it takes a message, and delivers by LMTP, one recipient at a time. Both listen
-//! on the loopback address only. The intake reads accounts, plans, classes and claims of host names, and of each tenant the
+//! on the loopback address only. The intake reads accounts, plans, classes with their revisions, and claims of host names, and of each tenant the
 //! one Secret that is for it. It writes nothing to the cluster.
 //!
 //! Apps send mail by the same mail server: it asks the intake whether their password is right (`sasl`) and which addresses

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 
 use super::address::Address;
 use crate::api::{
-    DomainClaim, HelpDeskAccount, HelpDeskClass,
+    DomainClaim, HelpDeskAccount, HelpDeskClassSpec,
     class_mail::{MailIntake, Mailbox},
     stage::Stage,
 };
@@ -22,8 +22,8 @@ pub struct Facts {
     pub claim: Option<Arc<DomainClaim>>,
     /// The account that the claim names.
     pub account: Option<Arc<HelpDeskAccount>>,
-    /// The class of its plan.
-    pub class: Option<Arc<HelpDeskClass>>,
+    /// The class of its plan, as the account has it.
+    pub class: Option<Arc<HelpDeskClassSpec>>,
 }
 
 /// The app that gets a message.
@@ -133,14 +133,14 @@ fn decide_by_what_is_known(address: &Address, facts: &Facts) -> Verdict {
         None => return Verdict::Later("4.3.0", "this help desk is being made; try again"),
     }
     let Some(class) = &facts.class else { return Verdict::Later("4.3.5", "the class of this help desk is missing; try again") };
-    let Some(mail) = &class.spec.mail else { return Verdict::Never("5.1.1", "this help desk takes no mail") };
+    let Some(mail) = &class.mail else { return Verdict::Never("5.1.1", "this help desk takes no mail") };
     let intake = &mail.intake;
     let mailbox = match address.mailbox.as_str() {
         "postmaster" => intake.mailboxes.first(),
         name => intake.mailboxes.iter().find(|mailbox| mailbox.name == name),
     };
     let Some(mailbox) = mailbox else { return Verdict::Never("5.1.1", "there is no such mailbox") };
-    let component = class.spec.components.iter().find(|component| component.name == intake.component);
+    let component = class.components.iter().find(|component| component.name == intake.component);
     let (Some(component), Some(namespace)) = (component, status.and_then(|status| status.namespace.as_ref())) else {
         return Verdict::Later("4.3.0", "this help desk is being made; try again");
     };
@@ -169,10 +169,10 @@ pub(super) mod tests {
         let account = json!({"apiVersion": "helpdesk-operator.io/v1alpha1", "kind": "HelpDeskAccount", "metadata": {"name": "acme", "uid": UID},
             "spec": {"plan": "standard", "region": "eu-1", "owner": {"email": "a@b.example"}, "domain": {"slug": "acme"}},
             "status": {"stage": stage, "namespace": {"name": "hd-8f3a111122223333", "uid": "1"}}});
-        let class = json!({"apiVersion": "helpdesk-operator.io/v1alpha1", "kind": "HelpDeskClass", "metadata": {"name": "c"}, "spec": {
+        let class = json!({
             "app": {"name": "a", "version": "1"}, "components": [{"name": "web", "port": 8080}],
             "routes": [{"path": "/", "component": "web", "audience": "agent"}],
-            "mail": {"intake": {"component": "web", "path": "/in", "mailboxes": [{"name": "support"}, {"name": "sales"}]}}}});
+            "mail": {"intake": {"component": "web", "path": "/in", "mailboxes": [{"name": "support"}, {"name": "sales"}]}}});
         Facts {
             is_read: true,
             is_fresh: true,
