@@ -123,7 +123,7 @@ pub struct GeneratedSecret {
     /// Which letters it is made of.
     pub format: SecretFormat,
     /// How long it is, in letters.
-    #[schemars(range(min = 32, max = 256))]
+    #[schemars(with = "i32", range(min = 32, max = 256))]
     pub length: u16,
 }
 

@@ -11,6 +11,7 @@ mod beside;
 mod cluster;
 mod deadlines;
 mod operator;
+mod page;
 mod plain;
 mod provision;
 mod report;
@@ -27,12 +28,13 @@ async fn main() {
     report::machine("before");
     match part.as_str() {
         "apps" => apps::run().await,
+        "page" => page::run().await,
         "deadlines" => deadlines::run().await,
         "beside" => beside::run().await,
         "provision" => provision::run().await,
         "backup" => backup::run().await,
         "steady" => steady::run().await,
-        other => panic!("no such part: {other:?} (choose apps, deadlines, beside, provision, backup or steady)"),
+        other => panic!("no such part: {other:?} (choose apps, page, deadlines, beside, provision, backup or steady)"),
     }
     report::machine("after");
 }

@@ -3,10 +3,19 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{
+    FutureExt,
+    future::{BoxFuture, Shared},
 };
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::{
+    Resource,
+    runtime::reflector::{ObjectRef, Store},
+};
 
 use crate::{
     api::{ColdBackup, DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskClassSpec, HelpDeskPlan},
@@ -42,12 +51,53 @@ pub(super) struct Caches {
     pub edge: Objects,
 }
 
+impl Caches {
+    /// Resolves once every cache has its first list. Nothing may be decided before that: what a cache does not have yet
+    /// looks as if it did not exist.
+    pub fn filled(&self) -> Filled {
+        let kinds: [(&'static str, BoxFuture<'static, ()>); 6] = [
+            ("helpdeskplans", filled(&self.plans)),
+            ("databaseservers", filled(&self.servers)),
+            ("coldbackups", filled(&self.backups)),
+            ("helpdeskclasses", filled(&self.classes)),
+            ("controllerrevisions", filled(&self.revisions)),
+            ("domainclaims", filled(&self.claims)),
+        ];
+        async move {
+            for (kind, mut filled) in kinds {
+                while tokio::time::timeout(WITHOUT_LIST, &mut filled).await.is_err() {
+                    tracing::warn!(kind, "no account is reconciled before these were listed; may the operator list and watch them?");
+                }
+            }
+        }
+        .boxed()
+        .shared()
+    }
+}
+
+/// How long a first list takes before the log says so.
+const WITHOUT_LIST: Duration = Duration::from_secs(10);
+
+/// See [`Caches::filled`].
+pub(super) type Filled = Shared<BoxFuture<'static, ()>>;
+
+fn filled<K>(cache: &Store<K>) -> BoxFuture<'static, ()>
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    let cache = cache.clone();
+    // An error says that the process is stopping.
+    async move { cache.wait_until_ready().await.unwrap_or_default() }.boxed()
+}
+
 /// The context of a reconcile: clients, caches, and the state between reconciles.
 pub(super) struct AccountContext {
     /// What all controllers share.
     pub shared: Arc<Context>,
     /// Caches of the watched kinds.
     pub caches: Caches,
+    /// Resolves once every cache has its first list.
+    pub filled: Filled,
     /// Failures in a row, by account.
     pub backoff: Backoff,
     /// Stage, deadline and last record of each account, for the metrics.

@@ -36,8 +36,9 @@ impl Reconciler for AccountContext {
     }
 
     /// New and ending accounts have permits of their own. Creating or dropping a database takes seconds, and must never
-    /// delay other accounts that are to be blocked or opened on time.
+    /// delay other accounts that are to be blocked or opened on time. Nobody has a turn before every cache was filled.
     async fn permit(&self, account: &HelpDeskAccount) -> Option<Permit> {
+        self.filled.clone().await;
         let key = semaphore_key(account);
         match account.status.as_ref().and_then(|s| s.stage) {
             None => self.slow_permits.acquire(&format!("{key} beginning")).await,

@@ -125,9 +125,11 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     };
     let (prober, changed_routes) = Prober::new(ctx.telemetry.edge_probe_failures.clone(), edge::check::check);
     let (app_prober, changed_apps) = Prober::new(ctx.telemetry.app_probe_failures.clone(), app::check::check);
+    let caches = Caches { plans, servers, backups, classes, revisions, claims, edge };
     let ctx = Arc::new(AccountContext {
         shared: ctx.clone(),
-        caches: Caches { plans, servers, backups, classes, revisions, claims, edge },
+        filled: caches.filled(),
+        caches,
         backoff: Backoff::default(),
         stage_counts: StageCounts::default(),
         expiries: CertificateExpiries::default(),

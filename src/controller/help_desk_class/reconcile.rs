@@ -161,18 +161,34 @@ async fn reconcile(ctx: &ClassContext, name: &str) -> Result<Action, Error> {
     let api: Api<HelpDeskClass> = Api::all(ctx.client.clone());
     // Read from the API server: by an old status, accounts that have had their turn would be upgraded a second time.
     let Some(class) = api.get_opt(name).await.during("read a class")? else { return Ok(Action::await_change()) };
+    // An account that is not in the cache yet looks as if it did not exist, and its revision as if nobody had it.
+    let is_stopping = ctx.plans.wait_until_ready().await.is_err() || ctx.accounts.wait_until_ready().await.is_err();
+    if is_stopping {
+        return Ok(Action::await_change());
+    }
     let now = (ctx.now)();
     let revisions: Api<ControllerRevision> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let found = revisions.list(&ListParams::default().labels(CLASS_REVISION)).await.during("list the revisions of classes")?;
     let all: Vec<_> = found.items.into_iter().map(Arc::new).collect();
+    let before = class.status.clone().unwrap_or_default();
+    let has_workloads = workloads::has_workloads(&class.spec);
+    let accounts: Vec<_> = accounts_of(ctx, name).iter().filter_map(|account| facts(account, name, has_workloads)).collect();
+    if !has_workloads && accounts.is_empty() {
+        let everybody = Finding::yes(Type::Ready, "UpToDate", "the class has no workloads, and holds for every account as it is now");
+        let status = HelpDeskClassStatus {
+            observed_generation: class.metadata.generation,
+            conditions: conditions::merge(&before.conditions, &[everybody], class.metadata.generation, now),
+            ..HelpDeskClassStatus::default()
+        };
+        if status != before {
+            write(&api, &class, &status).await?;
+        }
+        return Ok(Action::await_change());
+    }
     let target = match revision::same(&all, name, &class.spec) {
         Some(same) => same.name_any(),
         None => create(ctx, &revisions, &all, name, &class).await?,
     };
-
-    let before = class.status.clone().unwrap_or_default();
-    let has_workloads = workloads::has_workloads(&class.spec);
-    let accounts: Vec<_> = accounts_of(ctx, name).iter().filter_map(|account| facts(account, name, has_workloads)).collect();
     let rollout = rollout::step(&class.spec.upgrade, &target, &before, &accounts, now);
     let status = HelpDeskClassStatus {
         observed_generation: class.metadata.generation,
