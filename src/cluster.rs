@@ -7,54 +7,62 @@
 use std::{
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use hyper::body::{Frame, SizeHint};
 use kube::{
     Client, Config,
     client::{Body, ClientBuilder, DynBody},
 };
-use tokio::time::{Instant, Sleep, sleep, timeout};
+use tokio::{
+    sync::Notify,
+    time::{Instant, Sleep, sleep, timeout},
+};
 use tower::{BoxError, Layer, Service};
 
 /// How long the API server may take until it answers, and between two parts of an answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A client of the API server that `config` names.
+/// A client of the API server that `config` names. `forbidden` is notified when that answers 403 Forbidden.
 ///
 /// # Errors
 /// The configuration is invalid.
-pub fn connect(mut config: Config) -> Result<Client, kube::Error> {
+pub fn connect(mut config: Config, forbidden: Arc<Notify>) -> Result<Client, kube::Error> {
     config.connect_timeout = Some(Duration::from_secs(5));
     config.write_timeout = Some(Duration::from_secs(20));
-    with(config, ANSWER_TIMEOUT)
+    with(config, ANSWER_TIMEOUT, forbidden)
 }
 
-fn with(config: Config, limit: Duration) -> Result<Client, kube::Error> {
-    Ok(ClientBuilder::try_from(config)?.with_layer(&TimeoutLayer(limit)).build())
+fn with(config: Config, limit: Duration, forbidden: Arc<Notify>) -> Result<Client, kube::Error> {
+    Ok(ClientBuilder::try_from(config)?.with_layer(&AnswerLayer { limit, forbidden }).build())
 }
 
-/// Adds the timeout of answers.
-#[derive(Clone, Copy)]
-struct TimeoutLayer(Duration);
+/// Adds the timeout of answers, and notices those that forbid something.
+#[derive(Clone)]
+struct AnswerLayer {
+    limit: Duration,
+    forbidden: Arc<Notify>,
+}
 
-impl<S> Layer<S> for TimeoutLayer {
-    type Service = TimeoutService<S>;
+impl<S> Layer<S> for AnswerLayer {
+    type Service = AnswerService<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        TimeoutService { inner, limit: self.0 }
+        AnswerService { inner, limit: self.limit, forbidden: Arc::clone(&self.forbidden) }
     }
 }
 
 #[derive(Clone)]
-struct TimeoutService<S> {
+struct AnswerService<S> {
     inner: S,
     limit: Duration,
+    forbidden: Arc<Notify>,
 }
 
 /// The API server sent nothing for too long.
@@ -62,7 +70,7 @@ struct TimeoutService<S> {
 #[error("the API server was silent for {} s", .0.as_secs_f32())]
 struct Silent(Duration);
 
-impl<S> Service<Request<Body>> for TimeoutService<S>
+impl<S> Service<Request<Body>> for AnswerService<S>
 where
     S: Service<Request<Body>, Response = Response<Box<DynBody>>, Error = BoxError>,
     S::Future: Send + 'static,
@@ -76,10 +84,13 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (limit, is_watch) = (self.limit, is_watch(request.uri()));
+        let (limit, is_watch, forbidden) = (self.limit, is_watch(request.uri()), Arc::clone(&self.forbidden));
         let answer = self.inner.call(request);
         async move {
             let answer = timeout(limit, answer).await.map_err(|_| Silent(limit))??;
+            if answer.status() == StatusCode::FORBIDDEN {
+                forbidden.notify_one();
+            }
             Ok(answer.map(|inner| Bounded { inner, limit: (!is_watch).then_some(limit), silence: Box::pin(sleep(limit)) }))
         }
         .boxed()
@@ -191,7 +202,7 @@ mod tests {
                 held.push(connection);
             }
         });
-        with(Config::new(url.parse().unwrap()), SOON).unwrap()
+        with(Config::new(url.parse().unwrap()), SOON, Arc::default()).unwrap()
     }
 
     async fn told(work: impl Future<Output = Result<Secret, kube::Error>>) -> String {

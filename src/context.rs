@@ -24,6 +24,7 @@ use crate::{
     database::Servers,
     installation::Installation,
     mover::Clients,
+    readiness::Readiness,
     store::Stores,
     telemetry::Telemetry,
 };
@@ -99,6 +100,8 @@ pub struct Context {
     pub stores: Stores,
     /// Metrics.
     pub telemetry: Telemetry,
+    /// What keeps this process from working; watches begin here.
+    pub readiness: Readiness,
     /// Publishes events; there is one in the process, because it aggregates repeated events.
     pub recorder: Recorder,
     /// Reads the clock. Controllers read the time only here.
@@ -110,8 +113,8 @@ impl Context {
     /// Keys of backups are left out, because there are very many.
     pub fn secrets(&self) -> impl Stream<Item = Result<PartialObjectMeta<Secret>, watcher::Error>> + Send + use<> {
         let api = Api::<PartialObjectMeta<Secret>>::namespaced(self.client.clone(), &self.settings.namespace);
-        let config = watcher::Config::default().streaming_lists().labels(&format!("!{KEY_OF}"));
-        watcher(api, config).default_backoff().touched_objects()
+        let config = watcher::Config::default().labels(&format!("!{KEY_OF}"));
+        self.readiness.watch(api, config).touched_objects()
     }
 
     /// The keys of backups, in the operator's namespace.
@@ -142,7 +145,7 @@ impl Context {
 }
 
 /// The longest note of an event, in characters; a little below the API server's limit.
-const LONGEST_NOTE: usize = 1000;
+pub const LONGEST_NOTE: usize = 1000;
 
 /// The shared context, as controllers hold it.
 pub type Shared = Arc<Context>;

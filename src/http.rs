@@ -1,12 +1,6 @@
 //! The HTTP server of the process: `/livez`, `/readyz` and `/metrics`.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::net::SocketAddr;
 
 use axum::{Router, http::StatusCode, routing::get};
 use tokio::net::TcpListener;
@@ -24,28 +18,29 @@ pub struct Error {
     source: std::io::Error,
 }
 
-/// Whether this replica is ready; `/readyz` answers 503 until then.
-#[derive(Clone, Default)]
-pub struct Health(Arc<AtomicBool>);
-
-impl Health {
-    /// Makes `/readyz` answer 200 from now on.
-    pub fn ready(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Starts both servers, which run until the process ends.
+/// Starts both servers, which run until the process ends. `/readyz` answers 503 with what `check` says while this process is
+/// not ready.
 ///
 /// # Errors
 /// Listening on an address failed.
-pub async fn serve(metrics: SocketAddr, health: SocketAddr, telemetry: Telemetry, ready: Health) -> Result<(), Error> {
+pub async fn serve(
+    metrics: SocketAddr,
+    health: SocketAddr,
+    telemetry: Telemetry,
+    check: impl Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
+) -> Result<(), Error> {
     let exposed = Router::new().route("/metrics", get(move || std::future::ready(telemetry.encode())));
-    let readiness =
-        move || std::future::ready(if ready.0.load(Ordering::Relaxed) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE });
+    let readiness = move || {
+        std::future::ready(match check() {
+            Ok(()) => (StatusCode::OK, String::new()),
+            Err(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+        })
+    };
     let checks = Router::new().route("/livez", get(|| std::future::ready(StatusCode::OK))).route("/readyz", get(readiness));
-    for (address, router) in [(metrics, exposed), (health, checks)] {
-        let listener = TcpListener::bind(address).await.map_err(|source| Error { address, source })?;
+    for (name, address, router) in [("metrics", metrics, exposed), ("checks", health, checks)] {
+        let failed = |source| Error { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        tracing::info!(address = %listener.local_addr().map_err(failed)?, "serving {name}");
         tokio::spawn(async move {
             if let Err(error) = axum::serve(listener, router).await {
                 tracing::error!(%error, %address, "stopped serving");

@@ -10,22 +10,28 @@ use std::{
 
 use clap::Args as ClapArgs;
 use futures::future::{FutureExt, Shared};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::SignedDuration;
 use kube::{
     Client,
-    runtime::events::{Recorder, Reporter},
+    runtime::events::{Event, EventType, Recorder, Reporter},
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::Notify,
+};
 
 use crate::{
     clock, cluster,
-    context::{Context, Patience, Settings},
+    context::{Context, LONGEST_NOTE, Patience, Settings},
     controller,
     database::Servers,
     http,
     installation::Installation,
     leader::Leadership,
     mover::Clients,
+    readiness::{self, Readiness},
+    rights::Reviewer,
     store::Stores,
     telemetry::{self, Telemetry},
 };
@@ -124,14 +130,26 @@ pub async fn run(args: Args) -> ExitCode {
 
 async fn serve(args: Args) -> Result<ExitCode, Error> {
     let stop = stop_signal()?;
-    let client = client().await?;
-    let telemetry = Telemetry::default();
-    let health = http::Health::default();
-    http::serve(args.metrics, args.health, telemetry.clone(), health.clone()).await?;
+    let forbidden = Arc::new(Notify::new());
+    let client = client(Arc::clone(&forbidden)).await?;
+    let (telemetry, readiness) = (Telemetry::default(), Readiness::default());
+    let ready = readiness.clone();
+    http::serve(args.metrics, args.health, telemetry.clone(), move || ready.check()).await?;
+    let recorder =
+        Recorder::new(client.clone(), Reporter { controller: "helpdesk-operator".into(), instance: Some(args.identity.clone()) });
+    let pod = ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        name: Some(args.identity.clone()),
+        namespace: Some(args.namespace.clone()),
+        ..ObjectReference::default()
+    };
+    tokio::spawn(tell(readiness.clone(), telemetry.clone(), recorder.clone(), pod));
+    let (namespace, shard) = (args.namespace.clone(), args.shard.clone());
+    tokio::spawn(Reviewer { client: client.clone(), namespace, shard, forbidden, readiness: readiness.clone() }.run());
 
     let lease = args.shard.as_ref().map_or_else(|| "helpdesk-operator".to_owned(), |shard| format!("helpdesk-operator-{shard}"));
     let leadership = Leadership::new(client.clone(), &args.namespace, lease, args.identity.clone());
-    health.ready();
     tracing::info!(identity = args.identity, "waiting to lead");
     tokio::select! {
         () = leadership.acquire() => {}
@@ -151,7 +169,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
     let ctx = Arc::new(Context {
         servers: Servers::new(client.clone(), &args.namespace, &installation.id),
         stores: Stores::new(client.clone(), &args.namespace),
-        recorder: Recorder::new(client.clone(), Reporter { controller: "helpdesk-operator".into(), instance: Some(args.identity.clone()) }),
+        recorder,
         settings: Settings {
             namespace: args.namespace,
             shard: args.shard,
@@ -168,6 +186,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
         client,
         installation,
         telemetry,
+        readiness,
         now: clock::now,
     });
     let controllers = async {
@@ -214,9 +233,43 @@ async fn overdue(stop: impl Future<Output = ()>) {
     tokio::time::sleep(GRACE).await;
 }
 
-async fn client() -> Result<Client, Error> {
+/// How often is looked whether something keeps this process from working.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Tells once what keeps this process from working: in the log, by an event about its pod, and as a metric.
+async fn tell(readiness: Readiness, telemetry: Telemetry, recorder: Recorder, pod: ObjectReference) {
+    let mut told = readiness::Obstacles::new();
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(found) = readiness.obstacles() else { continue };
+        // What a watch says of its failures may change from one to the next.
+        if found.keys().eq(told.keys()) {
+            continue;
+        }
+        readiness::measure(&telemetry, &found);
+        let text = readiness::text(&found);
+        if found.is_empty() {
+            tracing::info!("nothing keeps the operator from working any more");
+        } else {
+            tracing::warn!(obstacles = text, "the operator is not ready, because something keeps it from working");
+            let event = Event {
+                type_: EventType::Warning,
+                reason: "NotReady".into(),
+                note: Some(text.chars().take(LONGEST_NOTE).collect()),
+                action: "Work".into(),
+                secondary: None,
+            };
+            if let Err(error) = recorder.publish(&event, &pod).await {
+                tracing::warn!(%error, "failed to publish an event about the operator");
+            }
+        }
+        told = found;
+    }
+}
+
+async fn client(forbidden: Arc<Notify>) -> Result<Client, Error> {
     let config = kube::Config::infer().await.map_err(|e| Error::Config(Box::new(e)))?;
-    cluster::connect(config).map_err(|e| Error::Client(Box::new(e)))
+    cluster::connect(config, forbidden).map_err(|e| Error::Client(Box::new(e)))
 }
 
 type Stop = Shared<futures::future::BoxFuture<'static, ()>>;

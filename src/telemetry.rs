@@ -50,6 +50,15 @@ pub struct RefusedLabel {
     pub reason: &'static str,
 }
 
+/// What keeps the process from working.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ObstacleLabel {
+    /// `Watch`, `Right`, `Policy` or `Shard`.
+    pub kind: &'static str,
+    /// The resource, such as `helpdeskplans`.
+    pub resource: String,
+}
+
 /// All metrics of the process.
 #[derive(Clone)]
 pub struct Telemetry {
@@ -74,6 +83,8 @@ pub struct Telemetry {
     pub billing_refused: Family<RefusedLabel, Counter>,
     /// Backups that cannot be verified.
     pub backups_unprovable: Gauge,
+    /// What keeps the process from working.
+    pub obstacles: Family<ObstacleLabel, Gauge>,
     /// Checks of routes from outside that found a mismatch.
     pub edge_probe_failures: Counter,
     /// Checks of apps that found a mismatch.
@@ -98,6 +109,7 @@ impl Default for Telemetry {
         let accounts_lost = Family::default();
         let billing_refused = Family::default();
         let backups_unprovable = Gauge::default();
+        let obstacles = Family::default();
         let edge_probe_failures = Counter::default();
         let app_probe_failures = Counter::default();
         let edge_first_expiry = Gauge::default();
@@ -114,6 +126,7 @@ impl Default for Telemetry {
         registry.register("accounts_lost", "Accounts with data for which no object speaks", accounts_lost.clone());
         registry.register("billing_refused", "Words of billing that did not count, or not wholly", billing_refused.clone());
         registry.register("backups_unprovable", "Backups that are taken for unprovable", backups_unprovable.clone());
+        registry.register("obstacles", "What keeps the operator from working: watches, rights, policies, the shard", obstacles.clone());
         registry.register("edge_probe_failures", "Looks at addresses from outside that found something wrong", edge_probe_failures.clone());
         registry.register("app_probe_failures", "Checks of apps that did not show the value of their tenant", app_probe_failures.clone());
         registry.register(
@@ -132,6 +145,7 @@ impl Default for Telemetry {
             accounts_lost,
             billing_refused,
             backups_unprovable,
+            obstacles,
             edge_probe_failures,
             app_probe_failures,
             edge_first_expiry,

@@ -86,8 +86,11 @@ impl Reconciler for StoreContext {
 
 /// Runs the controller of the BackupStores of this operator's shard.
 pub async fn run(ctx: Shared) {
-    let (stores, stream) =
-        super::cached(Api::<BackupStore>::all(ctx.client.clone()), watcher::Config::default().labels(&ctx.settings.selector()));
+    let (stores, stream) = super::cached(
+        &ctx.readiness,
+        Api::<BackupStore>::all(ctx.client.clone()),
+        watcher::Config::default().labels(&ctx.settings.selector()),
+    );
     let stream = stream.applied_objects().predicate_filter(predicates::generation, PredicateConfig::default());
     let secrets = ctx.secrets();
     let known = stores.clone();

@@ -41,6 +41,7 @@ use crate::{
     context::Context,
     error_chain::chain,
     keyed_semaphore::Permit,
+    readiness::Readiness,
     retry::{Backoff, jitter},
 };
 
@@ -123,6 +124,7 @@ fn uid(object: &impl ResourceExt) -> String {
 
 /// Lists and watches one kind: the cache of its objects, without their managed fields, and the stream that fills it.
 pub(crate) fn cached<K>(
+    readiness: &Readiness,
     api: Api<K>,
     config: watcher::Config,
 ) -> (Store<K>, impl Stream<Item = Result<watcher::Event<K>, watcher::Error>> + Send + use<K>)
@@ -130,7 +132,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (cache, writer) = reflector::store();
-    let stream = watcher(api, config.streaming_lists()).default_backoff().modify(|object: &mut K| object.managed_fields_mut().clear());
+    let stream = readiness.watch(api, config).modify(|object: &mut K| object.managed_fields_mut().clear());
     (cache, stream.reflect(writer))
 }
 

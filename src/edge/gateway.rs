@@ -50,9 +50,9 @@ pub struct Listener {
 }
 
 /// Reads a Gateway; the error says why it cannot be used.
-pub async fn observe(objects: &Objects, wanted: &GatewayRef, base: &str) -> Result<Gateway, String> {
+pub fn observe(objects: &Objects, wanted: &GatewayRef, base: &str) -> Result<Gateway, String> {
     for kind in [Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::ListenerSet, Kind::ReferenceGrant] {
-        installed(objects, kind).await?;
+        installed(objects, kind)?;
     }
     let at = format!("Gateway {}/{}", wanted.namespace, wanted.name);
     let gateway = objects
@@ -72,15 +72,15 @@ pub async fn observe(objects: &Objects, wanted: &GatewayRef, base: &str) -> Resu
     let mut client_traffic = None;
     if driver == Driver::EnvoyGateway {
         for kind in [Kind::SecurityPolicy, Kind::ClientTrafficPolicy, Kind::BackendTrafficPolicy, Kind::HttpRouteFilter] {
-            installed(objects, kind).await?;
+            installed(objects, kind)?;
         }
         client_traffic = traffic_policy(objects, wanted);
     }
     read(&gateway.data, wanted, base, driver, client_traffic).map_err(|why| format!("{at}: {why}"))
 }
 
-async fn installed(objects: &Objects, kind: Kind) -> Result<(), String> {
-    if objects.has(kind).await {
+fn installed(objects: &Objects, kind: Kind) -> Result<(), String> {
+    if objects.has(kind) {
         return Ok(());
     }
     Err(format!("the definition {} is not installed; install the Gateway API 1.6 and a gateway for it", kind.definition()))

@@ -2,11 +2,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Mutex,
-    time::{Duration, Instant},
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
-use futures::{FutureExt, Stream, StreamExt, future, stream};
+use futures::{FutureExt, StreamExt, future, stream::BoxStream};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{
     Api, Client, ResourceExt,
@@ -14,12 +14,14 @@ use kube::{
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store},
-        wait::{await_condition, conditions::is_crd_established},
+        wait::{Condition, await_condition, conditions::is_crd_established},
         watcher,
     },
 };
 
-use crate::api::ACCOUNT_LABEL;
+use tokio::sync::Notify;
+
+use crate::{api::ACCOUNT_LABEL, error_chain::chain, readiness::Readiness};
 
 /// The kinds of objects of the edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,7 +110,8 @@ impl Kind {
 /// deleted would still count as being in force.
 pub struct Objects {
     stores: BTreeMap<Kind, Store<DynamicObject>>,
-    started: Instant,
+    /// Notified once it is known that the kind is not installed.
+    absent: BTreeMap<Kind, Arc<Notify>>,
     own: Mutex<OwnObjects>,
 }
 
@@ -122,56 +125,72 @@ struct Own {
     generation: Option<i64>,
 }
 
-/// How long after the start a kind's first list may take before the kind counts as not installed.
-const FIRST_LISTS: Duration = Duration::from_secs(10);
+/// How soon a definition that could not be read is read again.
+const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// The events of a watch of one kind.
-pub type Events = stream::BoxStream<'static, Result<DynamicObject, watcher::Error>>;
+pub type Events = BoxStream<'static, Result<DynamicObject, watcher::Error>>;
 
 /// Watches every kind. The watch of a kind begins when its CRD is installed.
-pub fn watch(client: &Client) -> (Objects, Vec<(Kind, Events)>) {
-    let mut stores = BTreeMap::new();
+pub fn watch(client: &Client, readiness: &Readiness) -> (Objects, Vec<(Kind, Events)>) {
+    let (mut stores, mut absent) = (BTreeMap::new(), BTreeMap::new());
     let mut all = vec![];
     for kind in Kind::ALL {
         let resource = kind.resource();
         let writer = reflector::store::Writer::new(resource.clone());
         stores.insert(kind, writer.as_reader());
-        let config = watcher::Config::default().streaming_lists();
+        let config = watcher::Config::default();
         let config = if kind.is_made() { config.labels(ACCOUNT_LABEL) } else { config };
-        let objects = watcher(Api::all_with(client.clone(), &resource), config)
-            .default_backoff()
+        let objects = readiness
+            .watch(Api::all_with(client.clone(), &resource), config)
             .modify(|object: &mut DynamicObject| object.managed_fields_mut().clear())
             .reflect(writer)
             .touched_objects();
-        all.push((kind, once_installed(client.clone(), kind, objects).boxed()));
+        let is_absent = Arc::new(Notify::new());
+        absent.insert(kind, Arc::clone(&is_absent));
+        // Begins only once the CRD is installed, so that no watch fails again and again.
+        let installed = until_installed(Api::all(client.clone()), kind, is_absent);
+        all.push((kind, installed.map(|()| objects).flatten_stream().boxed()));
     }
-    (Objects { stores, started: Instant::now(), own: Mutex::default() }, all)
+    (Objects { stores, absent, own: Mutex::default() }, all)
 }
 
-/// Begins the stream only once the CRD is installed, so that no watch fails again and again.
-fn once_installed<S>(client: Client, kind: Kind, objects: S) -> impl Stream<Item = S::Item>
-where
-    S: Stream + Send,
-{
-    let installed = async move {
-        let definitions: Api<CustomResourceDefinition> = Api::all(client);
-        while let Err(error) = await_condition(definitions.clone(), &kind.definition(), is_crd_established()).await {
-            tracing::warn!(definition = kind.definition(), %error, "failed to look for a definition of the edge");
-            tokio::time::sleep(FIRST_LISTS).await;
-        }
-    };
-    stream::once(installed).map(|()| None).chain(objects.map(Some)).filter_map(future::ready)
+/// Waits until the kind is installed. Notifies `absent` once it is known that it is not.
+async fn until_installed(definitions: Api<CustomResourceDefinition>, kind: Kind, absent: Arc<Notify>) {
+    let name = kind.definition();
+    loop {
+        let error = match definitions.get_opt(&name).await {
+            Ok(found) if is_crd_established().matches_object(found.as_ref()) => return,
+            Ok(_) => {
+                absent.notify_one();
+                match await_condition(definitions.clone(), &name, is_crd_established()).await {
+                    Ok(_) => return,
+                    Err(error) => chain(&error),
+                }
+            }
+            Err(error) => chain(&error),
+        };
+        tracing::warn!(definition = name, error, "failed to look for a definition of the edge");
+        tokio::time::sleep(READ_AGAIN).await;
+    }
 }
 
 impl Objects {
-    /// Whether the kind is installed and its first list was read. Soon after the start this waits for the list.
-    pub async fn has(&self, kind: Kind) -> bool {
-        let Some(store) = self.stores.get(&kind) else { return false };
-        if store.wait_until_ready().now_or_never().is_some() {
-            return true;
-        }
-        let left = FIRST_LISTS.saturating_sub(self.started.elapsed());
-        tokio::time::timeout(left, store.wait_until_ready()).await.is_ok()
+    /// Resolves once each kind has its first list, or is known not to be installed.
+    pub fn filled(&self) -> impl Future<Output = ()> + Send + use<> {
+        let all: Vec<_> = self.stores.iter().map(|(kind, store)| (store.clone(), Arc::clone(&self.absent[kind]))).collect();
+        future::join_all(all.into_iter().map(|(store, absent)| async move {
+            tokio::select! {
+                _ = store.wait_until_ready() => {}
+                () = absent.notified() => {}
+            }
+        }))
+        .map(drop)
+    }
+
+    /// Whether the kind is installed and its first list was read.
+    pub fn has(&self, kind: Kind) -> bool {
+        self.stores.get(&kind).is_some_and(|store| store.wait_until_ready().now_or_never().is_some())
     }
 
     /// Returns one object from the cache.

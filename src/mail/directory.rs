@@ -26,6 +26,7 @@ use super::recipient::{Facts, is_of};
 use crate::{
     api::{DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskClassSpec, HelpDeskPlan, account::Owner, stage::Stage},
     app::revision::{self, CLASS_REVISION},
+    readiness::{self, Readiness},
 };
 
 /// How often the API server is asked whether it is there.
@@ -53,21 +54,24 @@ pub(super) struct Directory {
     claims: Store<DomainClaim>,
     is_read: AtomicBool,
     answered: Mutex<Option<Instant>>,
+    watches: Readiness,
 }
 
 impl Directory {
     /// Starts reading, and goes on until the process ends.
     pub(super) fn watch(client: &Client) -> Arc<Self> {
+        let watches = Readiness::default();
         let directory = Arc::new(Self {
             // Who owns an account is nothing that mail needs.
-            accounts: watch(all(client), everything(), |account: &mut HelpDeskAccount| account.spec.owner = Owner::default()),
-            plans: watch(all(client), everything(), |_| ()),
-            classes: watch(all(client), everything(), |_| ()),
+            accounts: watch(&watches, all(client), everything(), |account: &mut HelpDeskAccount| account.spec.owner = Owner::default()),
+            plans: watch(&watches, all(client), everything(), |_| ()),
+            classes: watch(&watches, all(client), everything(), |_| ()),
             // The operator keeps them in its own namespace, which is this pod's.
-            revisions: watch(Api::default_namespaced(client.clone()), everything().labels(CLASS_REVISION), |_| ()),
-            claims: watch(all(client), everything(), |_| ()),
+            revisions: watch(&watches, Api::default_namespaced(client.clone()), everything().labels(CLASS_REVISION), |_| ()),
+            claims: watch(&watches, all(client), everything(), |_| ()),
             is_read: AtomicBool::new(false),
             answered: Mutex::new(None),
+            watches,
         });
         tokio::spawn(directory.clone().keep_asking(client.clone()));
         directory
@@ -84,6 +88,7 @@ impl Directory {
             claims: reflector::store().0,
             is_read: AtomicBool::new(false),
             answered: Mutex::new(None),
+            watches: Readiness::default(),
         }
     }
 
@@ -112,6 +117,15 @@ impl Directory {
     /// Whether everything was read once.
     pub(super) fn is_read(&self) -> bool {
         self.is_read.load(Ordering::Relaxed)
+    }
+
+    /// Whether everything was read once. What breaks off later makes no mail server unready: it answers 450 then.
+    ///
+    /// # Errors
+    /// The text names the watches that have brought nothing, if that is known.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let slow = || readiness::text(&self.watches.watch_obstacles());
+        if self.is_read() { Ok(()) } else { Err(format!("not everything was read yet\n{}", slow())) }
     }
 
     /// Whether the API server answered a moment ago.
@@ -172,16 +186,16 @@ fn all<K: Resource<DynamicType = ()>>(client: &Client) -> Api<K> {
 }
 
 fn everything() -> watcher::Config {
-    watcher::Config::default().streaming_lists()
+    watcher::Config::default()
 }
 
-fn watch<K>(api: Api<K>, config: watcher::Config, forget: fn(&mut K)) -> Store<K>
+fn watch<K>(readiness: &Readiness, api: Api<K>, config: watcher::Config, forget: fn(&mut K)) -> Store<K>
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let stream = watcher(api, config)
-        .default_backoff()
+    let stream = readiness
+        .watch(api, config)
         .modify(move |object: &mut K| {
             object.meta_mut().managed_fields = None;
             forget(object);

@@ -4,7 +4,6 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     process::ExitCode,
     sync::Arc,
-    time::Duration,
 };
 
 use clap::Args as ClapArgs;
@@ -86,16 +85,15 @@ pub async fn run(args: Args) -> ExitCode {
 async fn serve(args: Args) -> Result<(), Error> {
     let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
     let config = kube::Config::infer().await.map_err(|e| Error::Config(Box::new(e)))?;
-    let client = cluster::connect(config).map_err(|e| Error::Client(Box::new(e)))?;
-    let health = http::Health::default();
-    http::serve(args.metrics, args.health, Telemetry::default(), health.clone()).await?;
+    let client = cluster::connect(config, Arc::default()).map_err(|e| Error::Client(Box::new(e)))?;
     let directory = Directory::watch(&client);
+    let read = Arc::clone(&directory);
+    http::serve(args.metrics, args.health, Telemetry::default(), move || read.check()).await?;
     let delivery = Arc::new(Delivery::new(directory.clone()));
     let tokens = Arc::new(Tokens::new(client, directory.clone()));
     let (questions, messages, lessons) = (listen(args.socketmap).await?, listen(args.lmtp).await?, listen(args.learn).await?);
     let (logins, shown, sent) = (listen(args.sasl).await?, listen(args.queue).await?, listen(args.outgoing).await?);
     tokio::spawn(learned::keep_erasing(directory.clone()));
-    tokio::spawn(ready_once_read(directory.clone(), health));
     tokio::select! {
         broken = socketmap::serve(questions, directory.clone()) => broken.map_err(Error::Accept),
         broken = lmtp::serve(messages, delivery) => broken.map_err(Error::Accept),
@@ -109,11 +107,4 @@ async fn serve(args: Args) -> Result<(), Error> {
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
     TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
-}
-
-async fn ready_once_read(directory: Arc<Directory>, health: http::Health) {
-    while !directory.is_read() {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    health.ready();
 }

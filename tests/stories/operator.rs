@@ -15,6 +15,10 @@ use kube::{
     config::Kubeconfig,
 };
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::cluster::{Account, Cluster, OPERATOR, eventually, setting};
 
@@ -102,6 +106,11 @@ impl Shard {
 
     /// Starts an operator for this shard. `settings` are added to its environment.
     pub fn start_operator(&self, replica: &str, settings: &[(&str, &str)]) -> Operator {
+        self.start_operator_as("helpdesk-operator", replica, settings)
+    }
+
+    /// The same with the rights of another ServiceAccount in the operator's namespace.
+    pub fn start_operator_as(&self, service_account: &str, replica: &str, settings: &[(&str, &str)]) -> Operator {
         let log = log_path(&format!("{}-{replica}", self.name));
         let sink = || Stdio::from(File::options().create(true).append(true).open(&log).unwrap());
         let child = Command::new(env!("CARGO_BIN_EXE_helpdesk-operator"))
@@ -109,7 +118,7 @@ impl Shard {
             // An operator that an interrupted run left behind must not have this identity.
             .args(["--identity", &format!("{replica}-{}", std::process::id())])
             .args(["--metrics", "127.0.0.1:0", "--health", "127.0.0.1:0"])
-            .env("KUBECONFIG", kubeconfig())
+            .env("KUBECONFIG", kubeconfig(service_account))
             // The movers run in an image: the PostgreSQL clients of this machine say nothing about it.
             .env("HELPDESK_OPERATOR_CLIENT_MAJORS", "17")
             .envs(settings.iter().copied())
@@ -141,13 +150,13 @@ async fn server(cluster: &Cluster, region: &str, name: &str, pg: &str) {
 /// Held by a story while it stops one of the second servers.
 pub static STOPPING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
-/// Writes a kubeconfig that impersonates the operator's ServiceAccount, with its rights and no more.
-fn kubeconfig() -> PathBuf {
+/// Writes a kubeconfig that impersonates a ServiceAccount, with its rights and no more.
+fn kubeconfig(service_account: &str) -> PathBuf {
     let mut config = Kubeconfig::read_from(setting("HELPDESK_TEST_KUBECONFIG")).unwrap();
     for user in &mut config.auth_infos {
-        user.auth_info.get_or_insert_default().impersonate = Some(format!("system:serviceaccount:{OPERATOR}:helpdesk-operator"));
+        user.auth_info.get_or_insert_default().impersonate = Some(format!("system:serviceaccount:{OPERATOR}:{service_account}"));
     }
-    let path = log_path("operator-kubeconfig");
+    let path = log_path(&format!("{service_account}-kubeconfig"));
     // Written beside and moved, because stories run side by side.
     let fresh = path.with_extension(format!("{:?}", std::thread::current().id()).replace(['(', ')'], ""));
     std::fs::write(&fresh, serde_yaml_ng::to_string(&config).unwrap()).unwrap();
@@ -181,6 +190,18 @@ impl Operator {
             async move { ended.then_some(()) }
         };
         eventually(&format!("the crash of the operator that logs to {}", log.display()), look).await;
+    }
+
+    /// What it answers on one of its ports, `checks` or `metrics`. `None`: it does not serve yet.
+    pub async fn answers(&self, port: &str, path: &str) -> Option<String> {
+        let log = self.log();
+        let is_it = |line: &Value| line["message"] == format!("serving {port}");
+        let line = log.lines().rev().filter_map(|line| serde_json::from_str(line).ok()).find(is_it)?;
+        let mut connection = TcpStream::connect(line["address"].as_str().unwrap()).await.ok()?;
+        connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        Some(answer)
     }
 
     /// What it logged so far.

@@ -3,12 +3,11 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use futures::{
     FutureExt,
-    future::{BoxFuture, Shared},
+    future::{BoxFuture, Shared, join_all},
 };
 
 use k8s_openapi::api::apps::v1::ControllerRevision;
@@ -53,30 +52,20 @@ pub(super) struct Caches {
 
 impl Caches {
     /// Resolves once every cache has its first list. Nothing may be decided before that: what a cache does not have yet
-    /// looks as if it did not exist.
+    /// looks as if it did not exist. Which watch is slow or forbidden is told by the process's readiness.
     pub fn filled(&self) -> Filled {
-        let kinds: [(&'static str, BoxFuture<'static, ()>); 6] = [
-            ("helpdeskplans", filled(&self.plans)),
-            ("databaseservers", filled(&self.servers)),
-            ("coldbackups", filled(&self.backups)),
-            ("helpdeskclasses", filled(&self.classes)),
-            ("controllerrevisions", filled(&self.revisions)),
-            ("domainclaims", filled(&self.claims)),
+        let all: [BoxFuture<'static, ()>; 7] = [
+            filled(&self.plans),
+            filled(&self.servers),
+            filled(&self.backups),
+            filled(&self.classes),
+            filled(&self.revisions),
+            filled(&self.claims),
+            self.edge.filled().boxed(),
         ];
-        async move {
-            for (kind, mut filled) in kinds {
-                while tokio::time::timeout(WITHOUT_LIST, &mut filled).await.is_err() {
-                    tracing::warn!(kind, "no account is reconciled before these were listed; may the operator list and watch them?");
-                }
-            }
-        }
-        .boxed()
-        .shared()
+        join_all(all).map(drop).boxed().shared()
     }
 }
-
-/// How long a first list takes before the log says so.
-const WITHOUT_LIST: Duration = Duration::from_secs(10);
 
 /// See [`Caches::filled`].
 pub(super) type Filled = Shared<BoxFuture<'static, ()>>;

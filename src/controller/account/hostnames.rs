@@ -216,7 +216,7 @@ impl Work<'_> {
                         "privateKey": {"algorithm": "ECDSA", "size": 256, "rotationPolicy": "Always"},
                         "secretTemplate": {"labels": {ACCOUNT_LABEL: self.account.name_any()}},
                         "issuerRef": {"name": issuer.name, "kind": issuer.kind, "group": issuer.group}});
-                    if self.ctx.caches.edge.has(Kind::Certificate).await {
+                    if self.ctx.caches.edge.has(Kind::Certificate) {
                         wanted.push(Wanted { kind: Kind::Certificate, namespace: namespace.to_owned(), name: host.clone(), spec });
                         self.leaf(namespace, &secret)
                             .await?

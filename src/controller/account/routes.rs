@@ -87,7 +87,7 @@ impl Work<'_> {
         let gateway = placement.as_ref().and_then(|p| p.gateway.clone().map(|g| (p.clone(), g)));
         let done = match (wanted, gateway) {
             (desired::Routes::Live | desired::Routes::Suspended, Some((placement, reference))) => {
-                match gateway::observe(&self.ctx.caches.edge, &reference, &placement.domain_base).await {
+                match gateway::observe(&self.ctx.caches.edge, &reference, &placement.domain_base) {
                     Ok(gateway) => self.publish(&placement, &gateway, wanted).await,
                     Err(why) => self.report_slug(&placement).await.map(|()| Err(Withheld("GatewayUnusable", why))),
                 }

@@ -38,47 +38,45 @@ use crate::{
 /// Runs the controller until `shutdown` resolves; reconciles that run are finished first.
 pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync + 'static) {
     let client = ctx.client.clone();
-    let config = || watcher::Config::default().streaming_lists();
+    let (config, readiness) = (watcher::Config::default, &ctx.readiness);
     let selector = ctx.settings.selector();
 
-    let (accounts, account_stream) = cached(Api::<HelpDeskAccount>::all(client.clone()), watcher::Config::default().labels(&selector));
+    let (accounts, account_stream) = cached(readiness, Api::<HelpDeskAccount>::all(client.clone()), config().labels(&selector));
     let account_stream = account_stream.applied_objects().predicate_filter(account_hash, PredicateConfig::default());
-    let (plans, plan_stream) = cached(Api::<HelpDeskPlan>::all(client.clone()), watcher::Config::default());
+    let (plans, plan_stream) = cached(readiness, Api::<HelpDeskPlan>::all(client.clone()), config());
     let plan_stream = plan_stream.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
-    let (servers, server_stream) = cached(Api::<DatabaseServer>::all(client.clone()), watcher::Config::default());
+    let (servers, server_stream) = cached(readiness, Api::<DatabaseServer>::all(client.clone()), config());
     let server_stream = server_stream.touched_objects().predicate_filter(server_readiness, PredicateConfig::default());
-    let (backups, backup_stream) = cached(Api::<ColdBackup>::all(client.clone()), watcher::Config::default());
+    let (backups, backup_stream) = cached(readiness, Api::<ColdBackup>::all(client.clone()), config());
     let backup_stream = backup_stream.touched_objects();
     let labelled = || config().labels(ACCOUNT_LABEL);
     // What of the app was edited or deleted, and how far its pods and hooks are.
-    let deployments = watcher(Api::<Deployment>::all(client.clone()), labelled())
-        .default_backoff()
+    let deployments = readiness
+        .watch(Api::<Deployment>::all(client.clone()), labelled())
         .touched_objects()
         .predicate_filter(deployment_progress, PredicateConfig::default());
-    let hooks = watcher(Api::<Job>::all(client.clone()), labelled())
-        .default_backoff()
+    let hooks = readiness
+        .watch(Api::<Job>::all(client.clone()), labelled())
         .touched_objects()
         .predicate_filter(hook_progress, PredicateConfig::default());
-    let services = watcher(Api::<PartialObjectMeta<Service>>::all(client.clone()), labelled()).default_backoff().touched_objects();
-    let policies = watcher(Api::<PartialObjectMeta<NetworkPolicy>>::all(client.clone()), labelled()).default_backoff().touched_objects();
+    let services = readiness.watch(Api::<PartialObjectMeta<Service>>::all(client.clone()), labelled()).touched_objects();
+    let policies = readiness.watch(Api::<PartialObjectMeta<NetworkPolicy>>::all(client.clone()), labelled()).touched_objects();
 
-    let (classes, class_stream) = cached(Api::<HelpDeskClass>::all(client.clone()), watcher::Config::default());
+    let (classes, class_stream) = cached(readiness, Api::<HelpDeskClass>::all(client.clone()), config());
     let class_stream = class_stream.touched_objects();
-    let (revisions, revision_stream) = cached(
-        Api::<ControllerRevision>::namespaced(client.clone(), &ctx.settings.namespace),
-        watcher::Config::default().labels(CLASS_REVISION),
-    );
-    let (claims, claim_stream) = cached(Api::<DomainClaim>::all(client.clone()), watcher::Config::default());
+    let (revisions, revision_stream) =
+        cached(readiness, Api::<ControllerRevision>::namespaced(client.clone(), &ctx.settings.namespace), config().labels(CLASS_REVISION));
+    let (claims, claim_stream) = cached(readiness, Api::<DomainClaim>::all(client.clone()), config());
     let claim_stream = claim_stream.touched_objects();
-    let store_stream = watcher(Api::<BackupStore>::all(client.clone()), config())
-        .default_backoff()
+    let store_stream = readiness
+        .watch(Api::<BackupStore>::all(client.clone()), config())
         .touched_objects()
         .predicate_filter(store_readiness, PredicateConfig::default());
 
-    let namespaces = watcher(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), labelled()).default_backoff().touched_objects();
-    let secrets = watcher(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled()).default_backoff().touched_objects();
+    let namespaces = readiness.watch(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), labelled()).touched_objects();
+    let secrets = readiness.watch(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled()).touched_objects();
 
-    let (edge, edge_streams) = objects::watch(&client);
+    let (edge, edge_streams) = objects::watch(&client, readiness);
 
     let of_plan = {
         let accounts = accounts.clone();

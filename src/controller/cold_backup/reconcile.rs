@@ -45,17 +45,17 @@ const MOVER_END_INTERVAL: Duration = Duration::from_secs(2);
 /// Runs the controller of the ColdBackups of this operator's shard.
 pub async fn run(ctx: Shared) {
     let client = ctx.client.clone();
-    let config = watcher::Config::default;
-    let (backups, stream) = cached(Api::<ColdBackup>::all(client.clone()), config().labels(&ctx.settings.selector()));
+    let (config, readiness) = (watcher::Config::default, &ctx.readiness);
+    let (backups, stream) = cached(readiness, Api::<ColdBackup>::all(client.clone()), config().labels(&ctx.settings.selector()));
     let stream = stream.applied_objects().predicate_filter(backup_hash, PredicateConfig::default());
-    let movers = config().streaming_lists().labels(&format!("{}={}", COMPONENT.0, COMPONENT.1));
-    let jobs = watcher(Api::<Job>::namespaced(client.clone(), &ctx.settings.namespace), movers).default_backoff().touched_objects();
-    let stores = watcher(Api::<BackupStore>::all(client.clone()), config().streaming_lists())
-        .default_backoff()
+    let movers = config().labels(&format!("{}={}", COMPONENT.0, COMPONENT.1));
+    let jobs = readiness.watch(Api::<Job>::namespaced(client.clone(), &ctx.settings.namespace), movers).touched_objects();
+    let stores = readiness
+        .watch(Api::<BackupStore>::all(client.clone()), config())
         .touched_objects()
         .predicate_filter(store_readiness, PredicateConfig::default());
-    let servers = watcher(Api::<DatabaseServer>::all(client), config().streaming_lists())
-        .default_backoff()
+    let servers = readiness
+        .watch(Api::<DatabaseServer>::all(client), config())
         .touched_objects()
         .predicate_filter(server_readiness, PredicateConfig::default());
     let ctx = Arc::new(ColdBackupContext::new(ctx));

@@ -95,7 +95,8 @@ impl Reconciler for ServerContext {
 /// Runs the controller of the DatabaseServers of this operator's shard.
 pub async fn run(ctx: Shared) {
     let config = watcher::Config::default;
-    let (servers, stream) = cached(Api::<DatabaseServer>::all(ctx.client.clone()), config().labels(&ctx.settings.selector()));
+    let (servers, stream) =
+        cached(&ctx.readiness, Api::<DatabaseServer>::all(ctx.client.clone()), config().labels(&ctx.settings.selector()));
     let stream =
         stream.applied_objects().predicate_filter(predicates::generation.combine(predicates::annotations), PredicateConfig::default());
     let secrets = ctx.secrets();
@@ -105,7 +106,7 @@ pub async fn run(ctx: Shared) {
         let names = |server: &DatabaseServer| server.spec.admin_secret == name || server.spec.tls.ca_secret.as_ref() == Some(&name);
         known.state().into_iter().filter(|s| names(s)).map(|s| ObjectRef::from_obj(&*s)).collect::<Vec<_>>()
     };
-    let (accounts, all) = cached(Api::<PartialObjectMeta<HelpDeskAccount>>::all(ctx.client.clone()), config());
+    let (accounts, all) = cached(&ctx.readiness, Api::<PartialObjectMeta<HelpDeskAccount>>::all(ctx.client.clone()), config());
     let triggers = Controller::for_stream(stream, servers).watches_stream(secrets, named);
     let reconciler = Arc::new(ServerContext { shared: ctx, backoff: Backoff::default(), accounts, orphans_checked: Mutex::default() });
     futures::future::join(all.for_each(|_| std::future::ready(())), controller::run(triggers, reconciler)).await;

@@ -40,6 +40,7 @@ use crate::{
     context::{Context, Shared},
     controller::{self, Reconciler, cached, until},
     lifecycle::Stage,
+    readiness::Readiness,
     retry::Backoff,
 };
 
@@ -104,13 +105,13 @@ impl Reconciler for ClassContext {
 
 /// Runs the controller of the classes of this operator's shard. The accounts of all shards count.
 pub async fn run(ctx: Shared) {
-    let client = ctx.client.clone();
+    let (client, readiness) = (ctx.client.clone(), &ctx.readiness);
     let (classes, class_stream) =
-        cached(Api::<HelpDeskClass>::all(client.clone()), watcher::Config::default().labels(&ctx.settings.selector()));
+        cached(readiness, Api::<HelpDeskClass>::all(client.clone()), watcher::Config::default().labels(&ctx.settings.selector()));
     let class_stream = class_stream.applied_objects().predicate_filter(predicates::generation, PredicateConfig::default());
-    let (plans, plan_stream) = cached(Api::<HelpDeskPlan>::all(client.clone()), watcher::Config::default());
+    let (plans, plan_stream) = cached(readiness, Api::<HelpDeskPlan>::all(client.clone()), watcher::Config::default());
     let plan_stream = plan_stream.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
-    let (accounts, account_stream) = accounts(Api::all(client));
+    let (accounts, account_stream) = accounts(readiness, Api::all(client));
     let account_stream = account_stream.touched_objects().predicate_filter(progress, PredicateConfig::default());
 
     let all = classes.clone();
@@ -127,10 +128,11 @@ pub async fn run(ctx: Shared) {
 
 /// Lists and watches all accounts, and keeps of them what a rollout reads.
 fn accounts(
+    readiness: &Readiness,
     api: Api<HelpDeskAccount>,
-) -> (Store<HelpDeskAccount>, impl Stream<Item = Result<watcher::Event<HelpDeskAccount>, watcher::Error>> + Send) {
+) -> (Store<HelpDeskAccount>, impl Stream<Item = Result<watcher::Event<HelpDeskAccount>, watcher::Error>> + Send + use<>) {
     let (cache, writer) = reflector::store();
-    let stream = watcher(api, watcher::Config::default().streaming_lists()).default_backoff().modify(|account: &mut HelpDeskAccount| {
+    let stream = readiness.watch(api, watcher::Config::default()).modify(|account: &mut HelpDeskAccount| {
         account.managed_fields_mut().clear();
         account.annotations_mut().clear();
         if let Some(status) = &mut account.status {
