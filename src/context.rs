@@ -23,7 +23,7 @@ use crate::{
     clock::Moment,
     database::Servers,
     installation::Installation,
-    mover::Clients,
+    mover::{Clients, job::MoverPod},
     readiness::Readiness,
     store::Stores,
     telemetry::Telemetry,
@@ -38,6 +38,8 @@ pub struct Settings {
     pub shard: Option<String>,
     /// The image that movers run, which is this program's own.
     pub image: String,
+    /// What is said about the pods of movers.
+    pub mover_pod: MoverPod,
     /// The PostgreSQL clients in that image.
     pub clients: Clients,
     /// The namespace and name of the Lease that billing renews while it works; `None`: it renews none.

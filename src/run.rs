@@ -29,7 +29,7 @@ use crate::{
     http,
     installation::Installation,
     leader::Leadership,
-    mover::Clients,
+    mover::{Clients, job::MoverPod},
     readiness::{self, Readiness},
     rights::Reviewer,
     store::Stores,
@@ -45,6 +45,10 @@ pub struct Args {
     /// The image of movers; this program's own.
     #[arg(long, env = "HELPDESK_OPERATOR_IMAGE")]
     image: String,
+    /// What is said about the pods of movers, as JSON with the fields of a pod: serviceAccountName, imagePullPolicy,
+    /// imagePullSecrets, nodeSelector, tolerations, affinity, priorityClassName, resources, labels, annotations.
+    #[arg(long, env = "HELPDESK_OPERATOR_MOVER_POD", value_parser = mover_pod, default_value = "{}")]
+    mover_pod: Box<MoverPod>,
     /// The major versions of the PostgreSQL clients in that image, such as 17,18. Without it those count that this
     /// program finds beside itself.
     #[arg(long, env = "HELPDESK_OPERATOR_CLIENT_MAJORS", value_delimiter = ',')]
@@ -98,6 +102,10 @@ fn namespaced_name(text: &str) -> Result<(String, String), String> {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok((namespace.to_owned(), name.to_owned())),
         _ => Err("write NAMESPACE/NAME".to_owned()),
     }
+}
+
+fn mover_pod(text: &str) -> Result<Box<MoverPod>, serde_json::Error> {
+    serde_json::from_str(text).map(Box::new)
 }
 
 /// Why the process cannot run.
@@ -174,6 +182,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             namespace: args.namespace,
             shard: args.shard,
             image: args.image,
+            mover_pod: *args.mover_pod,
             clients,
             billing_lease: args.billing_lease,
             mail: args.mail,

@@ -108,6 +108,16 @@ pub enum TlsMode {
     VerifyCa,
 }
 
+impl TlsMode {
+    /// The value of `sslmode`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::VerifyFull => "verify-full",
+            Self::VerifyCa => "verify-ca",
+        }
+    }
+}
+
 /// The brake. If more destructive steps than this are due within the window, the operator waits for a person.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

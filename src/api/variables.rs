@@ -41,8 +41,11 @@ pub const VARIABLES: &[Variable] = &[
     plain("db.name", "the name of the tenant's database"),
     plain("db.user", "the login for it; another one after a rotation of the password"),
     plain("db.password", "the password of that login: letters and digits"),
-    plain("db.url", "all of these as one URL, with sslmode=verify-full"),
-    plain("db.sslmode", "verify-full"),
+    plain("db.url", "all of these as one URL, with sslmode"),
+    plain(
+        "db.sslmode",
+        "how the certificate of the database server is checked, as spec.tls.mode of the DatabaseServer says: verify-full or verify-ca",
+    ),
     plain("db.caFile", "the path of the file with the certificate authority of the database server"),
     plain("web.fqdn", "the host name of the account below the plan's base domain"),
     plain("web.aliases", "the account's own host names, separated by commas; empty if there are none"),

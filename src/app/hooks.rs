@@ -152,7 +152,7 @@ fn sql_pod(app: &App<'_>, hook: &str, configuration: &str) -> serde_json::Value 
         secret("PGDATABASE", "database"),
         secret("PGUSER", "username"),
         secret("PGPASSWORD", "password"),
-        value("PGSSLMODE", "verify-full"),
+        secret("PGSSLMODE", "sslmode"),
         value("PGSSLROOTCERT", DATABASE_CA),
         value("PGCONNECT_TIMEOUT", "10"),
     ]);

@@ -75,7 +75,7 @@ impl Values {
             ("db.user", database("username")),
             ("db.password", database("password")),
             ("db.url", database("uri")),
-            ("db.sslmode", "verify-full".to_owned()),
+            ("db.sslmode", database("sslmode")),
             ("db.caFile", facts.database_ca.to_owned()),
             ("web.fqdn", facts.fqdn.to_owned()),
             ("web.aliases", facts.aliases.join(",")),
@@ -170,7 +170,7 @@ mod tests {
             account: "acme",
             uid: "u-1",
             display_name: None,
-            database: &BTreeMap::from([("host".to_owned(), ByteString(b"pg".to_vec()))]),
+            database: &[("host", "pg"), ("sslmode", "verify-ca")].map(|(key, value)| (key.to_owned(), ByteString(value.into()))).into(),
             database_ca: "/ca",
             fqdn: "acme.helpdesk.example",
             aliases: &["help.acme.example".into(), "desk.acme.example".into()],
@@ -187,8 +187,8 @@ mod tests {
         let mut known: Vec<_> = VARIABLES.iter().map(|variable| variable.name).chain(["secrets.session"]).collect();
         known.sort_unstable();
         assert_eq!(values.0.keys().map(String::as_str).collect::<Vec<_>>(), known);
-        let text = "${db.host} ${web.url} ${web.aliases} ${admin.name} ${admin.password} ${secrets.session} ${mail.learnUrl} ${mail.from}";
-        let filled = "pg https://acme.helpdesk.example help.acme.example,desk.acme.example ana@acme.example first ab12 http://mail.mail-system.svc:8025/accounts/acme support@acme.helpdesk.example";
+        let text = "${db.host} ${db.sslmode} ${web.url} ${web.aliases} ${admin.name} ${admin.password} ${secrets.session} ${mail.learnUrl} ${mail.from}";
+        let filled = "pg verify-ca https://acme.helpdesk.example help.acme.example,desk.acme.example ana@acme.example first ab12 http://mail.mail-system.svc:8025/accounts/acme support@acme.helpdesk.example";
         assert_eq!(values.fill_in("env", text).unwrap(), filled);
     }
 

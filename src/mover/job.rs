@@ -10,8 +10,9 @@ use k8s_openapi::{
     api::{
         batch::v1::{Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule},
         core::v1::{
-            Capabilities, Container, EmptyDirVolumeSource, EnvVar, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements,
-            SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Volume, VolumeMount,
+            Affinity, Capabilities, Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference, PodSecurityContext, PodSpec,
+            PodTemplateSpec, ResourceRequirements, SeccompProfile, Secret, SecretVolumeSource, SecurityContext, Toleration, Volume,
+            VolumeMount,
         },
     },
     apimachinery::pkg::{
@@ -19,6 +20,7 @@ use k8s_openapi::{
         apis::meta::v1::{ObjectMeta, OwnerReference},
     },
 };
+use serde::Deserialize;
 
 use super::{
     Task,
@@ -58,6 +60,33 @@ pub fn job_name(task: Task, backup: &str, account_uid: &str, attempt: &str) -> S
     format!("{}-{}-{hash}-{attempt}", task.name(), short.trim_matches(['-', '.']).replace('.', "-"))
 }
 
+/// What the installation says about the pods of movers: where they may run, as whom, and how their image is pulled. The
+/// fields are those of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct MoverPod {
+    /// A ServiceAccount of the operator's namespace; no pod gets its token.
+    pub service_account_name: Option<String>,
+    /// When the image is pulled.
+    pub image_pull_policy: Option<String>,
+    /// Secrets for the registry.
+    pub image_pull_secrets: Option<Vec<LocalObjectReference>>,
+    /// Labels of the nodes.
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// Tolerated taints of nodes.
+    pub tolerations: Option<Vec<Toleration>>,
+    /// Preferred nodes.
+    pub affinity: Option<Affinity>,
+    /// The priority class.
+    pub priority_class_name: Option<String>,
+    /// Requests and limits besides memory, which each backup has its own of.
+    pub resources: ResourceRequirements,
+    /// Additional labels.
+    pub labels: BTreeMap<String, String>,
+    /// Additional annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
 /// The parameters of a mover's Job.
 pub struct MoverJob<'o> {
     /// The Job's name.
@@ -76,6 +105,8 @@ pub struct MoverJob<'o> {
     pub image: &'o str,
     /// Its memory limit.
     pub memory: MoverMemory,
+    /// What the installation says about its pod.
+    pub pod: &'o MoverPod,
 }
 
 /// The files that a mover reads.
@@ -156,8 +187,8 @@ impl MoverJob<'_> {
         let metadata = self.metadata();
         let template = PodTemplateSpec {
             metadata: Some(ObjectMeta {
-                labels: metadata.labels.clone(),
-                annotations: metadata.annotations.clone(),
+                labels: Some(with(&self.pod.labels, metadata.labels.clone())),
+                annotations: Some(with(&self.pod.annotations, metadata.annotations.clone())),
                 ..ObjectMeta::default()
             }),
             spec: Some(self.pod()),
@@ -192,6 +223,12 @@ impl MoverJob<'_> {
         let in_memory = EmptyDirVolumeSource { medium: Some("Memory".into()), size_limit: Some(Quantity("1Mi".into())) };
         PodSpec {
             restart_policy: Some("Never".into()),
+            service_account_name: self.pod.service_account_name.clone(),
+            image_pull_secrets: self.pod.image_pull_secrets.clone(),
+            node_selector: self.pod.node_selector.clone(),
+            tolerations: self.pod.tolerations.clone(),
+            affinity: self.pod.affinity.clone(),
+            priority_class_name: self.pod.priority_class_name.clone(),
             automount_service_account_token: Some(false),
             enable_service_links: Some(false),
             termination_grace_period_seconds: Some(5),
@@ -220,10 +257,14 @@ impl MoverJob<'_> {
             read_only: Some(read_only),
             ..VolumeMount::default()
         };
-        let quantities = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), Quantity((*v).to_owned()))).collect();
+        let quantity = |(name, value): (&str, &str)| (name.to_owned(), Quantity(value.to_owned()));
+        let resources = &self.pod.resources;
+        let requests = [("cpu", "100m")].map(quantity).into_iter().chain(resources.requests.clone().unwrap_or_default());
+        let limits = resources.limits.clone().unwrap_or_default().into_iter();
         Container {
             name: "mover".into(),
             image: Some(self.image.to_owned()),
+            image_pull_policy: self.pod.image_pull_policy.clone(),
             args: Some(vec!["mover".into(), self.task.name().into()]),
             env: Some(vec![
                 EnvVar { name: "TMPDIR".into(), value: Some("/tmp".into()), value_from: None },
@@ -231,8 +272,8 @@ impl MoverJob<'_> {
                 EnvVar { name: "MALLOC_ARENA_MAX".into(), value: Some("2".into()), value_from: None },
             ]),
             resources: Some(ResourceRequirements {
-                requests: Some(quantities(&[("cpu", "100m"), ("memory", self.memory.request())])),
-                limits: Some(quantities(&[("memory", self.memory.limit())])),
+                requests: Some(requests.chain([quantity(("memory", self.memory.request()))]).collect()),
+                limits: Some(limits.chain([quantity(("memory", self.memory.limit()))]).collect()),
                 ..ResourceRequirements::default()
             }),
             security_context: Some(SecurityContext {
@@ -246,6 +287,11 @@ impl MoverJob<'_> {
             ..Container::default()
         }
     }
+}
+
+/// The labels or annotations of the installation; those of the operator count in case of doubt.
+fn with(pod: &BTreeMap<String, String>, own: Option<BTreeMap<String, String>>) -> BTreeMap<String, String> {
+    pod.clone().into_iter().chain(own.unwrap_or_default()).collect()
 }
 
 /// The state of a Job.
@@ -274,10 +320,14 @@ pub fn state(job: &Job) -> State {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
     use crate::api::{BackupReason, VerifyMode};
 
     const UID: &str = "8f3a0000-0000-4000-8000-000000000000";
+
+    static PLAIN: LazyLock<MoverPod> = LazyLock::new(MoverPod::default);
 
     fn backup() -> ColdBackup {
         let due = "2026-11-23T10:00:03Z".parse().unwrap();
@@ -295,6 +345,7 @@ mod tests {
             namespace: "helpdesk-operator",
             image: "operator:1",
             memory: MoverMemory::default(),
+            pod: &PLAIN,
         }
     }
 
@@ -350,6 +401,33 @@ mod tests {
             let (limits, requests) = (resources.limits.unwrap(), resources.requests.unwrap());
             assert_eq!((limits["memory"].0.as_str(), requests["memory"].0.as_str()), (limit, request));
         }
+    }
+
+    #[test]
+    fn a_pod_is_where_and_as_the_installation_says_and_keeps_what_the_operator_says() {
+        let pod: MoverPod = serde_json::from_value(serde_json::json!({
+            "serviceAccountName": "mover", "imagePullPolicy": "Always", "imagePullSecrets": [{"name": "registry"}],
+            "nodeSelector": {"pool": "backups"}, "tolerations": [{"key": "backups", "operator": "Exists"}],
+            "affinity": {"nodeAffinity": {}}, "priorityClassName": "low",
+            "resources": {"requests": {"cpu": "1", "memory": "1Ki"}, "limits": {"ephemeral-storage": "1Gi"}},
+            "labels": {"team": "storage", (COMPONENT.0): "other"}, "annotations": {"note": "x"},
+        }))
+        .unwrap();
+        let template = MoverJob { pod: &pod, ..order(&backup()) }.job().spec.unwrap().template;
+        let (meta, spec) = (template.metadata.unwrap(), template.spec.unwrap());
+        let labels = meta.labels.unwrap();
+        assert_eq!((labels["team"].as_str(), labels[COMPONENT.0].as_str()), ("storage", COMPONENT.1));
+        assert!(meta.annotations.unwrap().contains_key("note"));
+        assert_eq!((spec.service_account_name, spec.automount_service_account_token), (Some("mover".into()), Some(false)));
+        assert_eq!((spec.image_pull_secrets, spec.node_selector), (pod.image_pull_secrets, pod.node_selector));
+        assert_eq!((spec.tolerations, spec.affinity, spec.priority_class_name), (pod.tolerations, pod.affinity, pod.priority_class_name));
+        let container = &spec.containers[0];
+        assert_eq!(container.image_pull_policy.as_deref(), Some("Always"));
+        let resources = container.resources.clone().unwrap();
+        let (requests, limits) = (resources.requests.unwrap(), resources.limits.unwrap());
+        assert_eq!((requests["cpu"].0.as_str(), requests["memory"].0.as_str()), ("1", "128Mi"));
+        assert_eq!((limits["ephemeral-storage"].0.as_str(), limits["memory"].0.as_str()), ("1Gi", "256Mi"));
+        assert!(serde_json::from_str::<MoverPod>(r#"{"nodeSelektor": {}}"#).is_err());
     }
 
     #[test]

@@ -161,10 +161,7 @@ fn service_file(run: &Path, login: &MoverLogin) -> std::io::Result<PathBuf> {
         }
         None => "system".to_owned(),
     };
-    let mode = match login.tls {
-        TlsMode::VerifyFull => "verify-full",
-        TlsMode::VerifyCa => "verify-ca",
-    };
+    let mode = login.tls.name();
     let MoverLogin { host, port, database, username, password, .. } = login;
     let text = format!(
         "[mover]\nhost={host}\nport={port}\ndbname={database}\nuser={username}\npassword={}\nsslmode={mode}\nsslrootcert={root}\n\

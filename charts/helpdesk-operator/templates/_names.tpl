@@ -11,9 +11,33 @@
 {{ .Values.serviceAccount.name | default (include "helpdesk.name" .) }}
 {{- end }}
 
-{{/* Whom movers run as: an account with no token and no rights. */}}
 {{- define "helpdesk.mover" -}}
 {{ include "helpdesk.name" . }}-mover
+{{- end }}
+
+{{/* Whom movers run as: an account with no token and no rights. */}}
+{{- define "helpdesk.moverServiceAccount" -}}
+{{ .Values.movers.serviceAccount.name | default (include "helpdesk.mover" .) }}
+{{- end }}
+
+{{/* What the operator is told about the pods of movers, as JSON. */}}
+{{- define "helpdesk.moverPod" -}}
+{{- $pod := dict "serviceAccountName" (include "helpdesk.moverServiceAccount" .) "imagePullPolicy" .Values.image.pullPolicy }}
+{{- $movers := merge (dict "imagePullSecrets" (.Values.movers.imagePullSecrets | default .Values.imagePullSecrets)) .Values.movers }}
+{{- range $field := list "imagePullSecrets" "nodeSelector" "tolerations" "affinity" "priorityClassName" }}
+{{- with get $movers $field }}{{ $_ := set $pod $field . }}{{ end }}
+{{- end }}
+{{- /* A quantity may be typed as a number. */}}
+{{- $resources := dict }}
+{{- range $side, $quantities := $movers.resources }}
+{{- $texts := dict }}
+{{- range $name, $quantity := $quantities }}{{ $_ := set $texts $name (toString $quantity) }}{{ end }}
+{{- $_ := set $resources $side $texts }}
+{{- end }}
+{{- with $resources }}{{ $_ := set $pod "resources" . }}{{ end }}
+{{- with .Values.movers.podLabels }}{{ $_ := set $pod "labels" . }}{{ end }}
+{{- with .Values.movers.podAnnotations }}{{ $_ := set $pod "annotations" . }}{{ end }}
+{{- toJson $pod }}
 {{- end }}
 
 {{/* The mail intake: its objects, and whom it runs as. */}}

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::controller::{placement::Placement, tenant_secret::TenantSecret};
 use crate::{
-    api::{ACCOUNT_LABEL, ACCOUNT_UID, HelpDeskAccount, Window},
+    api::{ACCOUNT_LABEL, ACCOUNT_UID, DatabaseServerSpec, HelpDeskAccount, Window},
     clock::Moment,
     cluster::{During, ignore_not_found_or_conflict},
     database::{LoginSecret, LoginSlot, Password, RotationStep, Tenant, TenantLimits},
@@ -109,17 +109,16 @@ pub(super) async fn binding(
 ) -> Result<BTreeMap<String, ByteString>, Error> {
     let spec = &placement.server.spec;
     let (user, database) = (placement.tenant.login(slot), &placement.tenant.name);
-    let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
-    let uri = format!("postgresql://{user}:{}@{host}:{}/{database}?sslmode=verify-full", password.expose(), spec.port);
     let mut keys = vec![
         ("type", "postgresql".to_owned()),
         ("provider", "helpdesk-operator".to_owned()),
         ("host", spec.host.clone()),
         ("port", spec.port.to_string()),
+        ("sslmode", spec.tls.mode.name().to_owned()),
+        ("uri", uri(spec, &user, password, database)),
         ("database", database.clone()),
         ("username", user),
         ("password", password.expose().to_owned()),
-        ("uri", uri),
     ];
     if let Some(name) = &spec.tls.ca_secret {
         let api: Api<Secret> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
@@ -129,6 +128,12 @@ pub(super) async fn binding(
         }
     }
     Ok(keys.into_iter().map(|(key, value)| (key.to_owned(), ByteString(value.into_bytes()))).collect())
+}
+
+/// All that a client needs, as one URI.
+fn uri(spec: &DatabaseServerSpec, user: &str, password: &Password, database: &str) -> String {
+    let host = if spec.host.contains(':') { format!("[{}]", spec.host) } else { spec.host.clone() };
+    format!("postgresql://{user}:{}@{host}:{}/{database}?sslmode={}", password.expose(), spec.port, spec.tls.mode.name())
 }
 
 /// Deletes the tenant's Secret before its namespace. Deleting a namespace takes a while; the credentials must not be
@@ -224,6 +229,21 @@ mod tests {
             retiring,
             terms: None,
             password_lost: false,
+        }
+    }
+
+    #[test]
+    fn the_uri_says_how_the_resource_of_the_server_has_its_certificate_checked() {
+        let spec = |mode: &str| -> DatabaseServerSpec {
+            serde_json::from_value(serde_json::json!({
+                "engine": "postgresql", "region": "eu-1", "host": "2001:db8::5", "adminSecret": "admin", "tls": {"mode": mode}
+            }))
+            .unwrap()
+        };
+        let password = Password::from_text("secret".into());
+        for mode in ["verify-full", "verify-ca"] {
+            let wanted = format!("postgresql://hd_a:secret@[2001:db8::5]:5432/hd?sslmode={mode}");
+            assert_eq!(uri(&spec(mode), "hd_a", &password, "hd"), wanted);
         }
     }
 

@@ -155,6 +155,7 @@ pub async fn start(
         image: &ctx.settings.image,
         // The restore needs as much memory as the proof of the backup did.
         memory: backup.status.as_ref().and_then(|s| s.mover_memory).unwrap_or_default(),
+        pod: &ctx.settings.mover_pod,
     };
     let files =
         MoverFiles { plan: &plan, store: &store, keys: &keys, signing: signing.as_ref(), source: None, target: Some(login) }.render()?;

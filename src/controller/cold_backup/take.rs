@@ -189,6 +189,7 @@ async fn start(work: &mut Work<'_>, placement: &Placement, job: Option<Job>, nam
         namespace: &ctx.settings.namespace,
         image: &ctx.settings.image,
         memory: work.status.mover_memory.unwrap_or_default(),
+        pod: &ctx.settings.mover_pod,
     };
     let signing = ring.signing_key(backup).await?;
     let files = MoverFiles { plan: &plan, store: &store, keys: &keys, signing: &signing, source: Some(&source), target: target.as_ref() }
