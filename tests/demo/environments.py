@@ -125,6 +125,8 @@ class CurrentCluster(Environment):
             self.installed = True
             self.remove_everything()
             return
+        guards = "validatingadmissionpolicybindings,validatingadmissionpolicies"
+        c.must_run("delete", guards, "--selector", f"app.kubernetes.io/name={OPERATOR}", "--ignore-not-found")
         definitions = [d for d in c.must_run("get", "crd", "-o", "name").splitlines() if d.endswith(f".{GROUP}")]
         if namespace or definitions:
             raise Failed(
@@ -154,6 +156,8 @@ class CurrentCluster(Environment):
             [c.programs / "helm", "uninstall", OPERATOR, "--namespace", OPERATOR, "--ignore-not-found", "--wait", "--timeout", "90s"],
             env=c.environment, check=True, capture_output=True, start_new_session=True,
         )
+        guards = "validatingadmissionpolicybindings,validatingadmissionpolicies"
+        c.must_run("delete", guards, "--selector", f"app.kubernetes.io/name={OPERATOR}", "--ignore-not-found")
         definitions = [d for d in c.must_run("get", "crd", "-o", "name").splitlines() if d.endswith(f".{GROUP}")]
         for kind in KINDS if definitions else ():
             _, names, _ = c.kubectl("get", kind, "-o", "name")

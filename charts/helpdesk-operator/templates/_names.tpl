@@ -101,6 +101,12 @@ request.userInfo.username in [{{ range $i, $user := prepend .Values.clusterWide.
 oldObject.metadata.?annotations[?'helpdesk-operator.io/confirm-delete'].orValue('') == oldObject.metadata.name
 {{- end }}
 
+{{/* The metadata of a guard besides its name: it stays when the release goes. */}}
+{{- define "helpdesk.guard" -}}
+annotations: {helm.sh/resource-policy: keep}
+labels: {{- include "helpdesk.labels" . | nindent 2 }}
+{{- end }}
+
 {{/* The binding of the policy of the same name. */}}
 {{- define "helpdesk.binding" -}}
 ---
@@ -108,7 +114,7 @@ apiVersion: admissionregistration.k8s.io/v1
 kind: ValidatingAdmissionPolicyBinding
 metadata:
   name: {{ .name }}
-  labels: {{- include "helpdesk.labels" .root | nindent 4 }}
+  {{- include "helpdesk.guard" .root | nindent 2 }}
 spec:
   policyName: {{ .name }}
   validationActions: [Deny]
