@@ -45,7 +45,9 @@ pub fn compare(now: Moment, high_water: Option<Moment>, others: &[(&str, Moment)
     if let Some(mark) = high_water
         && now + TOLERANCE < mark
     {
-        return Trust::Doubtful(format!("the clock shows {now}, before the latest time ever recorded, {mark}"));
+        return Trust::Doubtful(format!(
+            "the clock shows {now}, before the latest time ever recorded, {mark}; if the clock is right, annotate the DatabaseServer with helpdesk-operator.io/reset-clock and the present time"
+        ));
     }
     for (whose, theirs) in others {
         if now.duration_since(*theirs).abs() > TOLERANCE {
@@ -53,6 +55,16 @@ pub fn compare(now: Moment, high_water: Option<Moment>, others: &[(&str, Moment)
         }
     }
     Trust::Trusted
+}
+
+/// How old the time may be that a person wrote to correct the highest recorded time.
+const WRITTEN: SignedDuration = SignedDuration::from_mins(10);
+
+/// Whether the highest recorded time `mark` is to be set to `now`: it lies in the future, a person wrote the present time a
+/// moment ago, and the clock of the database server agrees.
+pub fn is_to_be_reset(mark: Moment, written: Option<Moment>, now: Moment, server: Moment) -> bool {
+    let agrees = |other: Moment, within| now.duration_since(other).abs() <= within;
+    mark > now + TOLERANCE && agrees(server, TOLERANCE) && written.is_some_and(|at| agrees(at, WRITTEN))
 }
 
 #[cfg(test)]
@@ -72,6 +84,16 @@ mod tests {
     #[test]
     fn a_clock_before_the_highest_time_ever_recorded_is_doubtful() {
         assert!(matches!(compare(at("2026-11-23T10:00:00Z"), Some(at("2026-11-23T11:00:00Z")), &[]), Trust::Doubtful(_)));
+    }
+
+    #[test]
+    fn a_mark_in_the_future_is_reset_by_a_person_and_two_clocks_that_agree() {
+        let (now, mark) = (at("2026-11-23T10:00:00Z"), at("2026-11-25T10:00:00Z"));
+        assert!(is_to_be_reset(mark, Some(at("2026-11-23T09:58:00Z")), now, now));
+        assert!(!is_to_be_reset(mark, None, now, now), "nobody asked for it");
+        assert!(!is_to_be_reset(mark, Some(at("2026-11-22T10:00:00Z")), now, now), "an annotation of another day");
+        assert!(!is_to_be_reset(mark, Some(now), now, mark), "the server's clock shows another time");
+        assert!(!is_to_be_reset(now, Some(now), now, now), "the mark is right");
     }
 
     #[test]

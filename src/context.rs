@@ -18,7 +18,7 @@ use kube::{
 };
 
 use crate::{
-    api::{SHARD_LABEL, conditions::Finding},
+    api::{SHARD_LABEL, Window, account::OtherCopy, conditions::Finding},
     backup::keys::{KEY_OF, KeyRing},
     clock::Moment,
     database::Servers,
@@ -48,6 +48,10 @@ pub struct Settings {
     pub mail: Option<(String, String)>,
     /// The name of the mail server in DNS, if it was told.
     pub mail_hostname: Option<String>,
+    /// The namespaces in which Secrets with owners are read.
+    pub owner_namespaces: Vec<String>,
+    /// How long copies that the operator cannot see are kept, as the certificate of deletion says it.
+    pub copies_kept: Vec<(OtherCopy, Window)>,
     /// How many accounts of one server are reconciled at once.
     pub concurrency: u16,
     /// DNS servers that are asked for the TXT records of host names; if empty, those of the machine.

@@ -22,6 +22,7 @@ use tokio::{
 };
 
 use crate::{
+    api::{Window, account::OtherCopy},
     clock, cluster,
     context::{Context, LONGEST_NOTE, Patience, Settings},
     controller,
@@ -70,6 +71,13 @@ pub struct Args {
     /// The name of its mail server in DNS, as MX records have it.
     #[arg(long, env = "HELPDESK_OPERATOR_MAIL_HOSTNAME", requires = "mail")]
     mail_hostname: Option<String>,
+    /// A namespace in which Secrets with owners are read; may be given several times.
+    #[arg(long, env = "HELPDESK_OPERATOR_OWNER_NAMESPACES", value_delimiter = ',', default_value = "accounts")]
+    owner_namespace: Vec<String>,
+    /// How long copies are kept that the operator cannot see, as KIND=WINDOW such as EtcdSnapshots=30d; may be given several
+    /// times. The certificate of deletion says it. Kinds: ServerBackups, ServerReplicas, BucketReplicas, EtcdSnapshots.
+    #[arg(long, env = "HELPDESK_OPERATOR_COPIES_KEPT", value_delimiter = ',', value_parser = kept)]
+    copies_kept: Vec<(OtherCopy, Window)>,
     /// How many accounts of one server are reconciled at once.
     #[arg(long, env = "HELPDESK_OPERATOR_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
@@ -106,6 +114,13 @@ fn namespaced_name(text: &str) -> Result<(String, String), String> {
 
 fn mover_pod(text: &str) -> Result<Box<MoverPod>, serde_json::Error> {
     serde_json::from_str(text).map(Box::new)
+}
+
+fn kept(text: &str) -> Result<(OtherCopy, Window), String> {
+    let (kind, window) = text.split_once('=').ok_or("write KIND=WINDOW, such as EtcdSnapshots=30d")?;
+    let kind = OtherCopy::ALL.into_iter().find(|known| format!("{known:?}") == kind);
+    let kind = kind.ok_or_else(|| format!("KIND is one of {:?}", OtherCopy::ALL))?;
+    Ok((kind, window.parse().map_err(|error| format!("{error}"))?))
 }
 
 /// Why the process cannot run.
@@ -187,6 +202,8 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             billing_lease: args.billing_lease,
             mail: args.mail,
             mail_hostname: args.mail_hostname,
+            owner_namespaces: args.owner_namespace,
+            copies_kept: args.copies_kept,
             concurrency: args.concurrency,
             resolvers: args.resolver,
             prove_again: SignedDuration::from_secs(args.prove_again.into()),

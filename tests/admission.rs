@@ -192,10 +192,11 @@ const THERE: &[(&Kind, &str, &str)] = &[
     (&STORE, "{metadata: {name: admission-full}}", "{backups: 7}"),
     (&STORE, "{metadata: {name: admission-empty}}", "{backups: 0}"),
     (&SECRET, "{metadata: {name: backup-key-admission}}", ""),
+    (&SECRET, "{metadata: {name: login-admission}}", ""),
     (&SECRET, "{metadata: {name: admission-other}}", ""),
 ];
 
-const DIRECTORS: &[&str] = &["edit", "close", "hold", "adopt", "reset-billing", "drop-unproven"];
+const DIRECTORS: &[&str] = &["edit", "close", "hold", "adopt", "reset-billing", "drop-unproven", "accept-identity", "fail-over"];
 /// The status of an account whose backup cannot be proven.
 const UNPROVABLE: &str = r#"{stage: Terminated, conditions: [{type: Unprovable, status: "True", reason: BackupUnprovable, message: "", lastTransitionTime: "2026-11-01T00:00:00Z"}]}"#;
 /// Annotations that only their authors could write; they are put there in the operator's name.
@@ -328,6 +329,8 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("deleting with a confirmation and without the verb", EDITOR, Delete(&ACCOUNT, "admission-confirmed"), "deleting it ends it: that needs the verb close on helpdeskaccounts, which admission-editor gets from the ClusterRole helpdesk-close"),
     ("a confirmation that does not say what", EDITOR, Delete(&ACCOUNT, "admission-misconfirmed"), "confirm first"),
     ("deleting every account at once", ADMIN, DeleteAll(&ACCOUNT), "so there may be data"),
+    ("the owner of an expired account once more", EDITOR, Edit(&ACCOUNT, "admission-expired", "spec: {owner: {name: Ana, email: other@acme.example}}"), "names are not stored again"),
+    ("the name of an expired account once more", EDITOR, Edit(&ACCOUNT, "admission-expired", "spec: {displayName: Other}"), "name owners by owner.secretRef where manifests are applied again and again"),
     ("billing deleting an account", BILLING, Delete(&ACCOUNT, "admission-expired"), "cannot delete resource \"helpdeskaccounts\""),
     ("taking the finalizer off", ADMIN, Edit(&ACCOUNT, "admission-final", "metadata: {finalizers: null}"), "the operator takes its finalizer off once nothing is left; by hand it would leave data behind"),
     ("deleting a backup", ADMIN, Delete(&BACKUP, "admission-verified"), "is not erased yet; the operator erases it at 2027-03-23T10:00:00Z"),
@@ -336,6 +339,10 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("deleting a definition", ADMIN, Delete(&DEFINITION, "coldbackups.helpdesk-operator.io"), "deleting this definition deletes every ColdBackup"),
     ("deleting the operator's namespace", ADMIN, Delete(&NAMESPACE, "helpdesk-operator"), "holds the installation's identity and the keys of every backup"),
     ("deleting the key of a backup", ADMIN, Delete(&SECRET, "backup-key-admission"), "is the key of a backup: without it the backup cannot be read"),
+    ("deleting the passwords of a tenant", ADMIN, Delete(&SECRET, "login-admission"), "has the passwords of a tenant and the secrets of its app"),
+    ("changing a password of a tenant", ADMIN, Edit(&SECRET, "login-admission", "data: {identity: AAAA}"), "or a tenant would be locked out"),
+    ("removing a password of a tenant", ADMIN, Edit(&SECRET, "login-admission", "data: {identity: null}"), "or a tenant would be locked out"),
+    ("adding to the key of a backup", ADMIN, Edit(&SECRET, "backup-key-admission", "data: {other: AAAA}"), "only the operator writes Secret backup-key-admission"),
     ("changing the key of a backup", ADMIN, Edit(&SECRET, "backup-key-admission", "data: {identity: AAAA}"), "only the operator writes Secret backup-key-admission"),
 
     // ---- backups ----
@@ -431,7 +438,9 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("an engine without a driver", EDITOR, New(&SERVER, "spec: {engine: oracle}"), r#"supported values: "postgresql""#),
     ("a brake that never holds", EDITOR, New(&SERVER, "spec: {brake: {percent: 1000}}"), "should be less than or equal to 100"),
     ("a path for a certificate's Secret", EDITOR, New(&SERVER, "spec: {tls: {caSecret: ../x}}"), "spec.tls.caSecret in body should match"),
-    ("a full server at another address", EDITOR, Edit(&SERVER, "admission-full", "spec: {host: other.databases.svc}"), "engine, region, host and port cannot change while the server holds tenants"),
+    ("a server of another identity", EDITOR, Edit(&SERVER, "admission-full", "metadata: {annotations: {helpdesk-operator.io/accept-identity: '7412'}}"), "needs the verb accept-identity on databaseservers, which admission-editor gets from the ClusterRole helpdesk-accept-identity"),
+    ("a full server at another address", EDITOR, Edit(&SERVER, "admission-full", "spec: {host: other.databases.svc}"), "needs the verb fail-over on databaseservers, which admission-editor gets from the ClusterRole helpdesk-fail-over"),
+    ("a full server in another region", DIRECTOR, Edit(&SERVER, "admission-full", "spec: {region: eu-2}"), "engine and region cannot change while the server holds tenants"),
     ("a store without TLS", EDITOR, New(&STORE, "spec: {endpoint: http://s3.eu-1.example}"), ENDPOINT),
     ("credentials in an address", EDITOR, New(&STORE, "spec: {endpoint: https://key:secret@s3.eu-1.example}"), ENDPOINT),
     ("a path in an address", EDITOR, New(&STORE, "spec: {endpoint: https://s3.eu-1.example/other}"), ENDPOINT),
@@ -476,6 +485,7 @@ const ACCEPTED: &[(&str, &str, Try)] = &[
     ("the same word again", BILLING, Status(&ACCOUNT, "admission-active", r#"billing: {state: Active, since: "2026-11-01T00:00:00Z", sequence: 42}"#)),
     ("the count started anew", DIRECTOR, Status(&ACCOUNT, "admission-active", "billing: {sequence: 0, epoch: 1}")),
     ("the operator's status", OPERATOR, Status(&ACCOUNT, "admission-active", "{stage: Blocked, observedBillingSequence: 42}")),
+    ("erasing the owner of an expired account", OPERATOR, Edit(&ACCOUNT, "admission-expired", "spec: {displayName: null, owner: {name: erased, email: erased@erased.invalid}}")),
     ("deleting an expired account", EDITOR, Delete(&ACCOUNT, "admission-expired")),
     ("deleting with a confirmation", DIRECTOR, Delete(&ACCOUNT, "admission-confirmed")),
     ("confirming", EDITOR, Edit(&ACCOUNT, "admission-active", "metadata: {annotations: {helpdesk-operator.io/confirm-delete: admission-active}}")),
@@ -486,6 +496,7 @@ const ACCEPTED: &[(&str, &str, Try)] = &[
     ("deleting an empty server", EDITOR, Delete(&SERVER, "admission-empty")),
     ("deleting an empty store", EDITOR, Delete(&STORE, "admission-empty")),
     ("the operator deleting a key", OPERATOR, Delete(&SECRET, "backup-key-admission")),
+    ("putting a secret of an app back", ADMIN, Edit(&SECRET, "login-admission", "data: {secrets.session: AAAA}")),
     ("deleting another Secret", ADMIN, Delete(&SECRET, "admission-other")),
     ("a label on a key", ADMIN, Edit(&SECRET, "backup-key-admission", "metadata: {labels: {seen: by-backup-tool}}")),
     ("a class", EDITOR, New(&CLASS, "{}")),
@@ -508,6 +519,8 @@ const ACCEPTED: &[(&str, &str, Try)] = &[
     ("a plan with extensions and schemas", EDITOR, New(&PLAN, "spec: {database: {extensions: [{name: pg_trgm, version: '1.6'}, {name: uuid-ossp}], schemas: Own}}")),
     ("sums of time", EDITOR, New(&PLAN, "spec: {lifecycle: {trial: 1d12h, blocked: 90s}}")),
     ("a server", EDITOR, New(&SERVER, "{}")),
+    ("a server of another identity", DIRECTOR, Edit(&SERVER, "admission-full", "metadata: {annotations: {helpdesk-operator.io/accept-identity: '7412'}}")),
+    ("a full server whose standby was promoted", DIRECTOR, Edit(&SERVER, "admission-full", "spec: {host: other.databases.svc}")),
     ("an empty server at another address", EDITOR, Edit(&SERVER, "admission-empty", "spec: {host: other.databases.svc}")),
     ("a store", EDITOR, New(&STORE, "spec: {keyEscrow: {store: eu-escrow, recoveryRecipient: age1tlk3wdrp5w3m5slgkmqexjys4tna4zha3ds5f55075r3g6xwlygsvjrl8s}}")),
     ("no lock, as kubectl reads a bare Off", EDITOR, New(&STORE, "spec: {objectLock: false}")),

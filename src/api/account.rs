@@ -1,12 +1,11 @@
 //! `HelpDeskAccount`: one tenant.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::certificate::{Certificate, DropGround, DroppedUnder, OtherCopies, OtherCopy};
 use super::{Hold, app_status::AppStatus, mail_status::MailStatus, plan::TlsVersion, stage::Stage};
 
 /// One tenant of the help desk: its owner, its plan, its region, its host names, and how it is closed. The operator
@@ -37,6 +36,7 @@ use super::{Hold, app_status::AppStatus, mail_status::MailStatus, plan::TlsVersi
     validation = Rule::new("!has(oldSelf.spec.closure) || has(self.spec.closure) || !has(oldSelf.status) || !has(oldSelf.status.stage) || !(oldSelf.status.stage in ['Deleted', 'Expired'])").message("closure cannot be withdrawn any more: the database is already deleted; what is left is the cold backup until dataGoneBy"),
     validation = Rule::new("!has(oldSelf.spec.closure) || !has(self.spec.closure) || oldSelf.spec.closure.mode != 'Erase' || self.spec.closure.mode == 'Erase' || !has(oldSelf.status) || !has(oldSelf.status.stage) || !(oldSelf.status.stage in ['Deleted', 'Expired'])").message("an erasure that was carried out cannot become a cancellation"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.billing) || (has(self.status) && has(self.status.billing))").message("the billing state cannot be removed: write a new state with a higher sequence instead"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.stage) || oldSelf.status.stage != 'Expired' || ((self.spec.owner == oldSelf.spec.owner || (has(self.spec.owner.email) && self.spec.owner.email == 'erased@erased.invalid')) && (!has(self.spec.displayName) || (has(oldSelf.spec.displayName) && self.spec.displayName == oldSelf.spec.displayName)))").message("the account has expired and its owner was erased: names are not stored again. Take this manifest out of what is applied, and name owners by owner.secretRef where manifests are applied again and again, as by GitOps"),
     validation = Rule::new("has(self.spec.accountID) == has(oldSelf.spec.accountID)").message("accountID is immutable: set it when the account is created, or never"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -89,7 +89,8 @@ pub struct HelpDeskAccountSpec {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[x_kube(validation = Rule::new("has(self.secretRef) != has(self.email)").message("name the owner either by secretRef or inline by name and email"))]
 pub struct Owner {
-    /// A Secret with the keys `name` and `email`.
+    /// A Secret with the keys `name` and `email` and the annotation `helpdesk-operator.io/for-account`, whose value is the
+    /// account's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_ref: Option<SecretRef>,
     /// The owner's name.
@@ -414,79 +415,4 @@ pub struct LastBackup {
     pub verified_at: Time,
     /// Its size in the bucket in bytes.
     pub bytes: i64,
-}
-
-/// The authority under which a database was dropped.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DroppedUnder {
-    /// Why the drop was allowed.
-    pub ground: DropGround,
-    /// The `ColdBackup` that was verified, or that could not be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub backup: Option<String>,
-    /// When the snapshot of the verified backup was taken.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub snapshot_at: Option<Time>,
-    /// Definitions that a restore of the verified backup leaves out or changes, although it restores every row.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_out: Vec<String>,
-    /// Why no backup could be verified.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub because: Option<String>,
-    /// The person who asked to drop the database without a verified backup.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub requested_by: Option<String>,
-    /// The person who approved that.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub approved_by: Option<String>,
-}
-
-impl DroppedUnder {
-    /// Creates one with this ground and no other field.
-    pub const fn by(ground: DropGround) -> Self {
-        Self { ground, backup: None, snapshot_at: None, left_out: Vec::new(), because: None, requested_by: None, approved_by: None }
-    }
-}
-
-/// Why the drop of a database is allowed.
-#[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum DropGround {
-    /// A backup was verified, and the operator checked just before the drop that it is complete.
-    VerifiedBackup,
-    /// The owner asked for erasure without a backup.
-    OwnerWaiver,
-    /// No backup could be verified, and the promised `dataGoneBy` had come.
-    PromiseElapsed,
-    /// No backup could be verified, and two people agreed not to wait until `dataGoneBy`.
-    TwoPeople,
-}
-
-/// The signed certificate that nothing of the account is left.
-#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Certificate {
-    /// When the operator saw that the last part was gone.
-    pub issued_at: Time,
-    /// The numbers of destroyed objects that the operator saw to be gone, by kind.
-    pub destroyed: BTreeMap<String, i64>,
-    /// The number of empty roles that stay on the database server, because others named them in databases of their own.
-    /// Nobody can log in as such a role; the operator drops it as soon as the server allows it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub roles_left: Option<i64>,
-    /// The authority under which the database was dropped; absent if there was no database.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub authority: Option<DroppedUnder>,
-    /// The first promised time by which nothing was to be left.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub promised_by: Option<Time>,
-    /// What delayed the end, as the condition Overdue said.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub delayed_by: Vec<String>,
-    /// SHA-256 over the certificate's facts, as hexadecimal digits.
-    pub sha256: String,
-    /// The signature of the installation's key over the same facts, in base64 (Ed25519).
-    pub signature: String,
-    /// Which systems may still have a copy, and for how long.
-    pub note: String,
 }

@@ -5,8 +5,8 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One server with databases of tenants. Its address cannot change while it has tenants, because every decision about
-/// their data depends on the server's identity.
+/// One server with databases of tenants. Its address can change while it has tenants only by the verb `fail-over`, because
+/// every decision about their data depends on the server's identity.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "helpdesk-operator.io",
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(json_path = ".spec.capacity", name = "Capacity", type_ = "integer"),
     printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].status", name = "Ready", type_ = "string"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("the name of a server has at most 40 characters"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.tenants) || oldSelf.status.tenants == 0 || (self.spec.host == oldSelf.spec.host && self.spec.port == oldSelf.spec.port && self.spec.engine == oldSelf.spec.engine && self.spec.region == oldSelf.spec.region)").message("engine, region, host and port cannot change while the server holds tenants"),
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.tenants) || oldSelf.status.tenants == 0 || (self.spec.engine == oldSelf.spec.engine && self.spec.region == oldSelf.spec.region)").message("engine and region cannot change while the server holds tenants"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DatabaseServerSpec {
@@ -151,6 +151,9 @@ pub struct DatabaseServerStatus {
     /// The system identifier of the PostgreSQL cluster, from `pg_control_system()`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub system_identifier: Option<String>,
+    /// The newest timeline of the server that was seen. A former primary, which is on an older one, is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<i32>,
     /// How many accounts have a database here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tenants: Option<i32>,

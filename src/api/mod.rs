@@ -6,6 +6,7 @@
 pub mod account;
 pub mod app_status;
 pub mod backup_store;
+mod certificate;
 pub mod class_mail;
 pub mod cold_backup;
 pub mod conditions;
@@ -57,6 +58,12 @@ pub const ROTATE_PASSWORD: &str = "helpdesk-operator.io/rotate-password";
 pub const ROTATE_APP_PASSWORD: &str = "helpdesk-operator.io/rotate-app-password";
 /// Annotation on a DatabaseServer by which a person releases a tripped brake; its value is a time in RFC 3339.
 pub const RELEASE_BRAKE: &str = "helpdesk-operator.io/release-brake";
+/// Annotation on a DatabaseServer by which a person corrects a highest recorded time that lies in the future; its value is
+/// the present time in RFC 3339.
+pub const RESET_CLOCK: &str = "helpdesk-operator.io/reset-clock";
+/// Annotation on a DatabaseServer by which a person with the verb `accept-identity` says that it is the same server under
+/// another system identifier, as after `pg_upgrade`; its value is that identifier.
+pub const ACCEPT_IDENTITY: &str = "helpdesk-operator.io/accept-identity";
 /// Label that assigns an object to the operator with the same `--shard`. An object without it belongs to the operator
 /// without `--shard`.
 pub const SHARD_LABEL: &str = "helpdesk-operator.io/shard";

@@ -1,9 +1,10 @@
 //! The authority to drop a database: the only values that [`Server::drop`](crate::database::Server::drop) accepts.
 //!
 //! **Invariant:** [`DropAuthority`] has no public constructor but [`Verified`], which only a re-check of a proven
-//! backup makes, [`OwnerWaiver`], which only the owner's own recorded wish makes, and [`WaitOver`], which only the
+//! backup makes, [`OwnerWaiver`], which only the owner's own recorded wish makes, [`WaitOver`], which only the
 //! ledger's record of a backup that cannot be proven makes, once the promise to have nothing left has elapsed or two
-//! people have cut it short. Nothing else compiles, and there is no flag.
+//! people have cut it short, and [`UnwantedCopy`], which only the ledger's record of a database that was dropped before
+//! makes. Nothing else compiles, and there is no flag.
 
 use crate::{
     api::{
@@ -11,7 +12,7 @@ use crate::{
         account::{DropGround, DroppedUnder},
     },
     clock::{Moment, Trust},
-    lifecycle::{Agreed, Reason, Record, Stage},
+    lifecycle::{self, Agreed, Reason, Record, Stage},
 };
 
 /// A backup that was proven by a restore or by decoding every byte, and that was seen to be complete just now.
@@ -107,6 +108,34 @@ impl WaitOver {
     }
 }
 
+/// A restored copy that is not wanted any more, as when billing took back the payment for which it was made.
+#[derive(Debug)]
+#[allow(clippy::manual_non_exhaustive, reason = "the seal keeps the rest of this crate out as well")]
+pub struct UnwantedCopy {
+    /// The account's uid.
+    pub account_uid: String,
+    /// The oid of the copy.
+    pub database_oid: u32,
+    /// The server that it is on.
+    pub system_identifier: String,
+    _seal: (),
+}
+
+impl UnwantedCopy {
+    /// The permission, if the record says that the tenant's own database was dropped, and either that no restore was
+    /// completed, or that the account does not come back and is not held.
+    pub fn of(record: &Record, account_uid: &str, database_oid: u32, system_identifier: &str) -> Option<Self> {
+        let wanted = lifecycle::due(record).is_some_and(|next| next.stage == Stage::Active);
+        let useless = record.restored.is_none() || (!wanted && record.held_since.is_none());
+        (record.holds_only_a_copy() && useless).then(|| Self {
+            account_uid: account_uid.to_owned(),
+            database_oid,
+            system_identifier: system_identifier.to_owned(),
+            _seal: (),
+        })
+    }
+}
+
 /// Permission to drop one account's database.
 #[derive(Debug)]
 pub enum DropAuthority {
@@ -116,6 +145,8 @@ pub enum DropAuthority {
     Waived(OwnerWaiver),
     /// Its contents can be kept safe by nobody, and it was promised that they go.
     Unprovable(WaitOver),
+    /// It is a copy, and its contents are in the cold backup.
+    Unwanted(UnwantedCopy),
 }
 
 impl DropAuthority {
@@ -125,12 +156,15 @@ impl DropAuthority {
             Self::Verified(proof) => &proof.account_uid,
             Self::Waived(waiver) => &waiver.account_uid,
             Self::Unprovable(over) => &over.account_uid,
+            Self::Unwanted(copy) => &copy.account_uid,
         }
     }
 
-    /// What the ledger and the certificate say of it.
-    pub fn told(&self) -> DroppedUnder {
-        match self {
+    /// What the ledger and the certificate say of it. Of a copy they say nothing: they have the authority under which the
+    /// tenant's own database was dropped.
+    pub fn told(&self) -> Option<DroppedUnder> {
+        Some(match self {
+            Self::Unwanted(_) => return None,
             Self::Verified(proof) => DroppedUnder {
                 backup: Some(proof.backup.clone()),
                 snapshot_at: Some(Time(proof.snapshot_at)),
@@ -145,7 +179,7 @@ impl DropAuthority {
                 approved_by: agreed.as_ref().map(|a| a.approved_by.clone()),
                 ..DroppedUnder::by(if agreed.is_some() { DropGround::TwoPeople } else { DropGround::PromiseElapsed })
             },
-        }
+        })
     }
 
     /// Whether it covers this very database. Another database of the same name is another database.
@@ -153,6 +187,7 @@ impl DropAuthority {
         self.account_uid() == account_uid
             && match self {
                 Self::Verified(proof) => proof.database_oid == oid && proof.system_identifier == system_identifier,
+                Self::Unwanted(copy) => copy.database_oid == oid && copy.system_identifier == system_identifier,
                 Self::Waived(_) | Self::Unprovable(_) => true,
             }
     }

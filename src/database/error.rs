@@ -92,7 +92,7 @@ pub enum Error {
     DiskFull,
     /// Another server answers at this address.
     #[error(
-        "failed to recognise the server: it identifies itself as {seen}, and {recorded} is recorded; if it was replaced or restored on purpose, clear status.systemIdentifier"
+        "failed to recognise the server: it identifies itself as {seen}, and {recorded} is recorded; if it is the same server under another identity, as after pg_upgrade, a person with the verb accept-identity annotates the DatabaseServer with helpdesk-operator.io/accept-identity={seen}"
     )]
     IdentityChanged {
         /// In status.
@@ -100,6 +100,21 @@ pub enum Error {
         /// On the wire.
         seen: String,
     },
+    /// The server is an earlier primary: a standby was promoted since.
+    #[error(
+        "failed to recognise the server: it is on timeline {seen}, and {recorded} was seen before: a standby was promoted since, and this former primary lacks what was written there; point spec.host at the present primary"
+    )]
+    FormerPrimary {
+        /// In status.
+        recorded: i32,
+        /// On the wire.
+        seen: i32,
+    },
+    /// Another DatabaseServer is this server.
+    #[error(
+        "failed to use the server: it is the DatabaseServer {0} already, whose capacity, brake and region apply to it; delete this object, or give it a server of its own"
+    )]
+    ServerTaken(String),
     /// The thing exists and does not carry the account's marker.
     #[error("failed to change {name}: it exists and does not carry the marker of account {uid}; nothing was done to it")]
     Foreign {
@@ -177,6 +192,8 @@ impl Error {
             Self::ReadOnly => "ReadOnly",
             Self::DiskFull => "DiskFull",
             Self::IdentityChanged { .. } => "IdentityChanged",
+            Self::FormerPrimary { .. } => "FormerPrimary",
+            Self::ServerTaken(_) => "ServerTaken",
             Self::ExtensionsMissing { .. } => "ExtensionsMissing",
             Self::Ledger(error) => error.reason(),
             Self::Foreign { .. }

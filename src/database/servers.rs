@@ -18,7 +18,7 @@ use super::{
     postgres::{Address, Admin, Driver},
 };
 use crate::{
-    api::{DatabaseServer, DatabaseServerSpec, Engine},
+    api::{ACCEPT_IDENTITY, DatabaseServer, DatabaseServerSpec, Engine},
     ledger::{Claim, Ledger, OnRoll},
 };
 
@@ -153,7 +153,7 @@ impl Servers {
                     let identity = if doubted { connected.driver.identify().await } else { Ok(connected.identity.clone()) };
                     (basis, identity.and_then(|identity| seen.recognise(&identity)).map(|()| connected))
                 }
-                _ => (seen.basis.clone(), seen.connect(&self.installation_id).await.map(Arc::new)),
+                _ => (seen.basis.clone(), self.connect(seen).await.map(Arc::new)),
             },
         };
         *remembered = Some(CachedConnection { looked_at: Instant::now(), basis, outcome: outcome.clone() });
@@ -219,12 +219,29 @@ impl Servers {
                 admin: version(&admin),
                 authority,
             },
+            accepted: object.annotations().get(ACCEPT_IDENTITY).cloned(),
+            timeline: object.status.as_ref().and_then(|status| status.timeline),
             recorded: object.status.as_ref().and_then(|status| status.system_identifier.clone()),
             address: Address { host: spec.host.clone(), port: spec.port, tls: spec.tls.mode, ca_pem },
             admin: Admin { username, password: Password::from_text(password) },
             name: name.to_owned(),
             spec,
         })
+    }
+
+    /// Connects the server, and claims it for this `DatabaseServer`. One that another has is taken over only once that object
+    /// is gone.
+    async fn connect(&self, seen: ServerObject) -> Result<ConnectedServer, Error> {
+        let connected = seen.connect(&self.installation_id).await?;
+        let holder = connected.ledger.claim_server(&connected.name).await?;
+        if holder != connected.name {
+            let servers: Api<DatabaseServer> = Api::all(self.client.clone());
+            if read(format!("the DatabaseServer {holder}"), servers.get_metadata_opt(&holder)).await?.is_some() {
+                return Err(Error::ServerTaken(holder));
+            }
+            connected.ledger.hand_over_server(&holder, &connected.name).await?;
+        }
+        Ok(connected)
     }
 
     async fn secret(&self, name: &str) -> Result<Secret, Error> {
@@ -243,6 +260,10 @@ struct ServerObject {
     spec: DatabaseServerSpec,
     basis: ConnectionInputs,
     recorded: Option<String>,
+    /// The newest timeline of that identity.
+    timeline: Option<i32>,
+    /// The identity that a person has accepted.
+    accepted: Option<String>,
     address: Address,
     admin: Admin,
 }
@@ -269,14 +290,22 @@ impl ServerObject {
         }
     }
 
-    /// The server that status remembers, or one that status does not know yet.
     fn recognise(&self, identity: &ServerInfo) -> Result<(), Error> {
-        match &self.recorded {
-            Some(recorded) if *recorded != identity.system_identifier => {
-                Err(Error::IdentityChanged { recorded: recorded.clone(), seen: identity.system_identifier.clone() })
-            }
+        recognise(self.recorded.as_deref(), self.timeline, self.accepted.as_deref(), identity)
+    }
+}
+
+/// Whether it is the server that status remembers, one that a person has accepted, or one that status does not know yet.
+fn recognise(recorded: Option<&str>, timeline: Option<i32>, accepted: Option<&str>, identity: &ServerInfo) -> Result<(), Error> {
+    let seen = identity.system_identifier.as_str();
+    match recorded {
+        None => Ok(()),
+        Some(recorded) if recorded == seen => match (timeline, identity.timeline) {
+            (Some(recorded), Some(seen)) if seen < recorded => Err(Error::FormerPrimary { recorded, seen }),
             _ => Ok(()),
-        }
+        },
+        Some(_) if accepted == Some(seen) => Ok(()),
+        Some(recorded) => Err(Error::IdentityChanged { recorded: recorded.to_owned(), seen: seen.to_owned() }),
     }
 }
 
@@ -298,4 +327,29 @@ fn text(secret: &Secret, name: &str, key: &'static str) -> Result<String, Error>
     // A file that became a key often ends in a newline, which no name, password or host does.
     let text = if key == "ca.crt" { text } else { text.trim_end_matches(['\n', '\r']).to_owned() };
     if text.is_empty() { Err(missing(format!("its key {key} is empty"))) } else { Ok(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::database::Connections;
+
+    #[test]
+    fn a_server_of_another_identity_or_on_an_older_timeline_is_refused_unless_a_person_accepted_it() {
+        let server = |identifier: &str, timeline| ServerInfo {
+            version: "17.7".into(),
+            major: 17,
+            system_identifier: identifier.into(),
+            timeline: Some(timeline),
+            now: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            connections: Connections { promised: 0, offered: 100, kept: 10 },
+        };
+        assert!(recognise(None, None, None, &server("7412", 1)).is_ok());
+        assert!(recognise(Some("7412"), Some(3), None, &server("7412", 3)).is_ok());
+        assert!(recognise(Some("7412"), Some(3), None, &server("7412", 4)).is_ok(), "a promoted standby");
+        assert!(matches!(recognise(Some("7412"), Some(3), None, &server("7412", 2)), Err(Error::FormerPrimary { recorded: 3, seen: 2 })));
+        assert!(matches!(recognise(Some("7412"), Some(3), None, &server("7500", 9)), Err(Error::IdentityChanged { .. })));
+        assert!(matches!(recognise(Some("7412"), Some(3), Some("7600"), &server("7500", 9)), Err(Error::IdentityChanged { .. })));
+        assert!(recognise(Some("7412"), Some(3), Some("7500"), &server("7500", 1)).is_ok(), "pg_upgrade begins with timeline 1");
+    }
 }

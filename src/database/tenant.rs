@@ -154,6 +154,8 @@ pub struct ServerInfo {
     pub major: u32,
     /// Unlike any other server's, and kept by its physical copies.
     pub system_identifier: String,
+    /// Counts promotions; unlike the identifier it is not kept by a standby that becomes the primary. `None` of a standby.
+    pub timeline: Option<i32>,
     /// The server's clock, with its fraction.
     pub now: Timestamp,
     /// How its connections are shared out.

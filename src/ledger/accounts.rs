@@ -119,6 +119,9 @@ pub struct LoginEntry {
     /// Whether the server has to learn another password, because the operator's copy of the one in use was lost.
     #[serde(default)]
     pub password_lost: bool,
+    /// A keyed hash of the password that the server has; `None`: not known, as of an entry of an older version.
+    #[serde(default)]
+    pub password_hash: Option<String>,
 }
 
 /// One account of the ledger in short.
@@ -487,7 +490,7 @@ mod tests {
 
     #[test]
     fn a_login_is_stored_under_the_names_that_it_always_had() {
-        let stored = r#"{"letter":"b","passwordSetAt":"2026-11-23T10:00:00Z","rotationToken":null,"retiring":false,"terms":null,"passwordLost":false}"#;
+        let stored = r#"{"letter":"b","passwordSetAt":"2026-11-23T10:00:00Z","rotationToken":null,"retiring":false,"terms":null,"passwordLost":false,"passwordHash":null}"#;
         let read: LoginEntry = serde_json::from_str(stored).unwrap();
         assert_eq!((read.slot, serde_json::to_string(&read).unwrap().as_str()), (LoginSlot::B, stored));
     }

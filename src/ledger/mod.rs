@@ -87,6 +87,25 @@ impl Ledger {
         .map(|id| if id == installation_id { Claim::Ours } else { Claim::Foreign(id) })
     }
 
+    /// Claims the server for the DatabaseServer of this name, unless another one has it. Returns the name of the one that has
+    /// it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn claim_server(&self, name: &str) -> Result<String, Error> {
+        let query = sqlx::query_scalar("UPDATE installation SET database_server = coalesce(database_server, $1) RETURNING database_server");
+        within("claim the server", query.bind(name).fetch_one(&self.pool)).await
+    }
+
+    /// Gives the server of a DatabaseServer that does not exist any more to another one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn hand_over_server(&self, from: &str, to: &str) -> Result<(), Error> {
+        let query = sqlx::query("UPDATE installation SET database_server = $2 WHERE database_server = $1").bind(from).bind(to);
+        within("claim the server", query.execute(&self.pool)).await.map(drop)
+    }
+
     /// Whose ledger it is, without claiming it; `None`: nobody's yet.
     ///
     /// # Errors
@@ -99,6 +118,19 @@ impl Ledger {
             }
         })
         .await
+    }
+
+    /// Says of every database in the ledger that it is on the server with this system identifier. Returns how many it was
+    /// not said of before.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn carry_identity(&self, system_identifier: &str) -> Result<u64, Error> {
+        let query = sqlx::query(
+            "UPDATE accounts SET system_identifier = $1, revision = revision + 1, updated_at = now() WHERE system_identifier <> $1",
+        );
+        let written = within("write the server's identity into the ledger", query.bind(system_identifier).execute(&self.pool)).await?;
+        Ok(written.rows_affected())
     }
 
     /// Records that it is `now`, and returns the highest time that was ever recorded, which may be later.
@@ -119,6 +151,15 @@ impl Ledger {
         let query = sqlx::query_scalar::<_, Option<i64>>("SELECT max(high_water) FROM installation");
         let seconds = within("read the highest recorded time", query.fetch_one(&self.pool)).await?;
         seconds.map(|seconds| moment("", "high_water", seconds)).transpose()
+    }
+
+    /// Sets the highest recorded time to `now`, which is earlier.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn lower_high_water(&self, now: Moment) -> Result<(), Error> {
+        let query = sqlx::query("UPDATE installation SET high_water = least(high_water, $1)").bind(now.as_second());
+        within("correct the highest recorded time", query.execute(&self.pool)).await.map(drop)
     }
 
     /// How many decisions to destroy something were made at `since` or later: what the brake counts.

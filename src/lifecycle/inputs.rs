@@ -90,7 +90,6 @@ pub(super) fn update_closure(next: &mut Record, seen: &Inputs<'_>, now: Moment) 
                     ClosureMode::Erase => seen_at + windows.erase_delay.duration(),
                 };
                 next.closure = Some(ClosureRecord { mode, keeps_backup, seen_at, delete_at, by_deletion: seen.confirmed_deletion });
-                next.restoring_since = None;
                 next.withdrawn = false;
                 pin_for_closure(next, windows);
             }
@@ -149,8 +148,8 @@ pub(super) fn update_hold(next: &mut Record, seen: &Inputs<'_>, now: Moment) {
             next.notice_until = None;
         }
         (false, Some(_)) => {
-            // Without the plan's windows the notice period cannot be computed, so the hold stays.
-            if let Known::Known(windows) = &seen.windows {
+            // Without the plan's windows and a trusted clock the notice period cannot be computed, so the hold stays.
+            if let (Known::Known(windows), Trust::Trusted) = (&seen.windows, &seen.clock) {
                 next.held_since = None;
                 next.notice_until = Some(now + windows.hold_notice.duration());
             }

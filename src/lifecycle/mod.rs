@@ -52,7 +52,7 @@ pub use due::{due, shuts_at};
 pub use facts::{Blocker, Decision, Facts, Frozen, Next, Step};
 pub use inputs::{Inputs, update_record};
 pub use record::{AdminPassword, Agreed, Before, ClosureRecord, FrozenPin, Grace, Known, PinnedClass, PlanSeen, Record, Unprovable};
-pub use transition::{check_proof, check_seal, enforced, enter, go_back, note_delay, refreeze};
+pub use transition::{check_proof, check_seal, discard_frozen, enforced, enter, go_back, note_delay, refreeze};
 
 pub use crate::api::stage::{Reason, Stage};
 pub use billing::{BillingMark, RejectedBilling};

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{Billing, BillingState, ClosureMode, Lifecycle, VerifyMode, account::DroppedUnder},
-    clock::Moment,
+    clock::{Moment, TOLERANCE},
 };
 
 /// A fact, or why it could not be read.
@@ -75,6 +75,9 @@ pub struct Record {
     pub withdrawn: bool,
     /// Since when a restore runs.
     pub restoring_since: Option<Moment>,
+    /// The restore that was completed, by its [`Self::restoring_since`].
+    #[serde(default)]
+    pub restored: Option<Moment>,
     /// Since when the tenant cannot have changed its data; `None` while the account is open.
     pub sealed_since: Option<Moment>,
     /// Since when somebody has a session, or could open one, although the account is closed; `None` again afterwards.
@@ -264,6 +267,7 @@ impl Record {
             resumes: None,
             withdrawn: false,
             restoring_since: None,
+            restored: None,
             sealed_since: None,
             seal_broken_since: None,
             last_scheduled: None,
@@ -305,10 +309,10 @@ impl Record {
         self.told = None;
     }
 
-    /// Whether this `status.billing` was accepted already. In Expired the record lacks its subscription.
+    /// Whether this `status.billing` was accepted already. The record may lack its subscription once the database is gone.
     pub(super) fn has_heard(&self, word: &Billing) -> bool {
         let forgotten = || Billing { subscription: None, ..word.clone() };
-        self.billing.as_ref().is_some_and(|heard| heard == word || (self.stage == Stage::Expired && *heard == forgotten()))
+        self.billing.as_ref().is_some_and(|heard| heard == word || (self.stage.destroys() && *heard == forgotten()))
     }
 
     /// When the stage's window started; `None` before it does.
@@ -319,6 +323,22 @@ impl Record {
     /// Whether a stage was decided for this reason, is not enforced yet, and can be left for the one before it.
     pub(super) fn is_being_entered_for(&self, reason: Reason) -> bool {
         self.enforced_at.is_none() && self.before.is_some() && self.resumes.is_none() && self.reason == reason
+    }
+
+    /// Whether the tenant's own database was dropped. Whatever has its name since then is a copy that a restore made, into
+    /// which nobody was let yet.
+    pub fn holds_only_a_copy(&self) -> bool {
+        match self.stage {
+            Stage::Deleted => self.enforced_at.is_some(),
+            Stage::Expired => true,
+            Stage::Trial | Stage::Active | Stage::Blocked | Stage::Terminated => false,
+        }
+    }
+
+    /// Whether a dump with this snapshot was taken after the seal was set. The name of the Frozen backup is another one
+    /// after each seal, so this check is the second one, and it allows for the two clocks that it compares.
+    pub fn seals(&self, snapshot_at: Moment) -> bool {
+        self.sealed_since.is_some_and(|sealed| snapshot_at + TOLERANCE >= sealed)
     }
 
     /// Whether the tenant cannot have changed its data since the seal was set, by the last observation.

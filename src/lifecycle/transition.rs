@@ -34,6 +34,7 @@ pub fn enter(record: &Record, stage: Stage, reason: Reason, now: Moment) -> Reco
     next.resumes = None;
     next.withdrawn = false;
     next.restoring_since = None;
+    next.restored = None;
     if stage == Stage::Deleted {
         next.restored_without.clear();
     }
@@ -134,22 +135,29 @@ pub fn enforced(record: &Record, windows: &Known<Lifecycle>, clock: &Trust, now:
 /// The record after it was observed whether somebody has a session, or could open one, although the account is closed.
 /// The Frozen backup may then be older than the data. Once no session is possible any more, the seal is set anew and
 /// another Frozen backup is due, with the same deadline. It is not taken earlier, because it would be out of date at once.
-pub fn check_seal(record: &Record, somebody_is_in: bool, now: Moment) -> Record {
+/// A doubtful clock sets no seal, because every later backup could look older than it.
+pub fn check_seal(record: &Record, somebody_is_in: bool, clock: &Trust, now: Moment) -> Record {
     let mut next = record.clone();
     if record.sealed_since.is_none() || !matches!(record.stage, Stage::Blocked | Stage::Terminated) {
         return next;
     }
     match (somebody_is_in, record.seal_broken_since) {
         (true, None) => next.seal_broken_since = Some(now),
-        (false, Some(_)) => {
+        (false, Some(_)) if *clock == Trust::Trusted => {
             next.seal_broken_since = None;
             next.sealed_since = Some(now);
             // Two pins of one account must never share a name.
             next.frozen = record.frozen.map(|pin| FrozenPin { due: now.max(pin.due + SignedDuration::from_secs(1)), ..pin });
         }
-        (true, Some(_)) | (false, None) => {}
+        (true, Some(_)) | (false, _) => {}
     }
     next
+}
+
+/// The record after the Frozen backup was found to be no backup of the database since its seal, although Deleted was decided
+/// with it. The account goes back, and another one is taken.
+pub fn discard_frozen(record: &Record) -> Record {
+    Record { frozen: None, ..record.clone() }
 }
 
 /// The record after it was observed whether its Frozen backup can be proven. `agreed` names the person who asked not to

@@ -14,6 +14,9 @@ VERSITYGW_IMAGE=${HELPDESK_IMAGE_VERSITYGW:-localhost/versitygw:$VERSITYGW_VERSI
 
 kubectl() { "$BIN/kubectl" "$@"; }
 
+# The last bytes of the addresses of servers that stories start themselves, tests/stories/postgres.rs.
+STORY_SERVERS=({101..180})
+
 # Own clusters have fixed service addresses, so that a test can know them in advance.
 address_of() {
   case $1 in
@@ -37,6 +40,7 @@ start_infra() {
   for server in "${STORES[@]}"; do issue_infra_certificate "$server" storage; done
   make_passwords
   make_data_directories
+  prepare_story_servers
   infra_manifests | apply
   write_env
   wait_for_infra
@@ -107,6 +111,16 @@ issue_infra_certificate() {
   )
 }
 
+# Folders and a certificate, so that a test can start a server without root's rights.
+prepare_story_servers() {
+  local number names=DNS:localhost,IP:127.0.0.1
+  for number in "${STORY_SERVERS[@]}"; do
+    names=$names,IP:$SERVICE_PREFIX.$number
+    install -d -m 700 -o 999 -g 999 "$STATE/data/story-$number"
+  done
+  issue_infra_certificate stories databases "$names"
+}
+
 # secret NAMESPACE NAME KEY=VALUE|KEY@FILE...
 secret() {
   local pair
@@ -148,6 +162,7 @@ infra_secrets() {
     secret $OPERATOR_NAMESPACE "$server-erase" accessKeyID=erase "secretAccessKey=$(secret_of "$server.erase")"
     secret $OPERATOR_NAMESPACE "$server-escrow" accessKeyID=escrow "secretAccessKey=$(secret_of "$server.escrow")"
   done
+  [ ! -f "$files/stories.crt" ] || secret databases stories "tls.crt@$files/stories.crt" "tls.key@$files/stories.key"
   secret $OPERATOR_NAMESPACE s3-escrow accessKeyID=escrow "secretAccessKey=$(secret_of s3-eu-1.escrow)"
   secret $OPERATOR_NAMESPACE pg-ca "ca.crt@$files/ca.crt"
   secret $OPERATOR_NAMESPACE s3-ca "ca.crt@$files/ca.crt"
@@ -250,6 +265,7 @@ write_env() {
     echo "HELPDESK_TEST_BIN=$BIN"
     echo "HELPDESK_TEST_PYTHON=$CACHE/venv/bin/python"
     echo "HELPDESK_TEST_CA=$STATE/ca.crt"
+    echo "HELPDESK_TEST_STORY_NETWORK=$SERVICE_PREFIX"
     write_server_env
   } >"$STATE/env"
 }

@@ -71,6 +71,7 @@ async fn what_is_written_reads_back_and_an_old_revision_writes_nothing() {
         retiring: true,
         terms: Some("20;Fixed;".into()),
         password_lost: true,
+        password_hash: Some("hash".into()),
     });
     next.access_epoch = 3;
     next.object_uid = new_uid();

@@ -11,6 +11,8 @@ import browser
 from cluster import GROUP, OPERATOR, OURS, Cluster, Failed
 
 SCRIPT = "tests/cluster/cluster"
+# Where the demo keeps Secrets of owners.
+OWNERS = ("--set", "owners.namespaces={helpdesk-demo}")
 KINDS = ("helpdeskaccounts", "coldbackups", "databaseservers", "backupstores", "helpdeskplans")
 
 
@@ -67,7 +69,7 @@ class OwnCluster(Environment):
         self.screen.fact(f"A Kubernetes cluster of its own runs on this machine, with Envoy Gateway ({took:.0f} s).")
         with self.screen.waiting("installing a browser"):
             browser.install()
-        took, _ = self.run_script("building and installing the operator", self.name, "install")
+        took, _ = self.run_script("building and installing the operator", self.name, "install", *OWNERS)
         self.screen.fact(f"The operator of this working copy is installed from its chart ({took:.0f} s).")
         image = os.environ.get("HELPDESK_IMAGE_POSTGRES", "localhost/postgres:17")
         self.cluster = Cluster(self.screen, self.script_output(self.name, "kubeconfig"), programs, image)
@@ -110,7 +112,7 @@ class CurrentCluster(Environment):
         cluster.must_run("label", "namespace", OPERATOR, OURS)
         took, _ = self.run_script("starting PostgreSQL and S3 in your cluster", "current", "up")
         self.screen.fact(f"PostgreSQL and S3 run in your cluster, context {context} ({took:.0f} s).")
-        took, _ = self.run_script("installing the operator", "current", "install")
+        took, _ = self.run_script("installing the operator", "current", "install", *OWNERS)
         self.screen.fact(f"The operator is installed from its chart ({took:.0f} s).")
 
     def check_for_another_operator(self):

@@ -161,6 +161,22 @@ impl Cluster {
         Client::try_from(config).unwrap()
     }
 
+    /// Writes the Secret of a database server with the credentials of another one, for this host.
+    pub async fn administrator_writes_admin_secret(&self, name: &str, admin: &BTreeMap<String, String>, host: &str) {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), OPERATOR);
+        let copy = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+            "stringData": {"username": admin["username"], "password": admin["password"], "host": host}});
+        secrets.patch(name, &PatchParams::apply("stories").force(), &Patch::Apply(copy)).await.unwrap();
+    }
+
+    /// An administrator deletes a Secret of the operator's, and confirms that.
+    pub async fn administrator_deletes_secret(&self, name: &str) {
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), OPERATOR);
+        let confirmed = json!({"metadata": {"annotations": {"helpdesk-operator.io/confirm-delete": name}}});
+        secrets.patch(name, &PatchParams::default(), &Patch::Merge(confirmed)).await.unwrap();
+        secrets.delete(name, &Default::default()).await.unwrap();
+    }
+
     /// A Secret's values as text.
     pub async fn secret(&self, namespace: &str, name: &str) -> Option<BTreeMap<String, String>> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);

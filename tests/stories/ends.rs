@@ -6,7 +6,7 @@ use helpdesk_operator::{
     api::{BackupPhase, BackupReason, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
     lifecycle::Stage,
 };
-use k8s_openapi::api::core::v1::{Namespace, Secret};
+use k8s_openapi::api::core::v1::Namespace;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
@@ -14,8 +14,8 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
-    cluster::{Account, Cluster, OPERATOR, eventually, find_condition, has_condition, wait_until_deleted},
-    operator::{STOPPING, Servers, Shard, administrator_scales, wait_until_after},
+    cluster::{Account, Cluster, eventually, find_condition, has_condition, wait_until_deleted},
+    operator::{Servers, Shard, wait_until_after},
     tenant::{databases_and_roles_left, superuser_logs_in},
     web,
 };
@@ -240,8 +240,7 @@ async fn an_account_whose_object_was_lost_is_shut_on_time_kept_and_adopted() {
 
     // When the first one's password and namespace are lost too, as after the loss of the whole cluster.
     let names = |prefix: &str| first.database.replacen("t_", prefix, 1);
-    let secrets: Api<Secret> = Api::namespaced(shard.cluster.client.clone(), OPERATOR);
-    secrets.delete(&names("login-"), &DeleteParams::default()).await.unwrap();
+    shard.cluster.administrator_deletes_secret(&names("login-")).await;
     let namespaces: Api<Namespace> = Api::all(shard.cluster.client.clone());
     namespaces.delete(&names("hd-"), &DeleteParams::default()).await.unwrap();
     wait_until_deleted(namespaces, &names("hd-")).await;
@@ -295,10 +294,8 @@ async fn an_account_whose_object_was_lost_is_shut_on_time_kept_and_adopted() {
 
 #[tokio::test]
 async fn many_objects_that_are_lost_at_once_shut_nobody_until_a_person_agrees() {
-    // Given three accounts on a server whose brake allows one step an hour. No other operator may look after this
-    // server's ledger meanwhile: it would not know of this brake.
-    let _alone = STOPPING.lock().await;
-    let shard = Shard::new("lost-many", Servers::Second).await;
+    // Given three accounts on a server whose brake allows one step an hour.
+    let shard = Shard::new("lost-many", Servers::First).await;
     shard.administrator_applies_plan(json!({"trial": "40s"})).await;
     let administrator_patches_server = async |server: Value| {
         let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
@@ -348,9 +345,8 @@ async fn many_objects_that_are_lost_at_once_shut_nobody_until_a_person_agrees() 
 #[tokio::test]
 async fn a_server_that_stops_keeps_nobody_from_signing_up_at_another_one_unless_it_may_hold_the_account() {
     // Given two servers of one region, and an operator that has read the ledgers of both.
-    let _stopping = STOPPING.lock().await;
     let shard = Shard::new("away", Servers::First).await;
-    shard.administrator_adds_server("away-2", "pg-eu-2").await;
+    let second = shard.administrator_adds_server("away-2").await;
     shard.administrator_applies_plan(json!({})).await;
     let operator = shard.start_operator("only", &[]);
     let account =
@@ -366,7 +362,7 @@ async fn a_server_that_stops_keeps_nobody_from_signing_up_at_another_one_unless_
     tokio::time::sleep(Duration::from_secs(35)).await;
 
     // When one server stops, and two customers sign up, one of them with an accountID.
-    administrator_scales(&shard.cluster, "databases", "pg-eu-2", 0).await;
+    second.stops(&shard.cluster).await;
     eventually("the server is seen to be away", || async { ready("away-2", "False").await }).await;
     let (plain, with_id) = (account("away-plain"), account("away-id"));
     plain.administrator_applies(json!({})).await;
@@ -391,7 +387,7 @@ async fn a_server_that_stops_keeps_nobody_from_signing_up_at_another_one_unless_
         .await;
 
     // When the server runs again.
-    administrator_scales(&shard.cluster, "databases", "pg-eu-2", 1).await;
+    second.starts_again(&shard.cluster).await;
 
     // Then the customer gets a database.
     unsure.receives_credentials_in(Stage::Trial).await;

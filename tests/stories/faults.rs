@@ -1,7 +1,8 @@
 //! Crashes, outages and clocks. Each story runs an operator of its own and hurts it.
 
 use helpdesk_operator::{
-    api::{BackupPhase, BackupReason, HelpDeskAccount},
+    api::{BackupPhase, BackupReason, DatabaseServer, HelpDeskAccount},
+    clock,
     lifecycle::Stage,
 };
 use k8s_openapi::api::core::v1::Secret;
@@ -14,14 +15,14 @@ use serde_json::json;
 use super::{
     cluster::{OPERATOR, eventually, find_condition},
     operator::{STOPPING, Servers, Shard, administrator_scales, wait_until_after},
-    tenant::databases_and_roles_left,
+    tenant::{databases_and_roles_left, superuser_logs_in_at},
 };
 
 #[tokio::test]
 async fn a_crash_at_every_persisted_step_resumes_to_the_same_end() {
     // Given an account whose windows last seconds.
     let shard = Shard::new("crashes", Servers::First).await;
-    shard.administrator_applies_plan(json!({"trial": "2s", "blocked": "2s", "terminated": "2s", "coldBackup": "40s"})).await;
+    shard.administrator_applies_plan(json!({"trial": "2s", "blocked": "2s", "terminated": "2s", "coldBackup": "120s"})).await;
     let account = shard.customer_signs_up("crashes").await;
 
     // When the operator crashes after each step that it has stored, and is started again each time.
@@ -41,6 +42,17 @@ async fn a_crash_at_every_persisted_step_resumes_to_the_same_end() {
     assert_eq!(databases_and_roles_left(&tenant_name).await, 0);
     account.billing_reports_active().await;
     operator_crashes("restore-prepared:Deleted").await;
+    operator_crashes("restore-proven:Deleted").await;
+
+    // When the payment is taken back after the restore, then what was restored is dropped.
+    assert!(databases_and_roles_left(&tenant_name).await > 0);
+    account.billing_reports_past_due().await;
+    operator_crashes("copy-dropped:Deleted").await;
+    assert_eq!(databases_and_roles_left(&tenant_name).await, 0);
+
+    // When it is paid for again.
+    account.billing_reports_active().await;
+    operator_crashes("restore-tidied:Deleted").await;
     operator_crashes("restore-recorded:Active").await;
     operator_crashes("enforced-recorded:Active").await;
 
@@ -94,7 +106,31 @@ async fn a_clock_that_runs_ahead_of_the_database_moves_nothing_and_says_so() {
         account.wait_until("Overdue", |a| find_condition(a, "Overdue").is_some_and(|c| c.message.contains("the clock shows"))).await;
     assert_eq!(overdue.status.unwrap().stage, Some(Stage::Trial));
     tenant.logs_in().await.unwrap();
+
+    // When billing reports a payment, then the account is opened, and that time is not recorded as the latest one.
+    account.billing_reports_active().await;
+    account.reaches(Stage::Active).await;
     ahead.kill();
+    let mut ledger = superuser_logs_in_at(&shard.postgres.as_ref().unwrap().host, "helpdesk_operator").await.unwrap();
+    let mark: i64 = sqlx::query_scalar("SELECT high_water FROM installation").fetch_one(&mut ledger).await.unwrap();
+    assert!(mark <= clock::now().as_second() + 30, "a time that was doubted is the latest one ever recorded");
+
+    // When such a time is recorded all the same, and the owner cancels.
+    let _honest = shard.start_operator("only", &[]);
+    sqlx::query("UPDATE installation SET high_water = high_water + 3600").execute(&mut ledger).await.unwrap();
+    account.owner_cancels().await;
+
+    // Then the account says what a person can do.
+    let told = |a: &HelpDeskAccount| {
+        a.status.as_ref().is_some_and(|s| s.conditions.iter().any(|c| c.message.contains("helpdesk-operator.io/reset-clock")))
+    };
+    account.wait_until("the remedy is told", told).await;
+
+    // When the administrator does that, then the account is Terminated.
+    let now = json!({"metadata": {"annotations": {"helpdesk-operator.io/reset-clock": clock::now().to_string()}}});
+    let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
+    servers.patch(&shard.name, &PatchParams::default(), &Patch::Merge(now)).await.unwrap();
+    account.reaches(Stage::Terminated).await;
 }
 
 #[tokio::test]
@@ -129,6 +165,33 @@ async fn a_mended_secret_is_noticed_within_seconds_whatever_else_happened_meanwh
     account.receives_credentials_in(Stage::Trial).await;
     // Without the change of the Secret, the operator would try again only after a longer time.
     assert!(begun.elapsed() < std::time::Duration::from_secs(12), "noticed after {:?}", begun.elapsed());
+
+    // When an administrator makes another DatabaseServer of the same server, then it is refused and names the first one.
+    let host = shard.postgres.as_ref().unwrap().host.clone();
+    shard.administrator_applies_server("mended-twin", "mended-admin", &host).await;
+    let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
+    let refused = eventually("the twin is refused", async || {
+        let status = servers.get("mended-twin").await.unwrap().status?;
+        status.conditions.into_iter().find(|c| c.type_ == "Ready" && c.status == "False")
+    })
+    .await;
+    assert!(refused.reason == "ServerTaken" && refused.message.contains("DatabaseServer mended already"), "{}", refused.message);
+
+    // When the first one is gone, then the other one is the server.
+    servers
+        .patch(
+            "mended",
+            &PatchParams::default(),
+            &Patch::Merge(json!({"metadata": {"annotations": {"helpdesk-operator.io/confirm-delete": "mended"}}})),
+        )
+        .await
+        .unwrap();
+    servers.delete("mended", &Default::default()).await.unwrap();
+    eventually("the twin is ready", async || {
+        let status = servers.get("mended-twin").await.unwrap().status?;
+        status.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True").then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -143,14 +206,15 @@ async fn a_server_and_a_bucket_that_stop_for_a_while_delay_and_lose_nothing() {
     let cluster = &shard.cluster;
 
     // When the database server is away at the end of the trial.
-    administrator_scales(cluster, "databases", "pg-eu-2", 0).await;
+    let postgres = shard.postgres.clone().unwrap();
+    postgres.stops(cluster).await;
     wait_until_after(trial.status.as_ref().unwrap().next_transition_time.as_ref().unwrap()).await;
 
     // Then the account says that it is overdue.
     account.wait_until("Overdue", |a| find_condition(a, "Overdue").is_some()).await;
 
     // When the server runs again.
-    administrator_scales(cluster, "databases", "pg-eu-2", 1).await;
+    postgres.starts_again(cluster).await;
 
     // Then the account is Blocked.
     account.reaches(Stage::Blocked).await;

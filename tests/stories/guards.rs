@@ -1,9 +1,17 @@
 //! What must not be possible.
 
-use helpdesk_operator::{api::BackupPhase, lifecycle::Stage};
+use helpdesk_operator::{
+    api::{BackupPhase, HelpDeskAccount},
+    lifecycle::Stage,
+};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 
-use super::cluster::{Cluster, find_condition, has_condition};
+use super::cluster::{Account, Cluster, find_condition, has_condition};
 
 #[tokio::test]
 async fn a_tenant_reaches_nothing_of_its_neighbour() {
@@ -114,7 +122,30 @@ async fn a_status_that_was_wiped_is_rebuilt_from_the_ledger() {
 async fn a_deletion_is_refused_until_it_is_confirmed_and_then_leaves_a_cold_backup_behind() {
     // Given a tenant with 20 tickets.
     let cluster = Cluster::connect().await;
-    let account = cluster.customer_signs_up("deletion", "seconds").await;
+    // Its owner is in a Secret that is another account's, as far as it says.
+    cluster.administrator_applies_plan("deletion", json!({"eraseDelay": "1s"})).await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    let accounts = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "accounts"}});
+    namespaces.patch("accounts", &PatchParams::apply("stories"), &Patch::Apply(accounts)).await.unwrap();
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), "accounts");
+    let administrator_marks_secret = async |of: &str| {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "deletion-owner", "annotations": {"helpdesk-operator.io/for-account": of}},
+            "stringData": {"name": "Ana", "email": "ana@deletion.example"}});
+        secrets.patch("deletion-owner", &PatchParams::apply("stories").force(), &Patch::Apply(secret)).await.unwrap();
+    };
+    administrator_marks_secret("another").await;
+    let account = Account { cluster: cluster.clone(), name: "deletion".into(), plan: "deletion".into(), region: "eu-1".into() };
+    account.administrator_applies(json!({"owner": {"secretRef": {"namespace": "accounts", "name": "deletion-owner"}}})).await;
+
+    // Then the account waits, and does not tell whether there is such a Secret.
+    let not_read = |a: &HelpDeskAccount| {
+        find_condition(a, "Ready").is_some_and(|c| c.reason == "OwnerUnknown" && c.message.contains("does not exist or is not marked"))
+    };
+    account.wait_until("the owner is not read", not_read).await;
+
+    // When the Secret is marked for the account.
+    administrator_marks_secret("deletion").await;
     let tenant = account.receives_credentials_in(Stage::Trial).await;
     tenant.creates_tickets(20).await;
 
@@ -135,4 +166,50 @@ async fn a_deletion_is_refused_until_it_is_confirmed_and_then_leaves_a_cold_back
     let left = account.backups().await;
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].status.as_ref().unwrap().phase, BackupPhase::Verified);
+
+    // Then neither the Secret nor the ledger says who the owner was, and the host name is reserved for a while.
+    let secret = cluster.secret("accounts", "deletion-owner").await.unwrap();
+    assert!(!secret.contains_key("name") && !secret.contains_key("email"), "the owner's Secret was not scrubbed");
+    let mut ledger = super::tenant::superuser_logs_in("helpdesk_operator").await;
+    let hash: Option<String> =
+        sqlx::query_scalar("SELECT owner_hash FROM accounts WHERE account = 'deletion'").fetch_one(&mut ledger).await.unwrap();
+    assert_eq!(hash, None);
+    assert!(cluster.claims().get("deletion.helpdesk.example").await.unwrap().spec.reserved_until.is_some());
+
+    // When an account that is Deleted already is deleted, then its object goes too.
+    let late = cluster.customer_signs_up("deletion-late", "deletion").await;
+    late.receives_credentials_in(Stage::Trial).await;
+    late.administrator_applies(json!({"closure": {"mode": "Erase"}})).await;
+    late.reaches(Stage::Deleted).await;
+    late.administrator_annotates("helpdesk-operator.io/confirm-delete", "deletion-late").await;
+    cluster.accounts().delete("deletion-late", &Default::default()).await.unwrap();
+    super::cluster::wait_until_deleted(cluster.accounts(), "deletion-late").await;
+}
+
+#[tokio::test]
+async fn a_namespace_that_hangs_keeps_the_account_from_being_terminated_and_is_told() {
+    // Given a tenant whose namespace holds something that cannot be deleted.
+    let cluster = Cluster::connect().await;
+    let account = cluster.customer_signs_up("hangs", "seconds").await;
+    let tenant = account.receives_credentials_in(Stage::Trial).await;
+    let namespace = tenant.database.replacen("t_", "hd-", 1);
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &namespace);
+    let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stays", "finalizers": ["example.org/stays"]}});
+    maps.patch("stays", &PatchParams::apply("stories"), &Patch::Apply(map)).await.unwrap();
+
+    // When the owner cancels, then the tenant is locked out, and the account says what is left.
+    account.owner_cancels().await;
+    let waits = |a: &HelpDeskAccount| {
+        find_condition(a, "Reconciling").is_some_and(|c| c.message.contains(&namespace) && c.message.contains("example.org/stays"))
+    };
+    let waiting = account.wait_until("the namespace is told", waits).await;
+    assert_eq!(waiting.status.unwrap().stage, Some(Stage::Trial));
+    assert!(tenant.logs_in().await.is_err());
+
+    // When it can be deleted, then the account is Terminated, and nothing of the namespace is left.
+    let free = json!({"metadata": {"finalizers": null}});
+    maps.patch("stays", &PatchParams::default(), &Patch::Merge(free)).await.unwrap();
+    account.reaches(Stage::Terminated).await;
+    let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+    assert!(namespaces.get_opt(&namespace).await.unwrap().is_none());
 }

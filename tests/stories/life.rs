@@ -1,11 +1,14 @@
 //! The whole life of an account, and its turns.
 
 use helpdesk_operator::{
-    api::{BackupPhase, BackupReason, account::DropGround},
+    api::{BackupPhase, BackupReason, ColdBackup, account::DropGround},
     lifecycle::{Reason, Stage},
 };
 use k8s_openapi::api::core::v1::{Namespace, Secret};
-use kube::{Api, ResourceExt};
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams},
+};
 use serde_json::json;
 
 use super::{
@@ -55,6 +58,8 @@ async fn an_account_lives_through_every_stage_and_nothing_is_left_of_it() {
 
     // Then the server has no database and no role of the tenant.
     assert_eq!(databases_and_roles_left(&tenant.database).await, 0, "something of the database is left");
+    let is_proven = |b: &ColdBackup| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified);
+    let kept: Vec<_> = account.backups().await.into_iter().filter(is_proven).map(|b| b.name_any()).collect();
 
     // When the cold backup expires.
     let expired = account.reaches(Stage::Expired).await;
@@ -64,7 +69,7 @@ async fn an_account_lives_through_every_stage_and_nothing_is_left_of_it() {
     assert!(status.stage_since.unwrap() >= promised, "the backup went before its time");
     let certificate = status.certificate.unwrap();
     let authority = certificate.authority.clone().unwrap();
-    assert_eq!((authority.ground, authority.backup), (DropGround::VerifiedBackup, Some(frozen.name_any())));
+    assert_eq!((authority.ground, authority.backup.as_slice()), (DropGround::VerifiedBackup, kept.as_slice()));
     // The facts as anybody puts them together who checks the certificate.
     let mut facts = json!(certificate);
     for unsigned in ["sha256", "signature", "note"] {
@@ -268,4 +273,27 @@ async fn a_password_is_renewed_on_request_without_a_failed_login_in_between() {
     // Then only the new login works.
     eventually("the old login ends", || async { old.logs_in().await.err() }).await;
     new.logs_in().await.unwrap();
+
+    // When the operator's copy of the password is an older one, as after a restored etcd, and later when it is lost.
+    let secrets: Api<Secret> = Api::namespaced(Cluster::as_operator().await, OPERATOR);
+    let own = new.database.replacen("t_", "login-", 1);
+    let mut before = new;
+    for is_lost in [false, true] {
+        if is_lost {
+            secrets.delete(&own, &DeleteParams::default()).await.unwrap();
+        } else {
+            let older = json!({"stringData": {"b": old.password}});
+            secrets.patch(&own, &PatchParams::default(), &Patch::Merge(older)).await.unwrap();
+        }
+
+        // Then the tenant gets another password that works, and the one of before opens nothing.
+        let after = eventually("another password", || async {
+            let now = super::tenant::Tenant::of(&cluster.secret(&namespace, "database").await?);
+            (now.password != before.password && now.logs_in().await.is_ok()).then_some(now)
+        })
+        .await;
+        assert_ne!(after.password, old.password);
+        assert!(before.logs_in().await.is_err(), "a password that was lost still opens");
+        before = after;
+    }
 }

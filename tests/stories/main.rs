@@ -21,6 +21,7 @@ mod hostile;
 mod life;
 mod mail;
 mod operator;
+mod postgres;
 mod readiness;
 mod silence;
 mod tenant;

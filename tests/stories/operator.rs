@@ -8,7 +8,7 @@ use std::{
 };
 
 use helpdesk_operator::api::SHARD_LABEL;
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Secret};
+use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api, ResourceExt,
     api::{Patch, PatchParams},
@@ -20,18 +20,24 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::cluster::{Account, Cluster, OPERATOR, eventually, setting};
+use super::{
+    cluster::{Account, Cluster, OPERATOR, eventually, setting},
+    postgres::Postgres,
+};
 
 /// A shard: a region of its own with a server, a store and an escrow, which its operator reaches from this machine.
 #[derive(Clone)]
 pub struct Shard {
     pub cluster: Cluster,
     pub name: String,
+    /// Its server; `None`: one of another major version, which the cluster has.
+    pub postgres: Option<Postgres>,
     /// The image that its movers run.
     pub image: String,
 }
 
-/// Which servers a shard uses: the first or the second of a kind. Stories that stop a server use the second.
+/// Which servers a shard uses: a PostgreSQL of its own, and the first or the second store. A story that stops a store uses
+/// the second one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Servers {
     First,
@@ -46,10 +52,6 @@ impl Shard {
         let cluster = Cluster::connect().await;
         let number = if servers == Servers::Second { 2 } else { 1 };
         let s3 = format!("s3-eu-{number}");
-        let pg = match servers {
-            Servers::First | Servers::Second => format!("pg-eu-{number}"),
-            Servers::Major(major) => format!("pg-{major}"),
-        };
         let endpoint = setting(&format!("HELPDESK_TEST_S3_EU_{number}_ENDPOINT"));
         let owner = setting(&format!("HELPDESK_TEST_S3_EU_{number}_ACCESS_KEY_ID"));
 
@@ -70,16 +72,36 @@ impl Shard {
                     "recoveryRecipient": "age1tlk3wdrp5w3m5slgkmqexjys4tna4zha3ds5f55075r3g6xwlygsvjrl8s"}}}),
             )
             .await;
-        server(&cluster, name, name, &pg).await;
+        let postgres = match servers {
+            Servers::First | Servers::Second => {
+                let postgres = Postgres::start(&cluster).await;
+                postgres.administrator_writes_secret(&cluster, &format!("{name}-admin"), &postgres.host).await;
+                server(&cluster, name, (name, &format!("{name}-admin")), &postgres.host).await;
+                Some(postgres)
+            }
+            Servers::Major(major) => {
+                administrator_copies_secret(&cluster, &format!("pg-{major}"), name).await;
+                server(&cluster, name, (name, &format!("{name}-admin")), &setting(&format!("HELPDESK_TEST_PG_{major}_HOST"))).await;
+                None
+            }
+        };
         let deployments: Api<Deployment> = Api::namespaced(cluster.client.clone(), OPERATOR);
         let deployment = deployments.get("helpdesk-operator").await.unwrap();
         let image = deployment.spec.unwrap().template.spec.unwrap().containers[0].image.clone().unwrap();
-        Self { cluster, name: name.to_owned(), image }
+        Self { cluster, name: name.to_owned(), postgres, image }
     }
 
-    /// Another server of this region: `pg` of the cluster under this name.
-    pub async fn administrator_adds_server(&self, name: &str, pg: &str) {
-        server(&self.cluster, &self.name, name, pg).await;
+    /// Another server of this region, under this name.
+    pub async fn administrator_adds_server(&self, name: &str) -> Postgres {
+        let postgres = Postgres::start(&self.cluster).await;
+        postgres.administrator_writes_secret(&self.cluster, &format!("{name}-admin"), &postgres.host).await;
+        self.administrator_applies_server(name, &format!("{name}-admin"), &postgres.host).await;
+        postgres
+    }
+
+    /// Applies a `DatabaseServer` of this region, at this address and with this Secret.
+    pub async fn administrator_applies_server(&self, name: &str, secret: &str, host: &str) {
+        server(&self.cluster, &self.name, (name, secret), host).await;
     }
 
     /// Applies a plan of this region.
@@ -130,24 +152,25 @@ impl Shard {
     }
 }
 
+/// Copies the admin Secret of a server of the cluster. It names the host that it is for, and a story's operator reaches the
+/// server by its address.
+async fn administrator_copies_secret(cluster: &Cluster, of: &str, name: &str) {
+    let host = setting(&format!("HELPDESK_TEST_{}_HOST", of.to_uppercase().replace('-', "_")));
+    let admin = cluster.secret(OPERATOR, &format!("{of}-admin")).await.unwrap();
+    cluster.administrator_writes_admin_secret(&format!("{name}-admin"), &admin, &host).await;
+}
+
 /// Applies a `DatabaseServer` of a region, which its operator reaches from this machine.
-async fn server(cluster: &Cluster, region: &str, name: &str, pg: &str) {
-    // The admin Secret names the host that it is for; this operator reaches the server by its address.
-    let host = setting(&format!("HELPDESK_TEST_{}_HOST", pg.to_uppercase().replace('-', "_")));
-    let admin = cluster.secret(OPERATOR, &format!("{pg}-admin")).await.unwrap();
-    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), OPERATOR);
-    let copy = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": format!("{name}-admin")},
-        "stringData": {"username": admin["username"], "password": admin["password"], "host": host}});
-    secrets.patch(&format!("{name}-admin"), &PatchParams::apply("stories").force(), &Patch::Apply(copy)).await.unwrap();
+async fn server(cluster: &Cluster, region: &str, (name, secret): (&str, &str), host: &str) {
     cluster
         .administrator_applies(json!({"kind": "DatabaseServer", "metadata": {"name": name, "labels": {SHARD_LABEL: region}}, "spec": {
-            "engine": "postgresql", "region": region, "host": host, "adminSecret": format!("{name}-admin"),
+            "engine": "postgresql", "region": region, "host": host, "adminSecret": secret,
             "tls": {"mode": "verify-full", "caSecret": "pg-ca"}, "capacity": 1000, "movers": 4,
             "brake": {"percent": 100, "atLeast": 10000}}}))
         .await;
 }
 
-/// Held by a story while it stops one of the second servers.
+/// Held by a story while it stops the second store.
 pub static STOPPING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// Writes a kubeconfig that impersonates a ServiceAccount, with its rights and no more.

@@ -12,7 +12,6 @@ use helpdesk_operator::{
     api::{BackupPhase, BackupReason, DatabaseServer, SHARD_LABEL},
     lifecycle::Stage,
 };
-use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
     api::{Patch, PatchParams},
@@ -27,8 +26,9 @@ use tokio::{
 };
 
 use super::{
-    cluster::{Account, OPERATOR, eventually, find_condition, has_condition, setting},
+    cluster::{Account, eventually, find_condition, has_condition, setting},
     operator::{Servers, Shard},
+    postgres::Postgres,
 };
 
 /// A TCP proxy to a server. While it is silent it accepts connections and forwards nothing.
@@ -113,12 +113,9 @@ fn plan(shard: &Shard, name: &str, store: &str) -> Value {
 async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_what_is_due_on_it_is_told() {
     // Given two servers, one of them behind a proxy, and an operator that does two reconciles at once.
     let shard = Shard::new("silence", Servers::First).await;
-    let proxy = Proxy::to(format!("{}:5432", setting("HELPDESK_TEST_PG_EU_1_HOST"))).await;
-    let secrets: Api<Secret> = Api::namespaced(shard.cluster.client.clone(), OPERATOR);
-    let admin = shard.cluster.secret(OPERATOR, "silence-admin").await.unwrap();
-    let copy = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "silence-away-admin"},
-        "stringData": {"username": admin["username"], "password": admin["password"], "host": "127.0.0.1"}});
-    secrets.patch("silence-away-admin", &PatchParams::apply("stories").force(), &Patch::Apply(copy)).await.unwrap();
+    let away = Postgres::start(&shard.cluster).await;
+    let proxy = Proxy::to(format!("{}:5432", away.host)).await;
+    away.administrator_writes_secret(&shard.cluster, "silence-away-admin", "127.0.0.1").await;
     shard
         .cluster
         .administrator_applies(

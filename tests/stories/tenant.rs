@@ -1,6 +1,6 @@
 //! What a tenant does in its database, and a superuser who may read everything.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Mutex};
 
 use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, PgConnection, Row,
@@ -93,19 +93,48 @@ fn options() -> PgConnectOptions {
         .ssl_root_cert(setting("HELPDESK_TEST_CA"))
 }
 
-/// The superuser logs in to a database.
-pub async fn superuser_logs_in(database: &str) -> PgConnection {
-    options().username("postgres").password(&setting("HELPDESK_TEST_PG_EU_1_PASSWORD")).database(database).connect().await.unwrap()
+/// The addresses of the servers that stories have started.
+pub static STARTED: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The addresses of all servers on which a tenant's database may be.
+fn hosts() -> Vec<String> {
+    let mut hosts = vec![setting("HELPDESK_TEST_PG_EU_1_HOST")];
+    hosts.extend(STARTED.lock().unwrap().iter().cloned());
+    hosts
 }
 
-/// How many databases and roles of this name, or beginning with it and an underscore, the server has.
+/// The superuser logs in to a database of a server.
+pub async fn superuser_logs_in_at(host: &str, database: &str) -> Result<PgConnection, sqlx::Error> {
+    options().host(host).username("postgres").password(&setting("HELPDESK_TEST_PG_EU_1_PASSWORD")).database(database).connect().await
+}
+
+/// The superuser logs in to a database, on the first server that has it.
+pub async fn superuser_logs_in(database: &str) -> PgConnection {
+    for host in hosts() {
+        if let Ok(session) = superuser_logs_in_at(&host, database).await {
+            return session;
+        }
+    }
+    panic!("no server has the database {database}");
+}
+
+/// How many databases and roles of this name, or beginning with it, the servers have.
 pub async fn databases_and_roles_left(name: &str) -> i64 {
-    let mut connection = superuser_logs_in("postgres").await;
-    sqlx::query_scalar(
-        "SELECT (SELECT count(*) FROM pg_database WHERE datname LIKE $1 || '%') + (SELECT count(*) FROM pg_roles WHERE rolname LIKE $1 || '%')",
-    )
-    .bind(name)
-    .fetch_one(&mut connection)
-    .await
-    .unwrap()
+    let mut left = 0;
+    for host in hosts() {
+        let mut session = match superuser_logs_in_at(&host, "postgres").await {
+            Ok(session) => session,
+            // Another story has just stopped it.
+            Err(_) if !hosts().contains(&host) => continue,
+            Err(error) => panic!("{host}: {error}"),
+        };
+        left += sqlx::query_scalar::<_, i64>(
+            "SELECT (SELECT count(*) FROM pg_database WHERE datname LIKE $1 || '%') + (SELECT count(*) FROM pg_roles WHERE rolname LIKE $1 || '%')",
+        )
+        .bind(name)
+        .fetch_one(&mut session)
+        .await
+        .unwrap();
+    }
+    left
 }

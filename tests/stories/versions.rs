@@ -1,12 +1,16 @@
 //! Servers of other major versions of PostgreSQL, and what an image can serve.
 
 use helpdesk_operator::{api::DatabaseServer, lifecycle::Stage};
-use kube::Api;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use serde_json::json;
 
 use super::{
-    cluster::{eventually, find_condition},
+    cluster::{Cluster, eventually, find_condition},
     operator::{Servers, Shard},
+    tenant::{databases_and_roles_left, superuser_logs_in_at},
 };
 
 /// A customer's database is dropped after the trial, restored after a payment, and is what it was.
@@ -95,4 +99,40 @@ async fn postgresql_18_is_refused_by_an_image_without_its_client_and_used_by_one
             b.status.as_ref().is_some_and(|s| s.conditions.iter().any(|c| c.type_ == "Ready" && c.reason == "NoClient"))
         })
         .await;
+}
+
+#[tokio::test]
+async fn a_server_under_another_identity_is_used_again_once_a_person_has_accepted_it() {
+    // Given a tenant on a server.
+    let shard = Shard::new("upgraded", Servers::First).await;
+    shard.administrator_applies_plan(json!({"eraseDelay": "1s"})).await;
+    let account = shard.customer_signs_up("upgraded").await;
+    let operator = shard.start_operator("only", &[]);
+    let tenant = account.receives_credentials_in(Stage::Trial).await;
+    let servers: Api<DatabaseServer> = Api::all(shard.cluster.client.clone());
+    let identity = servers.get("upgraded").await.unwrap().status.unwrap().system_identifier.unwrap();
+    operator.kill();
+
+    // When another identity is recorded in the status and in the ledger, as before pg_upgrade.
+    let as_operator: Api<DatabaseServer> = Api::all(Cluster::as_operator().await);
+    let former = json!({"status": {"systemIdentifier": "1"}});
+    as_operator.patch_status("upgraded", &PatchParams::default(), &Patch::Merge(former)).await.unwrap();
+    let host = shard.postgres.as_ref().unwrap().host.clone();
+    let mut ledger = superuser_logs_in_at(&host, "helpdesk_operator").await.unwrap();
+    sqlx::query("UPDATE accounts SET system_identifier = '1'").execute(&mut ledger).await.unwrap();
+
+    // Then the server is refused, and says what a person can do. The tenant works on.
+    let _operator = shard.start_operator("again", &[]);
+    let (reason, message) = wait_for_server_ready(&shard, "False").await;
+    assert_eq!(reason, "IdentityChanged");
+    assert!(message.contains(&format!("helpdesk-operator.io/accept-identity={identity}")), "{message}");
+    tenant.logs_in().await.unwrap();
+
+    // When a person accepts the identity, then the server is Ready, and its databases can be dropped.
+    let accepted = json!({"metadata": {"annotations": {"helpdesk-operator.io/accept-identity": identity}}});
+    servers.patch("upgraded", &PatchParams::default(), &Patch::Merge(accepted)).await.unwrap();
+    wait_for_server_ready(&shard, "True").await;
+    account.owner_erases_without_cold_backup().await;
+    account.reaches(Stage::Expired).await;
+    assert_eq!(databases_and_roles_left(&tenant.database).await, 0);
 }

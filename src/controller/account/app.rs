@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use k8s_openapi::jiff::SignedDuration;
 
-use super::{credentials, desired, error::Error, placement, work::Work};
+use super::{credentials, desired, error::Error, owner, placement, work::Work};
 use crate::{
     api::{
         HelpDeskClassSpec,
@@ -79,7 +79,7 @@ impl Work<'_> {
         self.renew_admin_password(class, &mut secrets).await?;
         let password_request = self.unset_admin_password();
         let account = &self.account.spec;
-        let owner = placement::owner(self.ctx, self.account).await?;
+        let owner = owner::read(self.ctx, self.account).await?;
         let name = self.placement.entry.account.clone();
         let intake = self.ctx.settings.mail.as_ref().map(|(namespace, name)| (namespace.as_str(), name.as_str()));
         let fqdn = format!("{}.{}", account.domain.slug, plan_placement.domain_base);

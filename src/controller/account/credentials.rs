@@ -39,6 +39,11 @@ pub(super) async fn password(ctx: &AccountContext, tenant: &Tenant, slot: LoginS
     Ok(value.map(|value| Password::from_text(value.to_string())))
 }
 
+/// A keyed hash of a password, for the ledger: it tells an older copy of the Secret from the present one.
+pub(super) fn hash(ctx: &AccountContext, password: &Password) -> String {
+    ctx.installation.keyed_hash(password.expose())
+}
+
 /// The password of one of the tenant's logins. If there is none, one is generated and stored.
 pub(super) async fn password_or_new(
     ctx: &AccountContext,
@@ -194,6 +199,7 @@ pub(super) async fn rotate(
             retiring: true,
             terms: login.terms,
             password_lost: false,
+            password_hash: Some(hash(ctx, &password)),
         };
         tracing::info!(login = slot.name(), "the tenant got another password");
         return Ok((login, now + ROTATION_INTERVAL));
@@ -229,6 +235,7 @@ mod tests {
             retiring,
             terms: None,
             password_lost: false,
+            password_hash: None,
         }
     }
 

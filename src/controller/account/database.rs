@@ -15,10 +15,11 @@ use crate::{
     app::secrets::AppSecrets,
     backup::{
         self,
-        proof::{DropAuthority, OwnerWaiver, WaitOver},
+        proof::{DropAuthority, OwnerWaiver, UnwantedCopy, WaitOver},
     },
     database::{DatabaseId, Ensured, Lacking, LoginSlot, Probe, TenantLimits},
     ledger::{DatabaseEntry, LoginEntry},
+    lifecycle::{self, Stage},
 };
 
 impl Work<'_> {
@@ -51,13 +52,16 @@ impl Work<'_> {
             retiring: false,
             terms: None,
             password_lost: false,
+            password_hash: None,
         });
-        if before.login.is_some() && credentials::password(self.ctx, &self.placement.tenant, current.slot).await?.is_none() {
+        if before.login.is_some() && !self.has_password(&current).await? {
             // Stored in the ledger before a new password is generated: after a crash in between, the server still gets
             // the new password.
             current.password_lost = true;
             self.placement.entry.login = Some(current.clone());
             self.store().await?;
+            // An older copy is not used again: it may have been replaced because somebody else knew it.
+            TenantSecret::of(self.ctx, &self.placement.tenant).remove(current.slot.name()).await?;
         }
         let password = credentials::password_or_new(self.ctx, self.account, &self.placement.tenant, current.slot).await?;
         let limits = self.limits()?;
@@ -84,8 +88,10 @@ impl Work<'_> {
                 .await?;
             current.password_lost = false;
             current.password_set_at = self.now;
-            self.placement.entry.login = Some(current.clone());
+            tracing::warn!(login = current.slot.name(), "the tenant got another password: the operator's copy was lost, or an older one");
         }
+        current.password_hash = Some(credentials::hash(self.ctx, &password));
+        self.placement.entry.login = Some(current.clone());
         let shut = !self.database()?.can_login;
         // If the account returned from entering a closing stage, the database may be shut in part.
         if !is_new && (shut || self.entering) {
@@ -118,6 +124,12 @@ impl Work<'_> {
         ));
         self.check_quota().await;
         Ok(())
+    }
+
+    /// Whether the operator's copy is the password that the server has.
+    async fn has_password(&self, login: &LoginEntry) -> Result<bool, Error> {
+        let Some(copy) = credentials::password(self.ctx, &self.placement.tenant, login.slot).await? else { return Ok(false) };
+        Ok(login.password_hash.as_ref().is_none_or(|hash| *hash == credentials::hash(self.ctx, &copy)))
     }
 
     /// Reports which extensions are missing. A new tenant waits for them, because its app could not start. An existing
@@ -177,6 +189,7 @@ impl Work<'_> {
 
     /// Closes the database to its tenant, and keeps its data.
     pub(super) async fn shut(&mut self) -> Result<(), Error> {
+        self.record_database().await?;
         if self.placement.entry.database.is_none() && self.database()?.database.is_none() {
             // The account was blocked before its database was created: there is nothing to shut and nothing to freeze.
             return Ok(());
@@ -232,31 +245,36 @@ impl Work<'_> {
 
     /// Drops the database, under an authority that is checked right before.
     pub(super) async fn gone(&mut self) -> Result<(), Error> {
+        self.record_database().await?;
         let Some(recorded) = self.placement.entry.database.clone() else { return Ok(()) };
         if self.database()?.foreign {
             return Err(Error::Foreign {
                 what: format!("database or role {} on server {}", self.placement.tenant.name, self.placement.server.name),
             });
         }
-        let (Some(oid), true) = (recorded.oid, self.entering) else { return Ok(()) };
+        let Some(oid) = recorded.oid else { return Ok(()) };
         let facts = DatabaseId { oid, system_identifier: recorded.system_identifier.clone() };
+        if self.record().holds_only_a_copy() {
+            let comes_back = lifecycle::due(self.record()).is_some_and(|next| next.stage == Stage::Active);
+            return if comes_back { Ok(()) } else { self.drop_copy(&facts).await };
+        }
         if self.database()?.database.is_some() {
             self.check_identity()?;
             if !self.end_sessions().await? {
                 return Ok(());
             }
         }
-        let authority = self.authority().await?;
+        let Some(authority) = self.authority().await? else { return Ok(()) };
         let mut dropped_under = authority.told();
-        if let Some(backup) =
-            self.observed.frozen_backup(&self.placement.entry).filter(|b| dropped_under.backup.as_ref() == Some(&b.name_any()))
+        if let Some(dropped_under) = &mut dropped_under
+            && let Some(backup) =
+                self.observed.frozen_backup(&self.placement.entry).filter(|b| dropped_under.backup.as_ref() == Some(&b.name_any()))
         {
             // The certificate names only the objects that were left out: their reasons may quote the tenant's data.
             let left_out = backup.status.iter().flat_map(|status| &status.left_out);
             dropped_under.left_out =
                 left_out.map(|text| text.split_once(" (").map_or(text.as_str(), |(what, _)| what).to_owned()).collect();
         }
-        let dropped_under = Some(dropped_under);
         let secrets = self.secrets_of_cold_backup(&authority).await?;
         if !self.is_unchanged().await? {
             return Ok(());
@@ -271,8 +289,43 @@ impl Work<'_> {
             .measure("database", "drop", self.placement.server.driver.drop(&self.placement.tenant, &facts, &authority))
             .await?;
         crate::crash::point("database-dropped", self.record().stage.name());
+        self.forget_database(secrets).await
+    }
+
+    /// Drops a copy that a restore made and that is useless.
+    pub(super) async fn drop_copy(&mut self, facts: &DatabaseId) -> Result<(), Error> {
+        let uid = &self.placement.entry.uid;
+        let Some(copy) = UnwantedCopy::of(self.record(), uid, facts.oid, &facts.system_identifier) else { return Ok(()) };
+        let authority = DropAuthority::Unwanted(copy);
+        let backup = self.observed.frozen_backup(&self.placement.entry);
+        if let (Some(backup), Some(since)) = (backup, self.record().restoring_since) {
+            restore_job::discard(self.ctx, backup, since).await?;
+        }
+        let secrets = self.secrets_of_cold_backup(&authority).await?;
+        if !self.is_unchanged().await? {
+            return Ok(());
+        }
+        let record = &mut self.placement.entry.record;
+        if record.restored.take().is_some() {
+            // Stored before the drop: a payment that comes after a crash in between begins another restore.
+            record.restoring_since = None;
+            record.restored_without.clear();
+            self.store().await?;
+        }
+        self.ctx
+            .telemetry
+            .measure("database", "drop", self.placement.server.driver.drop(&self.placement.tenant, facts, &authority))
+            .await?;
+        crate::crash::point("copy-dropped", self.record().stage.name());
+        tracing::info!("dropped what a restore had made");
+        self.forget_database(secrets).await
+    }
+
+    /// Discards the passwords of a database that was dropped, and its app's secrets but for those that the cold backup
+    /// lacks, and stores that it is gone.
+    async fn forget_database(&mut self, saved: Option<AppSecrets>) -> Result<(), Error> {
         let own = TenantSecret::of(self.ctx, &self.placement.tenant);
-        match secrets {
+        match saved {
             Some(saved) => own.delete_saved(&saved).await?,
             None => own.delete().await?,
         }
@@ -281,12 +334,25 @@ impl Work<'_> {
         self.store().await
     }
 
+    /// Records a database of the tenant that the ledger does not have: the operator crashed between making it and storing
+    /// that.
+    async fn record_database(&mut self) -> Result<(), Error> {
+        let (None, Ok(observed)) = (&self.placement.entry.database, &self.observed.database) else { return Ok(()) };
+        let Some(facts) = observed.database.as_ref().filter(|_| !observed.foreign) else { return Ok(()) };
+        let name = self.placement.tenant.name.clone();
+        let system_identifier = facts.system_identifier.clone();
+        self.placement.entry.database = Some(DatabaseEntry { name, oid: Some(facts.oid), system_identifier });
+        self.store().await
+    }
+
     /// The secrets of the app that outlive the database with its cold backup; `None`: no backup outlives it.
     async fn secrets_of_cold_backup(&self, authority: &DropAuthority) -> Result<Option<AppSecrets>, Error> {
-        let Some(backup) = self.observed.frozen_backup(&self.placement.entry).filter(|_| matches!(authority, DropAuthority::Verified(_)))
-        else {
-            return Ok(None);
+        let outlived = match authority {
+            DropAuthority::Verified(_) => true,
+            DropAuthority::Unwanted(_) => self.record().stage == Stage::Deleted,
+            DropAuthority::Waived(_) | DropAuthority::Unprovable(_) => false,
         };
+        let Some(backup) = self.observed.frozen_backup(&self.placement.entry).filter(|_| outlived) else { return Ok(None) };
         Ok(Some(restore_job::app_secrets(self.ctx, backup).await?))
     }
 
@@ -304,19 +370,20 @@ impl Work<'_> {
     }
 
     /// The permission to drop: a backup that is rechecked right now, the owner's waiver, or the end of the wait for a
-    /// backup that cannot be proven.
-    async fn authority(&self) -> Result<DropAuthority, Error> {
+    /// backup that cannot be proven. `None`: the backup is older than the seal, or of the server under another identity, and
+    /// the next reconcile goes back and takes another one.
+    async fn authority(&mut self) -> Result<Option<DropAuthority>, Error> {
         let record = self.record();
         let uid = &self.placement.entry.uid;
         if record.reason.is_unproven() {
             return WaitOver::of(record, &self.placement.entry.account, uid, &self.observed.clock, self.now)
-                .map(DropAuthority::Unprovable)
+                .map(|over| Some(DropAuthority::Unprovable(over)))
                 .ok_or_else(|| Error::NoAuthority("the wait for a backup that cannot be proven is not over".into()));
         }
         if record.waives_backup() {
             let generation = self.account.metadata.generation.unwrap_or_default();
             return OwnerWaiver::of(record, uid, generation, &self.observed.clock, self.now)
-                .map(DropAuthority::Waived)
+                .map(|waiver| Some(DropAuthority::Waived(waiver)))
                 .ok_or_else(|| Error::NoAuthority("the delay after the owner's wish has not passed".into()));
         }
         let backup = self
@@ -324,10 +391,17 @@ impl Work<'_> {
             .frozen_backup(&self.placement.entry)
             .ok_or_else(|| Error::NoAuthority("its Frozen backup is not there".into()))?;
         let proof = backup::recheck(&self.ctx.stores, &self.ctx.key_ring(), backup, uid, (self.ctx.now)()).await?;
-        match record.sealed_since {
-            Some(sealed) if proof.snapshot_at >= sealed => Ok(DropAuthority::Verified(proof)),
-            _ => Err(Error::NoAuthority(format!("the backup {} was taken before the last session ended", proof.backup))),
+        let own = self.placement.entry.database.as_ref();
+        let is_own = own.is_some_and(|own| own.oid == Some(proof.database_oid) && own.system_identifier == proof.system_identifier);
+        if is_own && record.seals(proof.snapshot_at) {
+            return Ok(Some(DropAuthority::Verified(proof)));
         }
+        let message = format!("the backup {} is not of this database since its last session ended; another one is taken", proof.backup);
+        self.waiting_on.push(message);
+        self.requeue_at(self.now);
+        self.placement.entry.record = lifecycle::discard_frozen(self.record());
+        self.store().await?;
+        Ok(None)
     }
 }
 

@@ -6,7 +6,7 @@ use super::{context::AccountContext, error::Error, observe::Observation};
 use crate::controller::placement::Placement;
 use crate::{
     api::{ClockPolicy, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount},
-    clock::Moment,
+    clock::{Moment, Trust},
     ledger::Entry,
     lifecycle::{self, Decision, Facts, Inputs, Known, Next, PlanSeen, Record, RejectedBilling, Stage, Step},
     telemetry::RefusedLabel,
@@ -39,7 +39,7 @@ pub(super) async fn decide(
     let record = check_seal(record, observed, now);
     let frozen = observed.frozen(&Entry { record: record.clone(), ..placement.entry.clone() });
     let record = lifecycle::check_proof(&record, &frozen, agreed(account), now);
-    store(ctx, &mut placement, record, now).await?;
+    store(ctx, &mut placement, record, &observed.clock, now).await?;
     if let Some(why) = news {
         tell_billing(ctx, account, &why).await;
     }
@@ -64,11 +64,11 @@ pub(super) async fn decide(
     let stored = match intent {
         Some(intent) if destroys => store_within(ctx, &mut placement, intent, observed.allowance.as_ref(), now).await?,
         Some(intent) => {
-            store(ctx, &mut placement, intent, now).await?;
+            store(ctx, &mut placement, intent, &observed.clock, now).await?;
             true
         }
         None => {
-            store(ctx, &mut placement, noted, now).await?;
+            store(ctx, &mut placement, noted, &observed.clock, now).await?;
             false
         }
     };
@@ -79,18 +79,28 @@ pub(super) async fn decide(
         facts.brake = Known::Known(false);
         decision = lifecycle::decide(&placement.entry.record, &facts, now);
         let noted = lifecycle::note_delay(&placement.entry.record, &decision);
-        store(ctx, &mut placement, noted, now).await?;
+        store(ctx, &mut placement, noted, &observed.clock, now).await?;
     }
     Ok(Decided { placement, decision, refused, brake: facts.brake })
 }
 
-pub(super) async fn store(ctx: &AccountContext, placement: &mut Placement, record: Record, now: Moment) -> Result<(), Error> {
+/// Stores the record, if it changed, and the highest time. A time that is doubted is never stored as that: for as long as
+/// the clock runs ahead, every account of the server would wait.
+pub(super) async fn store(
+    ctx: &AccountContext,
+    placement: &mut Placement,
+    record: Record,
+    clock: &Trust,
+    now: Moment,
+) -> Result<(), Error> {
     if record == placement.entry.record {
         return Ok(());
     }
     let changed = crate::ledger::Entry { record, ..placement.entry.clone() };
     placement.entry = ctx.telemetry.measure("ledger", "update", placement.server.ledger.update(&changed, changed.revision)).await?;
-    placement.server.ledger.raise_high_water(now).await?;
+    if *clock == Trust::Trusted {
+        placement.server.ledger.raise_high_water(now).await?;
+    }
     Ok(())
 }
 
@@ -123,7 +133,7 @@ async fn tell_billing(ctx: &AccountContext, account: &HelpDeskAccount, why: &Rej
 fn check_seal(record: Record, observed: &Observation, now: Moment) -> Record {
     // If the database could not be read, the seal is neither broken nor restored.
     let Ok(database) = &observed.database else { return record };
-    let next = lifecycle::check_seal(&record, database.can_login || database.sessions > 0, now);
+    let next = lifecycle::check_seal(&record, database.can_login || database.sessions > 0, &observed.clock, now);
     match (record.seal_broken_since, next.seal_broken_since) {
         (None, Some(_)) => tracing::warn!("somebody got into the database of a closed account; once nobody is in, it is frozen anew"),
         (Some(_), None) => tracing::info!("nobody is in the database of a closed account any more; the Frozen backup is taken anew"),

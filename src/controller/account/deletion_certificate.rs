@@ -4,19 +4,19 @@ use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::jiff::SignedDuration;
-use kube::{
-    Api, ResourceExt,
-    api::{Patch, PatchParams},
-};
+use kube::Api;
 use serde_json::json;
 
-use super::{context::AccountContext, error::Error, mail_filter, work::Work};
+use super::{context::AccountContext, error::Error, mail_filter, owner, work::Work};
 use crate::controller::tenant_secret::TenantSecret;
 use crate::{
-    api::{BackupPhase, BackupStore, HelpDeskAccount, Time, account::Certificate},
+    api::{
+        BackupPhase, BackupStore, Time, Window,
+        account::{Certificate, OtherCopies, OtherCopy},
+    },
     backup,
     clock::Moment,
-    cluster::{During, ignore_not_found_or_conflict},
+    cluster::During,
     ledger::BackupEntry,
     lifecycle::Record,
 };
@@ -25,14 +25,18 @@ impl Work<'_> {
     /// Checks one last time that the stores hold nothing of the account, removes personal data, and signs the certificate.
     pub(super) async fn issue_certificate(&mut self) -> Result<(), Error> {
         if !self.entering {
-            return Ok(());
+            // Somebody applied the manifest of before once more, while the account expired.
+            return if owner::is_named(self.account) { owner::scrub(self.ctx, self.account).await } else { Ok(()) };
         }
         let uid = self.placement.entry.uid.clone();
         // From the ledger: ColdBackup objects of backups that were erased earlier do not exist any more.
         let backups = self.placement.server.ledger.backups_of(&uid).await?;
         let count = i64::try_from(backups.len()).unwrap_or(i64::MAX);
-        let destroyed = BTreeMap::from([("databases".to_owned(), 1), ("backups".to_owned(), count)]);
+        let databases = i64::from(self.record().dropped_under.is_some());
+        let destroyed = BTreeMap::from([("databases".to_owned(), databases), ("backups".to_owned(), count)]);
         let mut stores: Vec<_> = self.observed.backups.iter().map(|b| b.spec.store.clone()).collect();
+        // Also a store of which only the ledger knows, because the ColdBackup was lost and the plan names another store.
+        stores.extend(backups.iter().map(|backup| backup.store.clone()));
         stores.extend(self.record().plan.as_ref().and_then(|plan| plan.store.clone()));
         stores.sort();
         stores.dedup();
@@ -62,7 +66,7 @@ impl Work<'_> {
         // A restore that did not come to its end may have left some again.
         TenantSecret::of(self.ctx, &self.placement.tenant).delete().await?;
         self.placement.entry.record.app_secrets.clear();
-        self.scrub().await?;
+        owner::scrub(self.ctx, self.account).await?;
         if let Some(unprovable) = &mut self.placement.entry.record.unprovable {
             // The text may quote the tenant's data.
             unprovable.why.clear();
@@ -80,44 +84,17 @@ impl Work<'_> {
         let api: Api<BackupStore> = Api::all(self.ctx.client.clone());
         Ok(api.get_metadata_opt(store).await.during("read the store of the account's backups")?.is_some())
     }
-
-    /// Removes personal data from the account object, from its last-applied annotation, and from the owner's Secret.
-    async fn scrub(&self) -> Result<(), Error> {
-        const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
-        let spec = &self.account.spec;
-        let mut patch = json!({"spec": {"displayName": null}, "metadata": {"annotations": {LAST_APPLIED: null}}});
-        if spec.closure.is_some() {
-            patch["spec"]["closure"] = json!({"requestedBy": null});
-        }
-        match &spec.owner.secret_ref {
-            None => patch["spec"]["owner"] = json!({"name": "erased", "email": "erased@erased.invalid"}),
-            Some(reference) => {
-                let api: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(self.ctx.client.clone(), &reference.namespace);
-                let personal = json!({"data": {"name": null, "email": null}, "metadata": {"annotations": {LAST_APPLIED: null}}});
-                api.patch(&reference.name, &PatchParams::default(), &Patch::Merge(personal))
-                    .await
-                    .map(drop)
-                    .or_else(ignore_not_found_or_conflict)
-                    .during("scrub the owner's Secret")?;
-            }
-        }
-        let api: Api<HelpDeskAccount> = Api::all(self.ctx.client.clone());
-        api.patch(&self.account.name_any(), &PatchParams::default(), &Patch::Merge(patch))
-            .await
-            .map(drop)
-            .during("scrub the owner")
-            .map_err(Error::from)
-    }
 }
 
 fn certificate(ctx: &AccountContext, uid: &str, record: &Record, counted: (BTreeMap<String, i64>, usize), now: Moment) -> Certificate {
-    let unsigned = unsigned(record, counted, now);
+    let unsigned = Certificate { not_counted: not_counted(&ctx.settings.copies_kept, now), ..unsigned(record, counted, now) };
     let facts = facts(&unsigned, &ctx.installation.id, uid);
     let digest = ring::digest::digest(&ring::digest::SHA256, facts.as_bytes());
     Certificate {
         sha256: crate::digest::hex(digest.as_ref()),
         signature: BASE64_STANDARD.encode(ctx.installation.sign(facts.as_bytes())),
-        note: "Snapshots of etcd and of the database server's disks may hold copies until they run out; those of the backup cannot be read without their destroyed keys.".into(),
+        note: "What is in notCounted was neither made nor seen here. Copies of a backup cannot be read without their destroyed keys."
+            .into(),
         ..unsigned
     }
 }
@@ -130,11 +107,18 @@ fn unsigned(record: &Record, (destroyed, roles_left): (BTreeMap<String, i64>, us
         roles_left: i64::try_from(roles_left).ok().filter(|left| *left > 0),
         authority: record.dropped_under.clone(),
         promised_by: record.promised.or(record.data_gone_by).map(Time),
+        not_counted: Vec::new(),
         delayed_by: record.delayed_by.clone(),
         sha256: String::new(),
         signature: String::new(),
         note: String::new(),
     }
+}
+
+/// The copies that the operator cannot see, with the time when the last of them is gone, where the installation says it.
+fn not_counted(kept: &[(OtherCopy, Window)], now: Moment) -> Vec<OtherCopies> {
+    let gone_by = |kind| kept.iter().find(|(known, _)| *known == kind).map(|(_, window)| Time(now + window.duration()));
+    OtherCopy::ALL.into_iter().map(|kind| OtherCopies { kind, gone_by: gone_by(kind) }).collect()
 }
 
 /// The text that is signed: the certificate without digest, signature and note, with the ids of the installation and of
@@ -161,6 +145,16 @@ mod tests {
 
     fn at(text: &str) -> Moment {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn copies_that_nobody_counted_are_listed_with_their_end_where_it_is_known() {
+        let listed = json!(not_counted(&[(OtherCopy::EtcdSnapshots, Window::days(30))], at("2026-06-01T00:00:00Z")));
+        assert_eq!(
+            listed,
+            json!([{"kind": "ServerBackups"}, {"kind": "ServerReplicas"}, {"kind": "BucketReplicas"},
+                {"kind": "EtcdSnapshots", "goneBy": "2026-07-01T00:00:00Z"}])
+        );
     }
 
     #[test]

@@ -33,6 +33,7 @@ mod mail_filter;
 mod namespace;
 mod observe;
 mod outcome;
+mod owner;
 mod placement;
 mod placement_rules;
 mod realize;

@@ -76,19 +76,53 @@ fn build(account: &HelpDeskAccount, tenant: &Tenant) -> Namespace {
     Namespace { metadata, ..Namespace::default() }
 }
 
-/// Deletes the tenant's namespace with everything in it. `true` once it does not exist any more.
-pub(super) async fn remove(ctx: &AccountContext, tenant: &Tenant) -> Result<bool, Error> {
+/// Deletes the tenant's namespace with everything in it. Returns what it still waits for; `None` once it does not exist any
+/// more.
+pub(super) async fn remove(ctx: &AccountContext, tenant: &Tenant) -> Result<Option<String>, Error> {
     let api: Api<Namespace> = Api::all(ctx.client.clone());
     let name = name(tenant);
-    let Some(found) = api.get_opt(&name).await.during("read the tenant's namespace")? else { return Ok(true) };
+    let Some(found) = api.get_opt(&name).await.during("read the tenant's namespace")? else { return Ok(None) };
     if found.annotations().get(ACCOUNT_UID) != Some(&tenant.uid) {
         // It does not carry the account's marker, so it is left alone.
-        return Ok(true);
+        return Ok(None);
     }
     if found.meta().deletion_timestamp.is_none() {
         let this_one =
             DeleteParams { preconditions: Some(Preconditions { uid: found.uid(), resource_version: None }), ..DeleteParams::default() };
         api.delete(&name, &this_one).await.map(drop).or_else(ignore_not_found_or_conflict).during("delete the tenant's namespace")?;
     }
-    Ok(false)
+    Ok(Some(remaining(&name, &found)))
+}
+
+/// What a namespace that is being deleted waits for, as its conditions say.
+fn remaining(name: &str, namespace: &Namespace) -> String {
+    let conditions = namespace.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let reasons: Vec<&str> = conditions.filter(|c| c.status == "True").filter_map(|c| c.message.as_deref()).collect();
+    let mut text = format!("the namespace {name} is being deleted");
+    if !reasons.is_empty() {
+        text = format!("{text}: {}", reasons.join("; "));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_hangs_says_what_holds_it() {
+        let namespace = |conditions: serde_json::Value| -> Namespace {
+            serde_json::from_value(json!({"metadata": {"name": "hd-1"}, "status": {"phase": "Terminating", "conditions": conditions}}))
+                .unwrap()
+        };
+        let condition = |status: &str| {
+            json!({"type": "NamespaceFinalizersRemaining", "status": status, "reason": "SomeFinalizersRemain",
+                "message": "Some content in the namespace has finalizers remaining: example.org/x in 1 resource instances"})
+        };
+        assert_eq!(remaining("hd-1", &namespace(json!([condition("False")]))), "the namespace hd-1 is being deleted");
+        assert!(
+            remaining("hd-1", &namespace(json!([condition("True")])))
+                .ends_with("finalizers remaining: example.org/x in 1 resource instances")
+        );
+    }
 }

@@ -12,7 +12,7 @@ use super::{
 use crate::controller::placement::Placement;
 use crate::{
     api::HelpDeskAccount,
-    clock::Moment,
+    clock::{Moment, Trust},
     lifecycle::{self, Blocker, Next, RejectedBilling, Stage, Step},
 };
 
@@ -49,6 +49,15 @@ impl Outcome {
     }
 }
 
+/// Removes from the ledger what leads to the owner of an account whose object goes before it has expired.
+pub(super) async fn forget_owner(placement: Placement) -> Result<(), Error> {
+    let mut entry = placement.entry;
+    entry.owner_hash = None;
+    entry.record.forget_subscription();
+    placement.server.ledger.update(&entry, entry.revision).await?;
+    Ok(())
+}
+
 /// Stores that the stage is enforced if all its effects were observed, and decides what comes next.
 pub(super) async fn record(
     ctx: &AccountContext,
@@ -62,7 +71,7 @@ pub(super) async fn record(
     let mut entered = false;
     if restored {
         let record = lifecycle::enter(&placement.entry.record, Stage::Active, lifecycle::Reason::Paid, now);
-        store(ctx, &mut placement, record, now).await?;
+        store(ctx, &mut placement, record, &observed.clock, now).await?;
         crate::crash::point("restore-recorded", "Active");
     } else if complete && placement.entry.record.enforced_at.is_none() {
         let record = lifecycle::enforced(&placement.entry.record, &windows(observed, &placement.entry.record), &observed.clock, now);
@@ -74,14 +83,16 @@ pub(super) async fn record(
                 .observe(now.duration_since(due).as_secs_f64());
             entered = true;
         }
-        store(ctx, &mut placement, record, now).await?;
+        store(ctx, &mut placement, record, &observed.clock, now).await?;
         crate::crash::point("enforced-recorded", placement.entry.record.stage.name());
     }
     let again = lifecycle::decide(&placement.entry.record, &facts(account, &placement, observed, refused.as_ref(), brake), now);
     let moves_on = !matches!(again.step, Step::Stay | Step::Enforce | Step::Restore) || restored;
     let soon = (moves_on || entered).then_some(now);
+    // A doubtful clock pins no closure.
+    let closure_waits = account.spec.closure.is_some() && placement.entry.record.closure.is_none() && observed.clock != Trust::Trusted;
     // A blocker may end without triggering a reconcile, as when the brake's window has passed.
-    let retry = (!again.blockers.is_empty()).then(|| now + OVERDUE_INTERVAL);
+    let retry = (closure_waits || !again.blockers.is_empty()).then(|| now + OVERDUE_INTERVAL);
     // A billing state that lies in the future counts once its time has come.
     let billing_counts = refused.as_ref().and_then(RejectedBilling::passes_at).filter(|at| *at > now);
     let requeue_at = [again.requeue_at, requeue_at, soon, retry, billing_counts].into_iter().flatten().min();

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Resource, ResourceExt, runtime::events::EventType};
 
 use super::{
     context::AccountContext,
     error::Error,
+    owner,
     placement_rules::{self, Claim, Newcomer, Silent},
 };
 use crate::cluster::During;
@@ -172,7 +172,7 @@ async fn place(ctx: &AccountContext, account: &HelpDeskAccount, uid: &str, answe
     let fresh = Entry {
         account_id: account.spec.account_id.clone(),
         shard: ctx.settings.shard.clone(),
-        owner_hash: Some(ctx.installation.keyed_hash(&owner(ctx, account).await?.email)),
+        owner_hash: Some(ctx.installation.keyed_hash(&owner::read(ctx, account).await?.email)),
         ..fresh
     };
     ctx.attempts.try_at(&server.name, marks(account, uid));
@@ -243,30 +243,4 @@ pub(super) fn placement<'a>(plan: &'a HelpDeskPlan, account: &HelpDeskAccount) -
             account.spec.plan
         ))
     })
-}
-
-/// The owner of an account.
-pub(super) struct Owner {
-    /// The name, if one is given.
-    pub name: Option<String>,
-    /// The mail address.
-    pub email: String,
-}
-
-/// The owner, from the Secret that the account names or from the account itself.
-pub(super) async fn owner(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Owner, Error> {
-    let owner = &account.spec.owner;
-    let Some(reference) = &owner.secret_ref else {
-        let email = owner.email.clone();
-        let email = email.ok_or_else(|| Error::Owner("spec.owner: name the owner by secretRef or by name and email".into()))?;
-        return Ok(Owner { name: owner.name.clone(), email });
-    };
-    let at = format!("spec.owner.secretRef: Secret {}/{}", reference.namespace, reference.name);
-    let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), &reference.namespace);
-    let secret = secrets.get_opt(&reference.name).await.during("read the owner's Secret")?;
-    let secret = secret.ok_or_else(|| Error::Owner(format!("{at} does not exist; create it with the keys name and email")))?;
-    let text = |key: &str| secret.data.as_ref().and_then(|d| d.get(key)).and_then(|v| String::from_utf8(v.0.clone()).ok());
-    let email = text("email").filter(|email| email.contains('@'));
-    let email = email.ok_or_else(|| Error::Owner(format!("{at} has no key email with a mail address")))?;
-    Ok(Owner { name: text("name"), email })
 }

@@ -21,8 +21,11 @@ use crate::{
     },
     app::apply::{self, Owner},
     clock::Moment,
-    lifecycle::{Known, Step},
+    lifecycle::{Known, Stage, Step},
 };
+
+/// How long Terminated waits for the end of the tenant's namespace.
+const NAMESPACE_PATIENCE: SignedDuration = SignedDuration::from_hours(1);
 
 /// The result of one realize.
 pub(super) struct Realized {
@@ -131,16 +134,34 @@ impl Work<'_> {
         }
     }
 
+    /// Deletes the namespace, also one that the ledger does not have after a crash. Terminated waits for its end, but only for
+    /// an hour: what hangs in the cluster must not keep the database beyond its date. Expired, and with it the certificate,
+    /// waits for as long as it takes.
     async fn remove_namespace(&mut self) -> Result<(), Error> {
-        let Some(recorded) = self.placement.entry.namespace.clone() else { return Ok(()) };
+        if self.placement.entry.namespace.is_none() && !self.entering {
+            return Ok(());
+        }
+        let name = namespace::name(&self.placement.tenant);
         if self.entering {
-            credentials::delete_binding_secret(self.ctx, &self.placement.tenant, &recorded.name).await?;
-            let owner = Owner { account: &self.placement.entry.account, uid: &self.placement.entry.uid, namespace: &recorded.name };
+            credentials::delete_binding_secret(self.ctx, &self.placement.tenant, &name).await?;
+            let owner = Owner { account: &self.placement.entry.account, uid: &self.placement.entry.uid, namespace: &name };
             apply::delete_secrets(&self.ctx.client, owner).await?;
         }
-        if namespace::remove(self.ctx, &self.placement.tenant).await? {
-            self.placement.entry.namespace = None;
-            self.store().await?;
+        let Some(remaining) = namespace::remove(self.ctx, &self.placement.tenant).await? else {
+            if self.placement.entry.namespace.take().is_some() {
+                self.store().await?;
+            }
+            return Ok(());
+        };
+        let waits = match self.record().stage {
+            Stage::Terminated => self.now < self.record().decided_at + NAMESPACE_PATIENCE,
+            stage => stage == Stage::Expired,
+        };
+        if self.entering && waits {
+            self.waiting_on.push(remaining);
+            self.requeue_at(self.now + SignedDuration::from_secs(2));
+        } else {
+            self.requeue_at(self.now + SignedDuration::from_mins(1));
         }
         Ok(())
     }

@@ -5,7 +5,9 @@ use std::time::Duration;
 use kube::{Resource, ResourceExt, runtime::controller::Action};
 use tracing::Span;
 
-use super::{context::AccountContext, decide, error::Error, failure, finalizer, hostnames, observe, outcome, placement, realize, report};
+use super::{
+    context::AccountContext, decide, error::Error, failure, finalizer, hostnames, observe, outcome, owner, placement, realize, report,
+};
 use crate::{
     api::{HelpDeskAccount, deletion_is_confirmed},
     controller::{Reconciler, until},
@@ -106,7 +108,10 @@ async fn reconcile(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Ac
     report::report(ctx, account, &observed, &outcome, (ctx.now)()).await?;
 
     if is_being_deleted && outcome.is_over() {
+        // Nobody is left who could ask for it: what is personal goes now, and the cold backup at its deadline.
         hostnames::begin_quarantine(ctx, &outcome.placement.entry, &observed, now).await?;
+        owner::scrub_secret(ctx, account).await?;
+        outcome::forget_owner(outcome.placement).await?;
         return finalizer::remove(ctx, account).await;
     }
     let sleep = until(outcome.requeue_at);

@@ -26,7 +26,7 @@ use crate::{
         mail_status::MailStatus,
     },
     app::{self, dkim::PublicKey, secrets::MAIL_DKIM_KEY},
-    clock::Moment,
+    clock::{Moment, Trust},
     lifecycle::{Blocker, Frozen, Known, Record, Stage},
 };
 
@@ -197,6 +197,10 @@ fn findings(ctx: &AccountContext, account: &HelpDeskAccount, observed: &Observat
             format!("entering {}: {}", record.stage.name(), outcome.waiting_on.join("; "))
         };
         findings.push(Finding::yes(Type::Reconciling, "Progressing", message));
+    }
+    if let (Trust::Doubtful(why), Ok(_)) = (&observed.clock, &observed.database) {
+        let message = format!("{why}; no deadline is pinned, and nothing is closed or destroyed, until the clock is believed again");
+        findings.push(Finding::yes(Type::Stalled, "ClockDoubtful", message));
     }
     if let Some(refused) = &outcome.refused {
         findings.push(Finding::yes(Type::Stalled, "BillingRefused", refused.to_string()));

@@ -7,7 +7,9 @@ use kube::ResourceExt;
 use super::{credentials, error::Error, restore_job, work::Work};
 use crate::controller::tenant_secret::TenantSecret;
 use crate::{
-    database::LoginSlot,
+    api::ColdBackup,
+    clock::Moment,
+    database::{DatabaseId, LoginSlot},
     ledger::{DatabaseEntry, LoginEntry},
 };
 
@@ -18,11 +20,21 @@ impl Work<'_> {
             return Err(Error::NoAuthority("the cold backup is not there to restore".into()));
         };
         let since = self.record().restoring_since.unwrap_or(self.now);
+        if self.record().restored == Some(since) {
+            return self.end_restore(&backup, since).await;
+        }
         if restore_job::progress(self.ctx, &backup, since).await? == restore_job::Progress::NotStarted {
             if let Some(refusal) = self.ctx.settings.clients.refusal(self.placement.server.identity.major) {
                 self.waiting_on.push(refusal);
                 self.requeue_at(self.now + SignedDuration::from_secs(60));
                 return Ok(false);
+            }
+            if let Some(DatabaseEntry { oid: Some(oid), system_identifier, .. }) = self.placement.entry.database.clone() {
+                // An attempt that was not completed, or one that was given up before the account was paid for once more.
+                self.drop_copy(&DatabaseId { oid, system_identifier }).await?;
+                if self.placement.entry.database.is_some() {
+                    return Ok(false);
+                }
             }
             // What the app wrote may be encrypted with them: they are there before the app is started again.
             let app_secrets = restore_job::app_secrets(self.ctx, &backup).await?;
@@ -47,6 +59,7 @@ impl Work<'_> {
                 retiring: false,
                 terms: None,
                 password_lost: false,
+                password_hash: Some(credentials::hash(self.ctx, &password)),
             });
             self.store().await?;
             crate::crash::point("restore-prepared", "Deleted");
@@ -68,10 +81,12 @@ impl Work<'_> {
                 if let Some(pinned) = &mut self.placement.entry.record.class {
                     pinned.migrated = None;
                 }
+                // Stored before the Job is deleted: without the Job, the restore would begin anew.
+                self.placement.entry.record.restored = Some(since);
                 self.store().await?;
-                restore_job::discard(self.ctx, &backup, since).await?;
+                crate::crash::point("restore-proven", "Deleted");
                 tracing::info!(backup = backup.name_any(), "the cold backup was restored and is equal to what was frozen");
-                Ok(true)
+                self.end_restore(&backup, since).await
             }
             restore_job::Progress::Failed(why) => {
                 restore_job::discard(self.ctx, &backup, since).await?;
@@ -83,5 +98,11 @@ impl Work<'_> {
                 Ok(false)
             }
         }
+    }
+    /// Removes what a completed restore left. `true`: the database equals the backup.
+    async fn end_restore(&self, backup: &ColdBackup, since: Moment) -> Result<bool, Error> {
+        restore_job::discard(self.ctx, backup, since).await?;
+        crate::crash::point("restore-tidied", "Deleted");
+        Ok(true)
     }
 }

@@ -28,12 +28,13 @@ use tracing::Span;
 use super::lost_accounts::{self, Accounts, Check};
 use crate::{
     api::{
-        BackupPhase, ColdBackup, DatabaseServer, DatabaseServerStatus, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, RELEASE_BRAKE,
+        ACCEPT_IDENTITY, BackupPhase, ColdBackup, DatabaseServer, DatabaseServerStatus, HelpDeskAccount, HelpDeskClass, HelpDeskPlan,
+        RELEASE_BRAKE, RESET_CLOCK,
         conditions::{self, Finding, Type},
         plan::Extension,
     },
     brake,
-    clock::Moment,
+    clock::{self, Moment},
     context::{Context, Shared},
     controller::{self, Reconciler, about, cached},
     database::{ConnectedServer, Error, Holds, ServerInfo, TenantLimits, extensions},
@@ -205,7 +206,10 @@ async fn try_observe(ctx: &ServerContext, server: &DatabaseServer, facts: &mut F
         let (recorded, seen) = (connected.identity.system_identifier.clone(), identity.system_identifier);
         return Err(Error::IdentityChanged { recorded, seen });
     }
+    accept_identity(ctx, server, &connected, &identity).await?;
+    reset_clock(ctx, server, &connected, &identity, now).await?;
     facts.status.version = Some(identity.version.clone());
+    facts.status.timeline = identity.timeline;
     facts.status.system_identifier = Some(identity.system_identifier.clone());
     facts.connections = Some(match identity.connections.scarcity() {
         Some((reason, message)) => Finding::yes(Type::Overcommitted, reason, message),
@@ -235,6 +239,39 @@ async fn try_observe(ctx: &ServerContext, server: &DatabaseServer, facts: &mut F
         ctx.orphans_checked.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
     }
     Ok(identity)
+}
+
+/// Writes an identity that a person has accepted into the ledger, before the status shows it. A Frozen backup that was taken
+/// under the identity of before is taken once more before its database is dropped.
+async fn accept_identity(ctx: &Context, server: &DatabaseServer, connected: &ConnectedServer, identity: &ServerInfo) -> Result<(), Error> {
+    let seen = &identity.system_identifier;
+    let recorded = server.status.as_ref().and_then(|status| status.system_identifier.as_ref());
+    if recorded == Some(seen) || server.annotations().get(ACCEPT_IDENTITY) != Some(seen) {
+        return Ok(());
+    }
+    let carried = connected.ledger.carry_identity(seen).await?;
+    let note = format!("the server identifies itself as {seen}, which a person has accepted; {carried} databases are recorded on it");
+    ctx.publish(&server.object_ref(&()), EventType::Warning, "IdentityAccepted", &note, "Look").await;
+    Ok(())
+}
+
+/// Corrects a highest recorded time that lies in the future, if a person asked for it.
+async fn reset_clock(
+    ctx: &Context,
+    server: &DatabaseServer,
+    connected: &ConnectedServer,
+    identity: &ServerInfo,
+    now: Moment,
+) -> Result<(), Error> {
+    let written = server.annotations().get(RESET_CLOCK).and_then(|at| at.parse().ok());
+    let Some(mark) = connected.ledger.high_water().await? else { return Ok(()) };
+    if !clock::is_to_be_reset(mark, written, now, clock::whole_seconds(identity.now)) {
+        return Ok(());
+    }
+    connected.ledger.lower_high_water(now).await?;
+    let note = format!("the latest time ever recorded was {mark}, and a person asked to correct it to {now}");
+    ctx.publish(&server.object_ref(&()), EventType::Warning, "ClockReset", &note, "Look").await;
+    Ok(())
 }
 
 /// Whether the server offers the extensions of the plans in its region and of their classes.

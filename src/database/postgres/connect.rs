@@ -243,6 +243,7 @@ pub(super) fn explain(address: &Address, step: &'static str, error: sqlx::Error)
 const IDENTIFY: &str = "SELECT current_setting('server_version') AS version, current_setting('server_version_num')::int AS number, \
     (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier, \
     (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now, \
+    CASE WHEN NOT pg_is_in_recovery() THEN ('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int END AS timeline, \
     pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on' AS read_only, \
     current_setting('ssl') = 'on' AS tls, r.rolname::text AS me, \
     r.rolsuper OR r.rolcreatedb AS createdb, r.rolsuper OR r.rolcreaterole AS createrole, r.rolsuper OR r.rolbypassrls AS bypassrls, \
@@ -267,6 +268,7 @@ fn identity(row: &sqlx::postgres::PgRow) -> Result<ServerInfo, sqlx::Error> {
         version: row.try_get("version")?,
         major: u32::try_from(number / 10_000).unwrap_or_default(),
         system_identifier: row.try_get("system_identifier")?,
+        timeline: row.try_get("timeline")?,
         now,
         connections: Connections { promised: row.try_get("promised")?, offered: row.try_get("offered")?, kept: row.try_get("kept")? },
     })

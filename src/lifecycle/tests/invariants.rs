@@ -82,9 +82,10 @@ fn invariants(story: &Story, before: &Story) {
         if story.record.reason.is_unproven() {
             unproven_invariants(story);
         } else {
-            let proven =
-                story.record.waives_backup() || before.facts.frozen == Known::Known(Frozen::Verified) || story.frozen_taken.is_some();
-            assert!(proven, "dropped without a proven backup or a waiver");
+            // The very backup that is pinned now, and not one of an earlier block.
+            let proven = story.facts.frozen == Known::Known(Frozen::Verified) && story.frozen_taken == story.record.frozen;
+            assert!(proven || story.record.waives_backup(), "dropped without a proven backup or a waiver");
+            assert_eq!(story.facts.sealed, Known::Known(true), "dropped although somebody may be in");
         }
         assert!(from == Stage::Blocked || from == Stage::Terminated);
     }

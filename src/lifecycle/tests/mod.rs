@@ -7,7 +7,7 @@ use super::billing::{self, Standing};
 use super::*;
 use crate::{
     api::{Billing, BillingState, ClockPolicy, Closure, ClosureMode, Lifecycle, Time, Window, account::DroppedUnder},
-    backup::proof::WaitOver,
+    backup::proof::{UnwantedCopy, WaitOver},
     clock::{Moment, Trust},
 };
 
@@ -109,7 +109,7 @@ impl Story {
 
     /// A look that finds somebody in the database, or nobody.
     fn intrude(&mut self, somebody_is_in: bool) {
-        self.record = check_seal(&self.record, somebody_is_in, self.now);
+        self.record = check_seal(&self.record, somebody_is_in, &self.facts.clock, self.now);
     }
 
     fn close(&mut self, mode: ClosureMode, cold_backup: Option<bool>) -> &mut Self {

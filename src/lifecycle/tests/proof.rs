@@ -88,6 +88,71 @@ fn a_restore_that_was_begun_in_time_extends_the_deadline_by_a_day_at_most() {
 }
 
 #[test]
+fn a_copy_that_a_restore_made_may_be_dropped_once_it_is_not_wanted_any_more_and_never_before() {
+    let may_drop = |record: &Record| UnwantedCopy::of(record, "u-1", 1, "7412").is_some();
+    let mut story = Story::new();
+    story.pass(110);
+    assert_eq!(story.record.stage, Stage::Deleted);
+    let unpaid = story.record.clone();
+    let since = Some(story.now);
+    let paid = Record { standing: Some(paid(story.now)), restoring_since: since, restored: since, ..unpaid.clone() };
+    assert!(may_drop(&unpaid) && !may_drop(&paid), "a payment that was taken back leaves the copy behind");
+    assert!(may_drop(&Record { restored: None, ..paid.clone() }), "half a copy stands in the way of the next restore");
+    // The payment counts, but the restore took until after the end of the backup.
+    assert!(may_drop(&enter(&paid, Stage::Expired, Reason::BackupExpired, story.now)));
+    assert!(!may_drop(&Record { held_since: since, restored: since, ..unpaid.clone() }));
+    // While Deleted is being entered, and in every stage before it, it is the tenant's own database.
+    assert!(!may_drop(&Record { enforced_at: None, ..unpaid.clone() }));
+    for stage in [Stage::Trial, Stage::Active, Stage::Blocked, Stage::Terminated] {
+        assert!(!may_drop(&Record { stage, ..unpaid.clone() }), "{}", stage.name());
+    }
+}
+
+#[test]
+fn clocks_that_differ_by_less_than_the_tolerance_make_no_backup_older_than_the_seal() {
+    let sealed = at("2026-03-01T10:00:00Z");
+    let record = Record { sealed_since: Some(sealed), ..Record::created(sealed) };
+    assert!(record.seals(sealed) && record.seals(sealed - SignedDuration::from_secs(25)));
+    assert!(!record.seals(sealed - SignedDuration::from_secs(31)));
+    assert!(!Record { sealed_since: None, ..record }.seals(sealed));
+}
+
+#[test]
+fn a_backup_that_is_found_to_be_older_than_the_seal_leads_back_and_another_one_is_taken() {
+    let mut story = Story::new();
+    story.pass(90);
+    let before = story.record.frozen.unwrap();
+    story.record = discard_frozen(&enter(&story.record, Stage::Deleted, Reason::WindowEnded, story.now));
+    story.settle();
+    assert_eq!(story.record.stage, Stage::Terminated);
+    let after = story.record.frozen.unwrap();
+    assert!(after.due > before.due, "the same backup again");
+    story.pass(200);
+    assert_eq!(story.record.stage, Stage::Expired);
+}
+
+#[test]
+fn a_doubtful_clock_sets_no_seal_and_ends_no_hold() {
+    let mut story = Story::new();
+    story.pass(20);
+    let before = story.record.clone();
+    story.intrude(true);
+    story.facts.clock = Trust::Doubtful("an hour ahead".into());
+    story.intrude(false);
+    assert!(story.record.seal_broken_since.is_some() && story.record.frozen == before.frozen);
+    story.held = true;
+    story.settle();
+    story.held = false;
+    story.settle();
+    assert!(story.record.held_since.is_some(), "the notice was counted by a clock that is doubted");
+    story.facts.clock = Trust::Trusted;
+    story.intrude(false);
+    story.settle();
+    assert!(story.record.is_sealed() && story.record.frozen != before.frozen);
+    assert!(story.record.held_since.is_none() && story.record.notice_until > Some(story.now));
+}
+
+#[test]
 fn an_account_whose_backup_cannot_be_proven_stays_shut_until_the_promise_has_elapsed_and_goes_then() {
     let mut story = unprovable();
     story.run_until(at("2026-05-14T23:59:59Z"));

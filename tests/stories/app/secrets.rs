@@ -6,10 +6,7 @@ use helpdesk_operator::{
     lifecycle::Stage,
 };
 use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, ResourceExt,
-    api::{DeleteParams, ListParams},
-};
+use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 
 use super::namespace;
@@ -43,11 +40,6 @@ async fn app_is_given(account: &Account) -> (String, String) {
 /// The operator's own Secret of the account's tenant.
 async fn tenant_secret(account: &Account) -> String {
     namespace(&account.get().await).replacen("hd-", "login-", 1)
-}
-
-async fn administrator_deletes_secret(account: &Account, name: &str) {
-    let secrets: Api<Secret> = Api::namespaced(account.cluster.client.clone(), OPERATOR);
-    secrets.delete(name, &DeleteParams::default()).await.unwrap();
 }
 
 #[tokio::test]
@@ -105,7 +97,7 @@ async fn the_secrets_of_an_app_are_the_same_after_a_return_from_deleted_and_go_w
     assert_eq!(app_is_given(&account).await, given);
 
     // When the operator's Secret is deleted by hand, then the secrets come from the backup.
-    administrator_deletes_secret(&account, &own).await;
+    cluster.administrator_deletes_secret(&own).await;
     let again = eventually("the secrets are stored again", async || {
         cluster.secret(OPERATOR, &own).await.filter(|s| s.contains_key("secrets.session"))
     })
@@ -131,7 +123,7 @@ async fn a_secret_of_an_app_that_is_lost_is_asked_for_and_no_other_is_made() {
     let own = tenant_secret(&account).await;
 
     // When the operator's Secret is deleted by hand.
-    administrator_deletes_secret(&account, &own).await;
+    cluster.administrator_deletes_secret(&own).await;
 
     // Then the app goes on with what it has, and the condition says what is lost and where it belongs.
     let asks = |a: &HelpDeskAccount| {

@@ -1,0 +1,2 @@
+-- The name of the DatabaseServer that this server is.
+ALTER TABLE installation ADD COLUMN database_server text;
