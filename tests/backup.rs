@@ -46,6 +46,8 @@ async fn a_stream_comes_back_as_it_went_and_is_written_once() {
     assert_eq!(stored.size, bytes.len() as u64);
     assert!(stored.crc64nvme.is_some(), "the store keeps the checksum of the whole object");
     let head = store.bucket.head("uid/one/dump").await.unwrap().unwrap();
+    assert!(stored.version_id.is_some(), "the store says which version it is");
+    assert_eq!(head.version_id, stored.version_id);
     assert_eq!((head.size, &head.etag, &head.crc64nvme), (stored.size, &stored.etag, &stored.crc64nvme));
 
     let mut download = store.bucket.get("uid/one/dump").await.unwrap();

@@ -67,6 +67,10 @@ pub struct BackupStoreSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), regex(pattern = r"^[A-Za-z0-9._-]+$"))]
     pub expected_bucket_owner: Option<String>,
+    /// If true, the bucket need not keep versions. What is lost: whoever has the credentials of `credentialsSecret`, such as a
+    /// mover that was taken over, can then destroy every backup in the bucket by overwriting it.
+    #[serde(default)]
+    pub allow_overwrites: bool,
     /// Whether the bucket may lock objects against deletion by default. Use `Off` unless the lock is shorter than the
     /// life of every backup: objects under a lock in COMPLIANCE mode cannot be erased on request.
     #[serde(default)]

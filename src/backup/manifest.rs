@@ -108,6 +108,9 @@ pub struct Object {
     /// CRC-64/NVME in base64, where the store keeps it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crc64nvme: Option<String>,
+    /// The id of the version that was written, where the bucket keeps versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_id: Option<String>,
 }
 
 /// A table whose rows lie in an object of their own, as `COPY (FORMAT binary)` wrote them.
@@ -387,7 +390,8 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn manifest() -> Manifest {
-        let object = |name: &str| Object { name: name.into(), size: 7, sha256: sha256(b"x"), etag: "e".into(), crc64nvme: None };
+        let object =
+            |name: &str| Object { name: name.into(), size: 7, sha256: sha256(b"x"), etag: "e".into(), crc64nvme: None, version_id: None };
         Manifest {
             backup: "acme-20261123t100003z".into(),
             account: "acme".into(),

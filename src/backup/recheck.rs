@@ -13,7 +13,7 @@ use crate::digest;
 use crate::{
     api::ColdBackup,
     clock::Moment,
-    store::{self, ConnectedStore, Stores},
+    store::{self, ConnectedStore, Head, Stores},
 };
 
 /// Why a backup proves nothing at this moment.
@@ -113,11 +113,27 @@ pub async fn recheck(
 async fn is_there(store: &ConnectedStore, folder: &str, object: &Object) -> Result<(), NotVerified> {
     let key = format!("{folder}{}", object.name);
     let head = store.bucket.head(&key).await?.ok_or_else(|| NotVerified::Incomplete(format!("{key} is not in the bucket")))?;
+    let location = &store.location;
+    let path = format!("{}/{}{key}", location.bucket, location.prefix);
+    difference(&head, object).map_or(Ok(()), |why| Err(NotVerified::Incomplete(format!("{key} {why}{}", way_back(&head, object, &path)))))
+}
+
+/// How an object differs from what was proven.
+fn difference(head: &Head, object: &Object) -> Option<String> {
     let same_sum = head.crc64nvme.is_none() || object.crc64nvme.is_none() || head.crc64nvme == object.crc64nvme;
-    if head.size != object.size || head.etag != object.etag || !same_sum {
-        return Err(NotVerified::Incomplete(format!("{key} is not what was proven: {} bytes with the tag {}", head.size, head.etag)));
+    let differs = head.size != object.size || head.etag != object.etag || !same_sum;
+    differs.then(|| format!("is not what was proven: {} bytes with the tag {}", head.size, head.etag))
+}
+
+/// What a person can do about an object that was overwritten: the version that was proven is still in the bucket.
+fn way_back(head: &Head, object: &Object, path: &str) -> String {
+    match &object.version_id {
+        Some(proven) if head.version_id.as_ref() != Some(proven) => format!(
+            "; it was overwritten after the version {proven} was proven: find out by whom, and copy that version over it \
+             (aws s3api copy-object --copy-source '{path}?versionId={proven}' …)"
+        ),
+        _ => String::new(),
     }
-    Ok(())
 }
 
 /// What is left of an account's backups in one store and its escrow.
@@ -163,4 +179,21 @@ pub async fn remaining(stores: &Stores, keys: &KeyRing, account_uid: &str, store
         uploads: contents.uploads,
         keys: secrets + escrowed.versions.max(escrowed.objects) + escrowed.uploads,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_that_was_overwritten_proves_nothing_and_its_version_is_named() {
+        let object =
+            Object { name: "dump".into(), size: 7, sha256: "x".into(), etag: "a".into(), crc64nvme: None, version_id: Some("v1".into()) };
+        let mut head = Head { size: 7, etag: "a".into(), crc64nvme: None, version_id: Some("v1".into()), modified_at: None };
+        assert_eq!(difference(&head, &object), None);
+        (head.etag, head.version_id) = ("b".into(), Some("v2".into()));
+        assert!(difference(&head, &object).is_some());
+        assert!(way_back(&head, &object, "cold/eu-1/uid/dump").contains("'cold/eu-1/uid/dump?versionId=v1'"));
+        assert_eq!(way_back(&head, &Object { version_id: None, ..object }, "cold/eu-1/uid/dump"), "");
+    }
 }

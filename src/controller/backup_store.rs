@@ -32,7 +32,7 @@ use crate::{
     clock::Moment,
     context::{Context, Shared},
     retry::Backoff,
-    store::{ConnectedStore, Error, MARKER, Marker},
+    store::{ConnectedStore, Error, MARKER, Marker, Versioning},
 };
 use tracing::Span;
 
@@ -138,7 +138,11 @@ async fn observe(ctx: &StoreContext, store: &BackupStore, status: &mut BackupSto
     let is_present = |b: &&ColdBackup| b.spec.store == store.name_any() && b.status.as_ref().is_none_or(|s| s.phase != BackupPhase::Erased);
     let present = backups.iter().filter(is_present).count();
     status.backups = Some(i32::try_from(present).unwrap_or(i32::MAX));
-    status.versioning = Some(connected.bucket.versioning().await?.name().to_owned());
+    let versioning = connected.bucket.versioning().await?;
+    status.versioning = Some(versioning.name().to_owned());
+    if let Some(refusal) = refuse_unversioned(versioning, store) {
+        return Ok(refusal);
+    }
     if let Some(refusal) = refuse_lock(&connected, store.spec.object_lock).await? {
         return Ok(refusal);
     }
@@ -186,6 +190,21 @@ async fn claim(ctx: &StoreContext, connected: &ConnectedStore, remembered: Optio
             }
         }
     }
+}
+
+/// Refuses a bucket in which an overwritten object is lost, unless the spec accepts that.
+fn refuse_unversioned(versioning: Versioning, store: &BackupStore) -> Option<Finding> {
+    if versioning == Versioning::Enabled || store.spec.allow_overwrites {
+        return None;
+    }
+    let bucket = &store.spec.bucket;
+    let message = format!(
+        "the bucket keeps no versions ({}), so whoever has a mover's credentials could destroy every backup in it by overwriting it; switch \
+         versioning on (aws s3api put-bucket-versioning --bucket {bucket} --versioning-configuration Status=Enabled), or accept the loss by \
+         spec.allowOverwrites",
+        versioning.name()
+    );
+    Some(Finding::no(Type::Ready, "NotVersioned", message))
 }
 
 /// Refuses a bucket whose default object lock would delay the erasure of a backup, beyond what the spec declares.
@@ -261,4 +280,25 @@ async fn write(api: &Api<BackupStore>, store: &BackupStore, status: &BackupStore
 
 fn unreadable(store: &str, source: kube::Error) -> Error {
     Error::Cluster { store: store.to_owned(), source: Box::new(source) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_that_keeps_no_versions_is_refused_unless_the_spec_accepts_what_is_lost() {
+        let store = |accepts: bool| {
+            let spec = serde_json::json!({"region": "eu-1", "endpoint": "https://s3.example", "bucket": "cold", "credentialsSecret": "s3",
+                "allowOverwrites": accepts});
+            BackupStore::new("cold", serde_json::from_value(spec).unwrap())
+        };
+        assert_eq!(refuse_unversioned(Versioning::Enabled, &store(false)), None);
+        for versioning in [Versioning::Off, Versioning::Suspended] {
+            let refusal = refuse_unversioned(versioning, &store(false)).unwrap();
+            assert_eq!((refusal.holds, refusal.reason.as_str()), (Some(false), "NotVersioned"));
+            assert!(refusal.message.contains("--bucket cold") && refusal.message.contains("allowOverwrites"));
+            assert_eq!(refuse_unversioned(versioning, &store(true)), None);
+        }
+    }
 }

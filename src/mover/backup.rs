@@ -170,7 +170,7 @@ async fn write_secrets(mover: &Mover, sealed: Vec<u8>) -> Result<Object, Error> 
             let existing = bucket.read(&key, manifest::LARGEST_REPORT).await?;
             age::decrypt(&mover.identity, &existing).map_err(|_| Error::Unequal(format!("{SECRETS} is not encrypted to its key")))?;
             let head = bucket.head(&key).await?.ok_or_else(|| store::Error::Missing(key.clone()))?;
-            let stored = Stored { size: head.size, etag: head.etag, crc64nvme: head.crc64nvme };
+            let stored = Stored::from(head);
             Ok(object(SECRETS.to_owned(), digest::sha256(&existing), stored))
         }
         Err(error) => Err(error.into()),

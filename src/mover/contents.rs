@@ -24,7 +24,7 @@ pub(super) async fn write(mover: &Mover, contents: &Contents) -> Result<Object, 
     let name = mover.free_name(CONTENTS).await?;
     let sha256 = digest::sha256(&sealed);
     let stored: Stored = mover.store.bucket.write_once(&mover.key(&name), sealed).await?;
-    Ok(Object { name, size: stored.size, sha256, etag: stored.etag, crc64nvme: stored.crc64nvme })
+    Ok(Object { name, size: stored.size, sha256, etag: stored.etag, crc64nvme: stored.crc64nvme, version_id: stored.version_id })
 }
 
 /// Reads the contents back. An older backup may have none.

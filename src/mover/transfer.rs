@@ -64,7 +64,7 @@ pub(super) async fn upload(
 
 /// The manifest's entry for an object that was written.
 pub(super) fn object(name: String, sha256: String, stored: Stored) -> Object {
-    Object { name, size: stored.size, sha256, etag: stored.etag, crc64nvme: stored.crc64nvme }
+    Object { name, size: stored.size, sha256, etag: stored.etag, crc64nvme: stored.crc64nvme, version_id: stored.version_id }
 }
 
 /// Downloads the dump, decrypts and decompresses it, and feeds it to a tool; with another search path if one is given.

@@ -11,6 +11,8 @@ pub struct Head {
     pub etag: String,
     /// CRC-64/NVME over the whole object in base64; `None` if the store keeps none.
     pub crc64nvme: Option<String>,
+    /// The id of this version; `None` if the bucket keeps no versions.
+    pub version_id: Option<String>,
     /// When the store accepted it, by the store's clock.
     pub modified_at: Option<Moment>,
 }
@@ -24,6 +26,14 @@ pub struct Stored {
     pub etag: String,
     /// CRC-64/NVME over the whole object in base64; `None` unless the store answered with the checksum computed here.
     pub crc64nvme: Option<String>,
+    /// The id of this version; `None` if the bucket keeps no versions.
+    pub version_id: Option<String>,
+}
+
+impl From<Head> for Stored {
+    fn from(head: Head) -> Self {
+        Self { size: head.size, etag: head.etag, crc64nvme: head.crc64nvme, version_id: head.version_id }
+    }
 }
 
 /// How much an erasure deleted. It is returned only after a second listing of the prefix was empty.

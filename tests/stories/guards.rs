@@ -70,6 +70,34 @@ async fn a_hold_keeps_everything_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_bucket_in_which_overwritten_backups_are_lost_is_refused_until_somebody_accepts_that() {
+    // Given a bucket that keeps no versions.
+    let cluster = Cluster::connect().await;
+    let applies = async |fields: serde_json::Value| {
+        let mut spec = json!({"region": "eu-1", "endpoint": "https://s3-eu-1.storage.svc", "bucket": "helpdesk-plain", "prefix": "stories/",
+            "credentialsSecret": "s3-eu-1", "eraseCredentialsSecret": "s3-eu-1-erase", "caSecret": "s3-ca"});
+        spec.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        cluster.administrator_applies(json!({"kind": "BackupStore", "metadata": {"name": "eu-plain"}, "spec": spec})).await;
+    };
+    let stores: kube::Api<helpdesk_operator::api::BackupStore> = kube::Api::all(cluster.client.clone());
+    let becomes = async |status: &str, reason: &str| {
+        super::cluster::eventually(&format!("a store that is {reason}"), || async {
+            let conditions = stores.get("eu-plain").await.unwrap().status?.conditions;
+            conditions.iter().any(|c| c.type_ == "Ready" && c.status == status && c.reason == reason).then_some(())
+        })
+        .await;
+    };
+
+    // When it becomes a store, then that is not ready.
+    applies(json!({})).await;
+    becomes("False", "NotVersioned").await;
+
+    // When somebody accepts what may be lost, then it is.
+    applies(json!({"allowOverwrites": true})).await;
+    becomes("True", "Connected").await;
+}
+
+#[tokio::test]
 async fn a_paused_account_is_looked_at_and_left_alone() {
     // Given a tenant in its trial.
     let cluster = Cluster::connect().await;

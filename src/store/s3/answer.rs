@@ -84,6 +84,11 @@ pub(super) fn moment(time: &DateTime) -> Option<Moment> {
     Timestamp::from_second(time.secs()).ok()
 }
 
+/// The id of a version. An object that was written while the bucket kept none has the id `null`.
+pub(super) fn version(id: Option<&str>) -> Option<String> {
+    id.filter(|id| !id.is_empty() && *id != "null").map(str::to_owned)
+}
+
 /// An entity tag without its quotes.
 pub(super) fn tag(etag: Option<&str>) -> String {
     etag.unwrap_or_default().trim_matches('"').to_owned()

@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::{
     S3,
-    answer::{Refusal, moment, tag},
+    answer::{Refusal, moment, tag, version},
 };
 use crate::store::{Error, Head, Stored};
 
@@ -35,6 +35,7 @@ impl S3 {
                 size: found.content_length().and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
                 etag: tag(found.e_tag()),
                 crc64nvme: found.checksum_crc64_nvme().map(str::to_owned),
+                version_id: version(found.version_id()),
                 modified_at: found.last_modified().and_then(moment),
             })),
             Err(error) => match self.sort("look at an object", error) {
@@ -114,6 +115,7 @@ impl S3 {
                 size: bytes.len() as u64,
                 etag: tag(done.e_tag()),
                 crc64nvme: done.checksum_crc64_nvme().filter(|c| *c == crc).map(str::to_owned),
+                version_id: version(done.version_id()),
             }),
             Err(Refusal::Exists) => Err(Error::Altered { key: key.to_owned(), why: "another object lies there".into() }),
             Err(Refusal::Failed(error)) => Err(error),
@@ -130,7 +132,7 @@ impl S3 {
             return Err(Error::Altered { key: key.to_owned(), why: "other bytes lie there, and it is written once".into() });
         }
         let head = self.head(key).await?.ok_or_else(|| Error::Missing(key.to_owned()))?;
-        Ok(Stored { size: head.size, etag: head.etag, crc64nvme: head.crc64nvme })
+        Ok(Stored::from(head))
     }
 
     /// Lists the names one level below `below`, each with a slash at its end, and without `below` itself.

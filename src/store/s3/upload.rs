@@ -14,7 +14,11 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{PART_ATTEMPT, S3, answer::tag, objects};
+use super::{
+    PART_ATTEMPT, S3,
+    answer::{tag, version},
+    objects,
+};
 use crate::store::{Error, Stored};
 
 const MIB: usize = 1 << 20;
@@ -192,7 +196,7 @@ impl Upload<'_> {
             match self.s3.head(&self.key).await? {
                 // The first answer was lost and the client repeated the request: the object is already complete.
                 Some(head) if head.size == self.size && head.crc64nvme.as_ref() == Some(&crc) => {
-                    return Ok(Stored { size: self.size, etag: head.etag, crc64nvme: head.crc64nvme });
+                    return Ok(Stored::from(head));
                 }
                 Some(_) => {}
                 // The store has no conditional writes, or answers 412 for a delete marker. There is no object, so this
@@ -205,7 +209,12 @@ impl Upload<'_> {
             Some(theirs) if theirs != crc => {
                 Err(Error::Altered { key: self.key.clone(), why: format!("the store computed the checksum {theirs}, not {crc}") })
             }
-            theirs => Ok(Stored { size: self.size, etag: tag(done.e_tag()), crc64nvme: theirs.map(str::to_owned) }),
+            theirs => Ok(Stored {
+                size: self.size,
+                etag: tag(done.e_tag()),
+                crc64nvme: theirs.map(str::to_owned),
+                version_id: version(done.version_id()),
+            }),
         }
     }
 
