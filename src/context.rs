@@ -19,7 +19,10 @@ use kube::{
 
 use crate::{
     api::{SHARD_LABEL, Window, account::OtherCopy, conditions::Finding},
-    backup::keys::{KEY_OF, KeyRing},
+    backup::{
+        index::BackupIndex,
+        keys::{KEY_OF, KeyRing},
+    },
     clock::Moment,
     database::Servers,
     installation::Installation,
@@ -104,6 +107,8 @@ pub struct Context {
     pub servers: Servers,
     /// Connections to the buckets.
     pub stores: Stores,
+    /// All ColdBackups, as the watch of the account controller fills it.
+    pub backups: Arc<BackupIndex>,
     /// Metrics.
     pub telemetry: Telemetry,
     /// What keeps this process from working; watches begin here.

@@ -192,6 +192,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
     let ctx = Arc::new(Context {
         servers: Servers::new(client.clone(), &args.namespace, &installation.id),
         stores: Stores::new(client.clone(), &args.namespace),
+        backups: Arc::default(),
         recorder,
         settings: Settings {
             namespace: args.namespace,

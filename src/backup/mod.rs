@@ -17,6 +17,7 @@
 //!
 //! **Invariant:** bulk data never flows through the controller, and a mover has no credentials of the cluster.
 
+pub mod index;
 pub mod keys;
 pub mod manifest;
 pub mod proof;

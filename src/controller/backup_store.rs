@@ -13,7 +13,7 @@ use std::{
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{Patch, PatchParams},
     core::PartialObjectMeta,
     runtime::{Controller, PredicateConfig, WatchStreamExt, controller::Action, predicates, reflector::ObjectRef, watcher},
 };
@@ -24,11 +24,11 @@ use super::Reconciler;
 use crate::error_chain::chain;
 use crate::{
     api::{
-        BackupPhase, BackupStore, BackupStoreStatus, ColdBackup,
+        BackupStore, BackupStoreStatus,
         backup_store::ObjectLock,
         conditions::{self, Finding, Type},
     },
-    backup,
+    backup::{folder_of, index::BackupIndex},
     clock::Moment,
     context::{Context, Shared},
     retry::Backoff,
@@ -111,6 +111,8 @@ async fn reconcile(ctx: &StoreContext, name: &str) -> Result<Action, Error> {
     // Read from the API server, because the identity in status decides whether this is still the same bucket. A cache may
     // have an old one.
     let Some(store) = api.get_opt(name).await.map_err(|e| unreadable(name, e))? else { return Ok(Action::await_change()) };
+    // Without a complete list, backups would be missing in the count that guards the store.
+    ctx.backups.filled().await;
     let before = store.status.clone().unwrap_or_default();
     let now = (ctx.now)();
     let mut status = BackupStoreStatus { observed_generation: store.metadata.generation, conditions: Vec::new(), ..before.clone() };
@@ -134,10 +136,8 @@ async fn observe(ctx: &StoreContext, store: &BackupStore, status: &mut BackupSto
     let connected = ctx.telemetry.measure("store", "connect", ctx.stores.connect(store)).await?;
     // The first request finds out early whether the store answers, so that others do not wait for a store that does not.
     connected.marker().await?;
-    let backups = backups(ctx, store).await?;
-    let is_present = |b: &&ColdBackup| b.spec.store == store.name_any() && b.status.as_ref().is_none_or(|s| s.phase != BackupPhase::Erased);
-    let present = backups.iter().filter(is_present).count();
-    status.backups = Some(i32::try_from(present).unwrap_or(i32::MAX));
+    let name = store.name_any();
+    status.backups = Some(i32::try_from(ctx.backups.count_in(&name)).unwrap_or(i32::MAX));
     let versioning = connected.bucket.versioning().await?;
     status.versioning = Some(versioning.name().to_owned());
     if let Some(refusal) = refuse_unversioned(versioning, store) {
@@ -148,9 +148,8 @@ async fn observe(ctx: &StoreContext, store: &BackupStore, status: &mut BackupSto
     }
     let marker = claim(ctx, &connected, status.identity.as_deref(), now).await?;
     status.identity = Some(marker.identity);
-    let name = store.name_any();
     if orphan_check_is_due(ctx, &name) {
-        status.orphans = ctx.telemetry.measure("store", "sweep", orphans(&connected, &backups)).await?;
+        status.orphans = ctx.telemetry.measure("store", "sweep", orphans(&connected, &ctx.backups)).await?;
         ctx.orphans_checked.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
     }
     Ok(Finding::yes(Type::Ready, "Connected", "the bucket answers and is the one that was taken into use"))
@@ -224,19 +223,12 @@ async fn refuse_lock(connected: &ConnectedStore, declared: ObjectLock) -> Result
     }
 }
 
-async fn backups(ctx: &StoreContext, store: &BackupStore) -> Result<Vec<ColdBackup>, Error> {
-    let api: Api<ColdBackup> = Api::all(ctx.client.clone());
-    let name = store.name_any();
-    let all = api.list(&ListParams::default()).await.map_err(|e| unreadable(&name, e))?;
-    Ok(all.items)
-}
-
 /// Folders without a ColdBackup: folders of backups, and folders of escrowed keys below `keys/`.
-async fn orphans(connected: &ConnectedStore, backups: &[ColdBackup]) -> Result<Vec<String>, Error> {
-    let known: BTreeSet<String> = backups.iter().map(|b| backup::folder(&b.spec.account, &b.spec.account_uid, &b.name_any())).collect();
+async fn orphans(connected: &ConnectedStore, backups: &BackupIndex) -> Result<Vec<String>, Error> {
     let mut orphans = Vec::new();
     for top in ["", KEYS] {
         for account in connected.bucket.folders(top).await?.into_iter().filter(|f| top == KEYS || f != KEYS) {
+            let known: BTreeSet<String> = backups.of_account_uid(account.trim_end_matches('/')).iter().map(|b| folder_of(b)).collect();
             for moment in connected.bucket.folders(&format!("{top}{account}")).await? {
                 let folder = format!("{account}{moment}");
                 if !known.contains(&folder) {

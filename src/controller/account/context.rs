@@ -17,8 +17,9 @@ use kube::{
 };
 
 use crate::{
-    api::{ColdBackup, DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskClassSpec, HelpDeskPlan},
+    api::{DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskClassSpec, HelpDeskPlan},
     app::{self, revision},
+    backup::index::BackupIndex,
     clock::Moment,
     context::Context,
     edge::{self, dns_challenge::ChallengeResolver, objects::Objects},
@@ -39,7 +40,7 @@ pub(super) struct Caches {
     /// All servers.
     pub servers: Store<DatabaseServer>,
     /// All backups.
-    pub backups: Store<ColdBackup>,
+    pub backups: Arc<BackupIndex>,
     /// All classes.
     pub classes: Store<HelpDeskClass>,
     /// All revisions of classes.
@@ -54,10 +55,11 @@ impl Caches {
     /// Resolves once every cache has its first list. Nothing may be decided before that: what a cache does not have yet
     /// looks as if it did not exist. Which watch is slow or forbidden is told by the process's readiness.
     pub fn filled(&self) -> Filled {
+        let backups = Arc::clone(&self.backups);
         let all: [BoxFuture<'static, ()>; 7] = [
             filled(&self.plans),
             filled(&self.servers),
-            filled(&self.backups),
+            async move { backups.filled().await }.boxed(),
             filled(&self.classes),
             filled(&self.revisions),
             filled(&self.claims),

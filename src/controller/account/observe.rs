@@ -25,7 +25,7 @@ pub(super) struct Observation {
     pub clock: Trust,
     /// The tenant's database.
     pub database: Result<ObservedDatabase, database::Error>,
-    /// The account's backups, by uid.
+    /// The account's backups, by their names.
     pub backups: Vec<Arc<ColdBackup>>,
     /// How many destructive steps the brake allows; `None` in a stage in which none can be due.
     pub allowance: Option<Allowance>,
@@ -58,8 +58,7 @@ pub(super) async fn observe(
         ),
         Err(_) => Trust::Doubtful("no other clock could be asked".into()),
     };
-    let mut backups: Vec<_> = ctx.caches.backups.state().into_iter().filter(|b| b.spec.account_uid == *uid).collect();
-    backups.sort_by_key(|b| b.name_any());
+    let backups = ctx.caches.backups.of_account_uid(uid);
     let (allowance, brake) = observe_brake(ctx, placement, now).await?;
     Ok(Observation {
         plan,

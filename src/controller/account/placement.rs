@@ -138,7 +138,7 @@ async fn ask_one(
 fn has_forerunner(ctx: &AccountContext, name: &str, uid: &str) -> bool {
     let is_former = |account: &str, of: &str| account == name && of != uid;
     ctx.caches.claims.state().iter().any(|c| c.spec.reserved_until.is_none() && is_former(&c.spec.account, &c.spec.account_uid))
-        || ctx.caches.backups.state().iter().any(|b| is_former(&b.spec.account, &b.spec.account_uid))
+        || ctx.caches.backups.of_account(name).iter().any(|b| b.spec.account_uid != uid)
 }
 
 /// Assigns the entry of a deleted account object to this object. All pinned deadlines stay. Stages that came due

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::{
     apps::v1::{ControllerRevision, Deployment},
     batch::v1::Job,
@@ -47,8 +47,13 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     let plan_stream = plan_stream.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
     let (servers, server_stream) = cached(readiness, Api::<DatabaseServer>::all(client.clone()), config());
     let server_stream = server_stream.touched_objects().predicate_filter(server_readiness, PredicateConfig::default());
-    let (backups, backup_stream) = cached(readiness, Api::<ColdBackup>::all(client.clone()), config());
-    let backup_stream = backup_stream.touched_objects();
+    let backups = Arc::clone(&ctx.backups);
+    let index = Arc::clone(&backups);
+    let backup_stream = readiness
+        .watch(Api::<ColdBackup>::all(client.clone()), config())
+        .modify(|backup: &mut ColdBackup| backup.managed_fields_mut().clear())
+        .inspect_ok(move |event| index.apply(event))
+        .touched_objects();
     let labelled = || config().labels(ACCOUNT_LABEL);
     // What of the app was edited or deleted, and how far its pods and hooks are.
     let deployments = readiness
