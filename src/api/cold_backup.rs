@@ -199,6 +199,10 @@ pub struct ColdBackupStatus {
     /// When the backup was verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verified_at: Option<Time>,
+    /// Until when the backup is kept beyond its deadline, because it is the newest proven one of its account. It is erased
+    /// as soon as another is proven, and the time is moved on while none is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retained_until: Option<Time>,
     /// When the operator saw that nothing of the backup was left in the bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub erased_at: Option<Time>,

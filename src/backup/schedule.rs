@@ -66,6 +66,20 @@ pub fn due(cron: &str, account_uid: &str, since: Moment, now: Moment) -> Result<
     }
 }
 
+/// How long after its due moment a backup may be proven, if the next one is not due before.
+const TIME_TO_PROVE: SignedDuration = SignedDuration::from_hours(6);
+
+/// The due moment since `since` of which a proven backup must exist at `now`: the latest one that is an interval ago, or six
+/// hours if the interval is longer. `None`: none has to exist yet.
+///
+/// # Errors
+/// A schedule that does not parse or never comes.
+pub fn expected(cron: &str, account_uid: &str, since: Moment, now: Moment) -> Result<Option<Moment>, ParseSchedule> {
+    let (Some(latest), next) = due(cron, account_uid, since, now)? else { return Ok(None) };
+    let allowed = next.duration_since(latest).min(TIME_TO_PROVE);
+    Ok(due(cron, account_uid, since, now - allowed)?.0)
+}
+
 /// The tenant's share of an interval: the same for ever, and even over all tenants.
 fn share(account_uid: &str, interval: SignedDuration) -> SignedDuration {
     let digest = ring::digest::digest(&ring::digest::SHA256, account_uid.as_bytes());
@@ -225,6 +239,21 @@ mod tests {
         let due_at = due_at.unwrap();
         assert!(due_at > at("2026-11-22T02:00:00Z"));
         assert_eq!(next.duration_since(due_at), SignedDuration::from_hours(24));
+    }
+
+    #[test]
+    fn a_backup_must_be_proven_an_interval_after_it_was_due_and_six_hours_at_most() {
+        let since = at("2026-11-20T00:00:00Z");
+        let (first, second) = due("0 2 * * *", UID, since, at("2026-11-23T10:00:00Z")).unwrap();
+        let first = first.unwrap();
+        let hours = SignedDuration::from_hours;
+        let expected = |since, now| expected("0 2 * * *", UID, since, now).unwrap();
+        assert_eq!(expected(first - hours(1), first + hours(6) - SignedDuration::from_secs(1)), None, "it is being taken");
+        assert_eq!(expected(first - hours(1), first + hours(6)), Some(first));
+        assert_eq!(expected(since, second + hours(5)), Some(first), "while the next one is being taken, the one before counts");
+        assert_eq!(expected(first, first + hours(20)), None, "none was due since the account was opened");
+        let often = super::expected("*/5 * * * *", UID, since, first + SignedDuration::from_mins(20)).unwrap().unwrap();
+        assert!((5..=10).contains(&(first + SignedDuration::from_mins(20)).duration_since(often).as_mins()));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Crashes, outages and clocks. Each story runs an operator of its own and hurts it.
 
 use helpdesk_operator::{
-    api::{BackupPhase, BackupReason, DatabaseServer, HelpDeskAccount},
+    api::{BackupPhase, BackupReason, ColdBackup, DatabaseServer, HelpDeskAccount},
     clock,
     lifecycle::Stage,
 };
@@ -56,8 +56,18 @@ async fn a_crash_at_every_persisted_step_resumes_to_the_same_end() {
     operator_crashes("restore-recorded:Active").await;
     operator_crashes("enforced-recorded:Active").await;
 
-    // Then the tenant logs in at the end, and only one Frozen backup was taken.
+    // When a backup is due every minute, and the operator crashes after it created one and before it stored that.
+    shard.administrator_schedules_backups("* * * * *").await;
+    operator_crashes("backup-scheduled:crashes").await;
+
+    // Then that backup is proven.
     let last = shard.start_operator("only", &[]);
+    let scheduled = |b: &ColdBackup| b.spec.reason == BackupReason::Scheduled;
+    let created = account.backups().await.into_iter().find(scheduled).unwrap().metadata.name;
+    let is_proven = |b: &ColdBackup| b.metadata.name == created && b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Verified);
+    account.wait_for_backup("the scheduled backup is proven", is_proven).await;
+
+    // Then the tenant logs in at the end, and only one Frozen backup was taken.
     account.receives_credentials_in(Stage::Active).await.logs_in().await.unwrap();
     let frozen: Vec<_> = account.backups().await.into_iter().filter(|b| b.spec.reason == BackupReason::Frozen).collect();
     assert_eq!(frozen.len(), 1, "a crash made a second backup");

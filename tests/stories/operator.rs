@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use helpdesk_operator::api::SHARD_LABEL;
+use helpdesk_operator::api::{HelpDeskPlan, SHARD_LABEL};
 use k8s_openapi::api::apps::v1::Deployment;
 use kube::{
     Api, ResourceExt,
@@ -117,6 +117,13 @@ impl Shard {
                 "backups": {"schedule": "0 0 1 1 *", "keep": "1h", "verify": "Restore"},
                 "placements": [{"region": self.name, "store": format!("{}-cold", self.name), "domainBase": "helpdesk.example"}]}}))
             .await;
+    }
+
+    /// Changes when backups of the region's plan are due.
+    pub async fn administrator_schedules_backups(&self, schedule: &str) {
+        let plans: Api<HelpDeskPlan> = Api::all(self.cluster.client.clone());
+        let patch = json!({"spec": {"backups": {"schedule": schedule}}});
+        plans.patch(&self.name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     }
 
     /// An account of this region under the region's plan.

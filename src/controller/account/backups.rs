@@ -1,5 +1,8 @@
 //! Creates the ColdBackups of an account when they are due, copies holds to them, and erases them with the stage.
 
+use std::sync::Arc;
+
+use k8s_openapi::jiff::SignedDuration;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
@@ -20,46 +23,64 @@ use crate::{
     lifecycle::Known,
 };
 
+/// How soon the creation of a backup that failed is tried again.
+const RETRY: SignedDuration = SignedDuration::from_secs(10);
+
+/// Whether the newest proven backup is as new as the schedule demands: not older than `expected`. `since` is when the
+/// account was opened.
+fn current(backups: &[Arc<ColdBackup>], since: Moment, expected: Option<Moment>) -> Finding {
+    let phase = |backup: &ColdBackup| backup.status.as_ref().map(|status| status.phase).unwrap_or_default();
+    // The API server's clock may be behind the one by which the backup was due; the mover was started by the latter.
+    let started = |backup: &ColdBackup| Some(backup.status.as_ref()?.started_at.as_ref()?.0);
+    let made = |backup: &ColdBackup| backup.creation_timestamp().map(|at| at.0).max(started(backup));
+    let newest = backups.iter().filter(|b| phase(b) == BackupPhase::Verified).max_by_key(|b| made(b));
+    let newest_made = newest.and_then(|backup| made(backup));
+    let later = |backup: &&Arc<ColdBackup>| made(backup) > newest_made;
+    if let Some(failed) = backups.iter().filter(later).rev().find(|b| phase(b) == BackupPhase::Failed) {
+        return Finding::no(Type::BackupsCurrent, "BackupFailed", format!("ColdBackup {} failed; see its conditions", failed.name_any()));
+    }
+    if let Some(expected) = expected.filter(|expected| newest_made.is_none_or(|made| made < *expected)) {
+        let is_open = |b: &&Arc<ColdBackup>| matches!(phase(b), BackupPhase::Pending | BackupPhase::Running);
+        let cause = match backups.iter().filter(later).find(is_open) {
+            Some(open) => format!("ColdBackup {} is not done; see the movers of its server", open.name_any()),
+            None => "none was created, or it is gone; see Ready and the log of the operator".to_owned(),
+        };
+        return Finding::no(Type::BackupsCurrent, "BackupLate", format!("the backup that was due at {expected} is not proven: {cause}"));
+    }
+    match newest.and_then(|backup| backup.status.as_ref()?.verified_at.as_ref()) {
+        Some(at) => Finding::yes(Type::BackupsCurrent, "Verified", format!("the newest proven backup is of {}", at.0)),
+        None => Finding::yes(Type::BackupsCurrent, "NoneDue", format!("no backup had to be proven since {since}")),
+    }
+}
+
 impl Work<'_> {
     /// Creates the ColdBackup that is due by the plan's schedule.
     pub(super) async fn schedule_backup(&mut self) -> Result<(), Error> {
         let (Some(since), Known::Known(plan)) = (self.record().enforced_at, &self.observed.plan) else { return Ok(()) };
         let BackupTerms { schedule: cron, keep, verify } = plan.spec.backups.clone();
         let store = super::placement::placement(plan, self.account)?.store.clone();
-        let since = self.record().last_scheduled.map_or(since, |last| last.max(since));
-        let (due, next) = schedule::due(&cron, &self.placement.entry.uid, since, self.now)
-            .map_err(|error| Error::Placement(format!("spec.backups.schedule of plan {}: {error}", plan.name_any())))?;
+        let uid = self.placement.entry.uid.clone();
+        let invalid = |error| Error::Placement(format!("spec.backups.schedule of plan {}: {error}", plan.name_any()));
+        let last = self.record().last_scheduled.map_or(since, |last| last.max(since));
+        let (due, next) = schedule::due(&cron, &uid, last, self.now).map_err(invalid)?;
+        let expected = schedule::expected(&cron, &uid, since, self.now).map_err(invalid)?;
         self.requeue_at(next);
         if let Some(due) = due {
-            self.placement.entry.record.last_scheduled = Some(due);
-            self.store().await?;
             let expires_at = due + keep.duration();
             if expires_at > self.now {
-                self.create_backup(&store, expires_at, BackupReason::Scheduled, verify, due).await?;
+                if let Err(error) = self.create_backup(&store, expires_at, BackupReason::Scheduled, verify, due).await {
+                    self.findings.push(Finding::no(Type::BackupsCurrent, "BackupNotCreated", error.with_causes()));
+                    self.requeue_at(self.now + RETRY);
+                    return Ok(());
+                }
+                crate::crash::point("backup-scheduled", &self.placement.entry.account);
             }
+            // Stored only after the object was created: until then every look tries again, under the same name.
+            self.placement.entry.record.last_scheduled = Some(due);
+            self.store().await?;
         }
-        self.report_backups(since);
+        self.findings.push(current(&self.observed.backups, since, expected));
         Ok(())
-    }
-
-    fn report_backups(&mut self, since: Moment) {
-        let failed = self.observed.backups.iter().rev().find(|b| b.status.as_ref().is_some_and(|s| s.phase == BackupPhase::Failed));
-        let newest = self.observed.backups.iter().filter_map(|b| b.status.as_ref()?.verified_at.as_ref()).map(|t| t.0).max();
-        let scheduled = |b: &&std::sync::Arc<ColdBackup>| b.spec.reason == BackupReason::Scheduled;
-        let unfinished = |b: &ColdBackup| b.status.as_ref().is_none_or(|s| matches!(s.phase, BackupPhase::Pending | BackupPhase::Running));
-        let late = self.observed.backups.iter().filter(scheduled).rev().skip(1).find(|b| unfinished(b));
-        if let Some(late) = late {
-            let message = format!("ColdBackup {} is not done although the next one is due; see the movers of its server", late.name_any());
-            self.findings.push(Finding::no(Type::BackupsCurrent, "BackupLate", message));
-            return;
-        }
-        self.findings.push(match (failed, newest) {
-            (Some(failed), newest) if newest.is_none_or(|at| failed.creation_timestamp().is_some_and(|made| made.0 > at)) => {
-                Finding::no(Type::BackupsCurrent, "BackupFailed", format!("ColdBackup {} failed; see its conditions", failed.name_any()))
-            }
-            (_, Some(at)) => Finding::yes(Type::BackupsCurrent, "Verified", format!("the newest proven backup is of {at}")),
-            (_, None) => Finding::yes(Type::BackupsCurrent, "NoneDue", format!("no backup was due since {since}")),
-        });
     }
 
     /// Creates the Frozen backup that the record names, if the database is sealed: while a tenant is in it, its data may
@@ -123,7 +144,9 @@ impl Work<'_> {
                 self.waiting_on.push(format!("ColdBackup {name} is held"));
                 continue;
             }
-            let reached = backup.spec.expires_at.0 <= self.now;
+            // One that is kept beyond its deadline is not erased by itself at once.
+            let retained = backup.status.as_ref().is_some_and(|s| s.retained_until.is_some());
+            let reached = backup.spec.expires_at.0 <= self.now && !retained;
             if backup.metadata.deletion_timestamp.is_none() && !reached {
                 if !self.is_unchanged().await? {
                     return Ok(());
@@ -189,5 +212,46 @@ impl Work<'_> {
             self.requeue_at(until);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{ColdBackupStatus, Time, VerifyMode};
+
+    fn at(text: &str) -> Moment {
+        text.parse().unwrap()
+    }
+
+    fn backup(due: &str, phase: BackupPhase) -> Arc<ColdBackup> {
+        let mut backup = backup::build("acme", "uid", "s", at(END), BackupReason::Scheduled, VerifyMode::Read, at(due));
+        backup.metadata.creation_timestamp = Some(Time(at(due)));
+        let verified_at = (phase != BackupPhase::Pending).then(|| Time(at(due)));
+        backup.status = Some(ColdBackupStatus { phase, verified_at, ..ColdBackupStatus::default() });
+        Arc::new(backup)
+    }
+
+    const OPENED: &str = "2026-11-01T00:00:00Z";
+    const FIRST: &str = "2026-11-23T02:00:00Z";
+    const SECOND: &str = "2026-11-24T02:00:00Z";
+    const END: &str = "2026-12-24T02:00:00Z";
+
+    fn reason(backups: &[Arc<ColdBackup>], expected: Option<&str>) -> String {
+        current(backups, at(OPENED), expected.map(at)).reason.to_string()
+    }
+
+    #[test]
+    fn backups_are_current_only_if_the_newest_proven_one_is_as_new_as_the_schedule_demands() {
+        use BackupPhase::{Erased, Failed, Pending, Verified};
+        assert_eq!(reason(&[], None), "NoneDue");
+        assert_eq!(reason(&[], Some(FIRST)), "BackupLate", "its creation failed");
+        assert_eq!(reason(&[backup(FIRST, Verified)], Some(FIRST)), "Verified");
+        assert_eq!(reason(&[backup(FIRST, Verified)], Some(SECOND)), "BackupLate");
+        assert_eq!(reason(&[backup(FIRST, Verified), backup(SECOND, Pending)], Some(SECOND)), "BackupLate");
+        assert_eq!(reason(&[backup(FIRST, Verified), backup(SECOND, Pending)], Some(FIRST)), "Verified");
+        assert_eq!(reason(&[backup(FIRST, Erased)], Some(FIRST)), "BackupLate", "what was erased is no backup");
+        assert_eq!(reason(&[backup(FIRST, Verified), backup(SECOND, Failed)], Some(FIRST)), "BackupFailed");
+        assert_eq!(reason(&[backup(FIRST, Failed), backup(SECOND, Verified)], Some(SECOND)), "Verified");
     }
 }

@@ -6,9 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::channel::mpsc;
 use kube::{
     Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
+    runtime::reflector::ObjectRef,
 };
 use serde_json::json;
 
@@ -45,6 +47,8 @@ pub(super) struct ColdBackupContext {
     /// back-off alone would not delay the next attempt.
     pub(super) failed: Mutex<HashMap<String, Moment>>,
     pub(super) recheck_times: RecheckTimes,
+    /// Wakes backups that are kept until another is proven.
+    superseded: mpsc::UnboundedSender<ObjectRef<ColdBackup>>,
     /// The uids of unprovable backups, for the metrics.
     unprovable: Mutex<HashSet<String>>,
 }
@@ -77,7 +81,7 @@ impl std::ops::Deref for ColdBackupContext {
 }
 
 impl ColdBackupContext {
-    pub(super) fn new(ctx: Shared) -> Self {
+    pub(super) fn new(ctx: Shared, superseded: mpsc::UnboundedSender<ObjectRef<ColdBackup>>) -> Self {
         Self {
             shared: ctx,
             backoff: Backoff::default(),
@@ -87,7 +91,18 @@ impl ColdBackupContext {
             servers_of: Mutex::default(),
             failed: Mutex::default(),
             recheck_times: RecheckTimes::default(),
+            superseded,
             unprovable: Mutex::default(),
+        }
+    }
+
+    /// Triggers a reconcile of the account's backups that are kept beyond their deadline: this one is proven.
+    pub(super) fn wake_retained(&self, proven: &ColdBackup) {
+        for other in self.backups.of_account_uid(&proven.spec.account_uid) {
+            if other.status.as_ref().is_some_and(|status| status.retained_until.is_some()) {
+                // An error says that the process is stopping.
+                let _ = self.superseded.unbounded_send(ObjectRef::from_obj(&*other));
+            }
         }
     }
 

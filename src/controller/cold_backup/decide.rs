@@ -7,7 +7,8 @@
 //!    └──────── Failed ──────────► Erasing ──► Erased
 //! ```
 //!
-//! An erasure is delayed, by rank, by a hold, by a fact that is unknown, or by a restore that began before the deadline.
+//! An erasure is delayed, by rank, by a hold, by a clock that is doubtful, because no newer backup of the account is proven,
+//! by a fact that is unknown, or by a restore that began before the deadline.
 
 use crate::{
     api::{BackupPhase, BackupReason},
@@ -31,6 +32,8 @@ pub struct Facts {
     pub held: Option<String>,
     /// Since when a restore of the backup is decided or runs.
     pub restoring_since: Known<Option<Moment>>,
+    /// Until when it is kept as the newest proven backup of its account; `None`: it is not.
+    pub newest_until: Option<Moment>,
     /// Whether the clock can be trusted for an erasure.
     pub clock: Trust,
     /// Whether no account object of this name exists any more.
@@ -76,6 +79,8 @@ pub enum RetainedBy {
     Hold(String),
     /// A fact that could not be read.
     Unknown(String),
+    /// It is the newest proven backup of its account; kept until this moment.
+    Newest(Moment),
     /// A restore that began before the deadline.
     Restore,
 }
@@ -114,6 +119,9 @@ fn erase_or_retain(facts: &Facts, confirmed: bool, now: Moment, retry_at: Moment
     if let (Trust::Doubtful(why), false) = (&facts.clock, confirmed) {
         return Step::Retain(RetainedBy::Unknown(why.clone()), retry_at);
     }
+    if let Some(until) = facts.newest_until.filter(|_| !confirmed && facts.phase == BackupPhase::Verified) {
+        return Step::Retain(RetainedBy::Newest(until), until);
+    }
     // After this moment a restore delays nothing any more, so that a server that is lost for ever keeps no backup.
     let latest = facts.deadline + RESTORE_EXTENSION;
     match &facts.restoring_since {
@@ -146,6 +154,7 @@ mod tests {
             deletion: Deletion::No,
             held: None,
             restoring_since: Known::Known(None),
+            newest_until: None,
             clock: Trust::Trusted,
             account_gone: false,
             failed: None,
@@ -186,6 +195,16 @@ mod tests {
         let unknown = Facts { restoring_since: Known::Unknown("x".into()), ..facts(BackupPhase::Verified) };
         assert!(matches!(step(&unknown, DEADLINE), Step::Retain(RetainedBy::Unknown(_), _)));
         assert_eq!(step(&unknown, "2026-12-24T10:00:00Z"), Step::Erase);
+    }
+
+    #[test]
+    fn the_newest_proven_one_is_kept_unless_its_erasure_was_confirmed_or_begun() {
+        let until = at("2026-12-30T10:00:00Z");
+        let newest = Facts { newest_until: Some(until), ..facts(BackupPhase::Verified) };
+        assert_eq!(step(&newest, DEADLINE), Step::Retain(RetainedBy::Newest(until), until));
+        assert_eq!(step(&Facts { deletion: Deletion::Confirmed, ..newest.clone() }, DEADLINE), Step::Erase);
+        assert_eq!(step(&Facts { phase: BackupPhase::Erasing, ..newest.clone() }, DEADLINE), Step::Erase);
+        assert_eq!(step(&Facts { phase: BackupPhase::Failed, ..newest }, DEADLINE), Step::Erase);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use crate::controller::placement::Placement;
 use crate::error_chain::chain;
 use crate::{
     api::{BackupPhase, CONFIRM_DELETE, ColdBackup, HelpDeskAccount},
-    backup::retention,
+    backup::retention::{self, Claim},
     clock::{self, Moment, Trust},
     lifecycle::{Known, Record},
 };
@@ -48,11 +48,29 @@ pub(super) async fn facts(work: &Work<'_>, placement: Option<&Result<Placement, 
             Some(Ok(placement)) => Known::Known(placement.entry.record.restoring_since),
             Some(Err(error)) => Known::Unknown(chain(error)),
         },
+        newest_until: if ends && status.phase == BackupPhase::Verified { newest_until(work, own, record).await } else { None },
         clock: if ends && status.phase != BackupPhase::Erased { trust(work, known).await } else { Trust::Trusted },
         // An adopted account has an object of the same name with another uid, so only the name counts.
         account_gone: account.is_none(),
         failed: failed_at.map(|at| (at, status.attempts)),
     })
+}
+
+/// Until when the backup is kept as the newest proven one. While the ledger cannot be read, what the account's object shows
+/// counts: it only keeps the backup.
+async fn newest_until(work: &Work<'_>, account: Option<&HelpDeskAccount>, record: Option<&Record>) -> Option<Moment> {
+    let (backups, now) = (&work.ctx.backups, work.now);
+    backups.filled().await;
+    // The cache may have older statuses than those that were written last.
+    let written = |backup: &ColdBackup| ColdBackup { status: Some(work.ctx.newest(backup)), ..backup.clone() };
+    let others: Vec<_> = backups.of_account_uid(&work.backup.spec.account_uid).iter().map(|other| written(other)).collect();
+    let claim = match (record, account) {
+        (Some(record), _) => Claim::of(record, now),
+        (None, Some(account)) => Claim::shown(account, now),
+        (None, None) => Claim::None,
+    };
+    let recorded = work.status.retained_until.as_ref().map(|until| until.0);
+    retention::kept_as_newest(&written(work.backup), &others, claim, recorded, now)
 }
 
 fn deletion(backup: &ColdBackup) -> Deletion {

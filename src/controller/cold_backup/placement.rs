@@ -87,7 +87,7 @@ impl Placement {
             store: backup.spec.store.clone(),
             prefix: folder_of(backup),
             key_id: status.key_id.clone(),
-            expires_at: backup.spec.expires_at.0,
+            expires_at: status.retained_until.as_ref().map_or(backup.spec.expires_at.0, |until| until.0),
             phase: format!("{:?}", status.phase),
             manifest_sha256: status.manifest_sha256.clone(),
         };

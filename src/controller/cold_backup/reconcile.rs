@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::channel::mpsc;
 use k8s_openapi::{api::batch::v1::Job, jiff::SignedDuration};
 use kube::{
     Api, Resource, ResourceExt,
@@ -25,7 +26,7 @@ use super::{
 use crate::controller::placement::Placement;
 use crate::{
     api::{
-        BackupPhase, BackupStore, ColdBackup, DatabaseServer,
+        BackupPhase, BackupStore, ColdBackup, DatabaseServer, Time,
         conditions::{Finding, Type},
     },
     backup::recheck,
@@ -58,7 +59,8 @@ pub async fn run(ctx: Shared) {
         .watch(Api::<DatabaseServer>::all(client), config())
         .touched_objects()
         .predicate_filter(server_readiness, PredicateConfig::default());
-    let ctx = Arc::new(ColdBackupContext::new(ctx));
+    let (superseded, woken) = mpsc::unbounded();
+    let ctx = Arc::new(ColdBackupContext::new(ctx, superseded));
     // It is not recorded which backups wait for a store or a server. So a change of readiness triggers all backups whose
     // last reconcile failed.
     let failing = {
@@ -71,6 +73,7 @@ pub async fn run(ctx: Shared) {
     let failing_too = failing.clone();
     let known = backups.clone();
     let triggers = Controller::for_stream(stream, backups)
+        .reconcile_on(woken)
         .watches_stream(stores, move |_: BackupStore| failing())
         .watches_stream(servers, move |_: DatabaseServer| failing_too())
         .watches_stream(jobs, move |job: Job| {
@@ -148,21 +151,34 @@ impl Work<'_> {
                 Ok(Action::requeue(sleep.min(controller::until(Some(facts.deadline)))))
             }
             (Step::Erase, placement) => self.erase(placement.and_then(Result::ok).as_ref()).await,
-            (Step::Retain(retained_by, until), _) => {
+            (Step::Retain(retained_by, until), placement) => {
+                if matches!(retained_by, RetainedBy::Newest(_)) {
+                    self.recheck_if_due().await?;
+                }
                 self.report_retained(&retained_by);
+                if self.status.retained_until != self.ctx.newest(self.backup).retained_until {
+                    self.store(placement.and_then(Result::ok).as_ref()).await?;
+                }
                 Ok(Action::requeue(controller::until(Some(until))))
             }
             (Step::Wait(until), _) => {
-                if self.status.phase == BackupPhase::Verified && self.ctx.recheck_times.is_due(&self.backup.uid().unwrap_or_default()) {
-                    // Read the objects in the bucket again, so that a loss is found before the backup is needed.
-                    recheck::recheck(&self.ctx.stores, &self.ctx.key_ring(), self.backup, &self.backup.spec.account_uid, (self.ctx.now)())
-                        .await?;
+                if self.status.phase == BackupPhase::Verified && self.recheck_if_due().await? {
                     self.set_finding(Finding::yes(Type::Ready, "Verified", take::proven(&self.status)));
                 }
                 Ok(Action::requeue(controller::until(Some(until))))
             }
             (Step::StartMover | Step::WatchMover, None) => Ok(Action::requeue(controller::until(Some(self.now + RETRY_INTERVAL)))),
         }
+    }
+
+    /// Reads the objects in the bucket again from time to time, so that a loss is found before the backup is needed.
+    async fn recheck_if_due(&self) -> Result<bool, Error> {
+        let (ctx, backup) = (self.ctx, self.backup);
+        let is_due = ctx.recheck_times.is_due(&backup.uid().unwrap_or_default());
+        if is_due {
+            recheck::recheck(&ctx.stores, &ctx.key_ring(), backup, &backup.spec.account_uid, (ctx.now)()).await?;
+        }
+        Ok(is_due)
     }
 
     /// Reports why the backup is not erased although that is due.
@@ -179,6 +195,14 @@ impl Work<'_> {
                     format!("it should be destroyed and is kept, because not all is known: {why}"),
                 ));
                 self.add_finding(Finding::yes(Type::Overdue, "Unknown", why.clone()));
+            }
+            RetainedBy::Newest(until) => {
+                self.status.retained_until = Some(Time(*until));
+                self.set_finding(Finding::yes(
+                    Type::Ready,
+                    "Retained",
+                    "its deadline has come, and it is the newest proven backup of its account: it is kept until another is proven",
+                ));
             }
             RetainedBy::Restore => {
                 self.set_finding(Finding::yes(

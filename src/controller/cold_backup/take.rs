@@ -277,6 +277,7 @@ async fn finish(work: &mut Work<'_>, placement: &Placement, name: &str) -> Resul
     work.store(Some(placement)).await?;
     crate::crash::point("verified-recorded", &backup.spec.account);
     tracing::info!(bytes = work.status.bytes, "the backup is proven");
+    ctx.wake_retained(backup);
     work.publish(EventType::Normal, "Verified", &format!("{} bytes, read back and proven", manifest.dump.size)).await;
     clean_up(work, placement).await?;
     ring.destroy_signing(backup).await?;
