@@ -85,6 +85,8 @@ pub struct Telemetry {
     pub backups_unprovable: Gauge,
     /// What keeps the process from working.
     pub obstacles: Family<ObstacleLabel, Gauge>,
+    /// Backups that should be erased by now.
+    pub backups_overdue: Gauge,
     /// Checks of routes from outside that found a mismatch.
     pub edge_probe_failures: Counter,
     /// Checks of apps that found a mismatch.
@@ -110,6 +112,7 @@ impl Default for Telemetry {
         let billing_refused = Family::default();
         let backups_unprovable = Gauge::default();
         let obstacles = Family::default();
+        let backups_overdue = Gauge::default();
         let edge_probe_failures = Counter::default();
         let app_probe_failures = Counter::default();
         let edge_first_expiry = Gauge::default();
@@ -127,6 +130,7 @@ impl Default for Telemetry {
         registry.register("billing_refused", "Words of billing that did not count, or not wholly", billing_refused.clone());
         registry.register("backups_unprovable", "Backups that are taken for unprovable", backups_unprovable.clone());
         registry.register("obstacles", "What keeps the operator from working: watches, rights, policies, the shard", obstacles.clone());
+        registry.register("backups_overdue", "Backups that should be erased by now", backups_overdue.clone());
         registry.register("edge_probe_failures", "Looks at addresses from outside that found something wrong", edge_probe_failures.clone());
         registry.register("app_probe_failures", "Checks of apps that did not show the value of their tenant", app_probe_failures.clone());
         registry.register(
@@ -146,6 +150,7 @@ impl Default for Telemetry {
             billing_refused,
             backups_unprovable,
             obstacles,
+            backups_overdue,
             edge_probe_failures,
             app_probe_failures,
             edge_first_expiry,

@@ -22,10 +22,11 @@ use serde::{Deserialize, Serialize};
     printcolumn(json_path = ".spec.endpoint", name = "Endpoint", type_ = "string"),
     printcolumn(json_path = ".spec.bucket", name = "Bucket", type_ = "string"),
     printcolumn(json_path = ".status.backups", name = "Backups", type_ = "integer"),
+    printcolumn(json_path = ".status.keys", name = "Keys", type_ = "integer"),
     printcolumn(json_path = ".status.versioning", name = "Versioning", type_ = "string"),
     printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].status", name = "Ready", type_ = "string"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("the name of a store has at most 40 characters"),
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.backups) || oldSelf.status.backups == 0 || (self.spec.endpoint == oldSelf.spec.endpoint && self.spec.bucket == oldSelf.spec.bucket && self.spec.prefix == oldSelf.spec.prefix && self.spec.region == oldSelf.spec.region)").message("region, endpoint, bucket and prefix cannot change while the store holds backups"),
+    validation = Rule::new("!has(oldSelf.status) || ((!has(oldSelf.status.backups) || oldSelf.status.backups == 0) && (!has(oldSelf.status.keys) || oldSelf.status.keys == 0)) || (self.spec.endpoint == oldSelf.spec.endpoint && self.spec.bucket == oldSelf.spec.bucket && self.spec.prefix == oldSelf.spec.prefix && self.spec.region == oldSelf.spec.region)").message("region, endpoint, bucket and prefix cannot change while the store holds backups or keys of backups"),
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BackupStoreSpec {
@@ -164,6 +165,13 @@ pub struct BackupStoreStatus {
     /// The number of backups in the store.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<i32>,
+    /// The number of backups whose second key is in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<i32>,
+    /// The stores that name this one in `keyEscrow`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100))]
+    pub escrow_of: Vec<String>,
     /// The bucket's versioning: `Enabled`, `Suspended` or `Off`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub versioning: Option<String>,

@@ -218,6 +218,9 @@ pub struct ColdBackupStatus {
     /// The public key (age) to which the objects are encrypted.
     #[serde(default, rename = "keyID", skip_serializing_if = "Option::is_none")]
     pub key_id: Option<String>,
+    /// The `BackupStore` that keeps the second copy of the key. It stays when the backup's store names another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_escrow: Option<String>,
     /// How often a mover was started for the backup.
     #[serde(default)]
     pub attempts: i32,
@@ -227,7 +230,7 @@ pub struct ColdBackupStatus {
     /// The attempts since the last success that failed because of the database's contents.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failing: Option<Failing>,
-    /// Ready, Stalled, Held, Unprovable.
+    /// Ready, Stalled, Held, Overdue, Unprovable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

@@ -141,7 +141,12 @@ pub fn merge(before: &[Condition], findings: &[Finding], generation: Option<i64>
 
 /// Whether a list has this condition with the status True.
 pub fn holds(conditions: &[Condition], kind: Type) -> bool {
-    conditions.iter().any(|c| c.type_ == kind.name() && c.status == "True")
+    find(conditions, kind).is_some()
+}
+
+/// The condition, if a list has it with the status True.
+pub fn find(conditions: &[Condition], kind: Type) -> Option<&Condition> {
+    conditions.iter().find(|c| c.type_ == kind.name() && c.status == "True")
 }
 
 #[cfg(test)]

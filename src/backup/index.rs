@@ -32,6 +32,8 @@ enum Key {
     AccountUid(String),
     /// Of a backup that is not erased.
     Store(String),
+    /// The escrow of the key of a backup that is not erased.
+    Escrow(String),
 }
 
 impl BackupIndex {
@@ -74,6 +76,11 @@ impl BackupIndex {
         self.read(&Key::Store(store.to_owned()), BTreeMap::len)
     }
 
+    /// How many keys of backups that are not erased the store keeps as their escrow.
+    pub fn count_keys_in(&self, store: &str) -> usize {
+        self.read(&Key::Escrow(store.to_owned()), BTreeMap::len)
+    }
+
     fn read<T: Default>(&self, key: &Key, of: impl FnOnce(&BTreeMap<String, Arc<ColdBackup>>) -> T) -> T {
         self.groups.read().unwrap_or_else(PoisonError::into_inner).found.get(key).map(of).unwrap_or_default()
     }
@@ -108,6 +115,7 @@ fn keys(backup: &ColdBackup) -> Vec<Key> {
     let mut keys = vec![Key::Name(backup.name_any()), Key::Account(spec.account.clone()), Key::AccountUid(spec.account_uid.clone())];
     if backup.status.as_ref().is_none_or(|status| status.phase != BackupPhase::Erased) {
         keys.push(Key::Store(spec.store.clone()));
+        keys.extend(backup.status.as_ref().and_then(|status| status.key_escrow.clone()).map(Key::Escrow));
     }
     keys
 }
@@ -157,6 +165,18 @@ mod tests {
         index.apply(&Event::Delete(made("other", "eu", FIRST, BackupPhase::Verified)));
         assert_eq!(names(&index.of_account_uid("uid-acme")), ["acme-20261124t100000z"]);
         assert_eq!((index.of_account("other").len(), index.count_in("eu")), (0, 0));
+    }
+
+    #[test]
+    fn a_key_is_counted_in_the_escrow_that_the_backup_used_until_it_is_erased() {
+        let index = BackupIndex::default();
+        let mut backup = made("acme", "eu", FIRST, BackupPhase::Verified);
+        backup.status.as_mut().unwrap().key_escrow = Some("safe".into());
+        index.apply(&Event::Apply(backup.clone()));
+        assert_eq!((index.count_keys_in("safe"), index.count_in("safe")), (1, 0));
+        backup.status.as_mut().unwrap().phase = BackupPhase::Erased;
+        index.apply(&Event::Apply(backup));
+        assert_eq!(index.count_keys_in("safe"), 0);
     }
 
     #[test]

@@ -100,10 +100,11 @@ pub async fn recheck(
     for object in manifest.objects() {
         is_there(&store, &folder, object).await?;
     }
-    if let (Some(escrow), Some(sealed)) = (&store.key_escrow, &keys.escrow) {
-        let second = stores.get(&escrow.store).await?;
+    let recorded = backup.status.as_ref().and_then(|status| status.key_escrow.as_ref());
+    if let (Some(escrow), Some(sealed)) = (recorded.or(store.key_escrow.as_ref().map(|escrow| &escrow.store)), &keys.escrow) {
+        let second = stores.get(escrow).await?;
         if !keys::has_escrow(&second, &folder, sealed).await? {
-            return Err(NotVerified::Incomplete(format!("its key is not in the escrow {}", escrow.store)));
+            return Err(NotVerified::Incomplete(format!("its key is not in the escrow {escrow}")));
         }
     }
     let Manifest { source, snapshot_at, .. } = manifest;
@@ -136,7 +137,7 @@ fn way_back(head: &Head, object: &Object, path: &str) -> String {
     }
 }
 
-/// What is left of an account's backups in one store and its escrow.
+/// What is left of an account's backups, and of keys of its backups, in one store and in the escrow that it names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Remaining {
     /// Objects.
@@ -156,7 +157,8 @@ impl Remaining {
     }
 }
 
-/// Counts what is left; the last fact that a certificate of deletion needs.
+/// Counts what is left; the last fact that a certificate of deletion needs. A store that was an escrow has to be asked like
+/// one with backups.
 ///
 /// # Errors
 /// When the store, the escrow or the cluster cannot be asked, or the bucket does not prove who it is.
@@ -165,20 +167,19 @@ pub async fn remaining(stores: &Stores, keys: &KeyRing, account_uid: &str, store
     store.check_identity().await?;
     let contents = store.bucket.contents(&format!("{account_uid}/")).await?;
     let secrets = keys.count(account_uid).await?;
-    let escrowed = match &store.key_escrow {
-        Some(escrow) => {
-            let second = stores.get(&escrow.store).await?;
-            second.check_identity().await?;
-            second.bucket.contents(&escrow_folder(&format!("{account_uid}/"))).await?
-        }
-        None => store::Contents::default(),
-    };
-    Ok(Remaining {
-        objects: contents.objects,
-        versions: contents.versions,
-        uploads: contents.uploads,
-        keys: secrets + escrowed.versions.max(escrowed.objects) + escrowed.uploads,
-    })
+    let mut keys = secrets + escrowed(&store, account_uid).await?;
+    if let Some(escrow) = &store.key_escrow {
+        let second = stores.get(&escrow.store).await?;
+        second.check_identity().await?;
+        keys += escrowed(&second, account_uid).await?;
+    }
+    Ok(Remaining { objects: contents.objects, versions: contents.versions, uploads: contents.uploads, keys })
+}
+
+/// How much of keys of the account's backups is in the store.
+async fn escrowed(store: &ConnectedStore, account_uid: &str) -> Result<u64, store::Error> {
+    let contents = store.bucket.contents(&escrow_folder(&format!("{account_uid}/"))).await?;
+    Ok(contents.versions.max(contents.objects) + contents.uploads)
 }
 
 #[cfg(test)]

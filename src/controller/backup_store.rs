@@ -13,7 +13,7 @@ use std::{
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api, Resource, ResourceExt,
-    api::{Patch, PatchParams},
+    api::{ListParams, Patch, PatchParams},
     core::PartialObjectMeta,
     runtime::{Controller, PredicateConfig, WatchStreamExt, controller::Action, predicates, reflector::ObjectRef, watcher},
 };
@@ -94,6 +94,7 @@ pub async fn run(ctx: Shared) {
     let stream = stream.applied_objects().predicate_filter(predicates::generation, PredicateConfig::default());
     let secrets = ctx.secrets();
     let known = stores.clone();
+    let known_too = stores.clone();
     let named = move |secret: PartialObjectMeta<Secret>| {
         let name = secret.name_any();
         let names = move |store: &BackupStore| {
@@ -102,7 +103,15 @@ pub async fn run(ctx: Shared) {
         };
         known.state().into_iter().filter(move |s| names(s)).map(|s| ObjectRef::from_obj(&*s)).collect::<Vec<_>>()
     };
-    let triggers = Controller::for_stream(stream, stores).watches_stream(secrets, named);
+    // A store that another begins to use as its escrow has to say so before anybody deletes it.
+    let users = ctx
+        .readiness
+        .watch(Api::<BackupStore>::all(ctx.client.clone()), watcher::Config::default())
+        .touched_objects()
+        .predicate_filter(predicates::generation, PredicateConfig::default());
+    let escrow_of = |store: BackupStore| store.spec.key_escrow.map(|escrow| ObjectRef::<BackupStore>::new(&escrow.store));
+    let escrow = move |store: BackupStore| escrow_of(store).filter(|escrow| known_too.get(escrow).is_some());
+    let triggers = Controller::for_stream(stream, stores).watches_stream(secrets, named).watches_stream(users, escrow);
     super::run(triggers, Arc::new(StoreContext { shared: ctx, backoff: Backoff::default(), orphans_checked: Mutex::default() })).await;
 }
 
@@ -133,11 +142,14 @@ async fn reconcile(ctx: &StoreContext, name: &str) -> Result<Action, Error> {
 
 /// Reads the bucket: its settings, its identity, and, when that is due, its orphaned folders.
 async fn observe(ctx: &StoreContext, store: &BackupStore, status: &mut BackupStoreStatus, now: Moment) -> Result<Finding, Error> {
+    // What guards the store, whether or not the bucket answers.
+    let name = store.name_any();
+    status.backups = Some(i32::try_from(ctx.backups.count_in(&name)).unwrap_or(i32::MAX));
+    status.keys = Some(i32::try_from(ctx.backups.count_keys_in(&name)).unwrap_or(i32::MAX));
+    status.escrow_of = stores_with_escrow(ctx, &name).await?;
     let connected = ctx.telemetry.measure("store", "connect", ctx.stores.connect(store)).await?;
     // The first request finds out early whether the store answers, so that others do not wait for a store that does not.
     connected.marker().await?;
-    let name = store.name_any();
-    status.backups = Some(i32::try_from(ctx.backups.count_in(&name)).unwrap_or(i32::MAX));
     let versioning = connected.bucket.versioning().await?;
     status.versioning = Some(versioning.name().to_owned());
     if let Some(refusal) = refuse_unversioned(versioning, store) {
@@ -151,6 +163,11 @@ async fn observe(ctx: &StoreContext, store: &BackupStore, status: &mut BackupSto
     if orphan_check_is_due(ctx, &name) {
         status.orphans = ctx.telemetry.measure("store", "sweep", orphans(&connected, &ctx.backups)).await?;
         ctx.orphans_checked.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
+    }
+    if let Some(escrow) = &store.spec.key_escrow
+        && let Err(error) = ctx.stores.get(&escrow.store).await
+    {
+        return Ok(Finding::no(Type::Ready, "NoEscrow", format!("spec.keyEscrow names the store {}: {}", escrow.store, chain(&error))));
     }
     Ok(Finding::yes(Type::Ready, "Connected", "the bucket answers and is the one that was taken into use"))
 }
@@ -221,6 +238,13 @@ async fn refuse_lock(connected: &ConnectedStore, declared: ObjectLock) -> Result
         )),
         ObjectLock::Governance => Ok(None),
     }
+}
+
+/// The names of the stores whose keys go into this one.
+async fn stores_with_escrow(ctx: &StoreContext, name: &str) -> Result<Vec<String>, Error> {
+    let all = Api::<BackupStore>::all(ctx.client.clone()).list(&ListParams::default()).await.map_err(|e| unreadable(name, e))?;
+    let names_it = |store: &&BackupStore| store.spec.key_escrow.as_ref().is_some_and(|escrow| escrow.store == name);
+    Ok(all.items.iter().filter(names_it).map(ResourceExt::name_any).take(100).collect())
 }
 
 /// Folders without a ColdBackup: folders of backups, and folders of escrowed keys below `keys/`.

@@ -18,6 +18,8 @@ pub struct BackupEntry {
     pub account: String,
     /// The `BackupStore`.
     pub store: String,
+    /// The `BackupStore` that keeps the second copy of its key.
+    pub key_escrow: Option<String>,
     /// Where in the store it is.
     pub prefix: String,
     /// Which key opens it.
@@ -32,18 +34,19 @@ pub struct BackupEntry {
 
 impl Ledger {
     /// Adds or replaces the entry of a backup. A deadline that is recorded already moves with it: holds and restores
-    /// lengthen it.
+    /// lengthen it. An escrow that is recorded already stays if the entry names none.
     ///
     /// # Errors
     /// See [`Error`]; [`Error::Exists`] when a backup of that name belongs to another account.
     pub async fn put_backup(&self, backup: &BackupEntry) -> Result<(), Error> {
-        let BackupEntry { name, uid, account, store, prefix, key_id, expires_at, phase, manifest_sha256 } = backup;
+        let BackupEntry { name, uid, account, store, key_escrow, prefix, key_id, expires_at, phase, manifest_sha256 } = backup;
         let query = sqlx::query(
-            "INSERT INTO backups (name, uid, account, store, prefix, key_id, expires_at, phase, manifest_sha256) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) \
+            "INSERT INTO backups (name, uid, account, store, prefix, key_id, expires_at, phase, manifest_sha256, key_escrow) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) \
              ON CONFLICT (name) DO UPDATE SET account = excluded.account, store = excluded.store, prefix = excluded.prefix, \
              key_id = excluded.key_id, expires_at = excluded.expires_at, phase = excluded.phase, \
-             manifest_sha256 = excluded.manifest_sha256, updated_at = now() WHERE backups.uid = excluded.uid",
+             manifest_sha256 = excluded.manifest_sha256, \
+             key_escrow = coalesce(excluded.key_escrow, backups.key_escrow), updated_at = now() WHERE backups.uid = excluded.uid",
         )
         .bind(name)
         .bind(uid)
@@ -53,7 +56,8 @@ impl Ledger {
         .bind(key_id)
         .bind(expires_at.as_second())
         .bind(phase)
-        .bind(manifest_sha256);
+        .bind(manifest_sha256)
+        .bind(key_escrow);
         match within("record a backup", query.execute(&self.pool)).await?.rows_affected() {
             0 => Err(Error::Exists { uid: name.clone() }),
             _ => Ok(()),
@@ -95,6 +99,7 @@ fn read(row: &PgRow) -> Result<BackupEntry, Error> {
             uid: row.try_get("uid")?,
             account: row.try_get("account")?,
             store: row.try_get("store")?,
+            key_escrow: row.try_get("key_escrow")?,
             prefix: row.try_get("prefix")?,
             key_id: row.try_get("key_id")?,
             expires_at: Moment::UNIX_EPOCH,

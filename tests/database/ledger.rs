@@ -199,6 +199,7 @@ async fn backups_are_remembered_with_their_deadlines() {
         uid: uid.clone(),
         account: "acme".into(),
         store: "eu-cold".into(),
+        key_escrow: Some("eu-escrow".into()),
         prefix: "eu-1/x/".into(),
         key_id: None,
         expires_at: clock::now(),
@@ -210,9 +211,10 @@ async fn backups_are_remembered_with_their_deadlines() {
     server.ledger.put_backup(&backup).await.unwrap();
     backup.phase = "Verified".into();
     backup.key_id = Some("key".into());
-    server.ledger.put_backup(&backup).await.unwrap();
+    // An object whose status was lost names no escrow.
+    server.ledger.put_backup(&BackupEntry { key_escrow: None, ..backup.clone() }).await.unwrap();
 
-    // Then it reads back as written last, and is alive.
+    // Then it reads back as written last, with the escrow that was recorded, and is alive.
     assert_eq!(server.ledger.backup(&backup.name).await.unwrap().as_ref(), Some(&backup));
     assert_eq!(server.ledger.backups_of(&uid).await.unwrap(), [backup.clone()]);
     assert!(server.ledger.live_backups().await.unwrap().contains(&backup));

@@ -14,7 +14,7 @@ use crate::{
     api::{
         BackupPhase, BackupReason, CONFIRM_DELETE, ColdBackup, DROP_UNPROVEN_APPROVED_BY, DROP_UNPROVEN_REQUESTED_BY, HelpDeskAccount,
         Hold,
-        conditions::{Finding, Type},
+        conditions::{self, Finding, Type},
         plan::Backups as BackupTerms,
     },
     backup::{self, schedule},
@@ -183,6 +183,17 @@ impl Work<'_> {
             .or_else(ignore_not_found_or_conflict)
             .during("take names off that were written for another backup")
             .map_err(Error::from)
+    }
+
+    /// Says which backups should be erased by now and are not.
+    pub(super) fn report_overdue_backups(&mut self) {
+        for backup in &self.observed.backups {
+            let overdue = backup.status.as_ref().and_then(|s| conditions::find(&s.conditions, Type::Overdue));
+            if let Some(overdue) = overdue {
+                let message = format!("ColdBackup {}: {}", backup.name_any(), overdue.message);
+                self.findings.push(Finding::yes(Type::Overdue, "BackupNotErased", message));
+            }
+        }
     }
 
     /// Copies the account's hold onto its backups, and removes the copies when the notice is over.

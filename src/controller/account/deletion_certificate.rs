@@ -37,12 +37,16 @@ impl Work<'_> {
         let mut stores: Vec<_> = self.observed.backups.iter().map(|b| b.spec.store.clone()).collect();
         // Also a store of which only the ledger knows, because the ColdBackup was lost and the plan names another store.
         stores.extend(backups.iter().map(|backup| backup.store.clone()));
+        // Where a backup's key went, whatever its store names by now.
+        stores.extend(self.observed.backups.iter().filter_map(|b| b.status.as_ref()?.key_escrow.clone()));
+        stores.extend(backups.iter().filter_map(|backup| backup.key_escrow.clone()));
         stores.extend(self.record().plan.as_ref().and_then(|plan| plan.store.clone()));
         stores.sort();
         stores.dedup();
         for store in stores {
             // A BackupStore that was deleted is skipped, if every backup that was ever in it was erased before.
-            let erased = |backup: &BackupEntry| backup.store != store || backup.phase == format!("{:?}", BackupPhase::Erased);
+            let uses = |backup: &BackupEntry| backup.store == store || backup.key_escrow.as_ref() == Some(&store);
+            let erased = |backup: &BackupEntry| !uses(backup) || backup.phase == format!("{:?}", BackupPhase::Erased);
             if backups.iter().all(erased) && !self.store_exists(&store).await? {
                 continue;
             }

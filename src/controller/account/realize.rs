@@ -64,6 +64,7 @@ pub(super) async fn realize(
     let mut restored = false;
     if may_act {
         work.copy_hold().await?;
+        work.report_overdue_backups();
         work.forget_agreement().await?;
         if decision.step == Step::Restore {
             restored = work.restore().await?;

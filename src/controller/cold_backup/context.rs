@@ -16,7 +16,10 @@ use serde_json::json;
 
 use super::{error::Error, mover_slots::MoverSlots};
 use crate::{
-    api::{ColdBackup, ColdBackupStatus},
+    api::{
+        ColdBackup, ColdBackupStatus,
+        conditions::{self, Type},
+    },
     clock::Moment,
     cluster::{During, ignore_not_found_or_conflict},
     context::{Context, Shared},
@@ -51,6 +54,8 @@ pub(super) struct ColdBackupContext {
     superseded: mpsc::UnboundedSender<ObjectRef<ColdBackup>>,
     /// The uids of unprovable backups, for the metrics.
     unprovable: Mutex<HashSet<String>>,
+    /// The uids of backups that should be erased by now, for the metrics.
+    overdue: Mutex<HashSet<String>>,
 }
 
 /// When proven backups are rechecked next, by their uids.
@@ -93,6 +98,7 @@ impl ColdBackupContext {
             recheck_times: RecheckTimes::default(),
             superseded,
             unprovable: Mutex::default(),
+            overdue: Mutex::default(),
         }
     }
 
@@ -130,22 +136,27 @@ impl ColdBackupContext {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.recheck_times.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        self.count_as(uid, false);
+        self.count_as(uid, false, false);
     }
 
-    /// Updates the count of unprovable backups.
-    pub(super) fn count(&self, backup: &ColdBackup, unprovable: bool) {
-        self.count_as(&backup.uid().unwrap_or_default(), unprovable && backup.meta().deletion_timestamp.is_none());
+    /// Updates the counts of unprovable and of overdue backups.
+    pub(super) fn count(&self, backup: &ColdBackup, status: &ColdBackupStatus) {
+        let unprovable = conditions::holds(&status.conditions, Type::Unprovable) && backup.meta().deletion_timestamp.is_none();
+        self.count_as(&backup.uid().unwrap_or_default(), unprovable, conditions::holds(&status.conditions, Type::Overdue));
     }
 
-    pub(super) fn count_as(&self, uid: &str, unprovable: bool) {
-        let mut all = self.unprovable.lock().unwrap_or_else(PoisonError::into_inner);
-        if unprovable {
-            all.insert(uid.to_owned());
-        } else {
-            all.remove(uid);
+    fn count_as(&self, uid: &str, unprovable: bool, overdue: bool) {
+        let telemetry = &self.telemetry;
+        let counts = [(&self.unprovable, unprovable, &telemetry.backups_unprovable), (&self.overdue, overdue, &telemetry.backups_overdue)];
+        for (uids, holds, gauge) in counts {
+            let mut uids = uids.lock().unwrap_or_else(PoisonError::into_inner);
+            if holds {
+                uids.insert(uid.to_owned());
+            } else {
+                uids.remove(uid);
+            }
+            gauge.set(i64::try_from(uids.len()).unwrap_or(i64::MAX));
         }
-        self.telemetry.backups_unprovable.set(i64::try_from(all.len()).unwrap_or(i64::MAX));
     }
 
     pub(super) async fn write(&self, backup: &ColdBackup, before: &ColdBackupStatus, status: &ColdBackupStatus) -> Result<(), Error> {

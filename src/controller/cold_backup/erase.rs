@@ -39,8 +39,8 @@ pub(super) async fn erase(work: &mut Work<'_>, placement: Option<&Placement>) ->
     .await;
 
     ctx.key_ring().destroy(backup).await?;
-    if let Some(escrow) = store.as_ref().ok().and_then(|s| s.key_escrow.clone()) {
-        let second = ctx.stores.get(&escrow.store).await?;
+    if let Some(escrow) = work.key_escrow(placement).await? {
+        let second = ctx.stores.get(&escrow).await?;
         keys::destroy_escrow(&second, &folder).await?;
     }
     if work.status.shredded_at.is_none() {

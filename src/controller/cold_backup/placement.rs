@@ -85,6 +85,7 @@ impl Placement {
             uid: backup.spec.account_uid.clone(),
             account: backup.spec.account.clone(),
             store: backup.spec.store.clone(),
+            key_escrow: status.key_escrow.clone(),
             prefix: folder_of(backup),
             key_id: status.key_id.clone(),
             expires_at: status.retained_until.as_ref().map_or(backup.spec.expires_at.0, |until| until.0),

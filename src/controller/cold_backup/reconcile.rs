@@ -122,8 +122,8 @@ impl Reconciler for ColdBackupContext {
         if let Err(error) = &result {
             work.set_failure(error);
         }
-        self.count(backup, work.unprovable().is_some());
         let status = work.status;
+        self.count(backup, &status);
         self.write(backup, &before, &status).await?;
         result
     }
@@ -172,11 +172,13 @@ impl Work<'_> {
     }
 
     /// Reads the objects in the bucket again from time to time, so that a loss is found before the backup is needed.
-    async fn recheck_if_due(&self) -> Result<bool, Error> {
+    async fn recheck_if_due(&mut self) -> Result<bool, Error> {
         let (ctx, backup) = (self.ctx, self.backup);
         let is_due = ctx.recheck_times.is_due(&backup.uid().unwrap_or_default());
         if is_due {
             recheck::recheck(&ctx.stores, &ctx.key_ring(), backup, &backup.spec.account_uid, (ctx.now)()).await?;
+            // A backup of an earlier version has no record of its escrow: its key was just found in this one.
+            self.status.key_escrow = self.key_escrow(None).await?;
         }
         Ok(is_due)
     }

@@ -41,7 +41,7 @@ use crate::{
         config::MoverConfig,
         job::{self, BACKUP, COMPONENT, MoverFiles, MoverJob, SERVER, State},
     },
-    store::{self, ConnectedStore},
+    store,
 };
 
 /// How often a queued backup checks whether a mover slot is free.
@@ -145,6 +145,7 @@ async fn begin_attempt(work: &mut Work<'_>, placement: &Placement) -> Result<(),
     work.status.phase = BackupPhase::Running;
     work.status.attempts += 1;
     work.status.started_at = Some(Time(work.now));
+    work.status.key_escrow = work.key_escrow(Some(placement)).await?;
     work.status.prefix = Some(format!("{}{}", store.location.prefix, folder_of(work.backup)));
     work.set_finding(Finding::no(
         Type::Ready,
@@ -167,7 +168,7 @@ async fn start(work: &mut Work<'_>, placement: &Placement, job: Option<Job>, nam
     store.check_identity().await?;
     let ring = ctx.key_ring();
     let keys = ring.ensure(backup, store.key_escrow.as_ref(), &app_secrets(work, placement).await?).await?;
-    escrow(work, &store, &keys).await?;
+    escrow(work, &keys).await?;
     work.status.key_id = Some(keys.recipient.clone());
 
     let server = &placement.server.driver;
@@ -221,17 +222,17 @@ async fn app_secrets(work: &Work<'_>, placement: &Placement) -> Result<AppSecret
     Ok(secrets)
 }
 
-/// Writes the key to the escrow, if the store has one, and reads it back. The mover must not start before that, because a
+/// Writes the key to the recorded escrow, if there is one, and reads it back. The mover must not start before that, because a
 /// backup whose key is lost cannot be read.
-async fn escrow(work: &Work<'_>, store: &ConnectedStore, keys: &Keys) -> Result<(), Error> {
-    let (Some(escrow), Some(sealed)) = (&store.key_escrow, &keys.escrow) else { return Ok(()) };
-    let second = work.ctx.stores.get(&escrow.store).await?;
+async fn escrow(work: &Work<'_>, keys: &Keys) -> Result<(), Error> {
+    let (Some(escrow), Some(sealed)) = (&work.status.key_escrow, &keys.escrow) else { return Ok(()) };
+    let second = work.ctx.stores.get(escrow).await?;
     let folder = folder_of(work.backup);
     if keys::has_escrow(&second, &folder, sealed).await? {
         return Ok(());
     }
     keys::put_escrow(&second, &folder, sealed).await?;
-    if keys::has_escrow(&second, &folder, sealed).await? { Ok(()) } else { Err(Error::Escrow(escrow.store.clone())) }
+    if keys::has_escrow(&second, &folder, sealed).await? { Ok(()) } else { Err(Error::Escrow(escrow.clone())) }
 }
 
 /// The Job completed. The backup is proven only by the reports that the mover signed into the bucket.

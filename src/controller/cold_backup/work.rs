@@ -68,6 +68,24 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// The store that keeps the second copy of the backup's key: as it was recorded, or else as the backup's store says. A
+    /// store that cannot be read is an error, because it may have named one.
+    pub(super) async fn key_escrow(&self, placement: Option<&Placement>) -> Result<Option<String>, Error> {
+        if self.status.key_escrow.is_some() {
+            return Ok(self.status.key_escrow.clone());
+        }
+        let entry = match placement {
+            Some(placement) => placement.server.ledger.backup(&self.backup.name_any()).await?,
+            None => None,
+        };
+        let own = entry.filter(|entry| entry.uid == self.backup.spec.account_uid);
+        if let Some(recorded) = own.and_then(|entry| entry.key_escrow) {
+            return Ok(Some(recorded));
+        }
+        let store = self.ctx.stores.get(&self.backup.spec.store).await?;
+        Ok(store.key_escrow.as_ref().map(|escrow| escrow.store.clone()))
+    }
+
     /// Replaces the conditions by this finding, and by the condition `Unprovable` if that holds.
     pub(super) fn set_finding(&mut self, finding: Finding) {
         self.status.observed_generation = self.backup.metadata.generation;
@@ -99,7 +117,20 @@ impl Work<'_> {
         let message = chain(error);
         self.set_finding(Finding::no(Type::Ready, error.reason(), message.clone()));
         if error.needs_a_person() {
-            self.add_finding(Finding::yes(Type::Stalled, error.reason(), message));
+            self.add_finding(Finding::yes(Type::Stalled, error.reason(), message.clone()));
+        }
+        if self.is_overdue() {
+            self.add_finding(Finding::yes(Type::Overdue, error.reason(), format!("it should be destroyed by now: {message}")));
+        }
+    }
+
+    /// Whether the backup should be erased by now, and nothing keeps it that may.
+    fn is_overdue(&self) -> bool {
+        let retained = self.status.retained_until.as_ref().is_some_and(|until| until.0 > self.now);
+        match self.status.phase {
+            BackupPhase::Erased => false,
+            BackupPhase::Erasing => true,
+            _ => self.backup.spec.expires_at.0 <= self.now && self.backup.spec.hold.is_none() && !retained,
         }
     }
 
