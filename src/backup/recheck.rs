@@ -72,6 +72,22 @@ pub(crate) async fn read_manifest(store: &ConnectedStore, backup: &ColdBackup, k
     Ok(SignedManifest { manifest, sha256 })
 }
 
+/// Reads manifest and verification and believes them if the backup's own key signed both, and the verification is of this
+/// manifest.
+pub(crate) async fn read_proof(
+    store: &ConnectedStore,
+    backup: &ColdBackup,
+    keys: &Keys,
+) -> Result<(SignedManifest, Verification), NotVerified> {
+    let signed = read_manifest(store, backup, keys).await?;
+    let key = format!("{}{}", folder_of(backup), manifest::VERIFICATION);
+    let verification: Verification = manifest::verify(&store.bucket.read(&key, manifest::LARGEST_REPORT).await?, &keys.verifying)?;
+    if verification.manifest_sha256 != signed.sha256 || verification.plain != signed.manifest.plain {
+        return Err(NotVerified::Mismatch("the verification is of another manifest".into()));
+    }
+    Ok((signed, verification))
+}
+
 /// Reads manifest and verification again, checks their signatures, and looks at every object, the key and its escrow.
 ///
 /// # Errors
@@ -89,14 +105,8 @@ pub async fn recheck(
     let keys = keys.load(backup).await?.ok_or_else(|| NotVerified::Incomplete("its key is not in the operator's namespace".into()))?;
     let store = stores.get(&backup.spec.store).await?;
     store.check_identity().await?;
-    let SignedManifest { manifest, sha256 } = read_manifest(&store, backup, &keys).await?;
+    let (SignedManifest { manifest, .. }, _) = read_proof(&store, backup, &keys).await?;
     let folder = folder_of(backup);
-
-    let bytes = store.bucket.read(&format!("{folder}{}", manifest::VERIFICATION), manifest::LARGEST_REPORT).await?;
-    let verification: Verification = manifest::verify(&bytes, &keys.verifying)?;
-    if verification.manifest_sha256 != sha256 || verification.plain != manifest.plain {
-        return Err(NotVerified::Mismatch("the verification is of another manifest".into()));
-    }
     for object in manifest.objects() {
         is_there(&store, &folder, object).await?;
     }

@@ -8,7 +8,7 @@ use helpdesk_operator::{
 };
 use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{
-    Api, Client, Config,
+    Api, Client, Config, ResourceExt,
     api::{ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::wait::{Condition as WaitCondition, await_condition},
@@ -308,6 +308,15 @@ impl Account {
     pub async fn backups(&self) -> Vec<ColdBackup> {
         let params = ListParams::default().labels(&format!("helpdesk-operator.io/account={}", self.name));
         self.cluster.backups().list(&params).await.unwrap().items
+    }
+
+    /// The statuses of its backups are lost, as in a restored cluster. This needs the operator's own rights.
+    pub async fn backup_statuses_are_wiped(&self) {
+        let backups: Api<ColdBackup> = Api::all(Cluster::as_operator().await);
+        for backup in self.backups().await {
+            let name = backup.name_any();
+            backups.replace_status(&name, &Default::default(), &ColdBackup { status: None, ..backup }).await.unwrap();
+        }
     }
 
     /// Waits until the test is true of one of the account's backups.

@@ -40,6 +40,8 @@ async fn a_crash_at_every_persisted_step_resumes_to_the_same_end() {
     operator_crashes("database-dropped:Deleted").await;
     operator_crashes("enforced-recorded:Deleted").await;
     assert_eq!(databases_and_roles_left(&tenant_name).await, 0);
+    // Its ColdBackup is restored without a status, after the database is gone.
+    account.backup_statuses_are_wiped().await;
     account.billing_reports_active().await;
     operator_crashes("restore-prepared:Deleted").await;
     operator_crashes("restore-proven:Deleted").await;
@@ -71,6 +73,7 @@ async fn a_crash_at_every_persisted_step_resumes_to_the_same_end() {
     account.receives_credentials_in(Stage::Active).await.logs_in().await.unwrap();
     let frozen: Vec<_> = account.backups().await.into_iter().filter(|b| b.spec.reason == BackupReason::Frozen).collect();
     assert_eq!(frozen.len(), 1, "a crash made a second backup");
+    assert_eq!(frozen[0].status.as_ref().unwrap().attempts, 0, "the proof in the bucket was not believed");
     account.owner_erases_without_cold_backup().await;
     shard.administrator_applies_plan(json!({"eraseDelay": "1s"})).await;
     drop(last);

@@ -33,7 +33,7 @@ use crate::{
         folder_of,
         keys::{self, Keys},
         manifest::{self, Verification},
-        recheck::{NotVerified, read_manifest},
+        recheck::{NotVerified, SignedManifest, read_proof},
     },
     cluster::{During, ignore_not_found_or_conflict},
     mover::{
@@ -65,6 +65,9 @@ pub(super) async fn step(work: &mut Work<'_>, placement: &Placement) -> Result<D
     let jobs: Api<Job> = Api::namespaced(work.ctx.client.clone(), &work.ctx.settings.namespace);
     if let Some(left) = retry_delay(work) {
         return Ok(left);
+    }
+    if work.status.phase != BackupPhase::Running && recover(work, placement).await? {
+        return Ok(Duration::ZERO);
     }
     // The slot is kept until the mover is started. Otherwise two reconciles could both use the last free slot.
     let claim = || Claim {
@@ -137,16 +140,24 @@ async fn why_queued(work: &Work<'_>, placement: &Placement, jobs: &Api<Job>, slo
 async fn begin_attempt(work: &mut Work<'_>, placement: &Placement) -> Result<(), Error> {
     let store = work.ctx.stores.get(&work.backup.spec.store).await?;
     store.check_identity().await?;
-    if work.status.attempts >= FRESH_AFTER && work.status.verified_at.is_none() {
-        // Objects that could not be proven this often are damaged. Erasing them loses nothing: they were never proven.
-        let erased = store.bucket.erase_prefix(&folder_of(work.backup)).await?;
+    let folder = folder_of(work.backup);
+    if work.ctx.key_ring().load(work.backup).await?.is_none()
+        && store.bucket.head(&format!("{folder}{}", manifest::VERIFICATION)).await?.is_some()
+    {
+        let why = "its folder holds a verification, and its key is not in the operator's namespace";
+        return Err(NotVerified::Incomplete(format!("{why}: restore the Secret {}", keys::key_secret(&work.backup.name_any()))).into());
+    }
+    if work.status.attempts >= FRESH_AFTER {
+        // Objects that could not be proven this often are damaged. Erasing them loses nothing: what is proven was found
+        // before this attempt, see `recover`.
+        let erased = store.bucket.erase_prefix(&folder).await?;
         tracing::warn!(versions = erased.versions, "erased what could not be proven; taking the backup anew");
     }
     work.status.phase = BackupPhase::Running;
     work.status.attempts += 1;
     work.status.started_at = Some(Time(work.now));
     work.status.key_escrow = work.key_escrow(Some(placement)).await?;
-    work.status.prefix = Some(format!("{}{}", store.location.prefix, folder_of(work.backup)));
+    work.status.prefix = Some(format!("{}{folder}", store.location.prefix));
     work.set_finding(Finding::no(
         Type::Ready,
         "Running",
@@ -240,30 +251,48 @@ async fn finish(work: &mut Work<'_>, placement: &Placement, name: &str) -> Resul
     let (ctx, backup) = (work.ctx, work.backup);
     let store = ctx.stores.get(&backup.spec.store).await?;
     store.check_identity().await?;
-    let ring = ctx.key_ring();
-    let keys = ring.load(backup).await?.ok_or_else(|| NotVerified::Incomplete("its key is not in the operator's namespace".into()))?;
-    let read = async {
-        let signed = read_manifest(&store, backup, &keys).await?;
-        let key = format!("{}{}", folder_of(backup), manifest::VERIFICATION);
-        let verification: Verification = manifest::verify(&store.bucket.read(&key, manifest::LARGEST_REPORT).await?, &keys.verifying)?;
-        if verification.manifest_sha256 != signed.sha256 {
-            return Err(NotVerified::Mismatch("the verification is of another manifest".into()));
+    let keys =
+        ctx.key_ring().load(backup).await?.ok_or_else(|| NotVerified::Incomplete("its key is not in the operator's namespace".into()))?;
+    match read_proof(&store, backup, &keys).await {
+        Ok(proof) => {
+            prove(work, placement, proof).await?;
+            remove(work, name).await?;
+            Ok(Duration::ZERO)
         }
-        Ok((signed, verification))
-    }
-    .await;
-    let (signed, verification) = match read {
-        Ok(proof) => proof,
         // The Job completed without a report, so the result is unknown and the backup is taken again.
         Err(NotVerified::Store(store::Error::Missing(what))) => {
-            return fail_attempt(work, placement, name, &format!("it left no report: {what} is missing")).await;
+            fail_attempt(work, placement, name, &format!("it left no report: {what} is missing")).await
         }
         // The report is invalid or about another backup. Reading it again would not help, so the attempt failed.
-        Err(error @ (NotVerified::Report(_) | NotVerified::Mismatch(_))) => {
-            return fail_attempt(work, placement, name, &chain(&error)).await;
-        }
+        Err(error @ (NotVerified::Report(_) | NotVerified::Mismatch(_))) => fail_attempt(work, placement, name, &chain(&error)).await,
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the backup's folder holds a proof that can be believed, as after the object lost its status or a mover failed
+/// after it had signed. The status is rebuilt from it: what is proven is never taken anew, and never erased for it.
+async fn recover(work: &mut Work<'_>, placement: &Placement) -> Result<bool, Error> {
+    let (ctx, backup) = (work.ctx, work.backup);
+    let Some(keys) = ctx.key_ring().load(backup).await? else { return Ok(false) };
+    let store = ctx.stores.get(&backup.spec.store).await?;
+    store.check_identity().await?;
+    let proof = match read_proof(&store, backup, &keys).await {
+        Ok(proof) => proof,
+        Err(NotVerified::Store(store::Error::Missing(_)) | NotVerified::Report(_) | NotVerified::Mismatch(_)) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
+    tracing::warn!("the status said nothing of a proof that is in the bucket; it is rebuilt from there");
+    work.status.started_at.get_or_insert(Time(proof.0.manifest.snapshot_at));
+    work.status.key_id = Some(keys.recipient);
+    work.status.key_escrow = work.key_escrow(Some(placement)).await?;
+    work.status.prefix = Some(format!("{}{}", store.location.prefix, folder_of(backup)));
+    prove(work, placement, proof).await?;
+    Ok(true)
+}
+
+/// Shows what the signed reports say, and destroys what was needed to make them.
+async fn prove(work: &mut Work<'_>, placement: &Placement, (signed, verification): (SignedManifest, Verification)) -> Result<(), Error> {
+    let (ctx, backup) = (work.ctx, work.backup);
     let manifest = signed.manifest;
     work.status.phase = BackupPhase::Verified;
     work.status.manifest_sha256 = Some(signed.sha256);
@@ -281,9 +310,8 @@ async fn finish(work: &mut Work<'_>, placement: &Placement, name: &str) -> Resul
     ctx.wake_retained(backup);
     work.publish(EventType::Normal, "Verified", &format!("{} bytes, read back and proven", manifest.dump.size)).await;
     clean_up(work, placement).await?;
-    ring.destroy_signing(backup).await?;
-    remove(work, name).await?;
-    Ok(Duration::ZERO)
+    ctx.key_ring().destroy_signing(backup).await?;
+    Ok(())
 }
 
 /// Says that the backup is proven, and what a restore cannot create again because of the rows.
