@@ -100,7 +100,7 @@ spec:
   account: admission-active
   accountUID: 00000000-0000-4000-8000-000000000000
   store: eu-cold
-  expiresAt: "2027-03-23T10:00:00Z"
+  expiresAt: "2097-03-23T10:00:00Z"
   reason: Manual
 "#,
 };
@@ -336,7 +336,7 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("the name of an expired account once more", EDITOR, Edit(&ACCOUNT, "admission-expired", "spec: {displayName: Other}"), "name owners by owner.secretRef where manifests are applied again and again"),
     ("billing deleting an account", BILLING, Delete(&ACCOUNT, "admission-expired"), "cannot delete resource \"helpdeskaccounts\""),
     ("taking the finalizer off", ADMIN, Edit(&ACCOUNT, "admission-final", "metadata: {finalizers: null}"), "the operator takes its finalizer off once nothing is left; by hand it would leave data behind"),
-    ("deleting a backup", ADMIN, Delete(&BACKUP, "admission-verified"), "is not erased yet; the operator erases it at 2027-03-23T10:00:00Z"),
+    ("deleting a backup", ADMIN, Delete(&BACKUP, "admission-verified"), "is not erased yet; the operator erases it at 2097-03-23T10:00:00Z"),
     ("deleting a server with tenants", ADMIN, Delete(&SERVER, "admission-full"), "server admission-full holds databases of 3 tenants"),
     ("deleting the key escrow of other stores", ADMIN, Delete(&STORE, "admission-escrow"), "store admission-escrow is the key escrow of the stores [eu-cold, eu-other] and keeps the keys of 3 backups"),
     ("deleting a former escrow with keys", ADMIN, Delete(&STORE, "admission-former-escrow"), "keeps the keys of 3 backups, which nobody would destroy on time without it"),
@@ -411,6 +411,7 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("a Frozen backup by a person", ADMIN, New(&BACKUP, "spec: {reason: Frozen}"), "only the operator takes Frozen backups; to have a backup now, write reason: Manual"),
     ("a Scheduled backup by a person", EDITOR, New(&BACKUP, "spec: {reason: Scheduled}"), "only the operator takes Scheduled backups"),
     ("a name that the operator will need", EDITOR, New(&BACKUP, "metadata: {name: acme-20261123t100003z}"), "names that end in a moment, such as acme-20261123t100003z, are the operator's"),
+    ("a backup whose end has passed", EDITOR, New(&BACKUP, r#"spec: {expiresAt: "2026-01-31T00:00:00Z"}"#), "expiresAt 2026-01-31T00:00:00Z has passed already: nothing would be taken"),
     ("a backup that lives longer", ADMIN, Edit(&BACKUP, "admission-verified", r#"spec: {expiresAt: "2099-01-01T00:00:00Z"}"#), "a ColdBackup is immutable but for hold: create another one instead"),
     ("a backup of another account", ADMIN, Edit(&BACKUP, "admission-verified", "spec: {account: other}"), "a ColdBackup is immutable but for hold"),
     ("holding a backup without the verb", EDITOR, Edit(&BACKUP, "admission-verified", "spec: {hold: {reason: case 3}}"), "needs the verb hold on coldbackups"),

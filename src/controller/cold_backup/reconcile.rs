@@ -26,7 +26,7 @@ use super::{
 use crate::controller::placement::Placement;
 use crate::{
     api::{
-        BackupPhase, BackupStore, ColdBackup, DatabaseServer, Time,
+        BackupPhase, BackupStore, ColdBackup, ColdBackupStatus, DatabaseServer, Time,
         conditions::{Finding, Type},
     },
     backup::recheck,
@@ -81,6 +81,16 @@ pub async fn run(ctx: Shared) {
             of.filter(|backup| known.get(backup).is_some())
         });
     tokio::join!(controller::run(triggers, Arc::clone(&ctx)), orphaned_movers::run(&ctx));
+}
+
+/// What `Ready` says of a backup of which nothing is left. One that never was a backup is not ready: somebody may wait for it.
+fn erased(status: &ColdBackupStatus) -> Finding {
+    let not_taken = |why| Finding::no(Type::Ready, "NotTaken", why);
+    match (&status.verified_at, status.attempts) {
+        (Some(_), _) => Finding::yes(Type::Ready, "Erased", "every version, delete marker and open upload is gone, and so are its keys"),
+        (None, 0) => not_taken("nothing was taken: its deadline came before a mover was started"),
+        (None, _) => not_taken("no attempt proved it before its deadline; nothing is left of what they wrote"),
+    }
 }
 
 /// Hash of the fields whose change triggers a reconcile: the metadata, and whether there is a status, so that a wiped
@@ -230,7 +240,7 @@ impl Work<'_> {
         self.status.phase = BackupPhase::Erased;
         // The message may quote the tenant's data.
         self.status.failing = None;
-        self.set_finding(Finding::yes(Type::Ready, "Erased", "every version, delete marker and open upload is gone, and so are its keys"));
+        self.set_finding(erased(&self.status));
         self.store(placement).await?;
         tracing::info!("erased: nothing of the backup is left");
         self.publish(EventType::Normal, "Erased", "every version, delete marker and open upload is gone, and so are its keys").await;
@@ -251,5 +261,22 @@ impl Work<'_> {
             .or_else(ignore_not_found_or_conflict)
             .during("remove the object of a destroyed backup")?;
         Ok(Action::await_change())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backup_that_was_never_proven_is_not_ready_when_nothing_is_left_of_it() {
+        let told = |verified: Option<&str>, attempts| {
+            let verified_at = verified.map(|at| Time(at.parse().unwrap()));
+            let finding = erased(&ColdBackupStatus { verified_at, attempts, ..ColdBackupStatus::default() });
+            (finding.holds, finding.reason.to_string())
+        };
+        assert_eq!(told(Some("2026-11-23T10:00:00Z"), 1), (Some(true), "Erased".into()));
+        assert_eq!(told(None, 0), (Some(false), "NotTaken".into()), "its deadline had passed when it was created");
+        assert_eq!(told(None, 3), (Some(false), "NotTaken".into()));
     }
 }
