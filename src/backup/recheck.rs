@@ -124,16 +124,17 @@ pub async fn recheck(
 async fn is_there(store: &ConnectedStore, folder: &str, object: &Object) -> Result<(), NotVerified> {
     let key = format!("{folder}{}", object.name);
     let head = store.bucket.head(&key).await?.ok_or_else(|| NotVerified::Incomplete(format!("{key} is not in the bucket")))?;
-    let location = &store.location;
-    let path = format!("{}/{}{key}", location.bucket, location.prefix);
-    difference(&head, object).map_or(Ok(()), |why| Err(NotVerified::Incomplete(format!("{key} {why}{}", way_back(&head, object, &path)))))
-}
-
-/// How an object differs from what was proven.
-fn difference(head: &Head, object: &Object) -> Option<String> {
-    let same_sum = head.crc64nvme.is_none() || object.crc64nvme.is_none() || head.crc64nvme == object.crc64nvme;
-    let differs = head.size != object.size || head.etag != object.etag || !same_sum;
-    differs.then(|| format!("is not what was proven: {} bytes with the tag {}", head.size, head.etag))
+    let is_same = match compare(&head, object) {
+        Compared::Same => true,
+        Compared::Other => false,
+        Compared::Unknown => has_bytes(store, &key, &head, object).await?,
+    };
+    if is_same {
+        return Ok(());
+    }
+    let path = format!("{}/{}{key}", store.location.bucket, store.location.prefix);
+    let back = way_back(&head, object, &path);
+    Err(NotVerified::Incomplete(format!("{key} is not what was proven: {} bytes with the tag {}{back}", head.size, head.etag)))
 }
 
 /// What a person can do about an object that was overwritten: the version that was proven is still in the bucket.
@@ -145,6 +146,42 @@ fn way_back(head: &Head, object: &Object, path: &str) -> String {
         ),
         _ => String::new(),
     }
+}
+
+/// Whether an object is the one that was proven, by its metadata.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compared {
+    Same,
+    Other,
+    /// It has another tag. A store makes a tag as it likes, and another one for a copy: only the bytes can tell.
+    Unknown,
+}
+
+fn compare(head: &Head, object: &Object) -> Compared {
+    let same_sum = head.crc64nvme.is_none() || object.crc64nvme.is_none() || head.crc64nvme == object.crc64nvme;
+    match head.size == object.size && same_sum {
+        false => Compared::Other,
+        true if head.etag == object.etag => Compared::Same,
+        true => Compared::Unknown,
+    }
+}
+
+/// Reads an object piece by piece and compares its SHA-256 with the signed one. The process remembers the answer for as long
+/// as the object keeps its tag, so that a copied bucket is read once.
+async fn has_bytes(store: &ConnectedStore, key: &str, head: &Head, object: &Object) -> Result<bool, NotVerified> {
+    if store.copies.is_same(key, &head.etag) {
+        return Ok(true);
+    }
+    let mut download = store.bucket.get(key).await?;
+    let mut hash = digest::Sha256::default();
+    while let Some(chunk) = download.next().await? {
+        hash.update(&chunk);
+    }
+    let is_same = hash.hex() == object.sha256;
+    if is_same {
+        store.copies.remember(key, &head.etag);
+    }
+    Ok(is_same)
 }
 
 /// What is left of an account's backups, and of keys of its backups, in one store and in the escrow that it names.
@@ -197,13 +234,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn another_tag_makes_an_object_be_read_and_other_bytes_are_told_without_reading() {
+        let object = Object {
+            name: "dump.zst.age".into(),
+            size: 7,
+            sha256: "s".into(),
+            etag: "e".into(),
+            crc64nvme: Some("c".into()),
+            version_id: None,
+        };
+        let head = |size, etag: &str, crc: Option<&str>| {
+            let crc64nvme = crc.map(str::to_owned);
+            Head { size, etag: etag.into(), crc64nvme, version_id: None, modified_at: None }
+        };
+        assert_eq!(compare(&head(7, "e", Some("c")), &object), Compared::Same);
+        assert_eq!(compare(&head(7, "e", None), &object), Compared::Same, "a store that keeps no checksum");
+        assert_eq!(compare(&head(7, "e-2", Some("c")), &object), Compared::Unknown, "a copy in other parts");
+        assert_eq!(compare(&head(7, "e-2", None), &object), Compared::Unknown);
+        assert_eq!(compare(&head(8, "e", Some("c")), &object), Compared::Other);
+        assert_eq!(compare(&head(7, "e", Some("d")), &object), Compared::Other);
+    }
+
+    #[test]
     fn an_object_that_was_overwritten_proves_nothing_and_its_version_is_named() {
         let object =
             Object { name: "dump".into(), size: 7, sha256: "x".into(), etag: "a".into(), crc64nvme: None, version_id: Some("v1".into()) };
         let mut head = Head { size: 7, etag: "a".into(), crc64nvme: None, version_id: Some("v1".into()), modified_at: None };
-        assert_eq!(difference(&head, &object), None);
+        assert_eq!(compare(&head, &object), Compared::Same);
         (head.etag, head.version_id) = ("b".into(), Some("v2".into()));
-        assert!(difference(&head, &object).is_some());
+        assert_ne!(compare(&head, &object), Compared::Same);
         assert!(way_back(&head, &object, "cold/eu-1/uid/dump").contains("'cold/eu-1/uid/dump?versionId=v1'"));
         assert_eq!(way_back(&head, &Object { version_id: None, ..object }, "cold/eu-1/uid/dump"), "");
     }

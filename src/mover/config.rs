@@ -19,7 +19,7 @@ use crate::{
     clock::Moment,
     database::MoverLogin,
     digest::{hex, unhex},
-    store::{ConnectedStore, Credentials, Location, Store, s3::S3},
+    store::{ConnectedStore, Copies, Credentials, Location, Store, s3::S3},
 };
 
 /// The arguments of `helpdesk-operator mover`. None of them is a secret; secrets are files in the plan's folder.
@@ -209,6 +209,7 @@ impl Mover {
             credentials,
             ca_pem,
             key_escrow: None,
+            copies: Copies::default(),
             identity: Some(plan.store_identity.clone()),
             silence: None,
         };

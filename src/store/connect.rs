@@ -46,8 +46,27 @@ pub struct ConnectedStore {
     pub key_escrow: Option<KeyEscrow>,
     /// The identity in the `BackupStore`'s status; `None`: no marker has been written yet.
     pub identity: Option<String>,
+    /// Objects that have another tag than the one that was proven, and the same bytes.
+    pub copies: Copies,
     /// Remembers whether the store answered last. `None` in movers: each call waits for the store.
     pub silence: Option<Silence>,
+}
+
+/// Objects whose bytes were read and found to be those that were proven, although their tags differ: by their keys, with the
+/// tags that they had then.
+#[derive(Default)]
+pub struct Copies(Mutex<HashMap<String, String>>);
+
+impl Copies {
+    /// Whether the object with this tag was read.
+    pub fn is_same(&self, key: &str, etag: &str) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).is_some_and(|read| read == etag)
+    }
+
+    /// Remembers that it was read.
+    pub fn remember(&self, key: &str, etag: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.to_owned(), etag.to_owned());
+    }
 }
 
 /// The largest marker that is read, in bytes.
@@ -166,6 +185,7 @@ impl Stores {
             ca_pem,
             key_escrow: spec.key_escrow.clone(),
             identity,
+            copies: Copies::default(),
             silence: Some(Silence::default()),
         });
         connected.insert(name, (state, Arc::clone(&store)));

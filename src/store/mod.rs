@@ -15,7 +15,7 @@ pub mod s3;
 mod silence;
 
 pub use answer::{Contents, Erased, Head, Lock, Stored, Versioning};
-pub use connect::{ConnectedStore, Marker, Stores};
+pub use connect::{ConnectedStore, Copies, Marker, Stores};
 pub use error::{Cause, Error};
 pub use location::{Credentials, Location, MARKER};
 pub use silence::Silence;

@@ -115,6 +115,7 @@ fn make(endpoint: &str, bucket: &str, prefix: &str, identity: Option<&str>, id: 
         credentials,
         ca_pem,
         key_escrow: None,
+        copies: helpdesk_operator::store::Copies::default(),
         identity: identity.map(str::to_owned),
         silence: None,
     }
