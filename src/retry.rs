@@ -18,6 +18,8 @@ const LONGEST: Duration = Duration::from_secs(300);
 #[derive(Default)]
 pub struct Backoff {
     failures: Mutex<HashMap<String, Failures>>,
+    /// When each object was looked at last, where its controller has a pace.
+    looks: Mutex<HashMap<String, Instant>>,
 }
 
 #[derive(Clone, Copy)]
@@ -44,6 +46,22 @@ impl Backoff {
         let wait = delay(uid, count);
         failures.insert(uid.to_owned(), Failures { count, until: now + wait });
         wait
+    }
+
+    /// How long the object is still to be left alone after its last look; `None`: it is looked at now, which is noted.
+    pub fn pace(&self, uid: &str, pace: Duration) -> Option<Duration> {
+        if pace.is_zero() { None } else { self.pace_at(uid, pace, Instant::now()) }
+    }
+
+    fn pace_at(&self, uid: &str, pace: Duration, now: Instant) -> Option<Duration> {
+        let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = looks.get(uid)
+            && *last + pace > now
+        {
+            return Some(*last + pace - now);
+        }
+        looks.insert(uid.to_owned(), now);
+        None
     }
 
     /// Forgets the failures.
@@ -76,6 +94,15 @@ pub fn jitter(text: &str) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_changes_all_the_time_is_looked_at_once_in_its_pace() {
+        let (backoff, begin, pace) = (Backoff::default(), Instant::now(), Duration::from_secs(3));
+        let looks = (0..100).filter(|tenth| backoff.pace_at("a", pace, begin + Duration::from_millis(100 * tenth)).is_none());
+        assert_eq!(looks.collect::<Vec<_>>(), [0, 30, 60, 90]);
+        assert_eq!(backoff.pace_at("a", pace, begin + Duration::from_secs(10)), Some(Duration::from_secs(2)));
+        assert_eq!(backoff.pace_at("b", pace, begin + Duration::from_secs(10)), None);
+    }
 
     /// Fails so often, each time when its wait is over, and returns the waits.
     fn fail(backoff: &Backoff, uid: &str, now: &mut Instant, times: u32) -> Vec<Duration> {

@@ -50,17 +50,34 @@ const OURS: &str = "helpdesk-operator.io";
 
 /// What the operator does in the whole cluster. The chart's ClusterRole grants exactly this.
 pub const EVERYWHERE: &[Right] = &[
-    right(OURS, &["helpdeskaccounts", "databaseservers", "backupstores"], &["get", "list", "watch", "update", "patch"]),
-    right(OURS, &["coldbackups", "domainclaims"], ALL),
-    right(OURS, &["helpdeskplans", "helpdeskclasses"], READ),
     right(
         OURS,
-        &["helpdeskaccounts/status", "databaseservers/status", "backupstores/status", "coldbackups/status", "helpdeskclasses/status"],
+        &["helpdeskaccounts", "databaseservers", "backupstores", "helpdeskplans", "helpdeskclasses"],
+        &["get", "list", "watch", "update", "patch"],
+    ),
+    right(OURS, &["coldbackups", "domainclaims"], ALL),
+    right(
+        OURS,
+        &[
+            "helpdeskaccounts/status",
+            "databaseservers/status",
+            "backupstores/status",
+            "coldbackups/status",
+            "helpdeskclasses/status",
+            "helpdeskplans/status",
+        ],
         &["get", "update", "patch"],
     ),
     right(
         OURS,
-        &["helpdeskaccounts/finalizers", "databaseservers/finalizers", "backupstores/finalizers", "coldbackups/finalizers"],
+        &[
+            "helpdeskaccounts/finalizers",
+            "databaseservers/finalizers",
+            "backupstores/finalizers",
+            "coldbackups/finalizers",
+            "helpdeskplans/finalizers",
+            "helpdeskclasses/finalizers",
+        ],
         &["update"],
     ),
     right("", &["namespaces", "secrets", "services", "serviceaccounts", "resourcequotas"], ALL),
@@ -69,6 +86,7 @@ pub const EVERYWHERE: &[Right] = &[
     right("gateway.networking.k8s.io", &["gateways", "gatewayclasses"], READ),
     right("gateway.envoyproxy.io", &["securitypolicies", "clienttrafficpolicies", "backendtrafficpolicies", "httproutefilters"], ALL),
     right("cert-manager.io", &["certificates"], ALL),
+    right("cert-manager.io", &["clusterissuers"], READ),
     right("apps", &["deployments"], ALL),
     right("batch", &["jobs"], ALL),
     right("policy", &["poddisruptionbudgets"], ALL),
@@ -193,6 +211,7 @@ impl Reviewer {
             used_as: DomainUse::Slug,
             proven_at: None,
             lost_since: None,
+            contender: None,
             reserved_until: None,
         };
         let claims: Api<DomainClaim> = Api::all(self.client.clone());

@@ -223,6 +223,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             until(stop.clone(), controller::database_server::run(ctx.clone())),
             until(stop.clone(), controller::backup_store::run(ctx.clone())),
             until(stop.clone(), controller::help_desk_class::run(ctx.clone())),
+            until(stop.clone(), controller::help_desk_plan::run(ctx.clone())),
         );
     };
     tokio::select! {

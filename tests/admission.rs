@@ -160,7 +160,17 @@ const THERE: &[(&Kind, &str, &str)] = &[
         r#"{metadata: {name: admission-strict}, spec: {security: {minTls: "1.3", agentAllow: [198.51.100.0/24, "2001:db8::/32"], requireTotp: true}}}"#,
         "",
     ),
+    (
+        &PLAN,
+        "{metadata: {name: admission-used, finalizers: [helpdesk-operator.io/in-use]}, spec: {class: admission-used, placements: [{region: eu-1, store: eu-cold, domainBase: helpdesk.example, gateway: {name: edge, namespace: edge}, certificateIssuer: {name: acme}}, {region: us-1, store: us-cold, domainBase: helpdesk.example, gateway: {name: edge, namespace: edge}}]}}",
+        "{inUseBy: {accounts: 7, names: [a, b]}, regionsInUse: [eu-1]}",
+    ),
     (&CLASS, "{metadata: {name: admission-class}}", ""),
+    (
+        &CLASS,
+        "{metadata: {name: admission-used, labels: {helpdesk-operator.io/shard: admission}}}",
+        "{inUseBy: {accounts: 1, names: [acme]}}",
+    ),
     (&ACCOUNT, "{metadata: {name: admission-fresh}}", ""),
     (
         &ACCOUNT,
@@ -214,6 +224,7 @@ const WRITTEN: &[(&str, &str)] = &[
 const SLUG: &str = "slug is one DNS label";
 const HOST: &str = "custom host names are written in lower case without wildcard, port or final dot";
 const SPAN: &str = "a span of time is a sum of whole days, hours, minutes and seconds of at least one second, such as 14d";
+const WHOLE: &str = "write 10.0.0.0/8 for the whole range, or 10.0.0.5/32 (IPv6: /128) for the one address";
 const CIDR: &str = "agentAllow lists ranges in CIDR notation, such as 198.51.100.0/24 or 2001:db8::/48";
 const PREFIX: &str = "prefix is one or more names of letters, digits, _ and -, each followed by a slash, such as eu-1/";
 const ENDPOINT: &str = "endpoint is an https address without a path, such as https://s3.eu-1.example";
@@ -250,6 +261,7 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("a path for a Secret", EDITOR, New(&ACCOUNT, "spec: {owner: {name: null, email: null, secretRef: {namespace: accounts, name: ../../kube-system/secrets/x}}}"), "spec.owner.secretRef.name in body should match"),
     ("a range with a hole", EDITOR, New(&ACCOUNT, "spec: {security: {agentAllow: [198.51.100.300/24]}}"), CIDR),
     ("an address without a range", EDITOR, New(&ACCOUNT, "spec: {security: {agentAllow: [198.51.100.7]}}"), CIDR),
+    ("an address that is not the first of its range", EDITOR, New(&ACCOUNT, "spec: {security: {agentAllow: [198.51.100.0/24, 10.0.0.5/8]}}"), WHOLE),
     ("TLS 1.0", EDITOR, New(&ACCOUNT, r#"spec: {security: {minTls: "1.0"}}"#), r#"supported values: "1.2", "1.3""#),
     ("an account's id that is no id", EDITOR, New(&ACCOUNT, "spec: {accountID: acme}"), "accountID is a random UUID in lower case"),
     ("another region", EDITOR, Edit(&ACCOUNT, "admission-active", "spec: {region: us-1}"), "region is immutable: data does not move between regions"),
@@ -426,6 +438,14 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("more time than there is", EDITOR, New(&PLAN, "spec: {lifecycle: {blocked: 999999999d}}"), SPAN),
     ("seconds as a number", EDITOR, New(&PLAN, "spec: {lifecycle: {trial: 14}}"), "must be of type string"),
     ("a schedule of six fields", EDITOR, New(&PLAN, r#"spec: {backups: {schedule: "0 0 2 * * *"}}"#), "schedule has the five fields of cron"),
+    ("an hour that no day has", EDITOR, New(&PLAN, r#"spec: {backups: {schedule: "61 25 * * *"}}"#), "minute (0-59), hour (0-23)"),
+    ("a minute that no hour has", EDITOR, New(&PLAN, r#"spec: {backups: {schedule: "0,60 2 * * *"}}"#), "minute (0-59), hour (0-23)"),
+    ("a day that no month has", EDITOR, New(&PLAN, r#"spec: {backups: {schedule: "0 2 32 * *"}}"#), "day of the month (1-31)"),
+    ("a month of another language", EDITOR, New(&PLAN, r#"spec: {backups: {schedule: "0 2 1 MAI *"}}"#), "month (1-12 or JAN-DEC)"),
+    ("a step of nothing", EDITOR, New(&PLAN, r#"spec: {backups: {schedule: "*/0 * * * *"}}"#), "schedule has the five fields of cron"),
+    ("a range over midnight", EDITOR, New(&PLAN, r#"spec: {backups: {schedule: "0 22-4 * * *"}}"#), "write 22-23,0-4 for one over midnight"),
+    ("a plan's address that is not the first of its range", EDITOR, New(&PLAN, r#"spec: {security: {agentAllow: ["2001:db8::1/32"]}}"#), WHOLE),
+    ("a plan's status by hand", ADMIN, Status(&PLAN, "admission-plain", "observedGeneration: 5"), "only the operator writes this status"),
     ("a command for a schedule", EDITOR, New(&PLAN, r#"spec: {backups: {schedule: "0 2 * * $(id)"}}"#), "schedule has the five fields of cron"),
     ("a size that overflows", EDITOR, New(&PLAN, "spec: {database: {maxBytes: 99999999999Ti}}"), "maxBytes is a whole number of bytes, or of Ki, Mi, Gi or Ti, such as 5Gi"),
     ("no connections", EDITOR, New(&PLAN, "spec: {database: {connectionLimit: 0}}"), "should be greater than or equal to 1"),
@@ -437,6 +457,15 @@ const REFUSED: &[(&str, &str, Try, &str)] = &[
     ("one region twice", EDITOR, New(&PLAN, "spec: {placements: [{region: eu-1, store: a, domainBase: a.example}, {region: eu-1, store: b, domainBase: b.example}]}"), "placements has one entry a region; this region is listed twice"),
     ("no placement", EDITOR, New(&PLAN, "spec: {placements: []}"), "should have at least 1 items"),
     ("a base domain with a wildcard", EDITOR, New(&PLAN, r#"spec: {placements: [{region: eu-1, store: a, domainBase: "*.example"}]}"#), "domainBase is a domain in lower case without wildcard or final dot"),
+
+    ("deleting a plan in use", ADMIN, Delete(&PLAN, "admission-used"), "HelpDeskPlan admission-used is used by 7 accounts (a, b, …). Give them another plan first"),
+    ("deleting a class in use", ADMIN, Delete(&CLASS, "admission-used"), "HelpDeskClass admission-used is used by 1 account (acme)"),
+    ("deleting all plans", ADMIN, DeleteAll(&PLAN), "is used by 7 accounts"),
+    ("emptying the class of a plan in use", EDITOR, Edit(&PLAN, "admission-used", "spec: {class: null}"), "spec.class cannot be emptied while the plan is used by 7 accounts"),
+    ("removing a placement in use", EDITOR, Edit(&PLAN, "admission-used", "spec: {placements: [{region: us-1, store: us-cold, domainBase: helpdesk.example, gateway: {name: edge, namespace: edge}}]}"), "the placement in eu-1 is used by accounts of the plan"),
+    ("emptying the Gateway of a placement in use", EDITOR, Edit(&PLAN, "admission-used", "spec: {placements: [{region: eu-1, store: eu-cold, domainBase: helpdesk.example, certificateIssuer: {name: acme}}]}"), "the placement in eu-1 cannot lose its gateway"),
+    ("emptying the issuer of a placement in use", EDITOR, Edit(&PLAN, "admission-used", "spec: {placements: [{region: eu-1, store: eu-cold, domainBase: helpdesk.example, gateway: {name: edge, namespace: edge}}]}"), "the placement in eu-1 cannot lose its certificateIssuer"),
+    ("the finalizer of a plan in use", ADMIN, Edit(&PLAN, "admission-used", "metadata: {finalizers: null}"), "by hand it would leave data behind"),
 
     // ---- servers and stores ----
     ("a server without a certificate check", EDITOR, New(&SERVER, "spec: {tls: {mode: disable}}"), r#"supported values: "verify-full", "verify-ca""#),
@@ -525,6 +554,14 @@ const ACCEPTED: &[(&str, &str, Try)] = &[
     ("holding a backup with the verb", DIRECTOR, Edit(&BACKUP, "admission-verified", "spec: {hold: {reason: case 3}}")),
     ("a plan", EDITOR, New(&PLAN, "{}")),
     ("a plan with extensions and schemas", EDITOR, New(&PLAN, "spec: {database: {extensions: [{name: pg_trgm, version: '1.6'}, {name: uuid-ossp}], schemas: Own}}")),
+    ("a schedule of lists, ranges, steps and names", EDITOR, New(&PLAN, r#"spec: {backups: {schedule: "0,30 */6,1-5/2 1,15 JAN-mar SUN"}}"#)),
+    ("a schedule with a leading zero", EDITOR, New(&PLAN, r#"spec: {backups: {schedule: "05 02 * * 7"}}"#)),
+    ("a single address", EDITOR, New(&PLAN, r#"spec: {security: {agentAllow: [10.0.0.5/32, "2001:db8::1/128"]}}"#)),
+    ("the operator's status of a plan", OPERATOR, Status(&PLAN, "admission-plain", "observedGeneration: 5")),
+    ("another class and another Gateway for a plan in use", EDITOR, Edit(&PLAN, "admission-used", "spec: {class: other, placements: [{region: eu-1, store: eu-cold, domainBase: helpdesk.example, gateway: {name: other, namespace: edge}, certificateIssuer: {name: acme}}]}")),
+    ("deleting a plan that nobody uses", EDITOR, Delete(&PLAN, "admission-strict")),
+    ("deleting a class that nobody uses", EDITOR, Delete(&CLASS, "admission-class")),
+    ("the operator's finalizer of a plan", OPERATOR, Edit(&PLAN, "admission-used", "metadata: {finalizers: null}")),
     ("sums of time", EDITOR, New(&PLAN, "spec: {lifecycle: {trial: 1d12h, blocked: 90s}}")),
     ("a server", EDITOR, New(&SERVER, "{}")),
     ("a server of another identity", DIRECTOR, Edit(&SERVER, "admission-full", "metadata: {annotations: {helpdesk-operator.io/accept-identity: '7412'}}")),

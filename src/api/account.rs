@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::certificate::{Certificate, DropGround, DroppedUnder, OtherCopies, OtherCopy};
-use super::{Hold, app_status::AppStatus, mail_status::MailStatus, plan::TlsVersion, stage::Stage};
+use super::{Hold, app_status::AppStatus, mail_status::MailStatus, plan::TlsVersion, plan_rules::cidr, stage::Stage};
 
 /// One tenant of the help desk: its owner, its plan, its region, its host names, and how it is closed. The operator
 /// decides its stage from what billing writes into the status and from the plan's windows.
@@ -147,7 +147,8 @@ pub struct Security {
     /// Address ranges of agents, IPv4 and IPv6; empty: every address that the plan allows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1000), inner(length(min = 2, max = 43)))]
-    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("agentAllow lists ranges in CIDR notation, such as 198.51.100.0/24 or 2001:db8::/48"))]
+    #[x_kube(validation = Rule::new(cidr::RULE).message(cidr::MESSAGE))]
+    #[x_kube(validation = Rule::new(cidr::WHOLE).message(cidr::WHOLE_MESSAGE))]
     pub agent_allow: Vec<String>,
     /// The lowest TLS version that the gateway accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -161,6 +161,9 @@ pub struct DatabaseServerStatus {
     /// them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub orphans: Vec<String>,
+    /// Extensions that plans of the region, or their classes, list and the server does not offer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_extensions: Vec<String>,
     /// Since when the brake has been tripped, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub braked_since: Option<Time>,

@@ -43,9 +43,28 @@ pub struct DomainClaimSpec {
     /// proves it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_since: Option<Time>,
+    /// Another account that has proved the name while this one's record is missing. This account withdraws its route and its
+    /// certificate, and then gives the claim up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contender: Option<Contender>,
     /// Set when the account is gone: no other account gets the name before this time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reserved_until: Option<Time>,
+}
+
+/// An account that takes a host name over.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Contender {
+    /// The account.
+    #[schemars(length(min = 1, max = 40))]
+    pub account: String,
+    /// Its uid.
+    #[serde(rename = "accountUID")]
+    #[schemars(length(min = 36, max = 36))]
+    pub account_uid: String,
+    /// When it proved the name.
+    pub since: Time,
 }
 
 /// How an account uses a host name.

@@ -24,7 +24,7 @@ pub use upgrade::{HelpDeskClassStatus, MOST_AT_ONCE, Upgrade, UpgradingAccount};
     derive = "PartialEq",
     printcolumn(json_path = ".spec.app.name", name = "App", type_ = "string"),
     printcolumn(json_path = ".spec.app.version", name = "Version", type_ = "string"),
-    printcolumn(json_path = ".status.accounts", name = "Accounts", type_ = "integer"),
+    printcolumn(json_path = ".status.inUseBy.accounts", name = "Accounts", type_ = "integer"),
     printcolumn(json_path = ".status.updatedAccounts", name = "Updated", type_ = "integer"),
     printcolumn(json_path = ".status.conditions[?(@.type=='Ready')].status", name = "Ready", type_ = "string"),
     printcolumn(json_path = ".status.conditions[?(@.type=='Ready')].reason", name = "Reason", type_ = "string"),

@@ -4,7 +4,11 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Engine, Window};
+use super::{
+    Engine, Window,
+    plan_rules::{cidr, schedule},
+    plan_status::HelpDeskPlanStatus,
+};
 
 /// Commercial terms: how long each stage lasts, how often data is backed up and how long backups are kept, the limits
 /// of a tenant's database, and where tenants of each region are placed.
@@ -17,12 +21,16 @@ use super::{Engine, Window};
     kind = "HelpDeskPlan",
     shortname = "hdp",
     category = "helpdesk",
+    status = "HelpDeskPlanStatus",
     derive = "PartialEq",
     printcolumn(json_path = ".spec.lifecycle.trial", name = "Trial", type_ = "string"),
     printcolumn(json_path = ".spec.lifecycle.blocked", name = "Blocked", type_ = "string"),
     printcolumn(json_path = ".spec.lifecycle.terminated", name = "Terminated", type_ = "string"),
     printcolumn(json_path = ".spec.lifecycle.coldBackup", name = "Cold-Backup", type_ = "string"),
-    printcolumn(json_path = ".spec.backups.schedule", name = "Backups", type_ = "string")
+    printcolumn(json_path = ".spec.backups.schedule", name = "Backups", type_ = "string"),
+    printcolumn(json_path = ".status.inUseBy.accounts", name = "Accounts", type_ = "integer"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].status", name = "Ready", type_ = "string"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].reason", name = "Reason", type_ = "string")
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HelpDeskPlanSpec {
@@ -112,7 +120,8 @@ pub struct Backups {
     /// until the next run.
     #[serde(default = "nightly")]
     #[schemars(length(min = 9, max = 100))]
-    #[x_kube(validation = Rule::new(r"self.matches('^[0-9*,/-]+ [0-9*,/-]+ [0-9*,/-]+ [0-9A-Za-z*,/-]+ [0-9A-Za-z*,/-]+$')").message("schedule has the five fields of cron, such as '0 2 * * *' for 02:00 UTC every day"))]
+    #[x_kube(validation = Rule::new(schedule::rule()).message(schedule::MESSAGE))]
+    #[x_kube(validation = Rule::new(schedule::RANGES).message(schedule::RANGES_MESSAGE))]
     pub schedule: String,
     /// How long a scheduled backup is kept.
     #[serde(default = "a_week")]
@@ -342,7 +351,8 @@ pub struct PlanSecurity {
     /// Address ranges of agents; empty: every address.
     #[serde(default)]
     #[schemars(length(max = 1000), inner(length(min = 2, max = 43)))]
-    #[x_kube(validation = Rule::new("self.all(c, isCIDR(c))").message("agentAllow lists ranges in CIDR notation, such as 198.51.100.0/24 or 2001:db8::/48"))]
+    #[x_kube(validation = Rule::new(cidr::RULE).message(cidr::MESSAGE))]
+    #[x_kube(validation = Rule::new(cidr::WHOLE).message(cidr::WHOLE_MESSAGE))]
     pub agent_allow: Vec<String>,
     /// Whether agents need a second factor.
     #[serde(default)]

@@ -8,6 +8,8 @@ pub mod backup_store;
 pub mod cold_backup;
 pub mod database_server;
 pub mod help_desk_class;
+pub mod help_desk_plan;
+mod in_use;
 mod placement;
 mod tenant_secret;
 
@@ -19,13 +21,13 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use kube::{
     Api, Resource, ResourceExt,
     runtime::{
         Config, Controller, WatchStreamExt,
         controller::Action,
-        reflector::{self, Store},
+        reflector::{self, ObjectRef, Store},
         watcher,
     },
 };
@@ -57,8 +59,9 @@ pub(crate) trait Reconciler: Deref<Target = Context> + Send + Sync + 'static {
     /// The kind in log lines, with its article.
     const NAME: &'static str;
 
-    /// Changes within this time are reconciled together.
-    const DEBOUNCE: Duration = Duration::ZERO;
+    /// An object is reconciled once in this time at most. What changes meanwhile is looked at together, and however much
+    /// changes, the look comes.
+    const PACE: Duration = Duration::ZERO;
 
     /// The span of one reconcile; it names the object.
     fn span(object: &Self::Object) -> Span;
@@ -86,13 +89,16 @@ pub(crate) trait Reconciler: Deref<Target = Context> + Send + Sync + 'static {
 /// Runs a controller until its triggers end. The number of concurrent reconciles has no limit here;
 /// [`Reconciler::permit`] may limit them by server, so that a server that hangs does not delay objects of other servers.
 pub(crate) async fn run<R: Reconciler>(triggers: Controller<R::Object>, reconciler: Arc<R>) {
-    let triggers = triggers.with_config(Config::default().concurrency(0).debounce(R::DEBOUNCE));
+    let triggers = triggers.with_config(Config::default().concurrency(0));
     triggers.run(reconcile::<R>, error_policy::<R>, reconciler).for_each(|_| std::future::ready(())).await;
 }
 
 async fn reconcile<R: Reconciler>(object: Arc<R::Object>, reconciler: Arc<R>) -> Result<Action, R::Error> {
     let span = R::span(&object);
     async {
+        if let Some(left) = reconciler.backoff().pace(&uid(&*object), R::PACE) {
+            return Ok(Action::requeue(left));
+        }
         let Some(_permit) = reconciler.permit(&object).await else { return Ok(Action::await_change()) };
         // Boxed, because very many reconciles may wait for a permit.
         let action = Box::pin(reconciler.reconcile(&object)).await?;
@@ -145,6 +151,27 @@ pub(crate) fn until(deadline: Option<Moment>) -> Duration {
 /// The interval plus or minus 10%, so that objects that were created together are not reconciled together.
 pub(crate) fn about(interval: Duration, name: &str, now: Moment) -> Duration {
     interval.mul_f64(0.9 + 0.2 * jitter(&format!("{name}/{now}")))
+}
+
+/// Hash by which a watch tells that an object appeared, was edited or is gone. The generation alone does not tell the last.
+pub(crate) fn presence<K>(cache: &Store<K>) -> impl Fn(&K) -> Option<u64> + Send + use<K>
+where
+    K: Resource<DynamicType = ()> + Clone + Send + Sync + 'static,
+{
+    let cache = cache.clone();
+    move |object| {
+        let mut hasher = DefaultHasher::new();
+        (&object.meta().uid, object.meta().generation, is_gone(&cache, object)).hash(&mut hasher);
+        Some(hasher.finish())
+    }
+}
+
+/// Whether the object of an event is gone. Before its first list a cache has nothing, and nothing is gone.
+pub(crate) fn is_gone<K>(cache: &Store<K>, object: &K) -> bool
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    cache.wait_until_ready().now_or_never().is_some() && cache.get(&ObjectRef::from_obj(object)).is_none()
 }
 
 /// Hash of the fields of a server whose change triggers the objects that may wait for it: generation, annotations and

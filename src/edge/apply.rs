@@ -1,6 +1,9 @@
 //! Applies the objects of a site, and reads whether the gateway accepted them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use kube::{
     Api, Client, ResourceExt,
@@ -79,6 +82,13 @@ pub fn of(objects: &Objects, owner: Owner<'_>) -> Vec<(Kind, Arc<DynamicObject>)
     let is_owned = |o: &DynamicObject| o.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
     // Routes come first, so that nothing is published any more while the policies are deleted.
     Kind::MADE.iter().flat_map(|kind| objects.find(*kind, is_owned).into_iter().map(|o| (*kind, o))).collect()
+}
+
+/// The host names of the owner's routes.
+pub fn published_hosts(objects: &Objects, owner: Owner<'_>) -> BTreeSet<String> {
+    let routes = of(objects, owner).into_iter().filter(|(kind, _)| *kind == Kind::HttpRoute);
+    let hosts = |route: &DynamicObject| route.data["spec"]["hostnames"].as_array().cloned().unwrap_or_default();
+    routes.flat_map(|(_, route)| hosts(&route)).filter_map(|host| host.as_str().map(str::to_owned)).collect()
 }
 
 /// Lists the owner's routes and listeners in its namespace from the API server, not from a cache. The list includes
@@ -213,7 +223,9 @@ fn acceptance_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Acceptanc
             }
             all(ancestors.iter().map(|a| from_conditions(&a["conditions"], &["Accepted"], generation)))
         }
-        Kind::Certificate | Kind::HttpRouteFilter | Kind::ReferenceGrant | Kind::Gateway | Kind::GatewayClass => Acceptance::Accepted,
+        Kind::Certificate | Kind::HttpRouteFilter | Kind::ReferenceGrant | Kind::Gateway | Kind::GatewayClass | Kind::ClusterIssuer => {
+            Acceptance::Accepted
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use kube::{
 use serde_json::json;
 
 use super::Error;
-use crate::api::{ACCOUNT_LABEL, DomainClaim, DomainClaimSpec, DomainUse, Time};
+use crate::api::{ACCOUNT_LABEL, Contender, DomainClaim, DomainClaimSpec, DomainUse, Time};
 use crate::cluster::{ClusterError, During};
 
 /// Creates the claim of a name; `false` if another account was faster. Deletes `before` first, a claim that its account
@@ -56,6 +56,8 @@ pub struct Change {
     pub used_as: DomainUse,
     /// Since when the TXT record has been missing.
     pub lost_since: Option<Time>,
+    /// Who takes the name over.
+    pub contender: Option<Contender>,
     /// Until when no other account gets the name.
     pub reserved_until: Option<Time>,
 }
@@ -63,8 +65,8 @@ pub struct Change {
 impl Change {
     /// The present values of a claim.
     pub fn none(claim: &DomainClaim) -> Self {
-        let DomainClaimSpec { used_as, lost_since, reserved_until, .. } = claim.spec.clone();
-        Self { used_as, lost_since, reserved_until }
+        let DomainClaimSpec { used_as, lost_since, contender, reserved_until, .. } = claim.spec.clone();
+        Self { used_as, lost_since, contender, reserved_until }
     }
 }
 
@@ -78,7 +80,7 @@ pub async fn change(client: &Client, claim: &DomainClaim, to: Change) -> Result<
     }
     let api: Api<DomainClaim> = Api::all(client.clone());
     let patch = json!({"metadata": {"resourceVersion": claim.resource_version()},
-        "spec": {"use": to.used_as, "lostSince": to.lost_since, "reservedUntil": to.reserved_until}});
+        "spec": {"use": to.used_as, "lostSince": to.lost_since, "contender": to.contender, "reservedUntil": to.reserved_until}});
     api.patch(&claim.name_any(), &PatchParams::default(), &Patch::Merge(patch))
         .await
         .map(drop)

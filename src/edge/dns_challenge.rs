@@ -16,7 +16,7 @@ use crate::{api::account::Challenge, clock::Moment, installation::Installation};
 /// The label before a host name in the name of its TXT record.
 const LABEL: &str = "_helpdesk-operator";
 
-/// How long a result other than `Proven` is cached.
+/// How long a result other than `Proven` is cached, and every result where two accounts want the name.
 const MISSING_FOR: SignedDuration = SignedDuration::from_secs(5);
 
 /// The result of one DNS query.
@@ -66,8 +66,17 @@ impl ChallengeResolver {
 
     /// Whether the record is there, from the cache or by a query.
     pub async fn of(&self, challenge: &Challenge, now: Moment) -> ChallengeResult {
+        self.within(challenge, self.again_after, now).await
+    }
+
+    /// The same where another account wants the name: a proof counts for seconds only.
+    pub async fn of_contended(&self, challenge: &Challenge, now: Moment) -> ChallengeResult {
+        self.within(challenge, MISSING_FOR, now).await
+    }
+
+    async fn within(&self, challenge: &Challenge, proven_for: SignedDuration, now: Moment) -> ChallengeResult {
         if let Some((at, result)) = self.cached(challenge) {
-            let lifetime = if result == ChallengeResult::Proven { self.again_after } else { MISSING_FOR.min(self.again_after) };
+            let lifetime = if result == ChallengeResult::Proven { proven_for } else { MISSING_FOR.min(self.again_after) };
             if now < at + lifetime && at <= now {
                 return result;
             }

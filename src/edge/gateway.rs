@@ -1,5 +1,8 @@
 //! Reads a Gateway: its listeners, its addresses, its `ClientTrafficPolicy`, and which driver writes its objects.
 
+use std::sync::Arc;
+
+use kube::core::DynamicObject;
 use serde_json::Value;
 
 use super::objects::{Kind, Objects, condition};
@@ -51,10 +54,38 @@ pub struct Listener {
 
 /// Reads a Gateway; the error says why it cannot be used.
 pub fn observe(objects: &Objects, wanted: &GatewayRef, base: &str) -> Result<Gateway, String> {
-    for kind in [Kind::GatewayClass, Kind::Gateway, Kind::HttpRoute, Kind::ListenerSet, Kind::ReferenceGrant] {
+    let (gateway, driver) = find(objects, wanted)?;
+    for kind in [Kind::HttpRoute, Kind::ListenerSet, Kind::ReferenceGrant] {
         installed(objects, kind)?;
     }
-    let at = format!("Gateway {}/{}", wanted.namespace, wanted.name);
+    let mut client_traffic = None;
+    if driver == Driver::EnvoyGateway {
+        for kind in [Kind::SecurityPolicy, Kind::ClientTrafficPolicy, Kind::BackendTrafficPolicy, Kind::HttpRouteFilter] {
+            installed(objects, kind)?;
+        }
+        client_traffic = traffic_policy(objects, wanted);
+    }
+    read(&gateway.data, wanted, base, driver, client_traffic).map_err(|why| format!("{}: {why}", at(wanted)))
+}
+
+/// Why no tenant can be published at a Gateway, if so. Looks at the Gateway and its class only.
+pub fn refusal(objects: &Objects, wanted: &GatewayRef, base: &str) -> Option<String> {
+    match find(objects, wanted) {
+        Ok((gateway, driver)) => read(&gateway.data, wanted, base, driver, None).err().map(|why| format!("{}: {why}", at(wanted))),
+        Err(why) => Some(why),
+    }
+}
+
+fn at(gateway: &GatewayRef) -> String {
+    format!("Gateway {}/{}", gateway.namespace, gateway.name)
+}
+
+/// The Gateway, and the driver that writes its objects.
+fn find(objects: &Objects, wanted: &GatewayRef) -> Result<(Arc<DynamicObject>, Driver), String> {
+    for kind in [Kind::GatewayClass, Kind::Gateway] {
+        installed(objects, kind)?;
+    }
+    let at = at(wanted);
     let gateway = objects
         .get(Kind::Gateway, Some(&wanted.namespace), &wanted.name)
         .ok_or_else(|| format!("{at} does not exist; create it, or correct the plan's placement"))?;
@@ -69,14 +100,7 @@ pub fn observe(objects: &Objects, wanted: &GatewayRef, base: &str) -> Result<Gat
         GatewayDriver::Auto if controller == ENVOY_GATEWAY => Driver::EnvoyGateway,
         GatewayDriver::Auto => Driver::GatewayApi,
     };
-    let mut client_traffic = None;
-    if driver == Driver::EnvoyGateway {
-        for kind in [Kind::SecurityPolicy, Kind::ClientTrafficPolicy, Kind::BackendTrafficPolicy, Kind::HttpRouteFilter] {
-            installed(objects, kind)?;
-        }
-        client_traffic = traffic_policy(objects, wanted);
-    }
-    read(&gateway.data, wanted, base, driver, client_traffic).map_err(|why| format!("{at}: {why}"))
+    Ok((gateway, driver))
 }
 
 fn installed(objects: &Objects, kind: Kind) -> Result<(), String> {

@@ -13,6 +13,7 @@ pub mod envoy_gateway;
 mod error;
 pub mod gateway;
 pub mod gateway_api;
+pub mod issuer;
 pub mod objects;
 pub mod page;
 pub mod policy;

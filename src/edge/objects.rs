@@ -1,7 +1,8 @@
 //! The kinds of objects of the edge, and caches of these objects, so that reading them sends no request.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
+    hash::{Hash, Hasher},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -46,11 +47,13 @@ pub enum Kind {
     HttpRouteFilter,
     /// cert-manager: a certificate to be issued.
     Certificate,
+    /// cert-manager: who issues certificates in every namespace.
+    ClusterIssuer,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::GatewayClass,
         Self::Gateway,
         Self::HttpRoute,
@@ -61,7 +64,11 @@ impl Kind {
         Self::BackendTrafficPolicy,
         Self::HttpRouteFilter,
         Self::Certificate,
+        Self::ClusterIssuer,
     ];
+
+    /// The kinds that plans name.
+    pub const NAMED: [Self; 3] = [Self::GatewayClass, Self::Gateway, Self::ClusterIssuer];
 
     /// The kinds that the operator applies for a tenant.
     pub const MADE: [Self; 8] = [
@@ -88,6 +95,7 @@ impl Kind {
             Self::BackendTrafficPolicy => ("gateway.envoyproxy.io", "v1alpha1", "BackendTrafficPolicy", "backendtrafficpolicies"),
             Self::HttpRouteFilter => ("gateway.envoyproxy.io", "v1alpha1", "HTTPRouteFilter", "httproutefilters"),
             Self::Certificate => ("cert-manager.io", "v1", "Certificate", "certificates"),
+            Self::ClusterIssuer => ("cert-manager.io", "v1", "ClusterIssuer", "clusterissuers"),
         };
         ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
     }
@@ -100,7 +108,7 @@ impl Kind {
 
     /// Whether the cache holds only objects with an account's label. Of other kinds it needs the platform's objects.
     fn is_made(self) -> bool {
-        !matches!(self, Self::GatewayClass | Self::Gateway | Self::ClientTrafficPolicy)
+        !matches!(self, Self::GatewayClass | Self::Gateway | Self::ClientTrafficPolicy | Self::ClusterIssuer)
     }
 }
 
@@ -131,11 +139,11 @@ const READ_AGAIN: Duration = Duration::from_secs(5);
 /// The events of a watch of one kind.
 pub type Events = BoxStream<'static, Result<DynamicObject, watcher::Error>>;
 
-/// Watches every kind. The watch of a kind begins when its CRD is installed.
-pub fn watch(client: &Client, readiness: &Readiness) -> (Objects, Vec<(Kind, Events)>) {
+/// Watches these kinds. The watch of a kind begins when its CRD is installed.
+pub fn watch(client: &Client, readiness: &Readiness, kinds: &[Kind]) -> (Objects, Vec<(Kind, Events)>) {
     let (mut stores, mut absent) = (BTreeMap::new(), BTreeMap::new());
     let mut all = vec![];
-    for kind in Kind::ALL {
+    for &kind in kinds {
         let resource = kind.resource();
         let writer = reflector::store::Writer::new(resource.clone());
         stores.insert(kind, writer.as_reader());
@@ -244,6 +252,29 @@ impl Objects {
             .map(|store| store.state().into_iter().filter(|o| fits(o) && !self.was_deleted(kind, o)).collect())
             .unwrap_or_default()
     }
+}
+
+/// Hash of the fields of an object whose change concerns tenants: metadata and status. Of a Gateway's status
+/// only conditions and addresses count, because `attachedRoutes` changes with every tenant.
+pub fn state(kind: Kind, object: &DynamicObject) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    object.metadata.uid.hash(&mut hasher);
+    object.metadata.generation.hash(&mut hasher);
+    object.metadata.deletion_timestamp.is_some().hash(&mut hasher);
+    object.metadata.labels.hash(&mut hasher);
+    object.metadata.annotations.hash(&mut hasher);
+    let status = &object.data["status"];
+    match kind {
+        // What else is in an issuer's status concerns no tenant.
+        Kind::ClusterIssuer => {}
+        Kind::Gateway | Kind::GatewayClass => {
+            for part in [&status["conditions"], &status["addresses"]] {
+                part.to_string().hash(&mut hasher);
+            }
+        }
+        _ => status.to_string().hash(&mut hasher),
+    }
+    hasher.finish()
 }
 
 /// Finds the condition of the type `kind` in a list of conditions.

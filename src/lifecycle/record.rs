@@ -9,7 +9,7 @@ use super::{
     billing::{self, BillingMark, Standing, Told},
 };
 use crate::{
-    api::{Billing, BillingState, ClosureMode, Lifecycle, VerifyMode, account::DroppedUnder},
+    api::{Billing, BillingState, ClosureMode, Lifecycle, VerifyMode, account::DroppedUnder, plan::PlanPlacement},
     clock::{Moment, TOLERANCE},
 };
 
@@ -139,9 +139,19 @@ pub struct PinnedClass {
     pub migrated: Option<String>,
 }
 
-/// A plan as it was when it was last read. The end of an account uses it when the plan, or its placement, is deleted.
+/// A plan as it was when it was last read. The end of an account uses it when the plan is deleted, and a reference that was
+/// removed from the plan stays in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanSeen {
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
+    /// Its class.
+    #[serde(default)]
+    pub class: Option<String>,
+    /// Its placement in the account's region.
+    #[serde(default)]
+    pub placement: Option<PlanPlacement>,
     /// Its windows.
     pub windows: Lifecycle,
     /// The `BackupStore` of its placement in the account's region.

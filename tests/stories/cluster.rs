@@ -153,6 +153,24 @@ impl Cluster {
         wait_until_deleted(self.accounts(), name).await;
     }
 
+    /// A plan or a class that is in use is lost, around policy and finalizer.
+    pub async fn is_lost_although_in_use<K>(&self, name: &str)
+    where
+        K: Clone + std::fmt::Debug + Send + Sync + serde::de::DeserializeOwned + kube::Resource<DynamicType = ()> + 'static,
+    {
+        let api: Api<K> = Api::all(self.client.clone());
+        let confirmed = json!({"metadata": {"annotations": {"helpdesk-operator.io/confirm-delete": name}}});
+        api.patch(name, &PatchParams::default(), &Patch::Merge(confirmed)).await.unwrap();
+        api.delete(name, &Default::default()).await.unwrap();
+        if api.get_opt(name).await.unwrap().is_some() {
+            Api::<K>::all(Self::as_operator().await)
+                .patch(name, &PatchParams::default(), &Patch::Merge(json!({"metadata": {"finalizers": null}})))
+                .await
+                .unwrap();
+        }
+        wait_until_deleted(api, name).await;
+    }
+
     /// The cluster with the operator's own rights.
     pub async fn as_operator() -> Client {
         let kubeconfig = Kubeconfig::read_from(setting("HELPDESK_TEST_KUBECONFIG")).unwrap();

@@ -6,7 +6,7 @@ use helpdesk_operator::{
     api::{BackupPhase, BackupReason, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
     lifecycle::Stage,
 };
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::{admissionregistration::v1::ValidatingAdmissionPolicyBinding, core::v1::Namespace};
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams},
@@ -155,14 +155,60 @@ async fn a_gateway_a_class_and_a_plan_that_are_gone_hold_up_no_end() {
     account.billing_reports_active().await;
     account.reaches(Stage::Active).await;
 
-    // When an administrator deletes the class, names a Gateway that does not exist, and deletes the plan, and a payment
-    // fails.
+    // When an administrator deletes the class or the plan, or empties the plan's Gateway, then that is refused, with the name
+    // of who uses it.
+    let plans: Api<HelpDeskPlan> = Api::all(cluster.client.clone());
+    let are_in_use = async || {
+        let plan = plans.get("ends-gone").await.unwrap().status?;
+        let class = classes.get("ends-gone").await.unwrap().status?;
+        (plan.in_use_by?.accounts == 1 && plan.regions_in_use == ["eu-1"] && class.in_use_by?.accounts == 1).then_some(())
+    };
+    eventually("plan and class are in use", are_in_use).await;
+    let refused = classes.delete("ends-gone", &DeleteParams::default()).await.unwrap_err().to_string();
+    assert!(refused.contains("HelpDeskClass ends-gone is used by 1 account (ends-gone)"), "{refused}");
+    let refused = plans.delete("ends-gone", &DeleteParams::default()).await.unwrap_err().to_string();
+    assert!(refused.contains("HelpDeskPlan ends-gone is used by 1 account (ends-gone)"), "{refused}");
+    let whole = plan("edge");
+    let mut emptied = json!({"class": null, "placements": whole["placements"]});
+    emptied["placements"][0].as_object_mut().unwrap().remove("gateway");
+    let edit = async |spec: &Value| plans.patch("ends-gone", &PatchParams::default(), &Patch::Merge(json!({"spec": spec}))).await;
+    let refused = edit(&emptied).await.unwrap_err().to_string();
+    assert!(refused.contains("spec.class cannot be emptied") || refused.contains("cannot lose its gateway"), "{refused}");
+
+    // When both are emptied around the policy, then the account stays published, and EdgeReady says by what.
+    administrator_enforces(&cluster, "helpdesk-in-use", false).await;
+    eventually("the edit is let through", async || edit(&emptied).await.ok().map(drop)).await;
+    account
+        .wait_until("what is kept is told", |a| {
+            find_condition(a, "EdgeReady").is_some_and(|c| c.message.contains("names no class") && c.message.contains("names no Gateway"))
+        })
+        .await;
+    assert_eq!(web::visitor_gets(url, &[]).status, 200);
+    edit(&whole).await.unwrap();
+    eventually("plan and class are in use again", are_in_use).await;
+
+    // When the class is deleted around the policy, then its finalizer keeps it, and when it is gone all the same, the address
+    // stays.
     classes.delete("ends-gone", &DeleteParams::default()).await.unwrap();
+    eventually("the class says who keeps it", async || {
+        let conditions = classes.get("ends-gone").await.unwrap().status.unwrap_or_default().conditions;
+        conditions.into_iter().find(|c| c.reason == "InUse" && c.message.contains("ends-gone")).map(drop)
+    })
+    .await;
+    administrator_enforces(&cluster, "helpdesk-in-use", true).await;
+    cluster.is_lost_although_in_use::<HelpDeskClass>("ends-gone").await;
+    account
+        .wait_until("no class", |a| {
+            find_condition(a, "EdgeReady").is_some_and(|c| c.reason == "NoClass" && c.message.contains("stays as it is"))
+        })
+        .await;
+    assert_eq!(web::visitor_gets(url, &[]).status, 200);
+
+    // When an administrator names a Gateway that does not exist, the plan is lost, and a payment fails.
     cluster.administrator_applies_plan_with("ends-gone", windows, plan("no-such")).await;
     account.wait_until("an unusable Gateway", |a| find_condition(a, "EdgeReady").is_some_and(|c| c.reason == "GatewayUnusable")).await;
     account.billing_reports_past_due().await;
-    let plans: Api<HelpDeskPlan> = Api::all(cluster.client.clone());
-    plans.delete("ends-gone", &DeleteParams::default()).await.unwrap();
+    cluster.is_lost_although_in_use::<HelpDeskPlan>("ends-gone").await;
 
     // Then the account is Blocked on time: the tenant and its address are shut, and the account says what is missing.
     let blocked = account.reaches(Stage::Blocked).await.status.unwrap();
@@ -180,6 +226,13 @@ async fn a_gateway_a_class_and_a_plan_that_are_gone_hold_up_no_end() {
     assert_eq!(databases_and_roles_left(&tenant.database).await, 0);
     let expired = account.reaches(Stage::Expired).await.status.unwrap();
     assert!(expired.certificate.is_some());
+}
+
+/// An administrator has a policy of the chart enforced, or not.
+async fn administrator_enforces(cluster: &Cluster, policy: &str, on: bool) {
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(cluster.client.clone());
+    let patch = json!({"spec": {"validationActions": [if on { "Deny" } else { "Audit" }]}});
+    bindings.patch(policy, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
 }
 
 /// Status and message of the condition AccountsLost of the shard's server.

@@ -1,7 +1,7 @@
 //! What must not be possible.
 
 use helpdesk_operator::{
-    api::{BackupPhase, HelpDeskAccount},
+    api::{BackupPhase, Condition, HelpDeskAccount, HelpDeskPlan},
     lifecycle::Stage,
 };
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Secret};
@@ -11,7 +11,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::cluster::{Account, Cluster, find_condition, has_condition};
+use super::cluster::{Account, Cluster, eventually, find_condition, has_condition};
 
 #[tokio::test]
 async fn a_tenant_reaches_nothing_of_its_neighbour() {
@@ -240,4 +240,46 @@ async fn a_namespace_that_hangs_keeps_the_account_from_being_terminated_and_is_t
     account.reaches(Stage::Terminated).await;
     let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
     assert!(namespaces.get_opt(&namespace).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn what_a_plan_names_and_nobody_has_is_told_by_plan_account_and_backup() {
+    // Given a plan that names a store that nobody has, and an account of this plan with a backup that was asked for.
+    let cluster = Cluster::connect().await;
+    let placements = json!([{"region": "eu-1", "store": "guards-later", "domainBase": "helpdesk.example"}]);
+    cluster.administrator_applies_plan_with("guards-store", json!({}), json!({"placements": placements})).await;
+    let account = cluster.customer_signs_up("guards-store", "guards-store").await;
+    account.receives_credentials_in(Stage::Trial).await;
+    cluster
+        .administrator_applies(json!({"kind": "ColdBackup", "metadata": {"name": "guards-store-now"}, "spec": {
+            "account": "guards-store", "accountUID": account.get().await.metadata.uid, "store": "guards-later", "reason": "Manual",
+            "expiresAt": helpdesk_operator::clock::now() + k8s_openapi::jiff::SignedDuration::from_hours(1)}}))
+        .await;
+
+    // Then plan, account and backup name the store.
+    let plans: Api<HelpDeskPlan> = Api::all(cluster.client.clone());
+    let plan_is = async |status: &str, reason: &str| {
+        let conditions = plans.get("guards-store").await.unwrap().status.unwrap_or_default().conditions;
+        conditions.into_iter().find(|c: &Condition| c.type_ == "Ready" && c.status == status && c.reason == reason).map(|c| c.message)
+    };
+    let told = eventually("the plan names the store", || plan_is("False", "NoStore")).await;
+    assert!(told.contains("BackupStore guards-later"), "{told}");
+    let told = account.wait_until("no store", |a| find_condition(a, "BackupsCurrent").is_some_and(|c| c.reason == "NoStore")).await;
+    assert!(has_condition(&told, "BackupsCurrent", "False"));
+    let backup = async || cluster.backups().get("guards-store-now").await.unwrap().status;
+    let told = "guards-later: there is no such BackupStore";
+    eventually("the backup names the store", async || {
+        backup().await?.conditions.into_iter().find(|c| c.type_ == "Ready" && c.message.contains(told)).map(drop)
+    })
+    .await;
+
+    // When an administrator creates the store, then all three notice at once.
+    cluster
+        .administrator_applies(json!({"kind": "BackupStore", "metadata": {"name": "guards-later"}, "spec": {
+            "region": "eu-1", "endpoint": "https://s3-eu-1.storage.svc", "bucket": "helpdesk-cold", "prefix": "guards-later/",
+            "credentialsSecret": "s3-eu-1", "caSecret": "s3-ca", "expectedBucketOwner": "100000000001"}}))
+        .await;
+    eventually("the plan is ready", || plan_is("True", "Resolved")).await;
+    account.wait_until("a store", |a| has_condition(a, "BackupsCurrent", "True")).await;
+    eventually("its mover runs", async || (backup().await?.phase != BackupPhase::Pending).then_some(())).await;
 }

@@ -620,15 +620,18 @@ async fn a_custom_name_is_served_once_its_owner_has_proved_it_and_goes_to_whoeve
     let shard = Shard::new("web-custom", Servers::First).await;
     administrator_applies_class(&shard.cluster).await;
     administrator_applies_plan_in(&shard.cluster, "web-custom", "web-custom", "web-custom-cold", json!({})).await;
-    let _operator = shard.start_operator("only", &[("HELPDESK_OPERATOR_RESOLVER", &dns.address), ("HELPDESK_OPERATOR_PROVE_AGAIN", "3")]);
+    let _operator = shard.start_operator("only", &[("HELPDESK_OPERATOR_RESOLVER", &dns.address), ("HELPDESK_OPERATOR_PROVE_AGAIN", "8")]);
     let host = "help.web-custom.example";
     let secrets: Api<k8s_openapi::api::core::v1::Secret> = Api::namespaced(shard.cluster.client.clone(), "default");
     let (certificate, key) = self_signed(host);
-    let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
-        "metadata": {"name": "web-custom", "annotations": {"helpdesk-operator.io/for-account": "web-custom"}},
-        "stringData": {"tls.crt": certificate, "tls.key": key}});
-    secrets.patch("web-custom", &PatchParams::apply("stories").force(), &Patch::Apply(secret)).await.unwrap();
-    let domain = |slug: &str| json!({"domain": {"slug": slug, "custom": [host], "certificateSecret": {"namespace": "default", "name": "web-custom"}}});
+    for account in ["web-custom", "web-rival"] {
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
+            "metadata": {"name": account, "annotations": {"helpdesk-operator.io/for-account": account}},
+            "stringData": {"tls.crt": certificate, "tls.key": key}});
+        secrets.patch(account, &PatchParams::apply("stories").force(), &Patch::Apply(secret)).await.unwrap();
+    }
+    let domain =
+        |name: &str| json!({"domain": {"slug": name, "custom": [host], "certificateSecret": {"namespace": "default", "name": name}}});
 
     // When a customer asks for the custom hostname.
     let account = shard.customer_signs_up("web-custom").await;
@@ -640,11 +643,10 @@ async fn a_custom_name_is_served_once_its_owner_has_proved_it_and_goes_to_whoeve
     assert!(visitor_tries_to_get(&format!("https://{host}/help"), &["--insecure"]).is_err(), "a name was served without a proof");
 
     // When the owner of the zone publishes a wrong value, and then the right one.
-    let (record, value) = challenge(&asked, host).unwrap();
-    dns.owner_publishes("web-custom.example", &[(record, "helpdesk-operator=somebody-else".into())]);
     let (record, _) = challenge(&asked, host).unwrap();
-    let first_proof = (record, value);
-    dns.owner_publishes("web-custom.example", &[first_proof]);
+    dns.owner_publishes("web-custom.example", &[(record, "helpdesk-operator=somebody-else".into())]);
+    let first_proof = challenge(&asked, host).unwrap();
+    dns.owner_publishes("web-custom.example", std::slice::from_ref(&first_proof));
     account.administrator_annotates("example.com/look", "again").await;
 
     // Then the custom hostname is served.
@@ -654,15 +656,45 @@ async fn a_custom_name_is_served_once_its_owner_has_proved_it_and_goes_to_whoeve
     .await;
     is_published(&account).await;
 
-    // When another account asks for the hostname, and the owner of the zone removes the proof.
+    // When another account asks for the hostname, then it is refused, and told the record that would prove it.
     let rival = shard.customer_signs_up("web-rival").await;
     rival.administrator_applies(domain("web-rival")).await;
-    let told = rival.wait_until("the rival is told", |a| domain_message(a, host).is_some()).await;
-    assert!(challenge(&told, host).is_none() || domain_message(&told, host).is_some());
-    dns.owner_publishes("web-custom.example", &[]);
+    tenant_runs_app(&rival).await;
+    let told = rival.wait_until("the rival is told", |a| challenge(a, host).is_some()).await;
+    assert!(domain_message(&told, host).unwrap().contains("another account's"));
 
-    // Then the operator notices that, and the hostname is served no more.
+    // When the owner of the zone publishes that record beside the first, then the hostname stays where it is.
+    let rivals_proof = challenge(&told, host).unwrap();
+    dns.owner_publishes("web-custom.example", &[first_proof, rivals_proof.clone()]);
+    rival.administrator_annotates("example.com/look", "again").await;
+    rival.wait_until("both are proved", |a| domain_message(a, host).is_some_and(|m| m.contains("remove it to take the name over"))).await;
     let claims = shard.cluster.claims();
+    assert_eq!(claims.get(host).await.unwrap().spec.account, "web-custom");
+
+    // When the owner of the zone removes the first record, then the hostname is the other account's, and the first is told.
+    dns.owner_publishes("web-custom.example", &[rivals_proof]);
+    eventually("the name changes hands", || async {
+        claims.get_opt(host).await.unwrap().filter(|claim| claim.spec.account == "web-rival").map(drop)
+    })
+    .await;
+    let note = account.wait_for_event("NameLost").await;
+    assert!(note.contains(host) && !note.contains("web-rival"), "{note}");
+    let refused = |a: &HelpDeskAccount| find_condition(a, "Stalled").is_some_and(|c| c.reason == "NameTaken" && c.message.contains(host));
+    account.wait_until("the first account says that it lost the name", refused).await;
+
+    // Then it is served for the other account, and for the first one no more.
+    let namespace = account.get().await.status.unwrap().namespace.unwrap().name;
+    let listeners = helpdesk_operator::edge::objects::Kind::ListenerSet.resource();
+    let listeners: Api<DynamicObject> = Api::namespaced_with(shard.cluster.client.clone(), &namespace, &listeners);
+    assert!(listeners.list(&Default::default()).await.unwrap().items.is_empty(), "the first account still listens");
+    is_published(&rival).await;
+    eventually("the rival's app answers", || async {
+        visitor_tries_to_get(&format!("https://{host}/help"), &["--insecure"]).ok().filter(|got| got.status == 200).map(drop)
+    })
+    .await;
+
+    // When the owner of the zone removes every proof, then the loss is noticed, and the hostname is served no more.
+    dns.owner_publishes("web-custom.example", &[]);
     eventually("the loss is noticed", || async { claims.get(host).await.ok().filter(|c| c.spec.lost_since.is_some()).map(drop) }).await;
     eventually("the name is served no more", || async {
         visitor_tries_to_get(&format!("https://{host}/help"), &["--insecure"]).is_err().then_some(())

@@ -8,6 +8,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::api::InUseBy;
+
 /// The most accounts that are upgraded at once.
 pub const MOST_AT_ONCE: usize = 100;
 
@@ -97,6 +99,9 @@ pub struct HelpDeskClassStatus {
     /// The `ControllerRevision` in the operator's namespace with the class as it is now. New accounts get it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<String>,
+    /// The accounts whose plans name the class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_use_by: Option<InUseBy>,
     /// How many accounts have a revision of the class.
     #[serde(default)]
     pub accounts: i32,

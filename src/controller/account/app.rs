@@ -52,7 +52,7 @@ impl Work<'_> {
             (desired::App::Running, Some(class)) => Box::pin(self.run_app(&class)).await.map(Some),
             // A class that is missing, or that nobody knows of, ends no app of a tenant who pays.
             (desired::App::Running, None) => {
-                self.findings.extend(self.lost_revision());
+                self.findings.extend(self.lost_class());
                 return;
             }
             (desired::App::Stopped, class) => Box::pin(self.stop_app(class.is_some())).await,
@@ -221,15 +221,19 @@ impl Work<'_> {
     }
 
     /// Says that the revision of the class is lost, if it is.
-    fn lost_revision(&self) -> Option<Finding> {
-        let pinned = self.record().class.as_ref()?;
-        let is_lost = matches!(self.class(), Ok(None));
-        is_lost.then(|| {
+    fn lost_class(&self) -> Option<Finding> {
+        let name = self.plan().ok()?.spec.class.as_ref().filter(|_| matches!(self.class(), Ok(None)))?;
+        let pinned = self.record().class.as_ref().filter(|pinned| pinned.name == *name);
+        Some(if let Some(pinned) = pinned {
             let told = format!(
                 "the ControllerRevision {}/{} is lost, so it is not known what the app is made of; it goes on as it is, and gets the class as it is now when its turn comes to be upgraded",
                 self.ctx.settings.namespace, pinned.revision
             );
             Finding::no(Type::AppReady, "RevisionLost", told)
+        } else {
+            let told =
+                format!("there is no HelpDeskClass {name}, which plan {} names; an app that runs goes on as it is", self.account.spec.plan);
+            Finding::no(Type::AppReady, "NoClass", told)
         })
     }
 

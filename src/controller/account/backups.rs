@@ -6,6 +6,7 @@ use k8s_openapi::jiff::SignedDuration;
 use kube::{
     Api, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
+    runtime::reflector::ObjectRef,
 };
 use serde_json::json;
 
@@ -78,6 +79,11 @@ impl Work<'_> {
             // Stored only after the object was created: until then every look tries again, under the same name.
             self.placement.entry.record.last_scheduled = Some(due);
             self.store().await?;
+        }
+        if self.ctx.caches.stores.get(&ObjectRef::new(&store)).is_none() {
+            let message = format!("there is no BackupStore {store}, which plan {} names, so nothing is backed up", self.account.spec.plan);
+            self.findings.push(Finding::no(Type::BackupsCurrent, "NoStore", message));
+            return Ok(());
         }
         self.findings.push(current(&self.observed.backups, since, expected));
         Ok(())

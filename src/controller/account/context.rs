@@ -17,7 +17,7 @@ use kube::{
 };
 
 use crate::{
-    api::{DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskClassSpec, HelpDeskPlan},
+    api::{BackupStore, DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskClassSpec, HelpDeskPlan},
     app::{self, revision},
     backup::index::BackupIndex,
     clock::Moment,
@@ -41,6 +41,8 @@ pub(super) struct Caches {
     pub servers: Store<DatabaseServer>,
     /// All backups.
     pub backups: Arc<BackupIndex>,
+    /// All stores.
+    pub stores: Store<BackupStore>,
     /// All classes.
     pub classes: Store<HelpDeskClass>,
     /// All revisions of classes.
@@ -56,10 +58,11 @@ impl Caches {
     /// looks as if it did not exist. Which watch is slow or forbidden is told by the process's readiness.
     pub fn filled(&self) -> Filled {
         let backups = Arc::clone(&self.backups);
-        let all: [BoxFuture<'static, ()>; 7] = [
+        let all: [BoxFuture<'static, ()>; 8] = [
             filled(&self.plans),
             filled(&self.servers),
             async move { backups.filled().await }.boxed(),
+            filled(&self.stores),
             filled(&self.classes),
             filled(&self.revisions),
             filled(&self.claims),

@@ -172,7 +172,14 @@ fn plan_seen(account: &HelpDeskAccount, observed: &Observation, record: &Record)
     let Known::Known(plan) = &observed.plan else { return record.plan.clone() };
     let placement = super::placement::placement(plan, account).ok();
     let store = placement.map(|p| p.store.clone()).or_else(|| record.plan.as_ref()?.store.clone());
-    Some(PlanSeen { windows: plan.spec.lifecycle, store, verify: plan.spec.backups.verify })
+    Some(PlanSeen {
+        name: plan.name_any(),
+        class: plan.spec.class.clone(),
+        placement: placement.cloned(),
+        windows: plan.spec.lifecycle,
+        store,
+        verify: plan.spec.backups.verify,
+    })
 }
 
 /// When the account was created. An object that took the account over may be younger than billing's state, so the

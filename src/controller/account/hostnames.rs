@@ -2,11 +2,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use k8s_openapi::{ByteString, api::core::v1::Secret, jiff::SignedDuration};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ObjectReference, Secret},
+    jiff::SignedDuration,
+};
 use kube::{
-    Api, ResourceExt,
+    Api, Resource, ResourceExt,
     api::{Patch, PatchParams},
-    runtime::reflector::ObjectRef,
+    runtime::{events::EventType, reflector::ObjectRef},
 };
 use serde_json::json;
 
@@ -19,7 +23,7 @@ use super::{
 use crate::cluster::During;
 use crate::{
     api::{
-        ACCOUNT_LABEL, ACCOUNT_UID, DomainClaim, DomainClaimSpec, DomainUse, FOR_ACCOUNT, Time,
+        ACCOUNT_LABEL, ACCOUNT_UID, Contender, DomainClaim, DomainClaimSpec, DomainUse, FOR_ACCOUNT, Time,
         account::{Challenge, DomainState, DomainStatus},
         conditions::{Finding, Type},
         plan::PlanPlacement,
@@ -28,11 +32,12 @@ use crate::{
     edge::{
         Error,
         certificate::{self, Leaf},
-        claim_rules::{self, ClaimState},
+        claim_rules::{self, ClaimState, Proofs},
         claims,
         dns_challenge::{self, ChallengeResult},
         envoy_gateway,
         gateway::Gateway,
+        issuer,
         objects::Kind,
         policy::Policy,
         site::{OwnListener, Wanted},
@@ -120,13 +125,27 @@ impl Work<'_> {
     }
 
     async fn name(&mut self, host: &str, used_as: DomainUse, challenge: Option<Challenge>, may_claim: bool) -> Result<Hostname, Error> {
-        let proof = match &challenge {
-            Some(challenge) => self.ctx.challenges.of(challenge, self.now).await,
-            None => ChallengeResult::Proven,
-        };
         let claim = self.claim_of(host);
         let uid = self.placement.entry.uid.clone();
-        let state = claim_rules::claim_state(claim.as_deref(), &uid, proof == ChallengeResult::Proven, self.now);
+        let is_own = claim.as_ref().is_some_and(|claim| claim.spec.account_uid == uid);
+        let contender = claim.as_ref().and_then(|claim| claim.spec.contender.clone());
+        let is_contended = claim.is_some() && (!is_own || contender.is_some());
+        let (challenges, now) = (&self.ctx.challenges, self.now);
+        let proof = match &challenge {
+            Some(challenge) if is_contended => challenges.of_contended(challenge, now).await,
+            Some(challenge) => challenges.of(challenge, now).await,
+            None => ChallengeResult::Proven,
+        };
+        let mut proofs = Proofs { own: proof == ChallengeResult::Proven, holder: None };
+        if let (Some(claim), Some(_), false, true) = (&claim, &challenge, is_own, proofs.own) {
+            let theirs = dns_challenge::challenge(&self.ctx.installation, &claim.spec.account_uid, host);
+            proofs.holder = match challenges.of_contended(&theirs, now).await {
+                ChallengeResult::Proven => Some(true),
+                ChallengeResult::Missing(_) => Some(false),
+                ChallengeResult::Unknown(_) => None,
+            };
+        }
+        let state = claim_rules::claim_state(claim.as_deref(), &uid, proofs, challenges.again_after(), now);
         let mut name = Hostname { status: status(host, used_as, DomainState::Withheld, None), served: false, copied: false };
         if challenge.is_some() {
             // The TXT record may be removed, which triggers no reconcile, so DNS is asked again on time.
@@ -135,7 +154,20 @@ impl Work<'_> {
         match (state, proof) {
             (ClaimState::Denied(why), _) => {
                 name.status.state = DomainState::Refused;
-                name.status.message = Some(why);
+                let is_reserved = claim.is_some_and(|claim| claim.spec.reserved_until.is_some());
+                name.status.challenge = challenge.filter(|_| !is_reserved);
+                let record = name.status.challenge.as_ref().map(|c| format!(": {}", record(c))).unwrap_or_default();
+                name.status.message = Some(format!("{why}{record}"));
+            }
+            (ClaimState::TakenOver, _) => {
+                let Some(claim) = &claim else { return Ok(name) };
+                if may_claim && contender.is_none_or(|contender| contender.account_uid != uid) {
+                    let mine = Contender { account: self.account.name_any(), account_uid: uid, since: Time(now) };
+                    let to = claims::Change { contender: Some(mine), ..claims::Change::none(claim) };
+                    claims::change(&self.ctx.client, claim, to).await?;
+                }
+                name.status.message = Some("another account gives the name up, because this one has proved it".into());
+                self.requeue_at(self.now + CHALLENGE_INTERVAL);
             }
             (ClaimState::Owned, proof) => {
                 let Some(claim) = &claim else { return Ok(name) };
@@ -144,15 +176,26 @@ impl Work<'_> {
                     (ChallengeResult::Missing(_), None) => Some(Time(self.now)),
                     (_, since) => since.clone(),
                 };
-                let to = claims::Change { used_as, lost_since: lost.clone(), ..claims::Change::none(claim) };
+                let contender = contender.filter(|_| proof != ChallengeResult::Proven);
+                let is_taken = contender.is_some() && matches!(proof, ChallengeResult::Missing(_));
+                let to = claims::Change { used_as, lost_since: lost.clone(), contender, ..claims::Change::none(claim) };
                 claims::change(&self.ctx.client, claim, to).await?;
-                name.served = lost.is_none() || claim_rules::still_served(claim, self.ctx.challenges.again_after(), self.now);
+                name.served =
+                    !is_taken && (lost.is_none() || claim_rules::still_served(claim, self.ctx.challenges.again_after(), self.now));
                 if let (Some(since), ChallengeResult::Missing(why)) = (lost, proof) {
                     let until = since.0 + self.ctx.challenges.again_after() * claim_rules::PATIENCE;
-                    name.status.message =
-                        Some(format!("the proof is missing since {since}: {why}; the name is served until {until}", since = since.0));
+                    let since = since.0;
+                    name.status.message = Some(if is_taken {
+                        format!("the proof is missing since {since}: {why}; another account has proved the name, and this one gives it up")
+                    } else {
+                        format!("the proof is missing since {since}: {why}; the name is served until {until}")
+                    });
                     name.status.challenge = challenge;
-                    name.status.state = if name.served { DomainState::Withheld } else { DomainState::Unproven };
+                    name.status.state = match (is_taken, name.served) {
+                        (true, _) => DomainState::Refused,
+                        (false, true) => DomainState::Withheld,
+                        (false, false) => DomainState::Unproven,
+                    };
                     self.requeue_at(self.now + CHALLENGE_INTERVAL);
                 }
             }
@@ -163,10 +206,15 @@ impl Work<'_> {
                     used_as,
                     proven_at: challenge.is_some().then_some(Time(self.now)),
                     lost_since: None,
+                    contender: None,
                     reserved_until: None,
                 };
                 name.served = claims::claim(&self.ctx.client, host, spec, claim.as_deref()).await?;
-                if !name.served {
+                if name.served {
+                    if let Some(before) = claim.filter(|claim| claim.spec.reserved_until.is_none()) {
+                        self.tell_loser(&before).await;
+                    }
+                } else {
                     name.status.message = Some("somebody else claims the name at this moment; it is looked at again".into());
                     self.requeue_at(self.now + SignedDuration::from_secs(1));
                 }
@@ -176,7 +224,7 @@ impl Work<'_> {
             }
             (ClaimState::Free, ChallengeResult::Missing(why) | ChallengeResult::Unknown(why)) => {
                 name.status.state = DomainState::Unproven;
-                let record = challenge.as_ref().map(|c| format!("{} IN TXT \"{}\"", c.record, c.value)).unwrap_or_default();
+                let record = challenge.as_ref().map(record).unwrap_or_default();
                 name.status.message = Some(format!("{why}; to prove that the name is the tenant's, set: {record}"));
                 name.status.challenge = challenge;
                 self.requeue_at(self.now + CHALLENGE_INTERVAL);
@@ -185,13 +233,35 @@ impl Work<'_> {
         Ok(name)
     }
 
-    /// Releases the claims of custom host names that the account does not list any more, after their routes are deleted.
+    /// Releases the claims of custom host names that the account does not list any more or gives up to another account, after
+    /// their routes and certificates are deleted.
     pub(super) async fn release_unwanted(&self, names: &[Hostname]) -> Result<(), Error> {
-        let listed = |c: &DomainClaim| names.iter().any(|n| n.status.host == c.name_any());
-        for claim in self.claims().iter().filter(|c| c.spec.used_as == DomainUse::Custom && !listed(c)) {
-            claims::release(&self.ctx.client, claim).await?;
+        for claim in self.claims().iter().filter(|c| c.spec.used_as == DomainUse::Custom) {
+            let listed = names.iter().find(|name| name.status.host == claim.name_any());
+            let is_lost = claim.spec.contender.is_some() && listed.is_some_and(Hostname::is_refused);
+            if listed.is_some() && !is_lost {
+                continue;
+            }
+            let is_released = claims::release(&self.ctx.client, claim).await?;
+            if is_released && is_lost {
+                self.tell_loser(claim).await;
+            }
         }
         Ok(())
+    }
+
+    /// Tells the account that had the claim that it lost the name.
+    async fn tell_loser(&self, claim: &DomainClaim) {
+        let host = claim.name_any();
+        tracing::info!(host, loser = claim.spec.account, "a host name goes to another account, which has proved it");
+        let about = ObjectReference {
+            name: Some(claim.spec.account.clone()),
+            uid: Some(claim.spec.account_uid.clone()),
+            resource_version: None,
+            ..self.account.object_ref(&())
+        };
+        let note = format!("another account has proved {host}, and this account's record is missing: it is served here no more");
+        self.ctx.publish(&about, EventType::Warning, "NameLost", &note, "Release").await;
     }
 
     /// The certificates of custom host names: requested from cert-manager, or copied from the Secret that the account
@@ -218,10 +288,13 @@ impl Work<'_> {
                         "issuerRef": {"name": issuer.name, "kind": issuer.kind, "group": issuer.group}});
                     if self.ctx.caches.edge.has(Kind::Certificate) {
                         wanted.push(Wanted { kind: Kind::Certificate, namespace: namespace.to_owned(), name: host.clone(), spec });
-                        self.leaf(namespace, &secret)
-                            .await?
-                            .ok_or_else(|| "its certificate is being issued".to_owned())
-                            .and_then(|leaf| leaf)
+                        match self.leaf(namespace, &secret).await? {
+                            Some(leaf) => leaf,
+                            None => {
+                                let refusal = issuer::refusal(&self.ctx.caches.edge, issuer);
+                                Err(refusal.unwrap_or_else(|| "its certificate is being issued".to_owned()))
+                            }
+                        }
                     } else {
                         Err("the plan names an issuer of cert-manager, which is not installed; name a Secret in spec.domain.certificateSecret".into())
                     }
@@ -379,6 +452,10 @@ const CUSTOM_CERTIFICATE: &str = "web-custom";
 fn secret_name(host: &str) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, host.as_bytes());
     format!("tls-{}", crate::digest::hex(&digest.as_ref()[..10]))
+}
+
+fn record(challenge: &Challenge) -> String {
+    format!("{} IN TXT \"{}\"", challenge.record, challenge.value)
 }
 
 fn status(host: &str, used_as: DomainUse, state: DomainState, message: Option<String>) -> DomainStatus {

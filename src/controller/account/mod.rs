@@ -15,6 +15,7 @@
 //! **Invariant:** the status is only read to know which server to ask, never to decide: it may be wiped or old, and the
 //! ledger is the truth.
 
+mod accepted_plan;
 mod app;
 mod app_secrets;
 mod backups;

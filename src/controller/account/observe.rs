@@ -5,7 +5,7 @@ use std::sync::Arc;
 use k8s_openapi::{api::coordination::v1::Lease, jiff::SignedDuration};
 use kube::{Api, ResourceExt, runtime::reflector::ObjectRef};
 
-use super::{context::AccountContext, error::Error, placement};
+use super::{accepted_plan, context::AccountContext, error::Error, placement};
 use crate::controller::placement::Placement;
 use crate::{
     api::{BackupPhase, ColdBackup, ColdBackupStatus, HelpDeskAccount, HelpDeskPlan, RELEASE_BRAKE, conditions, deletion_is_confirmed},
@@ -19,8 +19,10 @@ use crate::{
 
 /// The facts that a reconcile read, besides the ledger's entry.
 pub(super) struct Observation {
-    /// The plan.
+    /// The plan, with what was removed from it and stays in use.
     pub plan: Known<Arc<HelpDeskPlan>>,
+    /// What was removed from the plan and stays in use, as sentences.
+    pub kept: Vec<String>,
     /// Whether the clock can be trusted.
     pub clock: Trust,
     /// The tenant's database.
@@ -45,9 +47,9 @@ pub(super) async fn observe(
     now: Moment,
 ) -> Result<Observation, Error> {
     let uid = &placement.entry.uid;
-    let plan = match placement::plan(ctx, account) {
-        Ok(plan) => Known::Known(plan),
-        Err(error) => Known::Unknown(error.with_causes()),
+    let (plan, kept) = match placement::plan(ctx, account) {
+        Ok(plan) => accepted_plan::accepted(plan, &account.spec.region, placement.entry.record.plan.as_ref()),
+        Err(error) => (Known::Unknown(error.with_causes()), vec![]),
     };
     let database = ctx.telemetry.measure("database", "observe", placement.server.driver.observe(&placement.tenant)).await;
     let clock = match &database {
@@ -62,6 +64,7 @@ pub(super) async fn observe(
     let (allowance, brake) = observe_brake(ctx, placement, now).await?;
     Ok(Observation {
         plan,
+        kept,
         clock,
         database,
         backups,
@@ -116,6 +119,7 @@ impl Observation {
         let plan = placement::plan(ctx, account).map_or_else(|error| Known::Unknown(error.with_causes()), Known::Known);
         Self {
             plan,
+            kept: vec![],
             clock: Trust::Trusted,
             database: Err(database::Error::Unreachable { address: String::new(), reason: why.to_owned() }),
             backups: vec![],

@@ -201,6 +201,13 @@ impl Work<'_> {
         let security = self.account.spec.security.as_ref();
         let outcome = class.as_ref().map(|class| policy::of(&plan.spec.security, security, class.as_ref(), &gateway.driver.can()));
         let withheld = if live { self.withheld(&plan.spec.class, outcome.as_ref(), gateway) } else { None };
+        if let Some(Withheld(reason, why)) = &withheld
+            && outcome.is_none()
+            && self.keeps_published(&names)
+        {
+            self.domains = self.account.status.as_ref().map(|status| status.domains.clone()).unwrap_or_default();
+            return Ok(Err(Withheld(reason, format!("{why}; what was published last stays as it is"))));
+        }
 
         let min_tls = security.and_then(|s| s.min_tls).unwrap_or_default().max(plan.spec.security.min_tls);
         let asks_certificates = security.is_some_and(|s| s.agent_client_ca.is_some());
@@ -273,6 +280,18 @@ impl Work<'_> {
         Ok(self.report_probe(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner))
     }
 
+    /// Whether routes are published that may stay as they are: every host name in them is still this account's.
+    fn keeps_published(&self, names: &[Hostname]) -> bool {
+        let account = self.account.name_any();
+        let hosts = apply::published_hosts(&self.ctx.caches.edge, Owner { account: &account, uid: &self.placement.entry.uid });
+        let own = self.claims();
+        let is_own = |host: &String| match names.iter().find(|name| name.status.host == *host) {
+            Some(name) => name.served,
+            None => own.iter().any(|claim| claim.name_any() == *host),
+        };
+        !hosts.is_empty() && hosts.iter().all(is_own)
+    }
+
     /// Why an open account's routes must not be published, if so.
     fn withheld(&self, class: &Option<String>, outcome: Option<&policy::Outcome>, gateway: &Gateway) -> Option<Withheld> {
         let Some(outcome) = outcome else {
@@ -301,6 +320,7 @@ impl Work<'_> {
         let uid = self.placement.entry.uid.clone();
         self.ctx.prober.forget(&uid);
         apply::apply(&self.ctx.client, &self.ctx.caches.edge, Owner { account: &account, uid: &uid }, &keep).await?;
+        self.release_unwanted(&names).await?;
         for name in names.iter_mut().filter(|n| n.served) {
             name.status.state = DomainState::Withheld;
             name.status.message = Some(why.1.clone());
@@ -368,7 +388,7 @@ impl Work<'_> {
             ("Suspended", "every address answers that the account is suspended")
         };
         let mut message = what.1.to_owned();
-        for note in notes {
+        for note in notes.iter().chain(&self.observed.kept) {
             message.push_str("; ");
             message.push_str(note);
         }

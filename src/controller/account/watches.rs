@@ -16,7 +16,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Resource, ResourceExt,
     core::{DynamicObject, PartialObjectMeta},
-    runtime::{Controller, PredicateConfig, WatchStreamExt, predicates, reflector::ObjectRef, watcher},
+    runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, reflector::ObjectRef, watcher},
 };
 
 use super::context::{AccountContext, Caches, CertificateExpiries, PlacementAttempts, StageCounts};
@@ -24,7 +24,7 @@ use crate::{
     api::{ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
     app::{self, revision::CLASS_REVISION},
     context::Shared,
-    controller::{self, cached, server_readiness, store_readiness},
+    controller::{self, cached, is_gone, presence, server_readiness, store_readiness},
     edge::{
         self,
         dns_challenge::ChallengeResolver,
@@ -44,7 +44,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     let (accounts, account_stream) = cached(readiness, Api::<HelpDeskAccount>::all(client.clone()), config().labels(&selector));
     let account_stream = account_stream.applied_objects().predicate_filter(account_hash, PredicateConfig::default());
     let (plans, plan_stream) = cached(readiness, Api::<HelpDeskPlan>::all(client.clone()), config());
-    let plan_stream = plan_stream.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
+    let plan_stream = plan_stream.touched_objects().predicate_filter(presence(&plans), PredicateConfig::default());
     let (servers, server_stream) = cached(readiness, Api::<DatabaseServer>::all(client.clone()), config());
     let server_stream = server_stream.touched_objects().predicate_filter(server_readiness, PredicateConfig::default());
     let backups = Arc::clone(&ctx.backups);
@@ -73,15 +73,14 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         cached(readiness, Api::<ControllerRevision>::namespaced(client.clone(), &ctx.settings.namespace), config().labels(CLASS_REVISION));
     let (claims, claim_stream) = cached(readiness, Api::<DomainClaim>::all(client.clone()), config());
     let claim_stream = claim_stream.touched_objects();
-    let store_stream = readiness
-        .watch(Api::<BackupStore>::all(client.clone()), config())
-        .touched_objects()
-        .predicate_filter(store_readiness, PredicateConfig::default());
+    let (stores, store_stream) = cached(readiness, Api::<BackupStore>::all(client.clone()), config());
+    let store_stream =
+        store_stream.touched_objects().predicate_filter(presence(&stores).combine(store_readiness), PredicateConfig::default());
 
     let namespaces = readiness.watch(Api::<PartialObjectMeta<Namespace>>::all(client.clone()), labelled()).touched_objects();
     let secrets = readiness.watch(Api::<PartialObjectMeta<Secret>>::all(client.clone()), labelled()).touched_objects();
 
-    let (edge, edge_streams) = objects::watch(&client, readiness);
+    let (edge, edge_streams) = objects::watch(&client, readiness, &Kind::ALL);
 
     let of_plan = {
         let accounts = accounts.clone();
@@ -128,7 +127,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     };
     let (prober, changed_routes) = Prober::new(ctx.telemetry.edge_probe_failures.clone(), edge::check::check);
     let (app_prober, changed_apps) = Prober::new(ctx.telemetry.app_probe_failures.clone(), app::check::check);
-    let caches = Caches { plans, servers, backups, classes, revisions, claims, edge };
+    let caches = Caches { plans, servers, backups, stores, classes, revisions, claims, edge };
     let ctx = Arc::new(AccountContext {
         shared: ctx.clone(),
         filled: caches.filled(),
@@ -146,12 +145,19 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     });
 
     // It is not recorded which accounts wait for a store. So a change of a store's readiness triggers all accounts whose last
-    // reconcile failed.
+    // reconcile failed. A store that appears or is gone triggers those whose plans name it.
     let of_store = {
         let (accounts, ctx) = (accounts.clone(), ctx.clone());
-        move |_: BackupStore| {
+        let there: Mutex<HashSet<String>> = Mutex::default();
+        move |store: BackupStore| {
+            let name = store.name_any();
+            let mut there = there.lock().unwrap_or_else(PoisonError::into_inner);
+            let changed = if is_gone(&ctx.caches.stores, &store) { there.remove(&name) } else { there.insert(name.clone()) };
+            let names = |plan: &HelpDeskPlan| changed && plan.spec.placements.iter().any(|p| p.store == name);
+            let plans: HashSet<_> = ctx.caches.plans.state().iter().filter(|p| names(p)).map(|p| p.name_any()).collect();
             let fails = |account: &HelpDeskAccount| account.uid().is_some_and(|uid| ctx.backoff.is_failing(&uid));
-            accounts.state().into_iter().filter(|a| fails(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
+            let waits = |account: &HelpDeskAccount| plans.contains(&account.spec.plan) || fails(account);
+            accounts.state().into_iter().filter(|a| waits(a)).map(|a| ObjectRef::from_obj(&*a)).collect::<Vec<_>>()
         }
     };
     let mut triggers = Controller::for_stream(account_stream, accounts)
@@ -169,10 +175,13 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         .watches_stream(class_stream, of_class)
         // Revisions do not change, and an account looks for a new one by itself.
         .watches_stream(revision_stream.touched_objects(), |_: ControllerRevision| None::<ObjectRef<HelpDeskAccount>>)
-        .watches_stream(claim_stream, |claim: DomainClaim| [ObjectRef::new(&claim.spec.account)]);
+        .watches_stream(claim_stream, |claim: DomainClaim| {
+            let contender = claim.spec.contender.map(|contender| contender.account);
+            [Some(claim.spec.account), contender].into_iter().flatten().map(|name| ObjectRef::new(&name))
+        });
     for (kind, stream) in edge_streams {
         let published = published.clone();
-        let stream = stream.predicate_filter(move |object: &DynamicObject| Some(route_hash(kind, object)), PredicateConfig::default());
+        let stream = stream.predicate_filter(move |object: &DynamicObject| Some(objects::state(kind, object)), PredicateConfig::default());
         triggers = triggers.watches_stream_with(
             stream,
             move |object: DynamicObject| match object.labels().get(ACCOUNT_LABEL) {
@@ -257,27 +266,6 @@ fn account_hash(account: &HelpDeskAccount) -> Option<u64> {
     status.and_then(|s| s.stage).hash(&mut hasher);
     format!("{:?}", status.and_then(|s| s.billing.as_ref())).hash(&mut hasher);
     Some(hasher.finish())
-}
-
-/// Hash of the fields of a routing object whose change triggers a reconcile: metadata and status. Of a Gateway's status
-/// only conditions and addresses count, because `attachedRoutes` changes with every tenant.
-fn route_hash(kind: Kind, object: &DynamicObject) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    object.metadata.uid.hash(&mut hasher);
-    object.metadata.generation.hash(&mut hasher);
-    object.metadata.deletion_timestamp.is_some().hash(&mut hasher);
-    object.metadata.labels.hash(&mut hasher);
-    object.metadata.annotations.hash(&mut hasher);
-    let status = &object.data["status"];
-    match kind {
-        Kind::Gateway | Kind::GatewayClass => {
-            for part in [&status["conditions"], &status["addresses"]] {
-                part.to_string().hash(&mut hasher);
-            }
-        }
-        _ => status.to_string().hash(&mut hasher),
-    }
-    hasher.finish()
 }
 
 #[cfg(test)]

@@ -82,6 +82,8 @@ pub(super) async fn step(work: &mut Work<'_>, placement: &Placement) -> Result<D
             work.set_finding(Finding::no(Type::Ready, "NoClient", refusal));
             return Ok(JOB_INTERVAL);
         }
+        // A store that nobody has is told before a queue is waited in for nothing.
+        work.ctx.stores.get(&work.backup.spec.store).await?;
         if let Some(why) = why_queued(work, placement, &jobs, slot).await? {
             work.set_finding(Finding::no(Type::Ready, "Waiting", why));
             return Ok(QUEUE_INTERVAL);

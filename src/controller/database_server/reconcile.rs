@@ -18,7 +18,11 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
     core::PartialObjectMeta,
     runtime::{
-        Controller, Predicate, PredicateConfig, WatchStreamExt, controller::Action, events::EventType, predicates, reflector::ObjectRef,
+        Controller, Predicate, PredicateConfig, WatchStreamExt,
+        controller::Action,
+        events::EventType,
+        predicates,
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
@@ -37,7 +41,7 @@ use crate::{
     clock::{self, Moment},
     context::{Context, Shared},
     controller::{self, Reconciler, about, cached},
-    database::{ConnectedServer, Error, Holds, ServerInfo, TenantLimits, extensions},
+    database::{ConnectedServer, Error, Holds, Lacking, ServerInfo, TenantLimits, extensions},
     mover::Clients,
     retry::Backoff,
     telemetry::LostLabel,
@@ -108,7 +112,17 @@ pub async fn run(ctx: Shared) {
         known.state().into_iter().filter(|s| names(s)).map(|s| ObjectRef::from_obj(&*s)).collect::<Vec<_>>()
     };
     let (accounts, all) = cached(&ctx.readiness, Api::<PartialObjectMeta<HelpDeskAccount>>::all(ctx.client.clone()), config());
-    let triggers = Controller::for_stream(stream, servers).watches_stream(secrets, named);
+    // Which extensions are wanted follows from plans and classes.
+    let (all_servers, all_of_class) = (servers.clone(), servers.clone());
+    let every = |servers: &Store<DatabaseServer>| servers.state().iter().map(|s| ObjectRef::from_obj(&**s)).collect::<Vec<_>>();
+    let plans = ctx.readiness.watch(Api::<HelpDeskPlan>::all(ctx.client.clone()), config());
+    let plans = plans.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
+    let classes = ctx.readiness.watch(Api::<HelpDeskClass>::all(ctx.client.clone()), config());
+    let classes = classes.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
+    let triggers = Controller::for_stream(stream, servers)
+        .watches_stream(secrets, named)
+        .watches_stream(plans, move |_: HelpDeskPlan| every(&all_servers))
+        .watches_stream(classes, move |_: HelpDeskClass| every(&all_of_class));
     let reconciler = Arc::new(ServerContext { shared: ctx, backoff: Backoff::default(), accounts, orphans_checked: Mutex::default() });
     futures::future::join(all.for_each(|_| std::future::ready(())), controller::run(triggers, reconciler)).await;
 }
@@ -233,7 +247,9 @@ async fn try_observe(ctx: &ServerContext, server: &DatabaseServer, facts: &mut F
     }
     facts.lost = Some(lost);
 
-    facts.extensions = Some(offered(ctx, server, &connected).await?);
+    let lacking = not_offered(ctx, server, &connected).await?;
+    facts.status.missing_extensions = lacking.iter().map(|lacking| lacking.name.clone()).collect();
+    facts.extensions = Some(offers(&lacking));
     if orphan_check_is_due(ctx, &name) {
         facts.status.orphans = ctx.telemetry.measure("database", "sweep", find_orphans(ctx, &connected)).await?;
         ctx.orphans_checked.lock().unwrap_or_else(PoisonError::into_inner).insert(name, Instant::now());
@@ -274,22 +290,24 @@ async fn reset_clock(
     Ok(())
 }
 
-/// Whether the server offers the extensions of the plans in its region and of their classes.
-async fn offered(ctx: &Context, server: &DatabaseServer, connected: &ConnectedServer) -> Result<Finding, Error> {
+/// What the server does not offer of the extensions of the plans in its region and of their classes.
+async fn not_offered(ctx: &Context, server: &DatabaseServer, connected: &ConnectedServer) -> Result<Vec<Lacking>, Error> {
     let plans: Vec<HelpDeskPlan> = all(&Api::all(ctx.client.clone())).await?;
     let classes: Vec<HelpDeskClass> = all(&Api::all(ctx.client.clone())).await?;
     let wanted = wanted(&server.spec.region, &plans, &classes);
-    let nothing = Finding::no(Type::ExtensionsMissing, "Offered", "every extension that plans of the region list can be made");
     if wanted.is_empty() {
-        return Ok(nothing);
+        return Ok(vec![]);
     }
     let names: Vec<String> = wanted.iter().map(|extension| extension.name.clone()).collect();
-    let lacking = extensions::not_offered(&wanted, &connected.driver.offers(&names).await?);
+    Ok(extensions::not_offered(&wanted, &connected.driver.offers(&names).await?))
+}
+
+fn offers(lacking: &[Lacking]) -> Finding {
     if lacking.is_empty() {
-        return Ok(nothing);
+        return Finding::no(Type::ExtensionsMissing, "Offered", "every extension that plans of the region list can be made");
     }
     let text = lacking.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
-    Ok(Finding::yes(Type::ExtensionsMissing, "NotOffered", text))
+    Finding::yes(Type::ExtensionsMissing, "NotOffered", text)
 }
 
 /// The extensions that plans with a placement in the region list, with those of their classes.

@@ -1,23 +1,22 @@
 //! One reconcile of one class, and what triggers it.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
     time::Duration,
 };
 
-use futures::Stream;
 use k8s_openapi::api::apps::v1::ControllerRevision;
 use kube::{
     Api, Resource, ResourceExt,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     runtime::{
-        Controller, PredicateConfig, WatchStreamExt,
+        Controller, Predicate, PredicateConfig, WatchStreamExt,
         controller::Action,
         events::EventType,
         predicates,
-        reflector::{self, ObjectRef, Store},
+        reflector::{ObjectRef, Store},
         watcher,
     },
 };
@@ -27,7 +26,7 @@ use tracing::Span;
 use super::rollout::{self, AccountFacts, AppState};
 use crate::{
     api::{
-        HelpDeskAccount, HelpDeskClass, HelpDeskPlan,
+        HelpDeskAccount, HelpDeskClass, HelpDeskPlan, InUseBy,
         conditions::{self, Finding, Type},
         help_desk_class::HelpDeskClassStatus,
     },
@@ -38,16 +37,15 @@ use crate::{
     clock::Moment,
     cluster::{ClusterError, During, ignore_not_found_or_conflict},
     context::{Context, Shared},
-    controller::{self, Reconciler, cached, until},
+    controller::{self, Reconciler, cached, in_use, presence, until},
     lifecycle::Stage,
-    readiness::Readiness,
     retry::Backoff,
 };
 
 /// How many revisions that no account has are kept, as of a StatefulSet (`revisionHistoryLimit`).
 const REVISIONS_KEPT: usize = 10;
 /// The changes of so long are looked at together: a wave changes many accounts at once.
-const DEBOUNCE: Duration = Duration::from_secs(1);
+const PACE: Duration = Duration::from_secs(1);
 /// The field manager of what this controller applies.
 const FIELD_MANAGER: &str = "helpdesk-operator-classes";
 
@@ -81,7 +79,7 @@ impl Reconciler for ClassContext {
     type Object = HelpDeskClass;
     type Error = Error;
     const NAME: &'static str = "a class";
-    const DEBOUNCE: Duration = DEBOUNCE;
+    const PACE: Duration = PACE;
 
     fn span(class: &HelpDeskClass) -> Span {
         tracing::info_span!("class", class = class.name_any())
@@ -110,38 +108,32 @@ pub async fn run(ctx: Shared) {
         cached(readiness, Api::<HelpDeskClass>::all(client.clone()), watcher::Config::default().labels(&ctx.settings.selector()));
     let class_stream = class_stream.applied_objects().predicate_filter(predicates::generation, PredicateConfig::default());
     let (plans, plan_stream) = cached(readiness, Api::<HelpDeskPlan>::all(client.clone()), watcher::Config::default());
-    let plan_stream = plan_stream.touched_objects().predicate_filter(predicates::generation, PredicateConfig::default());
-    let (accounts, account_stream) = accounts(readiness, Api::all(client));
-    let account_stream = account_stream.touched_objects().predicate_filter(progress, PredicateConfig::default());
+    let plan_stream = plan_stream.touched_objects().predicate_filter(presence(&plans), PredicateConfig::default());
+    let (accounts, account_stream) = in_use::accounts(readiness, Api::all(client), strip);
+    let seen = accounts.clone();
+    let usage = move |account: &HelpDeskAccount| Some(in_use::usage(&seen, account));
+    let account_stream = account_stream.touched_objects().predicate_filter(usage.combine(progress), PredicateConfig::default());
 
     let all = classes.clone();
     let of_plan = move |_: HelpDeskPlan| all.state().iter().map(|class| ObjectRef::from_obj(&**class)).collect::<Vec<_>>();
     let known = plans.clone();
+    let plans_of = in_use::Plans::default();
     let of_account = move |account: HelpDeskAccount| {
-        let plan = known.get(&ObjectRef::new(&account.spec.plan));
-        plan.and_then(|plan| plan.spec.class.clone()).map(|class| ObjectRef::new(&class))
+        let plans = plans_of.of(&account).into_iter().filter_map(|plan| known.get(&ObjectRef::new(&plan)));
+        plans.filter_map(|plan| plan.spec.class.clone()).map(|class| ObjectRef::new(&class)).collect::<Vec<_>>()
     };
     let triggers =
         Controller::for_stream(class_stream, classes).watches_stream(plan_stream, of_plan).watches_stream(account_stream, of_account);
     controller::run(triggers, Arc::new(ClassContext { shared: ctx, backoff: Backoff::default(), accounts, plans })).await;
 }
 
-/// Lists and watches all accounts, and keeps of them what a rollout reads.
-fn accounts(
-    readiness: &Readiness,
-    api: Api<HelpDeskAccount>,
-) -> (Store<HelpDeskAccount>, impl Stream<Item = Result<watcher::Event<HelpDeskAccount>, watcher::Error>> + Send + use<>) {
-    let (cache, writer) = reflector::store();
-    let stream = readiness.watch(api, watcher::Config::default()).modify(|account: &mut HelpDeskAccount| {
-        account.managed_fields_mut().clear();
-        account.annotations_mut().clear();
-        if let Some(status) = &mut account.status {
-            status.domains = vec![];
-            status.mail = None;
-            status.conditions.retain(|condition| condition.type_ == Type::AppReady.name());
-        }
-    });
-    (cache, stream.reflect(writer))
+/// What of an account a rollout does not read.
+fn strip(account: &mut HelpDeskAccount) {
+    if let Some(status) = &mut account.status {
+        status.domains = vec![];
+        status.mail = None;
+        status.conditions.retain(|condition| condition.type_ == Type::AppReady.name());
+    }
 }
 
 /// What of an account triggers a reconcile of its class.
@@ -172,14 +164,23 @@ async fn reconcile(ctx: &ClassContext, name: &str) -> Result<Action, Error> {
     let revisions: Api<ControllerRevision> = Api::namespaced(ctx.client.clone(), &ctx.settings.namespace);
     let found = revisions.list(&ListParams::default().labels(CLASS_REVISION)).await.during("list the revisions of classes")?;
     let all: Vec<_> = found.items.into_iter().map(Arc::new).collect();
+    let users = accounts_of(ctx, name);
+    let in_use = in_use_by(ctx, name, &users);
+    let class = in_use::hold(&api, class, &in_use).await?;
+    if class.metadata.deletion_timestamp.is_some() && class.finalizers().is_empty() {
+        return Ok(Action::await_change());
+    }
+    let ending = in_use::ending(&class, &in_use);
     let before = class.status.clone().unwrap_or_default();
     let has_workloads = workloads::has_workloads(&class.spec);
-    let accounts: Vec<_> = accounts_of(ctx, name).iter().filter_map(|account| facts(account, name, has_workloads)).collect();
+    let accounts: Vec<_> = users.iter().filter_map(|account| facts(account, name, has_workloads)).collect();
     if !has_workloads && accounts.is_empty() {
         let everybody = Finding::yes(Type::Ready, "UpToDate", "the class has no workloads, and holds for every account as it is now");
+        let findings: Vec<Finding> = ending.into_iter().chain([everybody]).collect();
         let status = HelpDeskClassStatus {
             observed_generation: class.metadata.generation,
-            conditions: conditions::merge(&before.conditions, &[everybody], class.metadata.generation, now),
+            in_use_by: Some(in_use),
+            conditions: conditions::merge(&before.conditions, &findings, class.metadata.generation, now),
             ..HelpDeskClassStatus::default()
         };
         if status != before {
@@ -192,19 +193,21 @@ async fn reconcile(ctx: &ClassContext, name: &str) -> Result<Action, Error> {
         None => create(ctx, &revisions, &all, name, &class).await?,
     };
     let rollout = rollout::step(&class.spec.upgrade, &target, &before, &accounts, now);
+    let findings: Vec<Finding> = ending.into_iter().chain(rollout.findings).collect();
     let status = HelpDeskClassStatus {
         observed_generation: class.metadata.generation,
         revision: Some(target.clone()),
+        in_use_by: Some(in_use),
         accounts: i32::try_from(rollout.accounts).unwrap_or(i32::MAX),
         updated_accounts: i32::try_from(rollout.updated).unwrap_or(i32::MAX),
         rollout_started_at: rollout.started_at,
         upgrading: rollout.upgrading,
         failed: rollout::first_names(&rollout.failed),
-        conditions: conditions::merge(&before.conditions, &rollout.findings, class.metadata.generation, now),
+        conditions: conditions::merge(&before.conditions, &findings, class.metadata.generation, now),
     };
     if status != before {
         write(&api, &class, &status).await?;
-        publish(ctx, &class, &before, &status, &rollout.findings).await;
+        publish(ctx, &class, &before, &status, &findings).await;
     }
     discard(ctx, &revisions, &all, name, &target).await?;
     Ok(Action::requeue(until(rollout.wake_at)))
@@ -215,6 +218,14 @@ fn accounts_of(ctx: &ClassContext, class: &str) -> Vec<Arc<HelpDeskAccount>> {
     let plans: HashSet<String> =
         ctx.plans.state().iter().filter(|plan| plan.spec.class.as_deref() == Some(class)).map(|plan| plan.name_any()).collect();
     ctx.accounts.state().into_iter().filter(|account| plans.contains(&account.spec.plan)).collect()
+}
+
+/// The accounts whose plan names the class, and those that have a revision of it still.
+fn in_use_by(ctx: &ClassContext, class: &str, users: &[Arc<HelpDeskAccount>]) -> InUseBy {
+    let has = |account: &Arc<HelpDeskAccount>| account.status.as_ref().and_then(|s| s.app.as_ref()).is_some_and(|app| app.class == class);
+    let all = ctx.accounts.state().into_iter().filter(has).chain(users.iter().cloned());
+    let names: BTreeSet<String> = all.filter(|account| in_use::uses(account)).map(|account| account.name_any()).collect();
+    InUseBy::of(names.into_iter().collect())
 }
 
 /// `None`: the account has no revision of the class.
