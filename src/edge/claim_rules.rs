@@ -90,6 +90,13 @@ fn is_below(host: &str, base: &str) -> bool {
     host.strip_suffix(base).is_some_and(|rest| rest.ends_with('.'))
 }
 
+/// Whether a claim is of a slug's name that does not lie below the plan's base domain, and its quarantine has not begun.
+pub fn is_below_former_base(claim: &DomainClaim, base: &str) -> bool {
+    let spec = &claim.spec;
+    let host = claim.metadata.name.as_deref().unwrap_or_default();
+    spec.used_as != DomainUse::Custom && spec.reserved_until.is_none() && !is_below(host, base)
+}
+
 /// Whether a name is still served: its proof was never lost, or at most [`PATIENCE`] intervals ago.
 pub fn still_served(claim: &DomainClaim, again_after: SignedDuration, now: Moment) -> bool {
     claim.spec.lost_since.as_ref().is_none_or(|since| now < since.0 + again_after * PATIENCE)
@@ -184,5 +191,22 @@ mod tests {
         assert!(!refused("nothelpdesk.example"));
         assert!(!refused("helpdesk.example.acme.example"));
         assert!(!refused("help.acme.example"));
+    }
+
+    #[test]
+    fn a_name_below_a_base_domain_that_the_plan_had_before_is_given_up_once_and_a_custom_one_is_not() {
+        let is_former = |used_as, base: &str, reserved: bool| {
+            let claim = claim("a", |c| {
+                c.used_as = used_as;
+                c.reserved_until = reserved.then(|| Time(at(NOW)));
+            });
+            is_below_former_base(&claim, base)
+        };
+        for used_as in [DomainUse::Slug, DomainUse::FormerSlug] {
+            assert!(is_former(used_as, "new.example", false));
+            assert!(!is_former(used_as, "acme.example", false), "the base domain that the plan has");
+            assert!(!is_former(used_as, "new.example", true), "its quarantine runs");
+        }
+        assert!(!is_former(DomainUse::Custom, "new.example", false));
     }
 }

@@ -23,7 +23,7 @@ use super::{
 use crate::cluster::During;
 use crate::{
     api::{
-        ACCOUNT_LABEL, ACCOUNT_UID, Contender, DomainClaim, DomainClaimSpec, DomainUse, FOR_ACCOUNT, Time,
+        ACCOUNT_LABEL, ACCOUNT_UID, Contender, DomainClaim, DomainClaimSpec, DomainUse, FOR_ACCOUNT, Lifecycle, Time,
         account::{Challenge, DomainState, DomainStatus},
         conditions::{Finding, Type},
         plan::PlanPlacement,
@@ -76,6 +76,7 @@ impl Work<'_> {
 
     /// Only the slug's host name, under the plan's base domain.
     pub(super) async fn slug(&mut self, placement: &PlanPlacement, may_claim: bool) -> Result<Vec<Hostname>, Error> {
+        self.leave_former_bases(&placement.domain_base).await?;
         let slug = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
         Ok(vec![self.name(&slug, DomainUse::Slug, None, may_claim).await?])
     }
@@ -93,6 +94,7 @@ impl Work<'_> {
     /// Every host name of the account, with its state. Claims free names only if `may_claim`, which is while the account is
     /// open.
     pub(super) async fn names(&mut self, placement: &PlanPlacement, may_claim: bool) -> Result<Vec<Hostname>, Error> {
+        self.leave_former_bases(&placement.domain_base).await?;
         let slug = format!("{}.{}", self.account.spec.domain.slug, placement.domain_base);
         let mut names = vec![self.name(&slug, DomainUse::Slug, None, may_claim).await?];
         let is_former = |c: &DomainClaim| {
@@ -178,7 +180,9 @@ impl Work<'_> {
                 };
                 let contender = contender.filter(|_| proof != ChallengeResult::Proven);
                 let is_taken = contender.is_some() && matches!(proof, ChallengeResult::Missing(_));
-                let to = claims::Change { used_as, lost_since: lost.clone(), contender, ..claims::Change::none(claim) };
+                // An open account that uses the name again ends its quarantine.
+                let reserved_until = claim.spec.reserved_until.clone().filter(|_| !may_claim);
+                let to = claims::Change { used_as, lost_since: lost.clone(), contender, reserved_until };
                 claims::change(&self.ctx.client, claim, to).await?;
                 name.served =
                     !is_taken && (lost.is_none() || claim_rules::still_served(claim, self.ctx.challenges.again_after(), self.now));
@@ -231,6 +235,17 @@ impl Work<'_> {
             }
         }
         Ok(name)
+    }
+
+    /// Starts the quarantine of host names below a base domain that the plan had before.
+    async fn leave_former_bases(&self, base: &str) -> Result<(), Error> {
+        let windows = decide::windows(self.observed, self.record());
+        let until = quarantine_ends(&windows, self.now);
+        for claim in self.claims().iter().filter(|claim| claim_rules::is_below_former_base(claim, base)) {
+            let to = claims::Change { reserved_until: Some(until.clone()), ..claims::Change::none(claim) };
+            claims::change(&self.ctx.client, claim, to).await?;
+        }
+        Ok(())
     }
 
     /// Releases the claims of custom host names that the account does not list any more or gives up to another account, after
@@ -394,18 +409,22 @@ impl Work<'_> {
 /// Starts the quarantine of the host names of an account that has ended: no other account can have them before the plan's
 /// `nameQuarantine` has passed.
 pub(super) async fn begin_quarantine(ctx: &AccountContext, entry: &Entry, observed: &Observation, now: Moment) -> Result<(), Error> {
-    // Without the plan's windows the default of the field applies.
-    let quarantine = match decide::windows(observed, &entry.record) {
-        Known::Known(windows) => windows.name_quarantine,
-        Known::Unknown(_) => crate::api::Lifecycle::default().name_quarantine,
-    };
-    let until = Time(now + quarantine.duration());
+    let until = quarantine_ends(&decide::windows(observed, &entry.record), now);
     let claims = ctx.caches.claims.state();
     for claim in claims.iter().filter(|c| c.spec.account_uid == entry.uid && c.spec.reserved_until.is_none()) {
         let to = claims::Change { reserved_until: Some(until.clone()), ..claims::Change::none(claim) };
         claims::change(&ctx.client, claim, to).await?;
     }
     Ok(())
+}
+
+/// When the quarantine of a name that is given up now ends. Without the plan's windows the default of the field applies.
+fn quarantine_ends(windows: &Known<Lifecycle>, now: Moment) -> Time {
+    let quarantine = match windows {
+        Known::Known(windows) => windows.name_quarantine,
+        Known::Unknown(_) => Lifecycle::default().name_quarantine,
+    };
+    Time(now + quarantine.duration())
 }
 
 /// Which host names get a listener of their own, and which share the Gateway's.
