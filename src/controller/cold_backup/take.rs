@@ -370,11 +370,9 @@ async fn last_log_error(work: &Work<'_>, name: &str) -> Option<String> {
     None
 }
 
-/// Removes the logins and the scratch database of this backup's movers.
+/// Removes the logins and the scratch database of this backup's movers, also when the tenant's database is gone already: the
+/// scratch database may hold a copy of it.
 pub(super) async fn clean_up(work: &Work<'_>, placement: &Placement) -> Result<(), Error> {
-    if placement.entry.database.is_none() {
-        return Ok(());
-    }
     let (server, telemetry) = (&placement.server.driver, &work.ctx.telemetry);
     telemetry.measure("database", "revoke_dump_login", server.revoke_dump_login(&placement.tenant)).await?;
     if work.backup.spec.verify == VerifyMode::Restore {
