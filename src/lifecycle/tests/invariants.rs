@@ -18,6 +18,7 @@ enum Event {
     Agree(Option<(&'static str, &'static str)>),
     HoldBackup(bool),
     HoldUp(bool),
+    Taking(bool),
     BillLate(BillingState, i64),
 }
 
@@ -37,6 +38,7 @@ fn event() -> impl Strategy<Value = Event> {
         4 => state.clone().prop_map(Event::Bill),
         1 => (state, 0_i64..60).prop_map(|(state, days)| Event::BillLate(state, days)),
         2 => any::<bool>().prop_map(Event::HoldUp),
+        2 => any::<bool>().prop_map(Event::Taking),
         1 => (any::<bool>(), prop::option::of(any::<bool>())).prop_map(|(cancel, cold)| Event::Close(cancel, cold)),
         1 => Just(Event::Withdraw),
         1 => any::<bool>().prop_map(Event::Hold),
@@ -169,6 +171,7 @@ fn happen(story: &mut Story, events: Vec<Event>) {
                 });
             }
             Event::HoldUp(stuck) => story.stuck = stuck,
+            Event::Taking(taking) => story.taking = taking,
             Event::Close(cancel, cold) => {
                 let mode = if cancel { ClosureMode::Cancel } else { ClosureMode::Erase };
                 if story.record.stage < Stage::Deleted || mode == ClosureMode::Erase {

@@ -50,6 +50,8 @@ struct Story {
     /// Every stage that was entered, with the time and the stage before.
     entered: Vec<(Moment, Stage, Stage)>,
     restores: u32,
+    /// Whether a backup that is begun now is still being taken, and not proven at once.
+    taking: bool,
     /// Whether the effects of a stage are held up, as by a superuser's session in the database.
     stuck: bool,
 }
@@ -86,6 +88,7 @@ impl Story {
             refused: Vec::new(),
             entered: Vec::new(),
             restores: 0,
+            taking: false,
             stuck: false,
         }
         .settled()
@@ -145,6 +148,7 @@ impl Story {
             && self.record.frozen.is_some()
             && self.facts.frozen != Known::Known(Frozen::Failed("no space left in the bucket".into()))
             && self.unprovable_since.is_none()
+            && !self.taking
         {
             self.frozen_taken = self.record.frozen;
         }
@@ -158,6 +162,7 @@ impl Story {
                     Frozen::Unprovable { since, reason: "MoverFailed".into(), why: "7 rows and not 8".into() }
                 }
                 (None, Some(_)) if ran_out => Frozen::Erased,
+                (None, _) if self.taking => Frozen::Running,
                 (None, _) => Frozen::Missing,
             });
         }

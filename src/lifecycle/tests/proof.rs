@@ -109,6 +109,19 @@ fn a_copy_that_a_restore_made_may_be_dropped_once_it_is_not_wanted_any_more_and_
 }
 
 #[test]
+fn a_database_stays_while_its_backup_is_still_being_taken() {
+    let mut story = Story::new();
+    story.taking = true;
+    story.pass(110);
+    assert_eq!(story.record.stage, Stage::Terminated);
+    let waits = "the cold backup is still being taken and proven".to_owned();
+    assert_eq!(story.verdict().blockers, [Blocker::Backup(waits)]);
+    story.taking = false;
+    story.pass(1);
+    assert_eq!(story.record.stage, Stage::Deleted);
+}
+
+#[test]
 fn clocks_that_differ_by_less_than_the_tolerance_make_no_backup_older_than_the_seal() {
     let sealed = at("2026-03-01T10:00:00Z");
     let record = Record { sealed_since: Some(sealed), ..Record::created(sealed) };
