@@ -2,10 +2,17 @@
 
 use std::net::SocketAddr;
 
-use axum::{Router, http::StatusCode, routing::get};
+use axum::{
+    Router,
+    http::{
+        HeaderMap, StatusCode,
+        header::{ACCEPT, CONTENT_TYPE},
+    },
+    routing::get,
+};
 use tokio::net::TcpListener;
 
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Format, Telemetry};
 
 /// Why the server could not start.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +36,11 @@ pub async fn serve(
     telemetry: Telemetry,
     check: impl Fn() -> Result<(), String> + Clone + Send + Sync + 'static,
 ) -> Result<(), Error> {
-    let exposed = Router::new().route("/metrics", get(move || std::future::ready(telemetry.encode())));
+    let metrics_of = move |headers: HeaderMap| {
+        let format = Format::asked_for(headers.get(ACCEPT).and_then(|accept| accept.to_str().ok()));
+        std::future::ready(([(CONTENT_TYPE, format.content_type())], telemetry.encode(format)))
+    };
+    let exposed = Router::new().route("/metrics", get(metrics_of));
     let readiness = move || {
         std::future::ready(match check() {
             Ok(()) => (StatusCode::OK, String::new()),

@@ -197,6 +197,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Format;
 
     const SECOND: Duration = Duration::from_secs(1);
     const LISTED: Result<watcher::Event<()>, watcher::Error> = Ok(watcher::Event::InitDone);
@@ -249,9 +250,9 @@ mod tests {
         assert_eq!(readiness.check().unwrap_err(), "the operator may not create jobs");
         let telemetry = Telemetry::default();
         measure(&telemetry, &readiness.obstacles().unwrap());
-        assert!(telemetry.encode().contains("helpdesk_operator_obstacles{kind=\"Right\",resource=\"jobs\"} 1"));
+        assert!(telemetry.encode(Format::Text).contains("helpdesk_operator_obstacles{kind=\"Right\",resource=\"jobs\"} 1"));
         readiness.set_rights(Obstacles::new());
         measure(&telemetry, &readiness.obstacles().unwrap());
-        assert!(readiness.check().is_ok() && !telemetry.encode().contains("obstacles{"));
+        assert!(readiness.check().is_ok() && !telemetry.encode(Format::Text).contains("obstacles{"));
     }
 }

@@ -179,6 +179,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
         () = stop.clone() => return Ok(ExitCode::SUCCESS),
     }
     tracing::info!(identity = args.identity, "leading");
+    telemetry.leader.set(1);
 
     let clients =
         if args.client_majors.is_empty() { Clients::in_folder(&args.postgresql) } else { Clients::from_majors(&args.client_majors) };

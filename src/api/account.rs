@@ -220,6 +220,9 @@ pub struct HelpDeskAccountStatus {
     /// Why the account is in this stage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<super::stage::Reason>,
+    /// The stage that was decided and is not enforced yet; absent while `stage` is what was decided.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entering: Option<EnteringStage>,
     /// The next stage, if nothing changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_stage: Option<Stage>,
@@ -263,6 +266,18 @@ pub struct HelpDeskAccountStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
+}
+
+/// A stage that was decided and is not enforced yet. The condition Reconciling says what it waits for.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EnteringStage {
+    /// The stage.
+    pub stage: Stage,
+    /// Why it was decided.
+    pub reason: super::stage::Reason,
+    /// When it was decided.
+    pub since: Time,
 }
 
 /// The state of one host name.

@@ -93,6 +93,23 @@ pub enum BackupPhase {
     Erased,
 }
 
+impl BackupPhase {
+    /// All phases.
+    pub const ALL: [Self; 6] = [Self::Pending, Self::Running, Self::Verified, Self::Failed, Self::Erasing, Self::Erased];
+
+    /// The name in status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Running => "Running",
+            Self::Verified => "Verified",
+            Self::Failed => "Failed",
+            Self::Erasing => "Erasing",
+            Self::Erased => "Erased",
+        }
+    }
+}
+
 /// The memory limit of a mover. It is raised after a mover ran out of memory.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum MoverMemory {

@@ -71,6 +71,12 @@ impl BackupIndex {
         self.read(&Key::Account(name.to_owned()), |group| group.values().cloned().collect())
     }
 
+    /// All backups.
+    pub fn all(&self) -> Vec<Arc<ColdBackup>> {
+        let groups = self.groups.read().unwrap_or_else(PoisonError::into_inner);
+        groups.found.iter().filter(|(key, _)| matches!(key, Key::Name(_))).flat_map(|(_, group)| group.values().cloned()).collect()
+    }
+
     /// How many backups in the store are not erased.
     pub fn count_in(&self, store: &str) -> usize {
         self.read(&Key::Store(store.to_owned()), BTreeMap::len)

@@ -66,6 +66,7 @@ impl Reconciler for StoreContext {
     type Object = BackupStore;
     type Error = Error;
     const NAME: &'static str = "a store";
+    const CONTROLLER: &'static str = "BackupStore";
 
     fn span(store: &BackupStore) -> Span {
         tracing::info_span!("store", store = store.name_any())
@@ -125,7 +126,7 @@ async fn reconcile(ctx: &StoreContext, name: &str) -> Result<Action, Error> {
     let before = store.status.clone().unwrap_or_default();
     let now = (ctx.now)();
     let mut status = BackupStoreStatus { observed_generation: store.metadata.generation, conditions: Vec::new(), ..before.clone() };
-    let ready = match observe(ctx, &store, &mut status, now).await {
+    let ready = match ctx.telemetry.measure("store", "check", observe(ctx, &store, &mut status, now)).await {
         Ok(finding) => finding,
         Err(error) => Finding::no(Type::Ready, error.reason(), format!("{}{}", chain(&error), advice(&error))),
     };

@@ -10,6 +10,7 @@ pub mod database_server;
 pub mod help_desk_class;
 pub mod help_desk_plan;
 mod in_use;
+mod object_metrics;
 mod placement;
 mod tenant_secret;
 
@@ -31,7 +32,9 @@ use kube::{
         watcher,
     },
 };
+use prometheus_client::metrics::gauge::Gauge;
 use serde::de::DeserializeOwned;
+use tokio::time::Instant;
 use tracing::{Instrument, Span};
 
 use crate::{
@@ -45,6 +48,7 @@ use crate::{
     keyed_semaphore::Permit,
     readiness::Readiness,
     retry::{Backoff, jitter},
+    telemetry::ControllerLabel,
 };
 
 /// How often an object is reconciled at least. This finds changes that no watch reports.
@@ -58,6 +62,8 @@ pub(crate) trait Reconciler: Deref<Target = Context> + Send + Sync + 'static {
     type Error: std::error::Error + Send + Sync + 'static;
     /// The kind in log lines, with its article.
     const NAME: &'static str;
+    /// The kind in metrics.
+    const CONTROLLER: &'static str;
 
     /// An object is reconciled once in this time at most. What changes meanwhile is looked at together, and however much
     /// changes, the look comes.
@@ -99,9 +105,16 @@ async fn reconcile<R: Reconciler>(object: Arc<R::Object>, reconciler: Arc<R>) ->
         if let Some(left) = reconciler.backoff().pace(&uid(&*object), R::PACE) {
             return Ok(Action::requeue(left));
         }
+        let label = ControllerLabel { controller: R::CONTROLLER };
+        let waiting = Counted::new(reconciler.telemetry.reconciles_waiting.get_or_create_owned(&label));
         let Some(_permit) = reconciler.permit(&object).await else { return Ok(Action::await_change()) };
+        drop(waiting);
+        let _running = Counted::new(reconciler.telemetry.reconciles_running.get_or_create_owned(&label));
+        let begun = Instant::now();
         // Boxed, because very many reconciles may wait for a permit.
-        let action = Box::pin(reconciler.reconcile(&object)).await?;
+        let result = Box::pin(reconciler.reconcile(&object)).await;
+        reconciler.telemetry.reconcile_seconds.get_or_create(&label).observe(begun.elapsed().as_secs_f64());
+        let action = result?;
         reconciler.backoff().succeeded(&uid(&*object));
         Ok(action)
     }
@@ -109,9 +122,26 @@ async fn reconcile<R: Reconciler>(object: Arc<R::Object>, reconciler: Arc<R>) ->
     .await
 }
 
+/// Counts in a gauge for as long as it lives.
+struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: Gauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
 fn error_policy<R: Reconciler>(object: Arc<R::Object>, error: &R::Error, reconciler: Arc<R>) -> Action {
     let wait = reconciler.backoff().failed(&uid(&*object));
     let wait = reconciler.retry_after(&object, error, wait);
+    reconciler.telemetry.reconcile_errors.get_or_create(&ControllerLabel { controller: R::CONTROLLER }).inc();
     tracing::warn!(
         parent: &R::span(&object),
         object = object.name_any(),

@@ -115,6 +115,9 @@ pub enum RejectedBilling {
 }
 
 impl RejectedBilling {
+    /// Every reason.
+    pub const REASONS: [&str; 6] = ["OlderSequence", "InTheFuture", "BeforeAccount", "OtherSubscription", "BeforePayment", "StartMoved"];
+
     /// One word for it, in events and metrics.
     pub const fn reason(&self) -> &'static str {
         match self {

@@ -22,12 +22,12 @@ use crate::{
     backup::index::BackupIndex,
     clock::Moment,
     context::Context,
+    controller::object_metrics::Delays,
     edge::{self, dns_challenge::ChallengeResolver, objects::Objects},
     keyed_semaphore::KeyedSemaphore,
-    lifecycle::{Record, Stage},
+    lifecycle::Record,
     prober::Prober,
     retry::Backoff,
-    telemetry::{StageLabel, Telemetry},
 };
 
 /// The field manager of what this controller applies.
@@ -94,10 +94,10 @@ pub(super) struct AccountContext {
     pub filled: Filled,
     /// Failures in a row, by account.
     pub backoff: Backoff,
-    /// Stage, deadline and last record of each account, for the metrics.
-    pub stage_counts: StageCounts,
-    /// When certificates of custom host names expire, for the metrics.
-    pub expiries: CertificateExpiries,
+    /// The last record of each account.
+    pub last_records: LastRecords,
+    /// What delays the steps of accounts.
+    pub delays: Arc<Delays>,
     /// Probes the tenants' addresses from outside.
     pub prober: Arc<Prober<edge::check::View>>,
     /// Asks the tenants' apps for a value of their tenant.
@@ -140,87 +140,28 @@ impl AccountContext {
     }
 }
 
-/// Whether an account's deadline was kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Deadline {
-    /// No deadline has passed.
-    Kept,
-    /// A deadline has passed, and its step is delayed or its state cannot be read.
-    Missed,
-    /// A deadline has passed, and only a hold delays its step, as a person wants it.
-    Held,
-}
-
-/// Stage, deadline and last record of each account: for the metrics, and to report what is due while a ledger cannot be
-/// read.
+/// The last record of each account, to report what is due while a ledger cannot be read.
 #[derive(Default)]
-pub(super) struct StageCounts {
-    accounts: Mutex<HashMap<String, Counted>>,
-}
+pub(super) struct LastRecords(Mutex<HashMap<String, Record>>);
 
-struct Counted {
-    stage: Option<Stage>,
-    deadline: Deadline,
-    record: Option<Record>,
-}
-
-impl StageCounts {
-    /// Updates the count of an account whose ledger was read.
-    pub fn count(&self, telemetry: &Telemetry, uid: &str, shown: Stage, record: &Record, deadline: Deadline) {
-        self.replace(telemetry, uid, Some(Counted { stage: Some(shown), deadline, record: Some(record.clone()) }));
+impl LastRecords {
+    /// Sets the record of an account, read or assumed.
+    pub fn put(&self, uid: &str, record: Record) {
+        self.lock().insert(uid.to_owned(), record);
     }
 
-    /// Updates the count of an account whose ledger cannot be read; `record` is assumed.
-    pub fn presume(&self, telemetry: &Telemetry, uid: &str, stage: Option<Stage>, record: Option<Record>, deadline: Deadline) {
-        self.replace(telemetry, uid, Some(Counted { stage, deadline, record }));
+    /// Forgets an account.
+    pub fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
     }
 
-    /// Removes an account from the count.
-    pub fn forget(&self, telemetry: &Telemetry, uid: &str) {
-        self.replace(telemetry, uid, None);
+    /// The last record of an account.
+    pub fn get(&self, uid: &str) -> Option<Record> {
+        self.lock().get(uid).cloned()
     }
 
-    /// The last record of an account, read or assumed.
-    pub fn record(&self, uid: &str) -> Option<Record> {
-        self.lock().get(uid)?.record.clone()
-    }
-
-    fn replace(&self, telemetry: &Telemetry, uid: &str, now: Option<Counted>) {
-        let mut accounts = self.lock();
-        let counts = |counted: &Option<Counted>| counted.as_ref().map(|c| (c.stage, c.deadline));
-        let after = counts(&now);
-        let before = match now {
-            Some(now) => accounts.insert(uid.to_owned(), now),
-            None => accounts.remove(uid),
-        };
-        for (counted, by) in [(counts(&before), -1), (after, 1)] {
-            let Some((stage, deadline)) = counted else { continue };
-            if let Some(stage) = stage {
-                telemetry.accounts.get_or_create(&StageLabel { stage: stage.name() }).inc_by(by);
-            }
-            telemetry.overdue.inc_by(if deadline == Deadline::Missed { by } else { 0 });
-            telemetry.held.inc_by(if deadline == Deadline::Held { by } else { 0 });
-        }
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Counted>> {
-        self.accounts.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-/// When the first certificate of a custom host name expires, by account.
-#[derive(Default)]
-pub(super) struct CertificateExpiries(Mutex<HashMap<String, Moment>>);
-
-impl CertificateExpiries {
-    /// Sets or removes the time of one account. Returns the earliest time of all accounts.
-    pub fn put(&self, uid: &str, first_expiry: Option<Moment>) -> Option<Moment> {
-        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        match first_expiry {
-            Some(at) => all.insert(uid.to_owned(), at),
-            None => all.remove(uid),
-        };
-        all.values().min().copied()
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Record>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -241,28 +182,5 @@ impl PlacementAttempts {
 
     fn lock(&self) -> MutexGuard<'_, HashSet<(String, String)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_account_is_counted_once_whether_its_ledger_is_read_or_not() {
-        let (stage_counts, telemetry) = (StageCounts::default(), Telemetry::default());
-        let record = Record::created("2026-01-01T00:00:00Z".parse().unwrap());
-        let counts = || (telemetry.overdue.get(), telemetry.held.get());
-        let trials = || telemetry.accounts.get_or_create(&StageLabel { stage: "Trial" }).get();
-        stage_counts.count(&telemetry, "a", Stage::Trial, &record, Deadline::Kept);
-        assert_eq!((counts(), trials()), ((0, 0), 1));
-        // Its server is away when its deadline comes.
-        stage_counts.presume(&telemetry, "a", Some(Stage::Trial), stage_counts.record("a"), Deadline::Missed);
-        stage_counts.presume(&telemetry, "a", Some(Stage::Trial), stage_counts.record("a"), Deadline::Missed);
-        assert_eq!((counts(), trials()), ((1, 0), 1));
-        stage_counts.count(&telemetry, "a", Stage::Terminated, &record, Deadline::Held);
-        assert_eq!((counts(), trials()), ((0, 1), 0));
-        stage_counts.forget(&telemetry, "a");
-        assert_eq!((counts(), stage_counts.record("a")), ((0, 0), None));
     }
 }

@@ -3,7 +3,7 @@
 use kube::{ResourceExt, runtime::events::EventType};
 
 use super::{
-    context::{AccountContext, Deadline},
+    context::AccountContext,
     decide::{self, inputs},
     error::Error,
     observe::Observation,
@@ -15,7 +15,7 @@ use crate::{
         conditions::{self, Finding, Type},
     },
     clock::Moment,
-    lifecycle::{self, Inputs, Next, Reason, Record, Stage},
+    lifecycle::{self, Blocker, Inputs, Next, Reason, Record, Stage},
 };
 
 /// Writes into the conditions why the reconcile failed, and which stage is due all the same. Conditions that could not
@@ -25,15 +25,16 @@ pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, erro
     let now = (ctx.now)();
     let uid = account.uid().unwrap_or_default();
     let unknown = Observation::unknown(ctx, account, &error.with_causes());
-    let remembered = ctx.stage_counts.record(&uid);
+    let remembered = ctx.last_records.get(&uid);
     let assumed = remembered.clone().or_else(|| record_of(&before)).unwrap_or_else(|| Record::created(now));
     let windows = decide::windows(&unknown, &assumed);
     let presumed = presume(remembered, &before, &inputs(account, &unknown, &assumed, &windows), now);
-    let due = presumed.due(now);
-    let deadline = presumed.deadline(now);
-    ctx.stage_counts.presume(&ctx.telemetry, &uid, before.stage.or(presumed.record.as_ref().map(|r| r.stage)), presumed.record, deadline);
-
-    let conditions = conditions_of_failure(&before, error, due, account.metadata.generation, now);
+    let late = presumed.late(now);
+    ctx.delays.put(&uid, late.map(|late| late.1));
+    if let Some(record) = presumed.record {
+        ctx.last_records.put(&uid, record);
+    }
+    let conditions = conditions_of_failure(&before, error, late, account.metadata.generation, now);
     let status = HelpDeskAccountStatus {
         billing: None,
         conditions,
@@ -55,7 +56,7 @@ pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, erro
 fn conditions_of_failure(
     before: &HelpDeskAccountStatus,
     error: &Error,
-    due: Option<Next>,
+    late: Option<(Next, &'static str)>,
     generation: Option<i64>,
     now: Moment,
 ) -> Vec<Condition> {
@@ -71,9 +72,9 @@ fn conditions_of_failure(
             findings.push(Finding::unknown(kind, error.reason(), message.clone()));
         }
     }
-    if let Some(due) = due {
+    if let Some((due, why)) = late {
         let message = format!("{} was due at {} and waits: {message}", due.stage.name(), due.at);
-        findings.push(Finding::yes(Type::Overdue, "Unknown", message));
+        findings.push(Finding::yes(Type::Overdue, why, message));
     }
     let mut conditions = conditions::merge(&before.conditions, &findings, generation, now);
     let written: Vec<_> = conditions.iter().map(|c| c.type_.clone()).collect();
@@ -90,19 +91,16 @@ struct Presumed {
 }
 
 impl Presumed {
-    /// The next stage, if it is due already.
-    fn due(&self, now: Moment) -> Option<Next> {
-        self.next.filter(|next| next.at <= now)
-    }
-
-    /// A stage that is due counts as missed, although it is not known whether it was enforced. Only a destructive stage of an
-    /// account with a hold counts as held.
-    fn deadline(&self, now: Moment) -> Deadline {
-        match self.due(now) {
-            None => Deadline::Kept,
-            Some(next) if next.stage.destroys() && self.is_held => Deadline::Held,
-            Some(_) => Deadline::Missed,
-        }
+    /// The next stage, if it is due already, and what delays it: unknown is whether it was enforced, unless a hold delays a
+    /// destructive stage.
+    fn late(&self, now: Moment) -> Option<(Next, &'static str)> {
+        let next = self.next.filter(|next| next.at <= now)?;
+        let why = if next.stage.destroys() && self.is_held {
+            Blocker::Hold { until: None }.name()
+        } else {
+            Blocker::Unknown(String::new()).name()
+        };
+        Some((next, why))
     }
 }
 
@@ -209,8 +207,8 @@ mod tests {
             let presumed = presume(known, &active(), &said(Some(&failed), windows), at("2026-03-02T00:00:00Z"));
             let next = presumed.next.expect("nothing is due");
             assert_eq!((next.stage, next.at), (Stage::Blocked, ends));
-            assert_eq!(presumed.deadline(ends - SignedDuration::from_secs(1)), Deadline::Kept);
-            assert_eq!(presumed.deadline(ends), Deadline::Missed, "what is due and unknown is overdue");
+            assert_eq!(presumed.late(ends - SignedDuration::from_secs(1)), None);
+            assert_eq!(presumed.late(ends).map(|late| late.1), Some("Unknown"), "what is due and unknown is overdue");
         }
     }
 
@@ -234,16 +232,16 @@ mod tests {
         terminated.enforced_at = Some(at("2026-03-01T00:00:00Z"));
         terminated.leaves_at = Some(at("2026-04-01T00:00:00Z"));
         let now = at("2026-05-01T00:00:00Z");
-        assert_eq!(presume(Some(terminated.clone()), &shown, &said(None, windows()), now).deadline(now), Deadline::Missed);
+        assert_eq!(presume(Some(terminated.clone()), &shown, &said(None, windows()), now).late(now).map(|late| late.1), Some("Unknown"));
         let held = Inputs { held: true, ..said(None, windows()) };
-        assert_eq!(presume(Some(terminated), &shown, &held, now).deadline(now), Deadline::Held);
+        assert_eq!(presume(Some(terminated), &shown, &held, now).late(now).map(|late| late.1), Some("Held"));
     }
 
     #[test]
     fn a_database_that_cannot_be_asked_is_not_called_open_and_what_is_due_is_overdue() {
         let error = Error::Database(crate::database::Error::Unreachable { address: "pg:5432".into(), reason: "silence".into() });
         let due = Next { stage: Stage::Blocked, at: at("2026-03-08T00:00:00Z"), reason: Reason::PaymentFailed };
-        let told = conditions_of_failure(&active(), &error, Some(due), Some(1), at("2026-03-09T00:00:00Z"));
+        let told = conditions_of_failure(&active(), &error, Some((due, "Unknown")), Some(1), at("2026-03-09T00:00:00Z"));
         let status = |kind: &str| told.iter().find(|c| c.type_ == kind).map(|c| c.status.as_str());
         assert_eq!((status("DatabaseReady"), status("Ready"), status("Overdue")), (Some("Unknown"), Some("Unknown"), Some("True")));
         assert_eq!(status("BlockEnforced"), None, "an open account was never blocked");

@@ -34,7 +34,8 @@ pub(super) async fn ensure(ctx: &AccountContext, account: &HelpDeskAccount) -> R
 pub(super) async fn remove(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Action, Error> {
     let uid = account.uid().unwrap_or_default();
     routes::forget(ctx, &uid);
-    ctx.stage_counts.forget(&ctx.telemetry, &uid);
+    ctx.last_records.forget(&uid);
+    ctx.delays.put(&uid, None);
     if has_finalizer(account) {
         let finalizers: Vec<_> = account.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();
         set_finalizers(ctx, account, &finalizers).await?;

@@ -27,6 +27,7 @@ impl Reconciler for AccountContext {
     type Object = HelpDeskAccount;
     type Error = Error;
     const NAME: &'static str = "an account";
+    const CONTROLLER: &'static str = "HelpDeskAccount";
 
     fn span(account: &HelpDeskAccount) -> Span {
         let stage = account.status.as_ref().and_then(|s| s.stage).map_or("", Stage::name);
@@ -83,7 +84,8 @@ async fn reconcile(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Ac
     let is_being_deleted = account.meta().deletion_timestamp.is_some();
     // The CRD was deleted, or the admission policy was bypassed: the finalizer is removed, and all data stays.
     if is_being_deleted && !deletion_is_confirmed(account) {
-        ctx.stage_counts.forget(&ctx.telemetry, &account.uid().unwrap_or_default());
+        ctx.last_records.forget(&account.uid().unwrap_or_default());
+        ctx.delays.put(&account.uid().unwrap_or_default(), None);
         return finalizer::remove(ctx, account).await;
     }
     finalizer::ensure(ctx, account).await?;

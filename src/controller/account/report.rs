@@ -9,7 +9,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    context::{AccountContext, Deadline, FIELD_MANAGER},
+    context::{AccountContext, FIELD_MANAGER},
     error::Error,
     observe::Observation,
     outcome::Outcome,
@@ -20,7 +20,7 @@ use crate::error_chain::chain;
 use crate::{
     api::{
         BackupPhase, ColdBackup, Condition, DomainUse, HelpDeskAccount, HelpDeskAccountStatus, Time,
-        account::{DatabaseRef, DomainState, DomainStatus, LastBackup, NamespaceRef},
+        account::{DatabaseRef, DomainState, DomainStatus, EnteringStage, LastBackup, NamespaceRef},
         app_status::AppStatus,
         conditions::{self, Finding, Type},
         mail_status::MailStatus,
@@ -46,8 +46,9 @@ pub(super) async fn report(
     let status = HelpDeskAccountStatus { mail, ..build(ctx, account, observed, outcome, &before, now) };
     let uid = account.uid().unwrap_or_default();
     let record = &outcome.placement.entry.record;
+    ctx.last_records.put(&uid, record.clone());
     let late = outcome.overdue_since.is_some() || entering_since(record, now).is_some();
-    ctx.stage_counts.count(&ctx.telemetry, &uid, status.stage.unwrap_or(record.stage), record, deadline(late, &outcome.blockers));
+    ctx.delays.put(&uid, late.then(|| delay(&outcome.blockers)));
     restore_billing(ctx, account, outcome).await?;
     write(ctx, account, &before, &status).await?;
     if before.stage != status.stage
@@ -73,16 +74,15 @@ pub(super) async fn report(
     Ok(())
 }
 
-/// How an account counts in the metrics. A deadline that only a hold delays is `Held`, because a person wants that. A
-/// deadline that something else delays, alone or besides a hold, is `Missed`.
-fn deadline(has_passed: bool, blockers: &[Blocker]) -> Deadline {
-    let is_hold = |blocker: &Blocker| matches!(blocker, Blocker::Hold { .. });
-    match has_passed {
-        false => Deadline::Kept,
-        true if !blockers.is_empty() && blockers.iter().all(is_hold) => Deadline::Held,
-        true => Deadline::Missed,
-    }
+/// What delays a step in the metrics: the first reason that is not a hold, because somebody wants the hold.
+fn delay(blockers: &[Blocker]) -> &'static str {
+    let is_hold = |blocker: &&Blocker| matches!(blocker, Blocker::Hold { .. });
+    let other = blockers.iter().filter(|blocker| !is_hold(blocker)).min();
+    other.or(blockers.iter().min()).map_or(ENTERING_LATE, Blocker::name)
 }
+
+/// The reason of `Overdue` of an account whose closing stage takes long to enter.
+const ENTERING_LATE: &str = "Entering";
 
 /// How long entering a closing stage may take before it counts as late.
 const ENTERING: SignedDuration = SignedDuration::from_mins(5);
@@ -120,6 +120,11 @@ fn build(
         stage: shown.0,
         stage_since: shown.1,
         reason: shown.2,
+        entering: record.enforced_at.is_none().then_some(EnteringStage {
+            stage: record.stage,
+            reason: record.reason,
+            since: Time(record.decided_at),
+        }),
         next_stage: outcome.next.map(|n| n.stage),
         next_transition_time: outcome.next.map(|n| Time(n.at)),
         // If this time has passed while data is left, the promise is broken, so the time is not shown.
@@ -228,7 +233,7 @@ fn findings(ctx: &AccountContext, account: &HelpDeskAccount, observed: &Observat
     } else if let Some(since) = entering_since(record, (ctx.now)()) {
         let waits = if outcome.waiting_on.is_empty() { "it is not enforced yet".to_owned() } else { outcome.waiting_on.join("; ") };
         let message = format!("{} was due at {since} and waits: {waits}", record.stage.name());
-        findings.push(Finding::yes(Type::Overdue, "Entering", message));
+        findings.push(Finding::yes(Type::Overdue, ENTERING_LATE, message));
     }
     findings
 }
@@ -378,10 +383,9 @@ mod tests {
     #[test]
     fn a_hold_is_counted_apart_unless_something_else_delays_too() {
         let hold = Blocker::Hold { until: None };
-        assert_eq!(deadline(false, &[]), Deadline::Kept);
-        assert_eq!(deadline(true, std::slice::from_ref(&hold)), Deadline::Held);
-        assert_eq!(deadline(true, &[hold, Blocker::Unknown("the clock".into())]), Deadline::Missed);
-        assert_eq!(deadline(true, &[]), Deadline::Missed);
+        assert_eq!(delay(std::slice::from_ref(&hold)), "Held");
+        assert_eq!(delay(&[hold, Blocker::Unknown("the clock".into())]), "Unknown");
+        assert_eq!(delay(&[]), "Entering");
     }
 
     #[test]

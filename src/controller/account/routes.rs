@@ -49,15 +49,9 @@ const WRONG_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
 /// How soon an open account is reconciled after a probe failed. The prober triggers a reconcile when the result changes.
 const SEEN_RECHECK_INTERVAL: SignedDuration = SignedDuration::from_secs(120);
 
-/// Stops the probes of this account's addresses, and forgets when its certificates expire.
+/// Stops the probes of this account's addresses.
 pub(super) fn forget(ctx: &AccountContext, uid: &str) {
     ctx.prober.forget(uid);
-    remember(ctx, uid, None);
-}
-
-fn remember(ctx: &AccountContext, uid: &str, first_expiry: Option<Moment>) {
-    let first = ctx.expiries.put(uid, first_expiry);
-    ctx.telemetry.edge_first_expiry.set(first.map_or(0, Moment::as_second));
 }
 
 /// Why the routes are not as the stage wants them: the reason of a condition, and its message.
@@ -371,7 +365,6 @@ impl Work<'_> {
         let mark = mark(&self.ctx.caches.edge, owner, &view);
         let urgent = self.entering && policy.is_none();
         let observation = prober.observe(ProbedAccount { name: owner.account, uid: owner.uid }, mark, view, urgent);
-        remember(self.ctx, owner.uid, leaves.values().map(|leaf| leaf.not_after).min());
         match observation {
             Observation::AsExpected => {}
             Observation::Mismatch(Mismatch { reason, why }) => return Err(Withheld(reason, why)),

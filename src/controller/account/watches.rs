@@ -19,12 +19,16 @@ use kube::{
     runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, reflector::ObjectRef, watcher},
 };
 
-use super::context::{AccountContext, Caches, CertificateExpiries, PlacementAttempts, StageCounts};
+use super::context::{AccountContext, Caches, LastRecords, PlacementAttempts};
 use crate::{
     api::{ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
     app::{self, revision::CLASS_REVISION},
     context::Shared,
-    controller::{self, cached, is_gone, presence, server_readiness, store_readiness},
+    controller::{
+        self, cached, is_gone,
+        object_metrics::{self, Delays, ObjectCaches},
+        presence, server_readiness, store_readiness,
+    },
     edge::{
         self,
         dns_challenge::ChallengeResolver,
@@ -127,14 +131,27 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     };
     let (prober, changed_routes) = Prober::new(ctx.telemetry.edge_probe_failures.clone(), edge::check::check);
     let (app_prober, changed_apps) = Prober::new(ctx.telemetry.app_probe_failures.clone(), app::check::check);
+    let delays = Arc::new(Delays::default());
+    object_metrics::register(
+        &ctx,
+        ObjectCaches {
+            accounts: accounts.clone(),
+            plans: plans.clone(),
+            classes: classes.clone(),
+            servers: servers.clone(),
+            stores: stores.clone(),
+            backups: backups.clone(),
+            delays: delays.clone(),
+        },
+    );
     let caches = Caches { plans, servers, backups, stores, classes, revisions, claims, edge };
     let ctx = Arc::new(AccountContext {
         shared: ctx.clone(),
         filled: caches.filled(),
         caches,
         backoff: Backoff::default(),
-        stage_counts: StageCounts::default(),
-        expiries: CertificateExpiries::default(),
+        last_records: LastRecords::default(),
+        delays,
         prober,
         app_prober,
         permits: KeyedSemaphore::new(ctx.settings.concurrency.into()),

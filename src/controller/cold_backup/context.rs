@@ -1,7 +1,7 @@
 //! The context of the ColdBackup controller: its state between reconciles.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -16,10 +16,7 @@ use serde_json::json;
 
 use super::{error::Error, mover_slots::MoverSlots};
 use crate::{
-    api::{
-        ColdBackup, ColdBackupStatus,
-        conditions::{self, Type},
-    },
+    api::{ColdBackup, ColdBackupStatus},
     clock::Moment,
     cluster::{During, ignore_not_found_or_conflict},
     context::{Context, Shared},
@@ -52,10 +49,6 @@ pub(super) struct ColdBackupContext {
     pub(super) recheck_times: RecheckTimes,
     /// Wakes backups that are kept until another is proven.
     superseded: mpsc::UnboundedSender<ObjectRef<ColdBackup>>,
-    /// The uids of unprovable backups, for the metrics.
-    unprovable: Mutex<HashSet<String>>,
-    /// The uids of backups that should be erased by now, for the metrics.
-    overdue: Mutex<HashSet<String>>,
 }
 
 /// When proven backups are rechecked next, by their uids.
@@ -97,8 +90,6 @@ impl ColdBackupContext {
             failed: Mutex::default(),
             recheck_times: RecheckTimes::default(),
             superseded,
-            unprovable: Mutex::default(),
-            overdue: Mutex::default(),
         }
     }
 
@@ -136,27 +127,6 @@ impl ColdBackupContext {
         self.written.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
         self.recheck_times.0.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
-        self.count_as(uid, false, false);
-    }
-
-    /// Updates the counts of unprovable and of overdue backups.
-    pub(super) fn count(&self, backup: &ColdBackup, status: &ColdBackupStatus) {
-        let unprovable = conditions::holds(&status.conditions, Type::Unprovable) && backup.meta().deletion_timestamp.is_none();
-        self.count_as(&backup.uid().unwrap_or_default(), unprovable, conditions::holds(&status.conditions, Type::Overdue));
-    }
-
-    fn count_as(&self, uid: &str, unprovable: bool, overdue: bool) {
-        let telemetry = &self.telemetry;
-        let counts = [(&self.unprovable, unprovable, &telemetry.backups_unprovable), (&self.overdue, overdue, &telemetry.backups_overdue)];
-        for (uids, holds, gauge) in counts {
-            let mut uids = uids.lock().unwrap_or_else(PoisonError::into_inner);
-            if holds {
-                uids.insert(uid.to_owned());
-            } else {
-                uids.remove(uid);
-            }
-            gauge.set(i64::try_from(uids.len()).unwrap_or(i64::MAX));
-        }
     }
 
     pub(super) async fn write(&self, backup: &ColdBackup, before: &ColdBackupStatus, status: &ColdBackupStatus) -> Result<(), Error> {

@@ -108,6 +108,7 @@ impl Reconciler for ColdBackupContext {
     type Object = ColdBackup;
     type Error = Error;
     const NAME: &'static str = "a backup";
+    const CONTROLLER: &'static str = "ColdBackup";
 
     fn span(backup: &ColdBackup) -> Span {
         tracing::info_span!("backup", backup = backup.name_any(), account = backup.spec.account)
@@ -133,7 +134,6 @@ impl Reconciler for ColdBackupContext {
             work.set_failure(error);
         }
         let status = work.status;
-        self.count(backup, &status);
         self.write(backup, &before, &status).await?;
         result
     }

@@ -79,6 +79,7 @@ impl Reconciler for ServerContext {
     type Object = DatabaseServer;
     type Error = Error;
     const NAME: &'static str = "a database server";
+    const CONTROLLER: &'static str = "DatabaseServer";
 
     fn span(server: &DatabaseServer) -> Span {
         tracing::info_span!("server", server = server.name_any())

@@ -79,6 +79,7 @@ impl Reconciler for ClassContext {
     type Object = HelpDeskClass;
     type Error = Error;
     const NAME: &'static str = "a class";
+    const CONTROLLER: &'static str = "HelpDeskClass";
     const PACE: Duration = PACE;
 
     fn span(class: &HelpDeskClass) -> Span {

@@ -70,6 +70,7 @@ impl Reconciler for PlanContext {
     type Object = HelpDeskPlan;
     type Error = ClusterError;
     const NAME: &'static str = "a plan";
+    const CONTROLLER: &'static str = "HelpDeskPlan";
     const PACE: Duration = PACE;
 
     fn span(plan: &HelpDeskPlan) -> Span {
