@@ -222,12 +222,17 @@ impl Operator {
         eventually(&format!("the crash of the operator that logs to {}", log.display()), look).await;
     }
 
-    /// What it answers on one of its ports, `checks` or `metrics`. `None`: it does not serve yet.
-    pub async fn answers(&self, port: &str, path: &str) -> Option<String> {
+    /// The address of one of its ports, `checks` or `metrics`. `None`: it does not serve yet.
+    pub fn serves(&self, port: &str) -> Option<String> {
         let log = self.log();
         let is_it = |line: &Value| line["message"] == format!("serving {port}");
         let line = log.lines().rev().filter_map(|line| serde_json::from_str(line).ok()).find(is_it)?;
-        let mut connection = TcpStream::connect(line["address"].as_str().unwrap()).await.ok()?;
+        Some(line["address"].as_str().unwrap().to_owned())
+    }
+
+    /// What it answers on one of its ports. `None`: it does not serve yet.
+    pub async fn answers(&self, port: &str, path: &str) -> Option<String> {
+        let mut connection = TcpStream::connect(self.serves(port)?).await.ok()?;
         connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
         connection.read_to_string(&mut answer).await.unwrap();

@@ -68,7 +68,7 @@ async fn an_operator_that_sees_or_does_too_little_is_not_ready_and_says_what_it_
     // When it may not watch one kind, each in turn, then it is not ready, names that kind, and decides nothing.
     let before = account.get().await.metadata.resource_version;
     for resource in WATCHED {
-        grants(&shard.cluster, |rule| without(rule, resource, &["list", "watch"])).await;
+        grants(&shard.cluster, BLIND, |rule| without(rule, resource, &["list", "watch"])).await;
         let operator = shard.start_operator_as(BLIND, "blind", &[]);
         is_not_ready(&operator, &format!("watch of {resource} is forbidden: ")).await;
         if *resource == "httproutefilters" {
@@ -77,7 +77,7 @@ async fn an_operator_that_sees_or_does_too_little_is_not_ready_and_says_what_it_
     }
 
     // When it may see everything and not write one kind, then it says so, too.
-    grants(&shard.cluster, |rule| without(rule, "coldbackups", &["create"])).await;
+    grants(&shard.cluster, BLIND, |rule| without(rule, "coldbackups", &["create"])).await;
     let operator = shard.start_operator_as(BLIND, "blind", &[]);
     is_not_ready(&operator, "the operator may not create coldbackups.helpdesk-operator.io in every namespace").await;
 
@@ -115,35 +115,35 @@ async fn is_not_ready(operator: &Operator, why: &str) {
 }
 
 /// A rule without these verbs on one resource.
-fn without(rule: PolicyRule, resource: &str, verbs: &[&str]) -> Vec<PolicyRule> {
+pub fn without(rule: PolicyRule, resource: &str, verbs: &[&str]) -> Vec<PolicyRule> {
     let (this, others) = rule.resources.clone().unwrap_or_default().into_iter().partition(|one| one == resource);
     let left = rule.verbs.iter().filter(|verb| !verbs.contains(&verb.as_str())).cloned().collect();
     let rules = [PolicyRule { resources: Some(this), verbs: left, ..rule.clone() }, PolicyRule { resources: Some(others), ..rule }];
     rules.into_iter().filter(|rule| rule.resources.as_ref().is_some_and(|all| !all.is_empty())).collect()
 }
 
-/// Gives the ServiceAccount of this story what the operator has, after `change`.
-async fn grants(cluster: &Cluster, change: impl Fn(PolicyRule) -> Vec<PolicyRule>) {
+/// Gives a ServiceAccount what the operator has, after `change`.
+pub async fn grants(cluster: &Cluster, service_account: &str, change: impl Fn(PolicyRule) -> Vec<PolicyRule>) {
     let everywhere: Api<ClusterRole> = Api::all(cluster.client.clone());
     let in_own: Api<Role> = Api::namespaced(cluster.client.clone(), OPERATOR);
     let changed = |rules: Option<Vec<PolicyRule>>| rules.unwrap_or_default().into_iter().flat_map(&change).collect::<Vec<_>>();
     let all = changed(everywhere.get("helpdesk-operator").await.unwrap().rules);
     let own = changed(in_own.get("helpdesk-operator").await.unwrap().rules);
-    let subjects = json!([{"kind": "ServiceAccount", "name": BLIND, "namespace": OPERATOR}]);
-    let role = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": BLIND});
-    apply(&everywhere, json!({"rules": all})).await;
-    apply(&in_own, json!({"rules": own})).await;
+    let subjects = json!([{"kind": "ServiceAccount", "name": service_account, "namespace": OPERATOR}]);
+    let role = |kind: &str| json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": service_account});
+    apply(&everywhere, service_account, json!({"rules": all})).await;
+    apply(&in_own, service_account, json!({"rules": own})).await;
     let bound = |kind: &str| json!({"roleRef": role(kind), "subjects": subjects});
-    apply(&Api::<ClusterRoleBinding>::all(cluster.client.clone()), bound("ClusterRole")).await;
-    apply(&Api::<RoleBinding>::namespaced(cluster.client.clone(), OPERATOR), bound("Role")).await;
+    apply(&Api::<ClusterRoleBinding>::all(cluster.client.clone()), service_account, bound("ClusterRole")).await;
+    apply(&Api::<RoleBinding>::namespaced(cluster.client.clone(), OPERATOR), service_account, bound("Role")).await;
 }
 
-async fn apply<K>(api: &Api<K>, mut fields: serde_json::Value)
+async fn apply<K>(api: &Api<K>, name: &str, mut fields: serde_json::Value)
 where
     K: Resource<DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
 {
     fields["apiVersion"] = json!(K::api_version(&()));
     fields["kind"] = json!(K::kind(&()));
-    fields["metadata"] = json!({"name": BLIND});
-    api.patch(BLIND, &PatchParams::apply("stories").force(), &Patch::Apply(fields)).await.unwrap();
+    fields["metadata"] = json!({"name": name});
+    api.patch(name, &PatchParams::apply("stories").force(), &Patch::Apply(fields)).await.unwrap();
 }
