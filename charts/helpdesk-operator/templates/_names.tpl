@@ -1,9 +1,12 @@
 {{/* The name of everything that belongs to this release. */}}
 {{- define "helpdesk.name" -}}
-{{- if contains .Chart.Name .Release.Name -}}
+{{- $name := .Values.nameOverride | default .Chart.Name -}}
+{{- if .Values.fullnameOverride -}}
+{{ .Values.fullnameOverride }}
+{{- else if contains $name .Release.Name -}}
 {{ .Release.Name | trunc 40 | trimSuffix "-" }}
 {{- else -}}
-{{ printf "%s-%s" .Release.Name .Chart.Name | trunc 40 | trimSuffix "-" }}
+{{ printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" }}
 {{- end -}}
 {{- end }}
 
@@ -35,7 +38,7 @@
 {{- $_ := set $resources $side $texts }}
 {{- end }}
 {{- with $resources }}{{ $_ := set $pod "resources" . }}{{ end }}
-{{- with .Values.movers.podLabels }}{{ $_ := set $pod "labels" . }}{{ end }}
+{{- with mergeOverwrite (dict) .Values.commonLabels .Values.movers.podLabels }}{{ $_ := set $pod "labels" . }}{{ end }}
 {{- with .Values.movers.podAnnotations }}{{ $_ := set $pod "annotations" . }}{{ end }}
 {{- toJson $pod }}
 {{- end }}
@@ -81,6 +84,19 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The labels of an object with labels of its own, which go before those that are everybody's: a dict with root and labels. */}}
+{{- define "helpdesk.labelsWith" -}}
+{{ toYaml (mergeOverwrite (include "helpdesk.labels" .root | fromYaml) .labels) }}
+{{- end }}
+
+{{/* The labels of pods that a selector has to find: a dict with root and selector, the name of the template. */}}
+{{- define "helpdesk.podLabels" -}}
+{{ toYaml (mergeOverwrite (dict) .root.Values.commonLabels .root.Values.podLabels (include .selector .root | fromYaml)) }}
 {{- end }}
 
 {{/* A list of ports as entries of a NetworkPolicy's rule. */}}
