@@ -230,7 +230,7 @@ const LAYERS: &[&[&str]] = &[
     &["mail", "mover"],
     &["context"],
     &["controller"],
-    &["run"],
+    &["cli", "run"],
 ];
 
 #[test]

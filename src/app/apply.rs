@@ -294,8 +294,9 @@ pub async fn why_pods_wait(client: &Client, owner: Owner<'_>, component: &str) -
     Ok(pods.items.iter().find_map(why_waiting))
 }
 
-/// Its words stay the same from try to try, so that they are written once.
-fn why_waiting(pod: &Pod) -> Option<String> {
+/// Why a pod does not run, if its kubelet or the scheduler says so. The words stay the same from try to try, so that they are
+/// written once.
+pub fn why_waiting(pod: &Pod) -> Option<String> {
     let (name, status) = (pod.name_any(), pod.status.as_ref()?);
     let unscheduled = status.conditions.iter().flatten().find(|c| c.type_ == "PodScheduled" && c.status == "False");
     if let Some(message) = unscheduled.and_then(|condition| condition.message.as_ref()) {

@@ -76,6 +76,11 @@ pub fn refusal(objects: &Objects, wanted: &GatewayRef, base: &str) -> Option<Str
     }
 }
 
+/// Why no tenant of a base domain can be published at a Gateway that exists, by the Gateway alone.
+pub fn refusal_of(gateway: &Value, wanted: &GatewayRef, base: &str) -> Option<String> {
+    read(gateway, wanted, base, Driver::GatewayApi, None).err()
+}
+
 fn at(gateway: &GatewayRef) -> String {
     format!("Gateway {}/{}", gateway.namespace, gateway.name)
 }

@@ -1,0 +1,49 @@
+//! How a command ended, or why it failed.
+
+use crate::cluster::ClusterError;
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// Everything is as it should be.
+    Fine,
+    /// What was asked for is not so.
+    NotSo,
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kubeconfig.
+    #[error("failed to read the kubeconfig; name one by --kubeconfig or KUBECONFIG, and a context of it by --context")]
+    Kubeconfig(#[source] Box<kube::config::KubeconfigError>),
+    /// The client of the API server.
+    #[error("failed to connect to the cluster of the kubeconfig")]
+    Connect(#[source] Box<kube::Error>),
+    /// The API server.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
+    /// There is no object of this name.
+    #[error("failed to find {kind} {name}: there is none of this name in this cluster; `kubectl get {kind}` lists all")]
+    NotFound {
+        /// The kind.
+        kind: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// The output cannot be written.
+    #[error("failed to write the output")]
+    Output(#[source] std::io::Error),
+    /// The output cannot be written as JSON or YAML.
+    #[error("failed to write the output as JSON or YAML: {0}")]
+    Format(String),
+}
+
+impl Error {
+    /// The exit code of the process.
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::Kubeconfig(_) | Self::Connect(_) | Self::Cluster(_) | Self::NotFound { .. } | Self::Output(_) | Self::Format(_) => 1,
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `kubectl helpdesk`: what people ask about accounts, and what they decide, in one command each.
+//!
+//! A command reads objects ([`seen`]), hands them to a pure function, and prints what that says ([`output`]). A command
+//! needs no right that its question does not need: what may not be read is said, and the rest is answered.
+//!
+//! | exit code | means |
+//! |---|---|
+//! | 0 | everything is as it should be, or the command did what was asked |
+//! | 1 | the command failed |
+//! | 2 | the command was used wrongly |
+//! | 3 | what was asked for is not so: a person has to act, or what was checked is wrong |
+
+mod connection;
+mod error;
+mod matters;
+mod output;
+mod seen;
+mod status;
+mod why;
+
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::{clock, error_chain::chain};
+use connection::{Connection, ConnectionArgs};
+use error::Ended;
+pub use error::Error;
+
+/// The command line of `kubectl helpdesk`.
+#[derive(Parser, Debug)]
+#[command(
+    name = "kubectl-helpdesk",
+    bin_name = "kubectl helpdesk",
+    version,
+    about = "Answers questions about the accounts of a helpdesk-operator, and carries out what people decide about them",
+    after_help = "Exit codes: 0 fine; 1 failed; 2 used wrongly; 3 what was asked for is not so."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Show the stage of an account, its deadlines and what is wrong, on one screen. Exits with 3 if a person has to act.
+    Status(status::StatusArgs),
+    /// Say why an account is not as it should be: from the account down to the first cause, and what to do about it.
+    /// Exits with 3 if there is a cause that does not pass by itself.
+    Why(why::WhyArgs),
+    /// Print the completions of a shell.
+    Completion(CompletionArgs),
+}
+
+#[derive(Args, Debug)]
+struct CompletionArgs {
+    /// The shell.
+    shell: Shell,
+}
+
+/// Runs a command, and prints its error.
+pub fn run(cli: Cli) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("failed to start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(command(cli)) {
+        Ok(Ended::Fine) => ExitCode::SUCCESS,
+        Ok(Ended::NotSo) => ExitCode::from(3),
+        Err(error) => {
+            eprintln!("{}", chain(&error));
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+async fn command(cli: Cli) -> Result<Ended, Error> {
+    if let Command::Completion(args) = cli.command {
+        return print_completion(args.shell);
+    }
+    let connection = Connection::open(cli.connection).await?;
+    let now = clock::now();
+    match cli.command {
+        Command::Status(args) => status::run(&connection, args, now).await,
+        Command::Why(args) => why::run(&connection, args, now).await,
+        Command::Completion(args) => print_completion(args.shell),
+    }
+}
+
+fn print_completion(shell: Shell) -> Result<Ended, Error> {
+    let mut script = Vec::new();
+    // Shells complete the program by the name of its file, which kubectl calls for `kubectl helpdesk`.
+    clap_complete::generate(shell, &mut Cli::command(), "kubectl-helpdesk", &mut script);
+    output::write(&script)?;
+    Ok(Ended::Fine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{} has no description", command.get_name());
+        }
+    }
+
+    #[test]
+    fn wrong_use_is_told_apart_from_failure() {
+        let wrong = Cli::try_parse_from(["kubectl-helpdesk", "status"]).unwrap_err();
+        assert_eq!(wrong.exit_code(), 2);
+    }
+}
