@@ -25,8 +25,10 @@ use crate::{
     },
     clock::Moment,
     database::Servers,
+    error_chain::chain,
     installation::Installation,
     mover::{Clients, job::MoverPod},
+    outages::Outages,
     readiness::Readiness,
     store::Stores,
     telemetry::Telemetry,
@@ -55,6 +57,8 @@ pub struct Settings {
     pub owner_namespaces: Vec<String>,
     /// How long copies that the operator cannot see are kept, as the certificate of deletion says it.
     pub copies_kept: Vec<(OtherCopy, Window)>,
+    /// What stands before `docs/operations.md` in links to it: a URL that ends with a slash, or nothing.
+    pub runbooks: String,
     /// How many accounts of one server are reconciled at once.
     pub concurrency: u16,
     /// DNS servers that are asked for the TXT records of host names; if empty, those of the machine.
@@ -113,6 +117,8 @@ pub struct Context {
     pub telemetry: Telemetry,
     /// What keeps this process from working; watches begin here.
     pub readiness: Readiness,
+    /// Failures with one cause.
+    pub outages: Arc<Outages>,
     /// Publishes events; there is one in the process, because it aggregates repeated events.
     pub recorder: Recorder,
     /// Reads the clock. Controllers read the time only here.
@@ -143,7 +149,10 @@ impl Context {
             secondary: None,
         };
         if let Err(error) = self.recorder.publish(&event, about).await {
-            tracing::warn!(object = about.name, %error, reason, "failed to publish an event");
+            let error = chain(&error);
+            if self.outages.is_first("events", &error) {
+                tracing::warn!(object = about.name, error, reason, "failed to publish an event");
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use kube::{
 };
 use std::time::Duration;
 
-use crate::clock;
+use crate::{clock, error_chain::chain};
 
 const LASTS: i32 = 10;
 const RENEW: Duration = Duration::from_secs(3);
@@ -39,7 +39,7 @@ impl Leadership {
             match self.take().await {
                 Ok(true) => return,
                 Ok(false) => {}
-                Err(error) => tracing::warn!(%error, "failed to ask for the lease"),
+                Err(error) => tracing::warn!(error = chain(&error), "failed to ask for the lease"),
             }
             tokio::time::sleep(RETRY).await;
         }
@@ -53,7 +53,7 @@ impl Leadership {
             match tokio::time::timeout(RENEW, self.take()).await {
                 Ok(Ok(true)) => renewed = tokio::time::Instant::now(),
                 Ok(Ok(false)) => return,
-                Ok(Err(error)) => tracing::warn!(%error, "failed to renew the lease"),
+                Ok(Err(error)) => tracing::warn!(error = chain(&error), "failed to renew the lease"),
                 Err(_) => tracing::warn!("the API server did not answer in time to renew the lease"),
             }
             if renewed.elapsed() > Duration::from_secs(LASTS.unsigned_abs().into()) - RENEW {
@@ -71,7 +71,7 @@ impl Leadership {
                 spec.holder_identity = None;
             }
             if let Err(error) = self.api.replace(&self.name, &PostParams::default(), &lease).await {
-                tracing::warn!(%error, "failed to release the lease");
+                tracing::warn!(error = chain(&error), "failed to release the lease");
             }
         }
     }

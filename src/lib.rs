@@ -23,6 +23,7 @@ pub mod lifecycle;
 pub mod mail;
 pub mod mover;
 pub mod object_diff;
+pub mod outages;
 pub mod prober;
 pub mod readiness;
 pub mod retry;

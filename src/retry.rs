@@ -69,6 +69,14 @@ impl Backoff {
         self.lock().remove(uid);
     }
 
+    /// In which time an object that has just failed is tried again at the latest, before [`Self::failed`] counts that failure.
+    pub fn next_wait(&self, uid: &str) -> Duration {
+        let before = self.lock().get(uid).copied();
+        let counts = before.is_none_or(|before| before.until <= Instant::now());
+        let count = before.map_or(0, |before| before.count) + u32::from(counts);
+        longest(count)
+    }
+
     /// Whether the object's last reconcile failed.
     pub fn is_failing(&self, uid: &str) -> bool {
         self.lock().contains_key(uid)
@@ -79,9 +87,18 @@ impl Backoff {
     }
 }
 
+/// The delay after so many failures, without the spread.
+fn plain(count: u32) -> Duration {
+    FIRST.saturating_mul(1 << count.saturating_sub(1).min(16)).min(LONGEST)
+}
+
+/// The longest delay after so many failures, in whole seconds.
+fn longest(count: u32) -> Duration {
+    Duration::from_secs(plain(count).mul_f64(1.2).as_secs() + 1)
+}
+
 fn delay(uid: &str, count: u32) -> Duration {
-    let plain = FIRST.saturating_mul(1 << count.saturating_sub(1).min(16)).min(LONGEST);
-    plain.mul_f64(0.8 + 0.4 * jitter(&format!("{uid}/{count}")))
+    plain(count).mul_f64(0.8 + 0.4 * jitter(&format!("{uid}/{count}")))
 }
 
 /// A number from 0 up to 1, derived from a hash of the text.

@@ -27,6 +27,7 @@ use crate::{
     context::{Context, LONGEST_NOTE, Patience, Settings},
     controller,
     database::Servers,
+    error_chain::chain,
     http,
     installation::Installation,
     leader::Leadership,
@@ -78,6 +79,10 @@ pub struct Args {
     /// times. The certificate of deletion says it. Kinds: ServerBackups, ServerReplicas, BucketReplicas, EtcdSnapshots.
     #[arg(long, env = "HELPDESK_OPERATOR_COPIES_KEPT", value_delimiter = ',', value_parser = kept)]
     copies_kept: Vec<(OtherCopy, Window)>,
+    /// Where the repository's files can be read, such as https://git.example/helpdesk-operator/blob/main: an account that is not
+    /// well has a link to docs/operations.md there. Without it the link is that file's path.
+    #[arg(long, env = "HELPDESK_OPERATOR_RUNBOOK_BASE_URL", default_value = "")]
+    runbook_base_url: String,
     /// How many accounts of one server are reconciled at once.
     #[arg(long, env = "HELPDESK_OPERATOR_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
     concurrency: u16,
@@ -206,6 +211,11 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             mail_hostname: args.mail_hostname,
             owner_namespaces: args.owner_namespace,
             copies_kept: args.copies_kept,
+            runbooks: if args.runbook_base_url.is_empty() {
+                String::new()
+            } else {
+                format!("{}/", args.runbook_base_url.trim_end_matches('/'))
+            },
             concurrency: args.concurrency,
             resolvers: args.resolver,
             prove_again: SignedDuration::from_secs(args.prove_again.into()),
@@ -215,8 +225,11 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
         installation,
         telemetry,
         readiness,
+        outages: Arc::default(),
         now: clock::now,
     });
+    let outages = Arc::clone(&ctx.outages);
+    tokio::spawn(async move { outages.log().await });
     let controllers = async {
         tokio::join!(
             controller::account::run(ctx.clone(), stop.clone()),
@@ -289,7 +302,7 @@ async fn tell(readiness: Readiness, telemetry: Telemetry, recorder: Recorder, po
                 secondary: None,
             };
             if let Err(error) = recorder.publish(&event, &pod).await {
-                tracing::warn!(%error, "failed to publish an event about the operator");
+                tracing::warn!(error = chain(&error), "failed to publish an event about the operator");
             }
         }
         told = found;

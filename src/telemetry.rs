@@ -17,13 +17,22 @@ use prometheus_client::{
     registry::{Metric, Registry},
 };
 
+/// What is logged. Unless they are named, the libraries log warnings only: what PostgreSQL notices, such as that a table exists
+/// already, is of no interest.
+fn filter(asked_for: Option<String>) -> tracing_subscriber::EnvFilter {
+    let asked_for = asked_for.unwrap_or_else(|| "info".into());
+    let quiet = ["kube", "sqlx"].iter().filter(|library| !asked_for.contains(**library)).map(|library| format!("{library}=warn"));
+    let all: Vec<String> = std::iter::once(asked_for.clone()).chain(quiet).filter(|directive| !directive.is_empty()).collect();
+    tracing_subscriber::EnvFilter::try_new(all.join(",")).unwrap_or_else(|_| "info,kube=warn,sqlx=warn".into())
+}
+
 /// Starts writing logs as JSON to the standard output. `RUST_LOG` says how much.
 pub fn log_as_json() {
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_span_list(false)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info,kube=warn,sqlx=warn".into()))
+        .with_env_filter(filter(std::env::var("RUST_LOG").ok()))
         .init();
 }
 
@@ -345,6 +354,15 @@ mod tests {
         assert_eq!(Format::asked_for(Some("application/openmetrics-text;version=1.0.0,text/plain;q=0.3")), Format::OpenMetrics);
         assert_eq!(Format::asked_for(Some("*/*")), Format::Text);
         assert_eq!(Format::asked_for(None), Format::Text);
+    }
+
+    #[test]
+    fn libraries_are_quiet_unless_they_are_named() {
+        let plain = filter(Some("info".into())).to_string();
+        assert!(plain.contains("kube=warn") && plain.contains("sqlx=warn"), "{plain}");
+        assert!(filter(Some("debug,sqlx=info".into())).to_string().contains("sqlx=info"));
+        assert_eq!(filter(None).to_string(), plain);
+        assert_eq!(filter(Some("no such=level=x".into())).to_string(), plain);
     }
 
     #[test]

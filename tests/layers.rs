@@ -220,7 +220,7 @@ fn no_files_import_each_other_in_a_circle() {
 
 /// The folders and files of `src` from the bottom up. What stands in one line knows nothing else of that line.
 const LAYERS: &[&[&str]] = &[
-    &["clock", "cluster", "crash", "digest", "error_chain", "http_client", "keyed_semaphore", "lib", "object_diff", "retry"],
+    &["clock", "cluster", "crash", "digest", "error_chain", "http_client", "keyed_semaphore", "lib", "object_diff", "outages", "retry"],
     &["api", "installation", "leader", "prober"],
     &["telemetry"],
     &["readiness"],

@@ -30,6 +30,8 @@ use super::{Hold, app_status::AppStatus, mail_status::MailStatus, plan::TlsVersi
     printcolumn(json_path = ".spec.plan", name = "Plan", type_ = "string"),
     printcolumn(json_path = ".status.url", name = "URL", type_ = "string"),
     printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].status", name = "Ready", type_ = "string"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Overdue\")].reason", name = "Overdue", type_ = "string"),
+    printcolumn(json_path = ".status.entering.stage", name = "Entering", type_ = "string", priority = 1),
     printcolumn(json_path = ".status.billing.state", name = "Billing", type_ = "string", priority = 1),
     printcolumn(json_path = ".status.database.server", name = "Server", type_ = "string", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 40").message("the name of an account has at most 40 characters, so that labels and names made from it fit; choose a shorter one"),
@@ -262,6 +264,15 @@ pub struct HelpDeskAccountStatus {
     /// The signed certificate that nothing of the account is left; present from Expired on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
+    /// Why the last look at the account failed; absent once one succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<LastError>,
+    /// What the account depends on and is not ready itself, in the order in which to look; empty while the account is well.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for: Vec<WaitingFor>,
+    /// Where the documents say what to do; absent while the account is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runbook: Option<String>,
     /// Ready, DatabaseReady, AppReady, EdgeReady, BackupsCurrent, BlockEnforced, Held, Overdue, Unprovable, Stalled, Reconciling.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
@@ -278,6 +289,34 @@ pub struct EnteringStage {
     pub reason: super::stage::Reason,
     /// When it was decided.
     pub since: Time,
+}
+
+/// Why looks at an account fail.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LastError {
+    /// The reason, as in the conditions.
+    pub reason: String,
+    /// The error with its causes.
+    pub message: String,
+    /// When this run of failures began.
+    pub since: Time,
+    /// In which time it is tried again, at the latest. The time grows up to six minutes; whatever wakes the account shortens it.
+    pub retry_within: super::Window,
+}
+
+/// An object that the account depends on, and why it is not ready.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingFor {
+    /// Its kind.
+    pub kind: String,
+    /// Its name, after its namespace if it has one.
+    pub name: String,
+    /// Its own reason, or `NotFound`.
+    pub reason: String,
+    /// Its own message, or the beginning of it.
+    pub message: String,
 }
 
 /// The state of one host name.

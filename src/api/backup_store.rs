@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
     printcolumn(json_path = ".status.keys", name = "Keys", type_ = "integer"),
     printcolumn(json_path = ".status.versioning", name = "Versioning", type_ = "string"),
     printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].status", name = "Ready", type_ = "string"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].reason", name = "Reason", type_ = "string"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("the name of a store has at most 40 characters"),
     validation = Rule::new("!has(oldSelf.status) || ((!has(oldSelf.status.backups) || oldSelf.status.backups == 0) && (!has(oldSelf.status.keys) || oldSelf.status.keys == 0)) || (self.spec.endpoint == oldSelf.spec.endpoint && self.spec.bucket == oldSelf.spec.bucket && self.spec.prefix == oldSelf.spec.prefix && self.spec.region == oldSelf.spec.region)").message("region, endpoint, bucket and prefix cannot change while the store holds backups or keys of backups"),
 )]

@@ -27,6 +27,8 @@ use super::{Hold, VerifyMode};
     printcolumn(json_path = ".status.bytes", name = "Bytes", type_ = "integer"),
     printcolumn(json_path = ".status.verifiedAt", name = "Verified", type_ = "date"),
     printcolumn(json_path = ".spec.expiresAt", name = "Expires", type_ = "string"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].status", name = "Ready", type_ = "string"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].reason", name = "Why", type_ = "string", priority = 1),
     printcolumn(json_path = ".spec.store", name = "Store", type_ = "string", priority = 1),
     validation = Rule::new("self.metadata.name.size() <= 63").message("the name of a backup has at most 63 characters"),
     validation = Rule::new("self.spec.account == oldSelf.spec.account && self.spec.accountUID == oldSelf.spec.accountUID && self.spec.store == oldSelf.spec.store && self.spec.expiresAt == oldSelf.spec.expiresAt && self.spec.reason == oldSelf.spec.reason && self.spec.verify == oldSelf.spec.verify").message("a ColdBackup is immutable but for hold: create another one instead"),

@@ -23,6 +23,8 @@ use serde::{Deserialize, Serialize};
     printcolumn(json_path = ".status.tenants", name = "Tenants", type_ = "integer"),
     printcolumn(json_path = ".spec.capacity", name = "Capacity", type_ = "integer"),
     printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].status", name = "Ready", type_ = "string"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Braked\")].status", name = "Braked", type_ = "string"),
+    printcolumn(json_path = ".status.conditions[?(@.type==\"Ready\")].reason", name = "Reason", type_ = "string"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("the name of a server has at most 40 characters"),
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.tenants) || oldSelf.status.tenants == 0 || (self.spec.engine == oldSelf.spec.engine && self.spec.region == oldSelf.spec.region)").message("engine and region cannot change while the server holds tenants"),
 )]

@@ -75,7 +75,7 @@ pub const SHARD_LABEL: &str = "helpdesk-operator.io/shard";
 
 /// The CRDs of all kinds, each with its file name in `crds/`.
 pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
-    vec![
+    let all = [
         ("helpdeskaccounts.yaml", HelpDeskAccount::crd()),
         ("helpdeskplans.yaml", HelpDeskPlan::crd()),
         ("databaseservers.yaml", DatabaseServer::crd()),
@@ -83,7 +83,21 @@ pub fn definitions() -> Vec<(&'static str, CustomResourceDefinition)> {
         ("coldbackups.yaml", ColdBackup::crd()),
         ("domainclaims.yaml", DomainClaim::crd()),
         ("helpdeskclasses.yaml", HelpDeskClass::crd()),
-    ]
+    ];
+    all.into_iter().map(|(file, definition)| (file, described(definition))).collect()
+}
+
+/// Says of the kind what is said of its spec: `kubectl explain` prints the first.
+fn described(mut definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    for version in &mut definition.spec.versions {
+        let schema = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut());
+        if let Some(schema) = schema
+            && let Some(spec) = schema.properties.as_mut().and_then(|fields| fields.get_mut("spec"))
+        {
+            schema.description = spec.description.replace("What the object asks for.".to_owned());
+        }
+    }
+    definition
 }
 
 /// Writes a CRD as YAML for Kubernetes, which reads YAML 1.1: words that YAML 1.1 takes for booleans are quoted, which

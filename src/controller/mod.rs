@@ -51,6 +51,9 @@ use crate::{
     telemetry::ControllerLabel,
 };
 
+/// The cause of failures that are logged together because the API server does not answer.
+const API_SERVER: &str = "the API server";
+
 /// How often an object is reconciled at least. This finds changes that no watch reports.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
 
@@ -82,6 +85,11 @@ pub(crate) trait Reconciler: Deref<Target = Context> + Send + Sync + 'static {
 
     /// Reconciles the object as far as that is possible now, and returns when to reconcile it again.
     fn reconcile(&self, object: &Self::Object) -> impl Future<Output = Result<Action, Self::Error>> + Send;
+
+    /// What the failure has in common with those of other objects, such as `server pg-eu-1`: they are logged together.
+    fn outage(&self, _object: &Self::Object, _error: &Self::Error) -> Option<String> {
+        None
+    }
 
     /// The error's reason, for the log.
     fn reason(error: &Self::Error) -> &'static str;
@@ -142,11 +150,16 @@ fn error_policy<R: Reconciler>(object: Arc<R::Object>, error: &R::Error, reconci
     let wait = reconciler.backoff().failed(&uid(&*object));
     let wait = reconciler.retry_after(&object, error, wait);
     reconciler.telemetry.reconcile_errors.get_or_create(&ControllerLabel { controller: R::CONTROLLER }).inc();
+    let text = chain(error);
+    let is_logged = reconciler.outage(&object, error).is_none_or(|cause| reconciler.outages.is_first(&cause, &text));
+    if !is_logged {
+        return Action::requeue(wait);
+    }
     tracing::warn!(
         parent: &R::span(&object),
         object = object.name_any(),
         reason = R::reason(error),
-        error = chain(error),
+        error = text,
         retry_in = wait.as_secs(),
         "{} could not be taken further",
         R::NAME

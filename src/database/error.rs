@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::error_chain::words;
+
 use super::Lacking;
 
 /// Why a database server did not do what it was asked. Never carries a password; can be cloned, because one failed
@@ -9,7 +11,7 @@ use super::Lacking;
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The DatabaseServer or one of its Secrets could not be read from the cluster.
-    #[error("failed to read {what} from the cluster: {source}")]
+    #[error("failed to read {what} from the cluster: {}", words(&**source))]
     ReadObject {
         /// Kind and name.
         what: String,
@@ -158,7 +160,7 @@ pub enum Error {
         seconds: u64,
     },
     /// The server refused or broke off.
-    #[error("failed to {step}: {source}")]
+    #[error("failed to {step}: {}", words(&**source))]
     Query {
         /// The step's verb and object.
         step: &'static str,

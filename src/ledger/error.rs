@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::error_chain::words;
+
 /// Why the ledger could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
@@ -41,7 +43,7 @@ pub enum Error {
         seconds: u64,
     },
     /// The server refused or broke off.
-    #[error("failed to {step}: {source}")]
+    #[error("failed to {step}: {}", words(&**source))]
     Query {
         /// The step's verb and object.
         step: &'static str,

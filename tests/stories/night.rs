@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use helpdesk_operator::{
-    api::{BackupStore, HelpDeskPlan},
+    api::{BackupStore, HelpDeskPlan, SHARD_LABEL},
     lifecycle::Stage,
 };
 use kube::{
@@ -16,7 +16,7 @@ use serde_json::json;
 use super::{
     cluster::{eventually, setting},
     operator::{STOPPING, Servers, Shard, administrator_scales, wait_until_after},
-    prometheus::{Prometheus, Second, expression_of, write_test},
+    prometheus::{Prometheus, Second, expression_of, queries_of_dashboards, write_test},
     readiness::{grants, without},
 };
 
@@ -66,13 +66,18 @@ async fn in_a_night_of_failures_each_makes_its_alert_fire_and_its_runbook_entry_
     let shard = Shard::new(NIGHT, Servers::Second).await;
     let cluster = &shard.cluster;
     shard.administrator_applies_plan(json!({"trial": "150s"})).await;
+    cluster
+        .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": NIGHT, "labels": {SHARD_LABEL: NIGHT}}, "spec": {
+            "app": {"name": "none", "version": "1"}, "components": [{"name": "web", "port": 8080}],
+            "routes": [{"path": "/", "component": "web", "audience": "agent"}]}}))
+        .await;
     grants(cluster, NIGHT, |rule| vec![rule]).await;
     let account = shard.customer_signs_up(NIGHT).await;
     let leader = shard.start_operator_as(NIGHT, "leader", &[]);
     account.receives_credentials_in(Stage::Trial).await;
     let ends = account.get().await.status.unwrap().next_transition_time.unwrap();
     let standby = shard.start_operator_as(NIGHT, "standby", &[]);
-    let prometheus = Prometheus::start().await;
+    let prometheus = Prometheus::start(NIGHT).await;
     prometheus.scrapes(&[("leader", &leader), ("standby", &standby)]).await;
     prometheus.waits_for("helpdesk_operator_leader == 1", true).await;
     for ready in ["helpdesk_operator_backup_store_ready == 0", "helpdesk_operator_database_server_ready == 0"] {
@@ -83,6 +88,12 @@ async fn in_a_night_of_failures_each_makes_its_alert_fire_and_its_runbook_entry_
     let begin = prometheus.now().await;
     until(&prometheus, begin + MARGIN).await;
     write_test("calm", &prometheus.recorded(begin, begin + MARGIN).await, None);
+
+    // And every query of the dashboards has something to show, but for the certificates of names that nobody has here.
+    for (panel, query) in queries_of_dashboards() {
+        let found = prometheus.query(&query).await;
+        assert!(!found.is_empty() || query.contains("certificate_expiry"), "{panel}: {query} shows nothing");
+    }
 
     // When the leader is killed, then the other replica takes over, and nobody is woken.
     let begin = prometheus.now().await;

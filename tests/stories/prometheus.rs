@@ -36,8 +36,8 @@ pub struct Prometheus {
 pub type Second = i64;
 
 impl Prometheus {
-    /// Starts one that scrapes nothing yet.
-    pub async fn start() -> Self {
+    /// Starts one that scrapes nothing yet. Of plans and classes, which all shards share, it sees only those of this name.
+    pub async fn start(own: &str) -> Self {
         let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("prometheus-{}", std::process::id()));
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder).unwrap();
@@ -47,7 +47,9 @@ impl Prometheus {
             "global": {"scrape_interval": format!("{INTERVAL}s"), "scrape_timeout": "1s"},
             "scrape_configs": [{"job_name": "helpdesk-operator",
                 "file_sd_configs": [{"files": [folder.join("targets.json")], "refresh_interval": "1s"}],
-                "relabel_configs": [{"target_label": "instance", "source_labels": ["replica"]}]}]});
+                "relabel_configs": [{"target_label": "instance", "source_labels": ["replica"]}],
+                "metric_relabel_configs": [
+                    {"source_labels": ["plan", "class"], "regex": format!(";|{own};|;{own}"), "action": "keep"}]}]});
         fs::write(folder.join("prometheus.yaml"), config.to_string()).unwrap();
         // The port is free until Prometheus takes it.
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -255,4 +257,19 @@ fn what_was_recorded_is_written_as_promtool_reads_it() {
     let values: Vec<String> = ["1", "1", "_", "_", "0"].map(str::to_owned).into();
     assert_eq!(runs(&values), format!("1x1 stale _x2 0x{HELD}"));
     assert_eq!(escaped("a b{c=\"d\"}"), "a%20b%7Bc%3D%22d%22%7D");
+}
+
+/// The queries of the chart's dashboards, with the title of their panel, as Grafana would send them.
+pub fn queries_of_dashboards() -> Vec<(String, String)> {
+    let mut queries = Vec::new();
+    for file in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/charts/helpdesk-operator/files/dashboards")).unwrap() {
+        let dashboard: Value = serde_json::from_str(&fs::read_to_string(file.unwrap().path()).unwrap()).unwrap();
+        for panel in dashboard["panels"].as_array().unwrap() {
+            for target in panel["targets"].as_array().into_iter().flatten() {
+                let query = target["expr"].as_str().unwrap().replace("$__rate_interval", "30s").replace("$job", ".*");
+                queries.push((panel["title"].as_str().unwrap().to_owned(), query));
+            }
+        }
+    }
+    queries
 }

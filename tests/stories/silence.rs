@@ -126,7 +126,8 @@ async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_wha
         )
         .await;
     shard.cluster.administrator_applies(plan(&shard, "silence", "silence-cold")).await;
-    let _operator = shard.start_operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2")]);
+    let operator = shard
+        .start_operator("only", &[("HELPDESK_OPERATOR_CONCURRENCY", "2"), ("HELPDESK_OPERATOR_RUNBOOK_BASE_URL", "https://git.example")]);
 
     // Given six tenants who pay on the server behind the proxy, and one on the other server.
     administrator_drains(&shard, "silence", true).await;
@@ -157,8 +158,24 @@ async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_wha
     for account in &away {
         let overdue = account.wait_until("Overdue", |a| has_condition(a, "Overdue", "True")).await;
         assert!(has_condition(&overdue, "DatabaseReady", "Unknown"), "{:?}", find_condition(&overdue, "DatabaseReady"));
-        assert_eq!(overdue.status.unwrap().next_stage, Some(Stage::Blocked));
+        let status = overdue.status.unwrap();
+        assert_eq!(status.next_stage, Some(Stage::Blocked));
+        // Its database or its ledger, which are on the same server.
+        assert!(status.last_error.as_ref().is_some_and(|last| last.reason.ends_with("Unreachable")), "{:?}", status.last_error);
     }
+
+    // Then each names its server with the server's own reason, and where to read on.
+    for account in &away {
+        let told = account.wait_until("the server", |a| !a.status.as_ref().unwrap().waiting_for.is_empty()).await.status.unwrap();
+        let first = &told.waiting_for[0];
+        assert_eq!((&*first.kind, &*first.name, &*first.reason), ("DatabaseServer", "silence-away", "Unreachable"));
+        assert_eq!(told.runbook.as_deref(), Some("https://git.example/docs/operations.md#databaseserver"));
+    }
+
+    // Then the log has a line for the first of their failures, and one a minute for all others.
+    let told = |message: &str| operator.log().lines().filter(|line| line.contains(message)).count();
+    eventually("failures that are counted together", || async { (told("failures with one cause go on") > 0).then_some(()) }).await;
+    assert_eq!(told("an account could not be taken further"), 1, "the log says it once");
 
     // Then the seventh is Blocked and Active again within seconds, three times.
     for _ in 0..3 {
@@ -178,6 +195,8 @@ async fn a_server_that_never_answers_keeps_no_account_of_another_waiting_and_wha
     for account in &away {
         account.reaches(Stage::Blocked).await;
     }
+    let well = away[0].wait_until("nothing to wait for", |a| a.status.as_ref().unwrap().runbook.is_none()).await.status.unwrap();
+    assert!(well.last_error.is_none() && well.waiting_for.is_empty());
     assert!(begun.elapsed() < Duration::from_secs(30), "what waited for the server went on after {:?}", begun.elapsed());
 }
 

@@ -8,10 +8,12 @@ use super::{
     error::Error,
     observe::Observation,
     report::{changed, publish, write},
+    waiting_for,
 };
 use crate::{
     api::{
-        Condition, HelpDeskAccount, HelpDeskAccountStatus, Time,
+        Condition, HelpDeskAccount, HelpDeskAccountStatus, Time, Window,
+        account::LastError,
         conditions::{self, Finding, Type},
     },
     clock::Moment,
@@ -35,15 +37,23 @@ pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, erro
         ctx.last_records.put(&uid, record);
     }
     let conditions = conditions_of_failure(&before, error, late, account.metadata.generation, now);
-    let status = HelpDeskAccountStatus {
+    let since = before.last_error.as_ref().map_or(Time(now), |last| last.since.clone());
+    let retry_within = Window::seconds(i64::try_from(ctx.backoff.next_wait(&uid).as_secs()).unwrap_or(i64::MAX));
+    let mut status = HelpDeskAccountStatus {
         billing: None,
         conditions,
+        last_error: Some(LastError { reason: error.reason().to_owned(), message: error.with_causes(), since, retry_within }),
         next_stage: presumed.next.map(|next| next.stage),
         next_transition_time: presumed.next.map(|next| Time(next.at)),
         ..before.clone()
     };
+    status.waiting_for = waiting_for::objects(ctx, account, &status);
+    status.runbook = waiting_for::runbook(&ctx.settings.runbooks, &status);
     if let Err(error) = write(ctx, account, &before, &status).await {
-        tracing::warn!(error = error.with_causes(), "failed to report a failure");
+        let text = error.with_causes();
+        if ctx.outages.is_first("reports of failures", &text) {
+            tracing::warn!(error = text, "failed to report a failure");
+        }
         return;
     }
     for condition in changed(&before.conditions, &status.conditions) {

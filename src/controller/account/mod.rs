@@ -43,6 +43,7 @@ mod report;
 mod restore;
 mod restore_job;
 mod routes;
+mod waiting_for;
 mod watches;
 mod work;
 

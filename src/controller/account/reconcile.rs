@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{HelpDeskAccount, deletion_is_confirmed},
-    controller::{Reconciler, until},
+    controller::{API_SERVER, Reconciler, until},
     keyed_semaphore::Permit,
     lifecycle::Stage,
     retry::Backoff,
@@ -56,6 +56,15 @@ impl Reconciler for AccountContext {
             failure::report(self, account, error).await;
         }
         result
+    }
+
+    fn outage(&self, account: &HelpDeskAccount, error: &Error) -> Option<String> {
+        match error {
+            Error::Cluster(_) => Some(API_SERVER.to_owned()),
+            Error::Store(_) => Some("stores of accounts".to_owned()),
+            _ if error.is_of_server() && !error.needs_a_person() => Some(semaphore_key(account)),
+            _ => None,
+        }
     }
 
     fn reason(error: &Error) -> &'static str {

@@ -13,6 +13,7 @@ use super::{
     error::Error,
     observe::Observation,
     outcome::Outcome,
+    waiting_for,
 };
 use crate::cluster::During;
 use crate::controller::tenant_secret::TenantSecret;
@@ -43,7 +44,9 @@ pub(super) async fn report(
         tracing::warn!(account = account.name_any(), error = chain(&error), "the status says of mail what it said before");
         before.mail.clone()
     });
-    let status = HelpDeskAccountStatus { mail, ..build(ctx, account, observed, outcome, &before, now) };
+    let mut status = HelpDeskAccountStatus { mail, ..build(ctx, account, observed, outcome, &before, now) };
+    status.waiting_for = waiting_for::objects(ctx, account, &status);
+    status.runbook = waiting_for::runbook(&ctx.settings.runbooks, &status);
     let uid = account.uid().unwrap_or_default();
     let record = &outcome.placement.entry.record;
     ctx.last_records.put(&uid, record.clone());
@@ -147,6 +150,9 @@ fn build(
         namespace: entry.namespace.as_ref().and_then(|n| Some(NamespaceRef { name: n.name.clone(), uid: n.uid.clone()? })),
         last_backup: observed.backups.iter().filter_map(|b| last_backup(b)).max_by_key(|b| b.verified_at.0),
         certificate: entry.certificate.clone(),
+        last_error: None,
+        waiting_for: Vec::new(),
+        runbook: None,
         conditions: conditions::merge(&before.conditions, &findings(ctx, account, observed, outcome), account.metadata.generation, now),
     }
 }

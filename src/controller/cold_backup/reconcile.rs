@@ -32,7 +32,7 @@ use crate::{
     backup::recheck,
     cluster::{During, ignore_not_found_or_conflict},
     context::Shared,
-    controller::{self, Reconciler, cached, server_readiness, store_readiness},
+    controller::{self, API_SERVER, Reconciler, cached, server_readiness, store_readiness},
     keyed_semaphore::Permit,
     mover::job::{BACKUP, COMPONENT},
     retry::Backoff,
@@ -120,6 +120,16 @@ impl Reconciler for ColdBackupContext {
 
     async fn permit(&self, backup: &ColdBackup) -> Option<Permit> {
         self.permits.acquire(&self.semaphore_key(backup)).await
+    }
+
+    fn outage(&self, backup: &ColdBackup, error: &Error) -> Option<String> {
+        match error {
+            Error::Cluster(_) => Some(API_SERVER.to_owned()),
+            _ if error.needs_a_person() => None,
+            Error::Store(_) => Some(format!("store {}", backup.spec.store)),
+            Error::Database(_) | Error::Ledger(_) => Some(self.semaphore_key(backup)),
+            _ => None,
+        }
     }
 
     fn reason(error: &Error) -> &'static str {
