@@ -28,6 +28,7 @@ use crate::{
     error_chain::chain,
     installation::Installation,
     mover::{Clients, job::MoverPod},
+    notices::Endpoint,
     outages::Outages,
     readiness::Readiness,
     store::Stores,
@@ -57,6 +58,8 @@ pub struct Settings {
     pub owner_namespaces: Vec<String>,
     /// How long copies that the operator cannot see are kept, as the certificate of deletion says it.
     pub copies_kept: Vec<(OtherCopy, Window)>,
+    /// Where notices of stages go; `None`: nowhere.
+    pub notices: Option<Endpoint>,
     /// What stands before `docs/operations.md` in links to it: a URL that ends with a slash, or nothing.
     pub runbooks: String,
     /// How many accounts of one server are reconciled at once.

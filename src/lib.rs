@@ -22,6 +22,7 @@ pub mod ledger;
 pub mod lifecycle;
 pub mod mail;
 pub mod mover;
+pub mod notices;
 pub mod object_diff;
 pub mod outages;
 pub mod prober;

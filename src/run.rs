@@ -32,6 +32,7 @@ use crate::{
     installation::Installation,
     leader::Leadership,
     mover::{Clients, job::MoverPod},
+    notices::Endpoint,
     readiness::{self, Readiness},
     rights::Reviewer,
     store::Stores,
@@ -79,6 +80,12 @@ pub struct Args {
     /// times. The certificate of deletion says it. Kinds: ServerBackups, ServerReplicas, BucketReplicas, EtcdSnapshots.
     #[arg(long, env = "HELPDESK_OPERATOR_COPIES_KEPT", value_delimiter = ',', value_parser = kept)]
     copies_kept: Vec<(OtherCopy, Window)>,
+    /// An HTTPS endpoint that takes a notice before and after each stage that closes an account, as a signed CloudEvent.
+    #[arg(long, env = "HELPDESK_OPERATOR_NOTICES_URL", value_parser = https, requires = "notices_secret")]
+    notices_url: Option<::http::Uri>,
+    /// The Secret in the operator's namespace with the key `secret` of the signatures, and `ca.crt` for an authority of your own.
+    #[arg(long, env = "HELPDESK_OPERATOR_NOTICES_SECRET")]
+    notices_secret: Option<String>,
     /// Where the repository's files can be read, such as https://git.example/helpdesk-operator/blob/main: an account that is not
     /// well has a link to docs/operations.md there. Without it the link is that file's path.
     #[arg(long, env = "HELPDESK_OPERATOR_RUNBOOK_BASE_URL", default_value = "")]
@@ -115,6 +122,11 @@ fn namespaced_name(text: &str) -> Result<(String, String), String> {
         Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() => Ok((namespace.to_owned(), name.to_owned())),
         _ => Err("write NAMESPACE/NAME".to_owned()),
     }
+}
+
+fn https(text: &str) -> Result<::http::Uri, String> {
+    let url: ::http::Uri = text.parse().map_err(|error| format!("{error}"))?;
+    if url.scheme_str() == Some("https") && url.host().is_some() { Ok(url) } else { Err("write https://HOST/PATH".to_owned()) }
 }
 
 fn mover_pod(text: &str) -> Result<Box<MoverPod>, serde_json::Error> {
@@ -211,6 +223,7 @@ async fn serve(args: Args) -> Result<ExitCode, Error> {
             mail_hostname: args.mail_hostname,
             owner_namespaces: args.owner_namespace,
             copies_kept: args.copies_kept,
+            notices: args.notices_url.zip(args.notices_secret).map(|(url, secret)| Endpoint { url, secret }),
             runbooks: if args.runbook_base_url.is_empty() {
                 String::new()
             } else {

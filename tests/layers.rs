@@ -225,7 +225,7 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry"],
     &["readiness"],
     &["app", "brake", "edge", "http", "lifecycle", "rights", "store"],
-    &["backup", "ledger"],
+    &["backup", "ledger", "notices"],
     &["database"],
     &["mail", "mover"],
     &["context"],

@@ -41,6 +41,8 @@ pub enum Type {
     Overcommitted,
     /// The ledger of a server has accounts with data but without an object.
     AccountsLost,
+    /// `False`: the endpoint of notices did not take one that is due.
+    NoticesDelivered,
 }
 
 impl Type {
@@ -64,6 +66,7 @@ impl Type {
             Self::ExtensionsMissing => "ExtensionsMissing",
             Self::Overcommitted => "Overcommitted",
             Self::AccountsLost => "AccountsLost",
+            Self::NoticesDelivered => "NoticesDelivered",
         }
     }
 }

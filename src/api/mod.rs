@@ -17,6 +17,7 @@ pub mod help_desk_class;
 mod hold;
 mod in_use;
 pub mod mail_status;
+pub mod notices;
 pub mod plan;
 mod plan_rules;
 mod plan_status;

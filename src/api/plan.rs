@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Engine, Window,
+    notices::Notices,
     plan_rules::{cidr, schedule},
     plan_status::HelpDeskPlanStatus,
 };
@@ -63,6 +64,9 @@ pub struct HelpDeskPlanSpec {
     /// The page at a blocked tenant's host names.
     #[serde(default)]
     pub suspended_page: SuspendedPage,
+    /// When notices of stages go to the endpoint that the operator was given (the chart's `notices`).
+    #[serde(default)]
+    pub notices: Notices,
 }
 
 /// Whether deadlines that are already set follow an edited plan.

@@ -112,6 +112,9 @@ pub struct Record {
     /// The revision of its class that the account has.
     #[serde(default)]
     pub class: Option<PinnedClass>,
+    /// The ids of the notices that were delivered last.
+    #[serde(default)]
+    pub notices: Vec<String>,
     /// The newest request for another password of the app's administrator.
     #[serde(default)]
     pub admin_password: Option<AdminPassword>,
@@ -289,6 +292,7 @@ impl Record {
             app_secrets: BTreeSet::new(),
             plan: None,
             class: None,
+            notices: Vec::new(),
             admin_password: None,
         }
     }

@@ -21,6 +21,7 @@ mod hostile;
 mod life;
 mod mail;
 mod night;
+mod notices;
 mod operator;
 mod postgres;
 mod prometheus;

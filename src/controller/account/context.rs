@@ -26,6 +26,7 @@ use crate::{
     edge::{self, dns_challenge::ChallengeResolver, objects::Objects},
     keyed_semaphore::KeyedSemaphore,
     lifecycle::Record,
+    notices::Sender,
     prober::Prober,
     retry::Backoff,
 };
@@ -102,6 +103,8 @@ pub(super) struct AccountContext {
     pub prober: Arc<Prober<edge::check::View>>,
     /// Asks the tenants' apps for a value of their tenant.
     pub app_prober: Arc<Prober<app::check::View>>,
+    /// Delivers notices; `None`: there is no endpoint.
+    pub notices: Option<Arc<Sender>>,
     /// Limits how many accounts of one server are reconciled at once.
     pub permits: KeyedSemaphore,
     /// The same for accounts whose database may be created or dropped.

@@ -32,6 +32,7 @@ mod finalizer;
 mod hostnames;
 mod mail_filter;
 mod namespace;
+mod notices;
 mod observe;
 mod outcome;
 mod owner;

@@ -42,6 +42,11 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
+    /// Has the account looked at again at this time at the latest.
+    pub fn wake_at(&mut self, at: Moment) {
+        self.requeue_at = Some(self.requeue_at.map_or(at, |before| before.min(at)));
+    }
+
     /// Whether the account's database is dropped, so that its object may be deleted.
     pub fn is_over(&self) -> bool {
         let record = &self.placement.entry.record;

@@ -6,7 +6,8 @@ use kube::{Resource, ResourceExt, runtime::controller::Action};
 use tracing::Span;
 
 use super::{
-    context::AccountContext, decide, error::Error, failure, finalizer, hostnames, observe, outcome, owner, placement, realize, report,
+    context::AccountContext, decide, error::Error, failure, finalizer, hostnames, notices, observe, outcome, owner, placement, realize,
+    report,
 };
 use crate::{
     api::{HelpDeskAccount, deletion_is_confirmed},
@@ -114,7 +115,8 @@ async fn reconcile(ctx: &AccountContext, account: &HelpDeskAccount) -> Result<Ac
     // 4. Make database, namespace, routes and backups as the stage wants them. Every call can be repeated.
     let realized = realize::realize(ctx, account, &observed, decided, now).await?;
     // 5. Once nothing is waited for, store that the stage is enforced. Its window starts now.
-    let outcome = outcome::record(ctx, account, &observed, realized, (ctx.now)()).await?;
+    let mut outcome = outcome::record(ctx, account, &observed, realized, (ctx.now)()).await?;
+    notices::tend(ctx, account, &observed, &mut outcome, (ctx.now)()).await?;
     // 6. Write status, conditions and events, where they differ.
     report::report(ctx, account, &observed, &outcome, (ctx.now)()).await?;
 

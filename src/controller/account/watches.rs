@@ -35,6 +35,7 @@ use crate::{
         objects::{self, Kind},
     },
     keyed_semaphore::KeyedSemaphore,
+    notices::Sender,
     prober::Prober,
     retry::Backoff,
 };
@@ -131,6 +132,15 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
     };
     let (prober, changed_routes) = Prober::new(ctx.telemetry.edge_probe_failures.clone(), edge::check::check);
     let (app_prober, changed_apps) = Prober::new(ctx.telemetry.app_probe_failures.clone(), app::check::check);
+    let (notices, noticed) = match &ctx.settings.notices {
+        Some(endpoint) => {
+            let (sender, noticed) = Sender::new(endpoint.clone(), client.clone(), &ctx.settings.namespace, ctx.now, &ctx.telemetry);
+            let worker = Arc::clone(&sender);
+            tokio::spawn(async move { worker.run().await });
+            (Some(sender), noticed.boxed())
+        }
+        None => (None, stream::pending().boxed()),
+    };
     let delays = Arc::new(Delays::default());
     object_metrics::register(
         &ctx,
@@ -154,6 +164,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         delays,
         prober,
         app_prober,
+        notices,
         permits: KeyedSemaphore::new(ctx.settings.concurrency.into()),
         slow_permits: KeyedSemaphore::new((ctx.settings.concurrency / 2).into()),
         challenges: ChallengeResolver::new(&ctx.settings.resolvers, ctx.settings.prove_again),
@@ -178,7 +189,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         }
     };
     let mut triggers = Controller::for_stream(account_stream, accounts)
-        .reconcile_on(stream::select(changed_routes, changed_apps).map(|account| ObjectRef::new(&account)))
+        .reconcile_on(stream::select(stream::select(changed_routes, changed_apps), noticed).map(|account| ObjectRef::new(&account)))
         .watches_stream(store_stream, of_store)
         .watches_stream(plan_stream, of_plan)
         .watches_stream(server_stream, of_server)
