@@ -67,8 +67,13 @@ pub(super) fn recompute_windows(next: &mut Record, windows: &Lifecycle) {
             next.data_gone_by = next.leaves_at.map(|at| at + windows.terminated.duration() + windows.cold_backup.duration());
         }
         Stage::Terminated => {
-            next.leaves_at = Some(enforced_at + windows.terminated.duration());
-            next.data_gone_by = next.leaves_at.map(|at| at + windows.cold_backup.duration());
+            let leaves_at = enforced_at + windows.terminated.duration();
+            next.leaves_at = Some(leaves_at);
+            // A Frozen backup that is taken after the window, because something delayed the drop, has a full window from then
+            // on. Shortening that would ask for another backup, again and again.
+            if next.frozen.is_none_or(|pin| pin.due < leaves_at) {
+                next.data_gone_by = Some(leaves_at + windows.cold_backup.duration());
+            }
         }
         Stage::Active | Stage::Deleted | Stage::Expired => return,
     }

@@ -103,17 +103,20 @@ fn a_hold_stops_every_destruction_and_no_block() {
 
 #[test]
 fn after_a_hold_there_is_a_day_of_notice_and_a_fresh_cold_backup_that_lives_its_full_window() {
-    let mut story = Story::new();
-    story.held = true;
-    story.pass(400);
-    story.held = false;
-    story.settle();
-    let released = story.now;
-    story.pass(400);
-    let deleted = story.entered.iter().find(|(_, _, to)| *to == Stage::Deleted).unwrap().0;
-    let expired = story.entered.iter().find(|(_, _, to)| *to == Stage::Expired).unwrap().0;
-    assert_eq!(deleted, released + days(1));
-    assert_eq!(expired, deleted + days(30));
+    for policy in [ClockPolicy::Keep, ClockPolicy::Recompute] {
+        let mut story = Story::new();
+        story.policy = policy;
+        story.held = true;
+        story.pass(400);
+        story.held = false;
+        story.settle();
+        let released = story.now;
+        story.pass(400);
+        let deleted = story.entered.iter().find(|(_, _, to)| *to == Stage::Deleted).unwrap().0;
+        let expired = story.entered.iter().find(|(_, _, to)| *to == Stage::Expired).unwrap().0;
+        assert_eq!(deleted, released + days(1), "{policy:?}");
+        assert_eq!(expired, deleted + days(30), "{policy:?}");
+    }
 }
 
 #[test]
