@@ -6,7 +6,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::certificate::{Certificate, DropGround, DroppedUnder, OtherCopies, OtherCopy};
-use super::{Hold, app_status::AppStatus, mail_status::MailStatus, plan::TlsVersion, plan_rules::cidr, stage::Stage};
+use super::{
+    Hold,
+    app_status::AppStatus,
+    mail_status::MailStatus,
+    plan::TlsVersion,
+    plan_rules::cidr,
+    stage::{Stage, Transition},
+};
 
 /// One tenant of the help desk: its owner, its plan, its region, its host names, and how it is closed. The operator
 /// decides its stage from what billing writes into the status and from the plan's windows.
@@ -231,6 +238,14 @@ pub struct HelpDeskAccountStatus {
     /// When the next stage is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_transition_time: Option<Time>,
+    /// The stages that follow, if nothing changes and nothing delays them. A step that is delayed ends the list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub upcoming: Vec<Transition>,
+    /// The last stages that the account entered, from the ledger of its server; the newest is the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub history: Vec<Transition>,
     /// When neither database nor backup will exist any more, if nothing changes. Absent if that time is unknown: the
     /// promised time has passed, and the condition Overdue says why the data still exists.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,6 @@
 //! The stages of an account, and the reasons for which one follows another.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,21 @@ impl Stage {
         matches!(self, Self::Deleted | Self::Expired)
     }
 }
+
+/// A stage that an account entered or will enter.
+#[derive(JsonSchema, Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Transition {
+    /// The stage.
+    pub stage: Stage,
+    /// When it was decided to enter it, or when that will be.
+    pub at: Time,
+    /// Why.
+    pub reason: Reason,
+}
+
+/// How many transitions a status shows.
+pub const SHOWN_TRANSITIONS: usize = 16;
 
 /// Why an account is in its stage, or will enter the next one.
 #[derive(JsonSchema, Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

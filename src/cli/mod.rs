@@ -16,6 +16,7 @@ mod matters;
 mod output;
 mod seen;
 mod status;
+mod timeline;
 mod why;
 
 use std::process::ExitCode;
@@ -51,6 +52,8 @@ enum Command {
     /// Say why an account is not as it should be: from the account down to the first cause, and what to do about it.
     /// Exits with 3 if there is a cause that does not pass by itself.
     Why(why::WhyArgs),
+    /// Show what an account went through and what comes when, if nothing changes.
+    Timeline(timeline::TimelineArgs),
     /// Print the completions of a shell.
     Completion(CompletionArgs),
 }
@@ -89,6 +92,7 @@ async fn command(cli: Cli) -> Result<Ended, Error> {
     match cli.command {
         Command::Status(args) => status::run(&connection, args, now).await,
         Command::Why(args) => why::run(&connection, args, now).await,
+        Command::Timeline(args) => timeline::run(&connection, args, now).await,
         Command::Completion(args) => print_completion(args.shell),
     }
 }

@@ -87,18 +87,14 @@ pub(super) fn table(rows: &[Vec<String>]) -> String {
     rows.iter().map(line).collect()
 }
 
-/// A span of time in its two largest units, such as `3d4h`.
+/// A span of time in its largest unit and the next smaller one, such as `3d4h`.
 pub(super) fn span(duration: SignedDuration) -> String {
-    let mut rest = duration.as_secs().unsigned_abs();
-    let mut parts = Vec::new();
-    for (unit, seconds) in [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)] {
-        if rest >= seconds {
-            parts.push(format!("{}{unit}", rest / seconds));
-            rest %= seconds;
-        }
-    }
-    parts.truncate(2);
-    if parts.is_empty() { "0s".to_owned() } else { parts.concat() }
+    const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+    let seconds = duration.as_secs().unsigned_abs();
+    let largest = UNITS.iter().position(|(_, unit)| seconds >= *unit).unwrap_or(UNITS.len() - 1);
+    let (name, unit) = UNITS[largest];
+    let next = UNITS.get(largest + 1).map(|(name, smaller)| (name, seconds % unit / smaller)).filter(|(_, count)| *count > 0);
+    format!("{}{name}{}", seconds / unit, next.map(|(name, count)| format!("{count}{name}")).unwrap_or_default())
 }
 
 /// A moment, and how far it is from now: `2026-11-23T10:00:00Z (in 3d)`.
@@ -120,6 +116,7 @@ mod tests {
         assert_eq!(when(at("2026-11-26T14:00:05Z"), now), "2026-11-26T14:00:05Z (in 3d4h)");
         assert_eq!(when(at("2026-11-23T09:59:30Z"), now), "2026-11-23T09:59:30Z (30s ago)");
         assert_eq!(when(now, now), "2026-11-23T10:00:00Z (0s ago)");
+        assert_eq!(when(at("2026-11-20T09:59:59Z"), now), "2026-11-20T09:59:59Z (3d ago)", "seconds say nothing beside days");
     }
 
     #[test]

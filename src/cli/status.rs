@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::{
         Condition, HelpDeskAccount, Time,
-        account::{DomainStatus, LastBackup},
+        account::{DomainStatus, LastBackup, LastError},
         conditions::{self, Type},
         stage::{Reason, Stage},
     },
@@ -72,6 +72,9 @@ struct Summary {
     namespace: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_backup: Option<LastBackup>,
+    /// Why the last look of the operator failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<LastError>,
     /// Whether the status describes the present spec.
     is_current: bool,
     needs_a_person: bool,
@@ -85,12 +88,9 @@ struct Summary {
 
 /// A stage that is being entered.
 #[derive(Debug, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
 struct Entering {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stage: Option<Stage>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<Time>,
+    stage: Stage,
+    since: Time,
     message: String,
 }
 
@@ -105,13 +105,11 @@ fn summarize(account: &HelpDeskAccount) -> Summary {
     let status = account.status.clone().unwrap_or_default();
     let next = status.next_stage.zip(status.next_transition_time.clone()).map(|(stage, at)| Upcoming { stage, at });
     let reconciling = conditions::find(&status.conditions, Type::Reconciling);
-    // While a stage is being entered it is the next stage, due since it was decided.
-    let entering = reconciling.map(|condition| Entering {
-        stage: next.as_ref().filter(|_| status.stage_since.is_some()).map(|next| next.stage).or(status.stage),
-        since: next.as_ref().filter(|_| status.stage_since.is_some()).map(|next| next.at.clone()),
-        message: condition.message.clone(),
+    let entering = status.entering.as_ref().map(|entering| Entering {
+        stage: entering.stage,
+        since: entering.since.clone(),
+        message: reconciling.map(|condition| condition.message.clone()).unwrap_or_default(),
     });
-    let is_entered = entering.as_ref().is_some_and(|entering| entering.since.is_some());
     let (matters, in_order) = status.conditions.iter().cloned().partition(|condition| matters(condition, status.stage));
     Summary {
         name: account.name_any(),
@@ -121,7 +119,9 @@ fn summarize(account: &HelpDeskAccount) -> Summary {
         since: status.stage_since,
         reason: status.reason,
         entering,
-        next: next.filter(|_| !is_entered),
+        // While a stage is being entered it is the next one, too.
+        next: next.filter(|_| status.entering.is_none()),
+        last_error: status.last_error,
         data_gone_by: status.data_gone_by,
         url: status.url,
         billing: status.billing.map(|billing| format!("{:?} since {}", billing.state, billing.since.0)),
@@ -149,14 +149,7 @@ fn text(summary: &Summary, wide: bool, now: Moment) -> String {
     let reason = summary.reason.map(|reason| format!(" ({})", reason.name())).unwrap_or_default();
     let since = summary.since.as_ref().map(|at| format!(", since {}", when(at.0, now))).unwrap_or_default();
     row("Stage", Some(format!("{stage}{reason}{since}")));
-    row(
-        "Entering",
-        summary.entering.as_ref().map(|entering| {
-            let stage = entering.stage.map_or("the first stage", Stage::name);
-            let since = entering.since.as_ref().map(|at| format!(", since {}", when(at.0, now))).unwrap_or_default();
-            format!("{stage}{since}")
-        }),
-    );
+    row("Entering", summary.entering.as_ref().map(|entering| format!("{}, since {}", entering.stage.name(), when(entering.since.0, now))));
     row("Next", summary.next.as_ref().map(|next| format!("{}, at {}", next.stage.name(), when(next.at.0, now))));
     row("Data gone by", summary.data_gone_by.as_ref().map(|at| when(at.0, now)));
     row("Billing", summary.billing.clone());
@@ -173,6 +166,14 @@ fn text(summary: &Summary, wide: bool, now: Moment) -> String {
         }
     }
     let mut text = table(&rows);
+    if let Some(error) = &summary.last_error {
+        let since = when(error.since.0, now);
+        text.push_str(&format!(
+            "\nThe operator fails to look at it ({}), since {since}, and tries again within {}:\n",
+            error.reason, error.retry_within
+        ));
+        text.push_str(&wrapped(&error.message, 4));
+    }
     if !summary.is_current {
         text.push_str("\nThe operator has not looked at the present spec yet: what follows may be of an earlier one.\n");
     }
@@ -240,10 +241,11 @@ mod tests {
     fn a_stage_that_is_being_entered_is_told_with_what_is_waited_for() {
         let summary = summarize(&account(json!({"stage": "Active", "stageSince": "2026-11-20T10:00:00Z", "observedGeneration": 2,
             "nextStage": "Blocked", "nextTransitionTime": "2026-11-23T09:58:00Z",
+            "entering": {"stage": "Blocked", "reason": "PaymentFailed", "since": "2026-11-23T09:58:00Z"},
             "conditions": [condition("Reconciling", "True", "Progressing")]})));
         assert_eq!(summary.next, None);
         let entering = summary.entering.as_ref().unwrap();
-        assert_eq!((entering.stage, entering.message.as_str()), (Some(Stage::Blocked), "a message"));
+        assert_eq!((entering.stage, entering.message.as_str()), (Stage::Blocked, "a message"));
         let text = text(&summary, false, now());
         assert!(text.contains("Entering   Blocked, since 2026-11-23T09:58:00Z (2m ago)") && text.contains("    a message"), "{text}");
     }

@@ -11,6 +11,7 @@
 mod accounts;
 mod backups;
 mod error;
+mod transitions;
 
 pub use accounts::{DatabaseEntry, Entry, LoginEntry, LoginSlot, NamespaceEntry, OnRoll};
 pub use backups::BackupEntry;

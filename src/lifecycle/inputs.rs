@@ -41,16 +41,21 @@ pub fn update_record(record: &Record, seen: &Inputs<'_>, now: Moment) -> (Record
     update_hold(&mut next, seen, now);
 
     if let (Known::Known(windows), Trust::Trusted) = (&seen.windows, &seen.clock) {
-        let recompute = seen.clock_policy == ClockPolicy::Recompute;
-        if let Some(standing) = &mut next.standing {
-            standing.settle(windows.payment_grace.duration(), recompute, now);
-        }
-        pin_grace(&mut next, windows, recompute);
-        if recompute {
-            recompute_windows(&mut next, windows);
-        }
+        pass_time(&mut next, windows, seen.clock_policy, now);
     }
     (next, refused)
+}
+
+/// Updates what follows from the plan's windows and from the time alone.
+pub(super) fn pass_time(next: &mut Record, windows: &Lifecycle, clock_policy: ClockPolicy, now: Moment) {
+    let recompute = clock_policy == ClockPolicy::Recompute;
+    if let Some(standing) = &mut next.standing {
+        standing.settle(windows.payment_grace.duration(), recompute, now);
+    }
+    pin_grace(next, windows, recompute);
+    if recompute {
+        recompute_windows(next, windows);
+    }
 }
 
 pub(super) fn update_billing(next: &mut Record, seen: &Inputs<'_>, now: Moment) -> Option<RejectedBilling> {

@@ -41,6 +41,7 @@ mod deadlines;
 mod decide;
 mod due;
 mod facts;
+mod forecast;
 mod inputs;
 mod record;
 #[cfg(test)]
@@ -50,6 +51,7 @@ mod transition;
 pub use decide::{RESTORE_EXTENSION, decide};
 pub use due::{due, shuts_at};
 pub use facts::{Blocker, Decision, Facts, Frozen, Next, Step};
+pub use forecast::forecast;
 pub use inputs::{Inputs, update_record};
 pub use record::{AdminPassword, Agreed, Before, ClosureRecord, FrozenPin, Grace, Known, PinnedClass, PlanSeen, Record, Unprovable};
 pub use transition::{check_proof, check_seal, discard_frozen, enforced, enter, go_back, note_delay, refreeze};

@@ -97,6 +97,29 @@ async fn what_is_written_reads_back_and_an_old_revision_writes_nothing() {
 
 #[tokio::test]
 #[ignore = "needs a PostgreSQL: make test"]
+async fn the_history_of_an_account_is_every_stage_that_was_decided_and_the_newest_is_the_last() {
+    // Given an entry that enters stages, and is written in between.
+    let server = TestServer::connect().await;
+    let mut entry = server.ledger.insert(&new_entry()).await.unwrap();
+    let mut expected = vec![(Stage::Trial, Reason::Created)];
+    for (stage, reason) in [(Stage::Blocked, Reason::TrialEnded), (Stage::Active, Reason::Paid), (Stage::Blocked, Reason::PaymentFailed)] {
+        entry.record = helpdesk_operator::lifecycle::enter(&entry.record, stage, reason, clock::now());
+        entry = server.ledger.update(&entry, entry.revision).await.unwrap();
+        entry.access_epoch += 1;
+        entry = server.ledger.update(&entry, entry.revision).await.unwrap();
+        expected.push((stage, reason));
+    }
+
+    // Then all of them are told, or only the last ones.
+    let told = async |most| -> Vec<(Stage, Reason)> {
+        server.ledger.last_transitions(&entry.uid, most).await.unwrap().iter().map(|t| (t.stage, t.reason)).collect()
+    };
+    assert_eq!(told(16).await, expected);
+    assert_eq!(told(2).await, expected[2..]);
+}
+
+#[tokio::test]
+#[ignore = "needs a PostgreSQL: make test"]
 async fn of_many_who_write_the_same_revision_one_wins() {
     // Given an entry.
     let server = TestServer::connect().await;

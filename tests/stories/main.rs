@@ -17,6 +17,7 @@ mod ends;
 mod extensions;
 mod faults;
 mod guards;
+mod helpdesk;
 mod hostile;
 mod life;
 mod mail;

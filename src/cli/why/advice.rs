@@ -27,9 +27,13 @@ pub(super) fn advice(chain: &[Link]) -> Vec<Advice> {
 
 fn of_link(link: &Link) -> Option<Advice> {
     let (condition, reason) = (link.condition.as_deref()?, link.reason.as_deref()?);
-    let section = section(link.object.kind)?;
-    let text = rows(section, condition, reason).or_else(|| paragraph(section, condition, reason))?;
-    Some(Advice { text: plain(&text), see: Some(format!("{FILE}#{}", link.object.kind.to_lowercase())) })
+    // An account has the reasons of its server too.
+    let of_server = (link.object.kind == "HelpDeskAccount").then_some("DatabaseServer");
+    std::iter::once(link.object.kind).chain(of_server).find_map(|kind| {
+        let section = section(kind)?;
+        let text = rows(section, condition, reason).or_else(|| paragraph(section, condition, reason))?;
+        Some(Advice { text: plain(&text), see: Some(format!("{FILE}#{}", kind.to_lowercase())) })
+    })
 }
 
 /// The lines of the section about a kind.
@@ -123,6 +127,7 @@ mod tests {
         assert!(text("HelpDeskAccount", "Overdue", "Paused").contains("spec.paused to false"));
         assert!(text("HelpDeskAccount", "EdgeReady", "GatewayUnusable").contains("what the message names"));
         assert!(text("DatabaseServer", "Ready", "SecretMissing").starts_with("create or correct the Secret"));
+        assert!(text("HelpDeskAccount", "Stalled", "SecretMissing").starts_with("create or correct the Secret"));
         assert!(text("BackupStore", "Ready", "AccessDenied").contains("credentials"));
         assert!(text("ColdBackup", "Ready", "MoverFailed").contains("read the message"));
         assert!(text("HelpDeskPlan", "Ready", "NoStore").contains("create what the message names"));

@@ -6,6 +6,7 @@ use super::{
     context::AccountContext,
     decide::{self, inputs},
     error::Error,
+    history,
     observe::Observation,
     report::{changed, publish, write},
     waiting_for,
@@ -15,6 +16,7 @@ use crate::{
         Condition, HelpDeskAccount, HelpDeskAccountStatus, Time, Window,
         account::LastError,
         conditions::{self, Finding, Type},
+        stage::Transition,
     },
     clock::Moment,
     lifecycle::{self, Blocker, Inputs, Next, Reason, Record, Stage},
@@ -32,6 +34,7 @@ pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, erro
     let windows = decide::windows(&unknown, &assumed);
     let presumed = presume(remembered, &before, &inputs(account, &unknown, &assumed, &windows), now);
     let late = presumed.late(now);
+    let upcoming = presumed.upcoming(&before);
     ctx.delays.put(&uid, late.map(|late| late.1));
     if let Some(record) = presumed.record {
         ctx.last_records.put(&uid, record);
@@ -45,6 +48,7 @@ pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, erro
         last_error: Some(LastError { reason: error.reason().to_owned(), message: error.with_causes(), since, retry_within }),
         next_stage: presumed.next.map(|next| next.stage),
         next_transition_time: presumed.next.map(|next| Time(next.at)),
+        upcoming,
         ..before.clone()
     };
     status.waiting_for = waiting_for::objects(ctx, account, &status);
@@ -101,6 +105,13 @@ struct Presumed {
 }
 
 impl Presumed {
+    /// The stages that follow. What was shown stays, unless another stage comes next.
+    fn upcoming(&self, shown: &HelpDeskAccountStatus) -> Vec<Transition> {
+        let next = self.next.as_ref().map(history::shown);
+        let is_same = |first: &Transition| next.as_ref().is_some_and(|next| next.stage == first.stage && next.at == first.at);
+        if shown.upcoming.first().is_some_and(is_same) { shown.upcoming.clone() } else { next.into_iter().collect() }
+    }
+
     /// The next stage, if it is due already, and what delays it: unknown is whether it was enforced, unless a hold delays a
     /// destructive stage.
     fn late(&self, now: Moment) -> Option<(Next, &'static str)> {

@@ -29,6 +29,7 @@ pub mod desired;
 mod error;
 mod failure;
 mod finalizer;
+mod history;
 mod hostnames;
 mod mail_filter;
 mod namespace;

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::{
     context::{AccountContext, FIELD_MANAGER},
     error::Error,
+    history,
     observe::Observation,
     outcome::Outcome,
     waiting_for,
@@ -44,7 +45,8 @@ pub(super) async fn report(
         tracing::warn!(account = account.name_any(), error = chain(&error), "the status says of mail what it said before");
         before.mail.clone()
     });
-    let mut status = HelpDeskAccountStatus { mail, ..build(ctx, account, observed, outcome, &before, now) };
+    let history = history::past(ctx, account, outcome).await;
+    let mut status = HelpDeskAccountStatus { mail, history, ..build(ctx, account, observed, outcome, &before, now) };
     status.waiting_for = waiting_for::objects(ctx, account, &status);
     status.runbook = waiting_for::runbook(&ctx.settings.runbooks, &status);
     let uid = account.uid().unwrap_or_default();
@@ -130,6 +132,8 @@ fn build(
         }),
         next_stage: outcome.next.map(|n| n.stage),
         next_transition_time: outcome.next.map(|n| Time(n.at)),
+        upcoming: history::upcoming(observed, outcome, now),
+        history: vec![],
         // If this time has passed while data is left, the promise is broken, so the time is not shown.
         data_gone_by: record.data_gone_by.filter(|at| record.stage != Stage::Expired && *at > now).map(Time),
         url: url(outcome, before.url.as_deref()),

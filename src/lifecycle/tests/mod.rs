@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod closure;
+mod forecast;
 mod invariants;
 #[path = "billing.rs"]
 mod of_billing;
