@@ -21,6 +21,7 @@ mod helpdesk;
 mod hostile;
 mod life;
 mod mail;
+mod mistakes;
 mod night;
 mod notices;
 mod operator;
