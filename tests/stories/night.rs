@@ -14,7 +14,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    cluster::{eventually, setting},
+    cluster::{Account, eventually, setting},
     operator::{STOPPING, Servers, Shard, administrator_scales, wait_until_after},
     prometheus::{Prometheus, Second, expression_of, queries_of_dashboards, write_test},
     readiness::{grants, without},
@@ -24,6 +24,17 @@ const NIGHT: &str = "night";
 
 /// How long is recorded before something fails, and after it shows, in seconds.
 const MARGIN: Second = 10;
+
+/// Waits until `kubectl helpdesk why` follows the account to this cause.
+async fn is_explained(account: &Account, cause: &str) {
+    eventually(&format!("why: {cause}"), || async {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-helpdesk"));
+        command.args(["why", &account.name]).env("KUBECONFIG", setting("HELPDESK_TEST_KUBECONFIG"));
+        let said = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        String::from_utf8_lossy(&said.stdout).contains(cause).then_some(())
+    })
+    .await;
+}
 
 /// Records what fails between `begin` and now, as a test for the alert, and runs the commands of its runbook entry.
 async fn fires(prometheus: &Prometheus, outage: &str, begin: Second, alert: &str) {
@@ -109,6 +120,7 @@ async fn in_a_night_of_failures_each_makes_its_alert_fire_and_its_runbook_entry_
     let begin = prometheus.now().await;
     administrator_scales(cluster, "storage", "s3-eu-2", 0).await;
     fires(&prometheus, "bucket-away", begin, "HelpDeskBackupStoreNotReady").await;
+    is_explained(&account, &format!("BackupStore {NIGHT}-cold")).await;
     administrator_scales(cluster, "storage", "s3-eu-2", 1).await;
     prometheus.waits_for("helpdesk_operator_backup_store_ready == 0", false).await;
 
@@ -119,6 +131,7 @@ async fn in_a_night_of_failures_each_makes_its_alert_fire_and_its_runbook_entry_
     fires(&prometheus, "server-away", begin, "HelpDeskDatabaseServerNotReady").await;
     wait_until_after(&ends).await;
     fires(&prometheus, "server-away-at-a-deadline", begin, "HelpDeskAccountsOverdue").await;
+    is_explained(&account, &format!("DatabaseServer {NIGHT}")).await;
     postgres.starts_again(cluster).await;
     account.reaches(Stage::Blocked).await;
     prometheus.waits_for("helpdesk_operator_database_server_ready == 0", false).await;
@@ -137,6 +150,7 @@ async fn in_a_night_of_failures_each_makes_its_alert_fire_and_its_runbook_entry_
     plans.patch(NIGHT, &PatchParams::default(), &confirmed(NIGHT)).await.unwrap();
     plans.delete(NIGHT, &DeleteParams::default()).await.unwrap();
     fires(&prometheus, "plan-pruned", begin, "HelpDeskPlanNotReady").await;
+    is_explained(&account, &format!("HelpDeskPlan {NIGHT}")).await;
 
     // When the store that keeps the keys is deleted.
     let begin = prometheus.now().await;
@@ -145,6 +159,7 @@ async fn in_a_night_of_failures_each_makes_its_alert_fire_and_its_runbook_entry_
     stores.patch(&escrow, &PatchParams::default(), &confirmed(&escrow)).await.unwrap();
     stores.delete(&escrow, &DeleteParams::default()).await.unwrap();
     fires(&prometheus, "escrow-deleted", begin, "HelpDeskEscrowNotReady").await;
+    is_explained(&account, &format!("{NIGHT}-escrow")).await;
 
     // When no replica is left.
     let begin = prometheus.now().await;
