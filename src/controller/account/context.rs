@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -17,7 +18,7 @@ use kube::{
 };
 
 use crate::{
-    api::{BackupStore, DatabaseServer, DomainClaim, HelpDeskClass, HelpDeskClassSpec, HelpDeskPlan},
+    api::{BackupStore, DatabaseServer, DomainClaim, HelpDeskAccountStatus, HelpDeskClass, HelpDeskClassSpec, HelpDeskPlan},
     app::{self, revision},
     backup::index::BackupIndex,
     clock::Moment,
@@ -97,6 +98,8 @@ pub(super) struct AccountContext {
     pub backoff: Backoff,
     /// The last record of each account.
     pub last_records: LastRecords,
+    /// The status of each account that was written last.
+    pub last_statuses: LastStatuses,
     /// What delays the steps of accounts.
     pub delays: Arc<Delays>,
     /// Probes the tenants' addresses from outside.
@@ -168,6 +171,38 @@ impl LastRecords {
     }
 }
 
+/// A hash of the status that this process wrote last, by account. A reconcile that follows at once reads an account from the
+/// cache that does not have it yet: what equals the cache may differ from what was written.
+#[derive(Default)]
+pub(super) struct LastStatuses(Mutex<HashMap<String, u64>>);
+
+impl LastStatuses {
+    /// Whether this status has to be written: the cache has another one, or another one was written last.
+    pub fn is_news(&self, uid: &str, cached: &HelpDeskAccountStatus, status: &HelpDeskAccountStatus) -> bool {
+        status != cached || self.lock().get(uid).is_some_and(|written| *written != hash(status))
+    }
+
+    /// Sets what was written.
+    pub fn put(&self, uid: &str, status: &HelpDeskAccountStatus) {
+        self.lock().insert(uid.to_owned(), hash(status));
+    }
+
+    /// Forgets an account.
+    pub fn forget(&self, uid: &str) {
+        self.lock().remove(uid);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn hash(status: &HelpDeskAccountStatus) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    format!("{status:?}").hash(&mut hasher);
+    hasher.finish()
+}
+
 /// The servers on which this process started to create entries of new accounts, with the keys of these entries. If the
 /// request was cut off, it is not known whether the entry exists.
 #[derive(Default)]
@@ -185,5 +220,24 @@ impl PlacementAttempts {
 
     fn lock(&self) -> MutexGuard<'_, HashSet<(String, String)>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_equals_a_cache_that_lags_behind_is_written_again() {
+        let statuses = LastStatuses::default();
+        let status = |url: &str| HelpDeskAccountStatus { url: Some(url.to_owned()), ..HelpDeskAccountStatus::default() };
+        let (first, second) = (status("https://a.example"), status("https://b.example"));
+        assert!(!statuses.is_news("acme", &first, &first), "the process has just started");
+        assert!(statuses.is_news("acme", &first, &second));
+        statuses.put("acme", &second);
+        assert!(statuses.is_news("acme", &first, &first), "the cache does not have the second one yet");
+        statuses.put("acme", &first);
+        assert!(!statuses.is_news("acme", &first, &first));
+        assert!(statuses.is_news("acme", &second, &first), "somebody else wrote into it");
     }
 }

@@ -35,6 +35,7 @@ pub(super) async fn remove(ctx: &AccountContext, account: &HelpDeskAccount) -> R
     let uid = account.uid().unwrap_or_default();
     routes::forget(ctx, &uid);
     ctx.last_records.forget(&uid);
+    ctx.last_statuses.forget(&uid);
     ctx.delays.put(&uid, None);
     if has_finalizer(account) {
         let finalizers: Vec<_> = account.finalizers().iter().filter(|f| *f != FINALIZER).cloned().collect();

@@ -342,7 +342,8 @@ pub(super) async fn write(
     before: &HelpDeskAccountStatus,
     status: &HelpDeskAccountStatus,
 ) -> Result<(), Error> {
-    if *status == (HelpDeskAccountStatus { billing: None, ..before.clone() }) {
+    let uid = account.uid().unwrap_or_default();
+    if !ctx.last_statuses.is_news(&uid, &HelpDeskAccountStatus { billing: None, ..before.clone() }, status) {
         return Ok(());
     }
     let api: Api<HelpDeskAccount> = Api::all(ctx.client.clone());
@@ -353,9 +354,11 @@ pub(super) async fn write(
     let params = PatchParams::apply(FIELD_MANAGER).force();
     match api.patch_status(&account.name_any(), &params, &Patch::Apply(applied)).await {
         // The object is gone, or another one has its name.
-        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => Ok(()),
-        other => other.map(drop).during("write the account's status").map_err(Error::from),
+        Err(kube::Error::Api(answer)) if answer.code == 404 || answer.code == 409 => return Ok(()),
+        other => other.map(drop).during("write the account's status")?,
     }
+    ctx.last_statuses.put(&uid, status);
+    Ok(())
 }
 
 pub(super) async fn publish(ctx: &AccountContext, account: &HelpDeskAccount, kind: EventType, reason: &str, note: &str, action: &str) {

@@ -19,7 +19,7 @@ use kube::{
     runtime::{Controller, Predicate, PredicateConfig, WatchStreamExt, reflector::ObjectRef, watcher},
 };
 
-use super::context::{AccountContext, Caches, LastRecords, PlacementAttempts};
+use super::context::{AccountContext, Caches, LastRecords, LastStatuses, PlacementAttempts};
 use crate::{
     api::{ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, DomainClaim, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
     app::{self, revision::CLASS_REVISION},
@@ -161,6 +161,7 @@ pub async fn run(ctx: Shared, shutdown: impl Future<Output = ()> + Send + Sync +
         caches,
         backoff: Backoff::default(),
         last_records: LastRecords::default(),
+        last_statuses: LastStatuses::default(),
         delays,
         prober,
         app_prober,
