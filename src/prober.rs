@@ -118,6 +118,8 @@ struct Watched {
     mark: u64,
     urgent: bool,
     last: Option<Result<Instant, Mismatch>>,
+    /// Whether a check has ended, of this view or of one before.
+    has_checked: bool,
     task: AbortHandle,
 }
 
@@ -143,9 +145,9 @@ impl<V: View> Prober<V> {
         (Arc::new(Self { pace, check, first, again, changed, failures, watched: Mutex::default() }), changes)
     }
 
-    /// Whether this account was observed since the process started.
-    pub fn is_watched(&self, uid: &str) -> bool {
-        self.lock().contains_key(uid)
+    /// Whether a check of this account, of whatever view, has ended since the process started.
+    pub fn has_checked(&self, uid: &str) -> bool {
+        self.lock().get(uid).is_some_and(|watched| watched.has_checked)
     }
 
     /// Returns the last result for this view, and starts a worker if there is none or it is old. `mark` is a hash of
@@ -161,7 +163,8 @@ impl<V: View> Prober<V> {
             let worker = all.get(account.uid).map_or(0, |watched| watched.worker + 1);
             let work = Arc::clone(self).watch(account.name.to_owned(), account.uid.to_owned(), worker, Arc::new(view), urgent);
             let task = tokio::spawn(work).abort_handle();
-            all.insert(account.uid.to_owned(), Watched { worker, mark, urgent, last: last.clone(), task });
+            let has_checked = all.get(account.uid).is_some_and(|watched| watched.has_checked);
+            all.insert(account.uid.to_owned(), Watched { worker, mark, urgent, last: last.clone(), has_checked, task });
         }
         match last {
             None => Observation::Unchecked,
@@ -209,6 +212,7 @@ impl<V: View> Prober<V> {
             _ => true,
         };
         watched.last = Some(result);
+        watched.has_checked = true;
         if has_changed {
             // Sending fails only while the process ends, when the receiver is gone.
             let _ = self.changed.unbounded_send(account.to_owned());
@@ -308,11 +312,12 @@ mod tests {
     #[tokio::test]
     async fn what_was_seen_counts_for_this_very_view_only() {
         let (prober, mut changes) = prober(QUICK);
-        assert!(!prober.is_watched("right"));
         prober.observe(account("right"), 1, view("right"), false);
+        assert!(!prober.has_checked("right"), "a check that was only begun counted");
         assert_eq!(next(&mut changes).await, "right");
         assert_eq!(prober.observe(account("right"), 1, view("right"), true), Observation::AsExpected);
         assert_eq!(prober.observe(account("right"), 2, view("wrong"), true), Observation::Unchecked, "another view counted as seen");
+        assert!(prober.has_checked("right"));
         assert_eq!(next(&mut changes).await, "right");
         assert_eq!(prober.observe(account("right"), 2, view("wrong"), true), Observation::Mismatch(wrong()));
         prober.forget("right");

@@ -147,6 +147,12 @@ pub fn holds(conditions: &[Condition], kind: Type) -> bool {
     find(conditions, kind).is_some()
 }
 
+/// What a list says with the status True of this generation of the object: what an earlier process found.
+pub fn shown(conditions: &[Condition], kind: Type, generation: Option<i64>) -> Option<Finding> {
+    let condition = find(conditions, kind).filter(|condition| condition.observed_generation == generation)?;
+    Some(Finding::yes(kind, condition.reason.clone(), condition.message.clone()))
+}
+
 /// The condition, if a list has it with the status True.
 pub fn find(conditions: &[Condition], kind: Type) -> Option<&Condition> {
     conditions.iter().find(|c| c.type_ == kind.name() && c.status == "True")
@@ -174,5 +180,15 @@ mod tests {
                 ("EdgeReady", "False", "NameTaken", "nothing is published"),
             ]
         );
+    }
+    #[test]
+    fn what_an_earlier_process_found_counts_while_it_was_true_of_this_generation() {
+        let now = "2026-11-23T10:00:00Z".parse().unwrap();
+        let found = Finding::yes(Type::EdgeReady, "Published", "it is");
+        let conditions = merge(&[], &[found, Finding::no(Type::AppReady, "Checking", "it is asked")], Some(2), now);
+        let text = |kind, generation| shown(&conditions, kind, generation).map(|f| (f.reason, f.message));
+        assert_eq!(text(Type::EdgeReady, Some(2)), Some(("Published".to_owned(), "it is".to_owned())));
+        assert_eq!(text(Type::EdgeReady, Some(3)), None, "the account was edited since");
+        assert_eq!(text(Type::AppReady, Some(2)), None, "it was not true");
     }
 }

@@ -8,7 +8,7 @@ use super::{credentials, desired, error::Error, owner, placement, work::Work};
 use crate::{
     api::{
         HelpDeskClassSpec,
-        conditions::{Finding, Type},
+        conditions::{self, Finding, Type},
         help_desk_class::ShownValue,
     },
     app::{
@@ -173,9 +173,13 @@ impl Work<'_> {
         if let Some(view) = class.readiness.as_ref().map(shown).transpose()? {
             (&view, &objects.configuration).hash(&mut pods);
             let probed = ProbedAccount { name: owner.account, uid: owner.uid };
+            let has_checked = self.ctx.app_prober.has_checked(owner.uid);
             match self.ctx.app_prober.observe(probed, pods.finish(), view, false) {
                 Observation::AsExpected => told.push_str(", and the app shows the value of this tenant"),
                 Observation::Unchecked => {
+                    if let Some(shown) = self.shown_before().filter(|_| !has_checked) {
+                        return Ok(shown);
+                    }
                     told.push_str("; the app is being asked for the value of this tenant");
                     return Ok(Finding::no(Type::AppReady, "Checking", told));
                 }
@@ -198,6 +202,14 @@ impl Work<'_> {
             }
         }
         Ok(Finding::yes(Type::AppReady, "Running", told))
+    }
+
+    /// What an earlier operator process found of this very revision, from the status: it is shown until this process has
+    /// checked the app, and decides nothing of this account.
+    fn shown_before(&self) -> Option<Finding> {
+        let status = self.account.status.as_ref()?;
+        let is_pinned = status.app.as_ref()?.revision == self.record().class.as_ref()?.revision;
+        conditions::shown(&status.conditions, Type::AppReady, self.account.metadata.generation).filter(|_| is_pinned)
     }
 
     /// Runs the hook `migrate` while the app has no pods but those that the hook needs. `None`: it is done.

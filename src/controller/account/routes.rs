@@ -20,7 +20,7 @@ use crate::{
     api::{
         DomainUse, HelpDeskAccount,
         account::DomainState,
-        conditions::{Finding, Type},
+        conditions::{self, Finding, Type},
         plan::{PlanPlacement, TlsVersion},
     },
     clock::Moment,
@@ -360,7 +360,7 @@ impl Work<'_> {
         owner: Owner<'_>,
     ) -> Result<(), Withheld> {
         let prober = &self.ctx.prober;
-        let is_known = prober.is_watched(owner.uid);
+        let has_checked = prober.has_checked(owner.uid);
         let view = View::of(site, leaves, policy);
         let mark = mark(&self.ctx.caches.edge, owner, &view);
         let urgent = self.entering && policy.is_none();
@@ -369,7 +369,7 @@ impl Work<'_> {
             Observation::AsExpected => {}
             Observation::Mismatch(Mismatch { reason, why }) => return Err(Withheld(reason, why)),
             Observation::Unchecked => {
-                let shown = if is_known || self.entering { None } else { shown_before(self.account) };
+                let shown = if has_checked || self.entering { None } else { shown_before(self.account) };
                 let unseen = || Withheld("Progressing", "the addresses are being looked at from outside".into());
                 self.findings.push(shown.ok_or_else(unseen)?);
                 return Ok(());
@@ -393,10 +393,7 @@ impl Work<'_> {
 /// The result of a probe by an earlier operator process, from the status, if the account was not edited since. The status
 /// keeps showing it until this process has probed. It is never used to enforce a stage.
 fn shown_before(account: &HelpDeskAccount) -> Option<Finding> {
-    let conditions = &account.status.as_ref()?.conditions;
-    let shown = conditions.iter().find(|c| c.type_ == Type::EdgeReady.name())?;
-    (shown.status == "True" && shown.observed_generation == account.metadata.generation)
-        .then(|| Finding::yes(Type::EdgeReady, shown.reason.clone(), shown.message.clone()))
+    conditions::shown(&account.status.as_ref()?.conditions, Type::EdgeReady, account.metadata.generation)
 }
 
 /// Identifies the state that a probe is about: a hash of the objects' generations and the expected answers.
