@@ -31,7 +31,7 @@ struct Program {
 fn the_program_takes_every_argument_that_the_chart_gives_it() {
     let values = "{concurrency: 8, shard: two, owners: {namespaces: [a, b]}, copiesKept: {EtcdSnapshots: 30d, ServerBackups: 1d12h},
       web: {resolvers: ['10.0.0.1:53', '[fd00::1]:53'], proveAgain: 60}, billing: {lease: accounting/alive},
-      mail: {enabled: true, hostname: mail.helpdesk.example}, extraArgs: [--client-majors=17, '--health=[::]:8081']}";
+      prometheusRule: {runbookBaseUrl: 'https://git.example/desk'}, mail: {enabled: true, hostname: mail.helpdesk.example}, extraArgs: [--client-majors=17, '--health=[::]:8081']}";
     for values in ["{}", values] {
         let arguments = arguments(&Objects::of(values));
         let accepted = Program::try_parse_from(&arguments);
@@ -142,7 +142,7 @@ fn extras_come_after_what_the_chart_says() {
 fn whatever_the_chart_sets_is_refused_as_an_extra() {
     let objects = Objects::of(
         "{shard: two, copiesKept: {EtcdSnapshots: 30d}, web: {resolvers: ['10.0.0.1:53']}, billing: {lease: a/b},
-          mail: {enabled: true, hostname: mail.helpdesk.example}}",
+          prometheusRule: {runbookBaseUrl: 'https://git.example/desk'}, mail: {enabled: true, hostname: mail.helpdesk.example}}",
     );
     for argument in arguments(&objects).iter().skip(1) {
         let words = refusal(&json!({"extraArgs": [argument]}).to_string());

@@ -13,7 +13,8 @@
 {{- end }}
 {{- $arguments := dict "namespace" "the release's namespace" "image" "image" "mover-pod" "movers" "shard" "shard"
       "concurrency" "concurrency" "owner-namespace" "owners.namespaces" "copies-kept" "copiesKept" "prove-again" "web.proveAgain"
-      "resolver" "web.resolvers" "billing-lease" "billing.lease" "mail" "mail.enabled" "mail-hostname" "mail.hostname" }}
+      "resolver" "web.resolvers" "billing-lease" "billing.lease" "mail" "mail.enabled" "mail-hostname" "mail.hostname"
+      "runbook-base-url" "prometheusRule.runbookBaseUrl" }}
 {{- range .Values.extraArgs }}
 {{- $name := . | trimPrefix "--" | splitList "=" | first }}
 {{- if hasKey $arguments $name }}
