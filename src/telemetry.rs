@@ -191,7 +191,7 @@ const STEPS: &[(&str, &[&str])] = &[
             "sweep",
         ],
     ),
-    ("ledger", &["update", "update_within"]),
+    ("ledger", &["history", "update", "update_within"]),
     ("store", &["check", "connect", "erase", "sweep"]),
 ];
 
