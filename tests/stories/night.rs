@@ -53,7 +53,7 @@ async fn until(prometheus: &Prometheus, second: Second) {
 fn runbook_works(alert: &str) {
     let documents = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
     let (_, entry) = documents.split_once(&format!("\n### {alert}\n")).unwrap_or_else(|| panic!("no entry for {alert}"));
-    let entry = entry.split("\n### ").next().unwrap();
+    let entry = entry.split("\n### ").next().and_then(|entry| entry.split("\n## ").next()).unwrap();
     let blocks: Vec<&str> = entry.split("\n```\n").skip(1).step_by(2).collect();
     assert!(!blocks.is_empty(), "{alert} has no command");
     for command in blocks.iter().flat_map(|block| block.lines()) {
