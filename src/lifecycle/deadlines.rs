@@ -52,7 +52,7 @@ pub(super) fn pin_grace(next: &mut Record, windows: &Lifecycle, recompute: bool)
     };
 }
 
-pub(super) fn recompute_windows(next: &mut Record, windows: &Lifecycle) {
+pub(super) fn recompute_windows(next: &mut Record, windows: &Lifecycle, now: Moment) {
     let Some(enforced_at) = next.enforced_at else { return };
     if next.erasure().is_some() {
         return;
@@ -80,7 +80,7 @@ pub(super) fn recompute_windows(next: &mut Record, windows: &Lifecycle) {
     if let (Some(pin), Some(gone_by)) = (next.frozen, next.data_gone_by)
         && pin.expires_at != gone_by
     {
-        next.frozen = frozen_pin(next, gone_by);
+        next.frozen = frozen_pin(next, now);
     }
 }
 

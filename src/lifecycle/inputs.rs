@@ -54,7 +54,7 @@ pub(super) fn pass_time(next: &mut Record, windows: &Lifecycle, clock_policy: Cl
     }
     pin_grace(next, windows, recompute);
     if recompute {
-        recompute_windows(next, windows);
+        recompute_windows(next, windows, now);
     }
 }
 

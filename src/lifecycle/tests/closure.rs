@@ -141,6 +141,22 @@ fn an_edited_plan_moves_no_running_clock_unless_it_says_so() {
 }
 
 #[test]
+fn under_recompute_every_edit_moves_the_promise_and_asks_for_one_backup_that_is_named_by_its_own_time() {
+    let mut story = Story::new();
+    story.policy = ClockPolicy::Recompute;
+    story.pass(80);
+    assert_eq!(story.record.stage, Stage::Terminated);
+    for cold in [40, 20] {
+        story.windows.cold_backup = Window::days(cold);
+        story.pass(1);
+        let gone_by = story.record.leaves_at.unwrap() + days(cold);
+        let pin = story.record.frozen.unwrap();
+        assert_eq!((story.record.data_gone_by, pin.expires_at), (Some(gone_by), gone_by));
+        assert!(pin.due <= story.now, "a backup with a name from the future: {}", pin.due);
+    }
+}
+
+#[test]
 fn a_paused_account_stays_where_it_is_and_says_what_is_overdue() {
     let mut story = Story::new();
     story.facts.paused = true;
