@@ -261,6 +261,10 @@ pub struct HelpDeskAccountStatus {
     /// The billing state. Only billing writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub billing: Option<Billing>,
+    /// The first failure of the run of failed payments that no payment has ended yet. The operator takes it from what billing
+    /// wrote first, and the grace is counted from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delinquent_since: Option<Time>,
     /// The tenant's database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseRef>,

@@ -31,6 +31,18 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// The command was used wrongly.
+    #[error("{0}")]
+    Usage(String),
+    /// A file.
+    #[error("failed to read {path}")]
+    File {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The output cannot be written.
     #[error("failed to write the output")]
     Output(#[source] std::io::Error),
@@ -43,7 +55,14 @@ impl Error {
     /// The exit code of the process.
     pub const fn exit_code(&self) -> u8 {
         match self {
-            Self::Kubeconfig(_) | Self::Connect(_) | Self::Cluster(_) | Self::NotFound { .. } | Self::Output(_) | Self::Format(_) => 1,
+            Self::Usage(_) => 2,
+            Self::Kubeconfig(_)
+            | Self::Connect(_)
+            | Self::Cluster(_)
+            | Self::NotFound { .. }
+            | Self::File { .. }
+            | Self::Output(_)
+            | Self::Format(_) => 1,
         }
     }
 }

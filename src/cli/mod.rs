@@ -14,6 +14,7 @@ mod connection;
 mod error;
 mod matters;
 mod output;
+mod plan;
 mod seen;
 mod status;
 mod timeline;
@@ -54,6 +55,9 @@ enum Command {
     Why(why::WhyArgs),
     /// Show what an account went through and what comes when, if nothing changes.
     Timeline(timeline::TimelineArgs),
+    /// Tell which stage each account would be in at a date, or what an edited plan would change for its accounts. Writes
+    /// nothing.
+    Plan(plan::PlanArgs),
     /// Print the completions of a shell.
     Completion(CompletionArgs),
 }
@@ -93,6 +97,7 @@ async fn command(cli: Cli) -> Result<Ended, Error> {
         Command::Status(args) => status::run(&connection, args, now).await,
         Command::Why(args) => why::run(&connection, args, now).await,
         Command::Timeline(args) => timeline::run(&connection, args, now).await,
+        Command::Plan(args) => plan::run(&connection, args, now).await,
         Command::Completion(args) => print_completion(args.shell),
     }
 }

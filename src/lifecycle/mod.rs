@@ -45,7 +45,7 @@ mod forecast;
 mod inputs;
 mod record;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod transition;
 
 pub use decide::{RESTORE_EXTENSION, decide};

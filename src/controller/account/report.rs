@@ -145,6 +145,7 @@ fn build(
             .filter(|_| record.stage != Stage::Expired)
             .map(|pinned| AppStatus { class: pinned.name.clone(), revision: pinned.revision.clone() }),
         billing: None,
+        delinquent_since: record.standing.as_ref().and_then(|standing| standing.failing_since).map(Time),
         database: Some(DatabaseRef {
             server: outcome.placement.server.name.clone(),
             name: outcome.placement.tenant.name.clone(),

@@ -3,7 +3,7 @@
 use super::*;
 
 #[derive(Clone, Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     Wait(i64),
     Bill(BillingState),
     Close(bool, Option<bool>),
@@ -22,7 +22,7 @@ pub(super) enum Event {
     BillLate(BillingState, i64),
 }
 
-pub(super) fn event() -> impl Strategy<Value = Event> {
+pub(crate) fn event() -> impl Strategy<Value = Event> {
     let state = prop::sample::select(vec![
         BillingState::Trialing,
         BillingState::Active,
@@ -121,7 +121,7 @@ fn invariants(story: &Story, before: &Story) {
 }
 
 /// Lets these events happen, and looks at every reconcile.
-pub(super) fn happen(story: &mut Story, events: Vec<Event>) {
+pub(crate) fn happen(story: &mut Story, events: Vec<Event>) {
     for event in events {
         match event {
             Event::Wait(seconds) => {

@@ -13,7 +13,7 @@ use crate::{
 
 mod closure;
 mod forecast;
-mod invariants;
+pub(crate) mod invariants;
 #[path = "billing.rs"]
 mod of_billing;
 mod proof;
@@ -29,17 +29,17 @@ fn days(n: i64) -> SignedDuration {
 
 /// An account whose effects succeed at once, driven as the controller drives it.
 #[derive(Clone)]
-struct Story {
-    now: Moment,
-    created_at: Moment,
-    record: Record,
-    windows: Lifecycle,
-    policy: ClockPolicy,
-    billing: Option<Billing>,
-    closure: Option<Closure>,
-    held: bool,
-    deleting: bool,
-    facts: Facts,
+pub(crate) struct Story {
+    pub(crate) now: Moment,
+    pub(crate) created_at: Moment,
+    pub(crate) record: Record,
+    pub(crate) windows: Lifecycle,
+    pub(crate) policy: ClockPolicy,
+    pub(crate) billing: Option<Billing>,
+    pub(crate) closure: Option<Closure>,
+    pub(crate) held: bool,
+    pub(crate) deleting: bool,
+    pub(crate) facts: Facts,
     /// Backups by the deadline that their pin asked for.
     frozen_taken: Option<FrozenPin>,
     log: Vec<String>,
@@ -58,7 +58,7 @@ struct Story {
 }
 
 impl Story {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let now = at("2026-01-01");
         let windows = Lifecycle::default();
         Self {
@@ -201,7 +201,7 @@ impl Story {
     }
 
     /// Reconciles at this moment until nothing moves.
-    fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         for _ in 0..20 {
             if !self.reconcile() {
                 return;
@@ -211,7 +211,7 @@ impl Story {
     }
 
     /// Sleeps as the controller does, until each deadline, up to `until`.
-    fn run_until(&mut self, until: Moment) -> &mut Self {
+    pub(crate) fn run_until(&mut self, until: Moment) -> &mut Self {
         loop {
             let wake = decide(&self.record, &self.facts, self.now).requeue_at.filter(|w| *w > self.now && *w <= until);
             self.now = wake.unwrap_or(until);
@@ -230,7 +230,7 @@ impl Story {
         self.log.join("\n")
     }
 
-    fn verdict(&self) -> Decision {
+    pub(crate) fn verdict(&self) -> Decision {
         decide(&self.record, &self.facts, self.now)
     }
 }
