@@ -34,6 +34,17 @@ pub enum Error {
     /// The command was used wrongly.
     #[error("{0}")]
     Usage(String),
+    /// Nobody confirmed.
+    #[error("nothing was done: {0} was not typed")]
+    NotConfirmed(String),
+    /// The account is not known well enough for what was asked.
+    #[error("failed to {what}: {why}")]
+    Unfit {
+        /// What was asked.
+        what: &'static str,
+        /// Why it cannot be done.
+        why: String,
+    },
     /// A file.
     #[error("failed to read {path}")]
     File {
@@ -60,6 +71,8 @@ impl Error {
             | Self::Connect(_)
             | Self::Cluster(_)
             | Self::NotFound { .. }
+            | Self::NotConfirmed(_)
+            | Self::Unfit { .. }
             | Self::File { .. }
             | Self::Output(_)
             | Self::Format(_) => 1,

@@ -10,9 +10,17 @@
 //! | 2 | the command was used wrongly |
 //! | 3 | what was asked for is not so: a person has to act, or what was checked is wrong |
 
+mod assumed;
+mod backup;
+mod brake;
+mod close;
+mod confirm;
 mod connection;
 mod error;
+mod find;
+mod hold;
 mod matters;
+mod orphans;
 mod output;
 mod plan;
 mod seen;
@@ -58,6 +66,19 @@ enum Command {
     /// Tell which stage each account would be in at a date, or what an edited plan would change for its accounts. Writes
     /// nothing.
     Plan(plan::PlanArgs),
+    /// Take a backup of an account now.
+    Backup(backup::BackupArgs),
+    /// Set a legal hold: nothing of the account is destroyed while it is set.
+    Hold(hold::HoldArgs),
+    /// Release a legal hold. What is due is destroyed after the plan's notice.
+    Release(hold::ReleaseArgs),
+    /// Close an account for its owner, or withdraw that. Says first what will happen when.
+    Close(close::CloseArgs),
+    /// Look at the brake of a server, or release it.
+    Brake(brake::BrakeArgs),
+    /// List what is left over: databases, roles and folders that belong to nobody, accounts without an object, movers without
+    /// a backup. Exits with 3 if there is anything.
+    Orphans(orphans::OrphansArgs),
     /// Print the completions of a shell.
     Completion(CompletionArgs),
 }
@@ -98,6 +119,12 @@ async fn command(cli: Cli) -> Result<Ended, Error> {
         Command::Why(args) => why::run(&connection, args, now).await,
         Command::Timeline(args) => timeline::run(&connection, args, now).await,
         Command::Plan(args) => plan::run(&connection, args, now).await,
+        Command::Backup(args) => backup::run(&connection, args, now).await,
+        Command::Hold(args) => hold::hold(&connection, args).await,
+        Command::Release(args) => hold::release(&connection, args, now).await,
+        Command::Close(args) => close::run(&connection, args, now).await,
+        Command::Brake(args) => brake::run(&connection, args, now).await,
+        Command::Orphans(args) => orphans::run(&connection, args).await,
         Command::Completion(args) => print_completion(args.shell),
     }
 }

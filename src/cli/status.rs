@@ -1,12 +1,13 @@
 //! `status`: one account on one screen.
 
 use clap::Args;
-use kube::{Api, ResourceExt};
+use kube::ResourceExt;
 use serde::Serialize;
 
 use super::{
     connection::Connection,
     error::{Ended, Error},
+    find,
     matters::matters,
     output::{OutputArgs, table, when, wrapped},
 };
@@ -18,7 +19,6 @@ use crate::{
         stage::{Reason, Stage},
     },
     clock::Moment,
-    cluster::During,
 };
 
 /// The arguments of `status`.
@@ -32,9 +32,7 @@ pub(super) struct StatusArgs {
 
 /// Runs `status`.
 pub(super) async fn run(connection: &Connection, args: StatusArgs, now: Moment) -> Result<Ended, Error> {
-    let api: Api<HelpDeskAccount> = Api::all(connection.client.clone());
-    let account = api.get_opt(&args.name).await.during("read the account")?;
-    let account = account.ok_or(Error::NotFound { kind: "helpdeskaccount", name: args.name })?;
+    let account = find::account(connection, &args.name).await?;
     let summary = summarize(&account);
     args.output.print(&summary, || text(&summary, args.output.is_wide(), now))?;
     Ok(if summary.needs_a_person { Ended::NotSo } else { Ended::Fine })

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{
     connection::Connection,
     error::{Ended, Error},
+    find,
     output::{OutputArgs, table, when, wrapped},
     seen::{Seen, list},
 };
@@ -17,7 +18,6 @@ use crate::{
         stage::Transition,
     },
     clock::Moment,
-    cluster::During,
 };
 
 /// The arguments of `timeline`.
@@ -31,9 +31,7 @@ pub(super) struct TimelineArgs {
 
 /// Runs `timeline`.
 pub(super) async fn run(connection: &Connection, args: TimelineArgs, now: Moment) -> Result<Ended, Error> {
-    let api: Api<HelpDeskAccount> = Api::all(connection.client.clone());
-    let account = api.get_opt(&args.name).await.during("read the account")?;
-    let account = account.ok_or(Error::NotFound { kind: "helpdeskaccount", name: args.name })?;
+    let account = find::account(connection, &args.name).await?;
     let backups: Api<ColdBackup> = Api::all(connection.client.clone());
     let params = ListParams::default().labels(&format!("{ACCOUNT_LABEL}={}", account.name_any()));
     let backups = list(&backups, &params, "the account's ColdBackups").await;

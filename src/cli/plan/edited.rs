@@ -3,10 +3,12 @@
 use kube::ResourceExt;
 use serde::Serialize;
 
-use super::assumed;
 use crate::{
     api::{ClockPolicy, HelpDeskAccount, HelpDeskPlanSpec, Time, stage::Transition},
-    cli::output::{table, when, wrapped},
+    cli::{
+        assumed,
+        output::{table, when, wrapped},
+    },
     clock::Moment,
     lifecycle::{self, Known},
 };

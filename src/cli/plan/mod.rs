@@ -3,7 +3,6 @@
 //! The dates are those of `status.upcoming`, or are made by the same [forecast](crate::lifecycle::forecast()) from what the
 //! status shows. What does not follow from the status is said to be unknown, and not guessed.
 
-mod assumed;
 mod at;
 mod edited;
 #[cfg(test)]

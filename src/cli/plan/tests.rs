@@ -3,9 +3,10 @@
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::{assumed, at, date, edited};
+use super::{at, date, edited};
 use crate::{
     api::{ClockPolicy, HelpDeskAccount, HelpDeskPlanSpec, Hold, Lifecycle, Time, Window, account::EnteringStage, stage::Transition},
+    cli::assumed,
     clock::{Moment, Trust},
     lifecycle::{
         Known, Next, Stage, forecast,

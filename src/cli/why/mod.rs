@@ -18,15 +18,15 @@ mod scene;
 mod tests;
 
 use clap::Args;
-use kube::Api;
 use serde::Serialize;
 
 use super::{
     connection::Connection,
     error::{Ended, Error},
+    find,
     output::{OutputArgs, when, wrapped},
 };
-use crate::{api::HelpDeskAccount, clock::Moment, cluster::During};
+use crate::clock::Moment;
 use advice::{Advice, advice};
 use causes::causes;
 use chain::{Cause, Link};
@@ -43,9 +43,7 @@ pub(super) struct WhyArgs {
 
 /// Runs `why`.
 pub(super) async fn run(connection: &Connection, args: WhyArgs, now: Moment) -> Result<Ended, Error> {
-    let api: Api<HelpDeskAccount> = Api::all(connection.client.clone());
-    let account = api.get_opt(&args.name).await.during("read the account")?;
-    let account = account.ok_or_else(|| Error::NotFound { kind: "helpdeskaccount", name: args.name.clone() })?;
+    let account = find::account(connection, &args.name).await?;
     let scene = look::scene(connection, account, now).await;
     let answer = answer(&scene, &args.name);
     args.output.print(&answer, || text(&answer, now))?;

@@ -8,7 +8,7 @@ use super::{
     *,
 };
 use crate::{
-    api::{BackupStore, ColdBackup, DatabaseServer, HelpDeskClass, HelpDeskPlan},
+    api::{BackupStore, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskClass, HelpDeskPlan},
     cli::seen::Seen,
 };
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};

@@ -1,4 +1,4 @@
-//! The record of an account as its status shows it, for telling people what would come under another plan. Pure.
+//! The record of an account as its status shows it, for telling people what would come of an edit. Pure.
 
 use k8s_openapi::jiff::SignedDuration;
 
