@@ -26,6 +26,7 @@ mod plan;
 mod seen;
 mod status;
 mod timeline;
+mod verify;
 mod why;
 
 use std::process::ExitCode;
@@ -79,6 +80,9 @@ enum Command {
     /// List what is left over: databases, roles and folders that belong to nobody, accounts without an object, movers without
     /// a backup. Exits with 3 if there is anything.
     Orphans(orphans::OrphansArgs),
+    /// Check from outside, at this moment, that the stage of an account is enforced: its credentials, addresses, namespace,
+    /// pods, backups and keys. Exits with 3 if it is not.
+    Verify(verify::VerifyArgs),
     /// Print the completions of a shell.
     Completion(CompletionArgs),
 }
@@ -125,6 +129,7 @@ async fn command(cli: Cli) -> Result<Ended, Error> {
         Command::Close(args) => close::run(&connection, args, now).await,
         Command::Brake(args) => brake::run(&connection, args, now).await,
         Command::Orphans(args) => orphans::run(&connection, args).await,
+        Command::Verify(args) => verify::run(&connection, args, now).await,
         Command::Completion(args) => print_completion(args.shell),
     }
 }

@@ -61,6 +61,13 @@ impl<T> Seen<T> {
     }
 }
 
+impl Seen<()> {
+    /// Not there, unless it could not be looked at: of a list in which it was not found.
+    pub fn and_missing(self) -> Self {
+        if let Self::Unseen(why) = self { Self::Unseen(why) } else { Self::Missing }
+    }
+}
+
 impl<T> Seen<Vec<T>> {
     /// The objects of a list; none, if they could not be looked at.
     pub fn all(&self) -> &[T] {

@@ -19,6 +19,7 @@ mod driver;
 mod drop;
 mod extensions;
 mod locks;
+mod login;
 mod movers;
 mod names;
 mod orphans;
@@ -31,6 +32,7 @@ mod tenant;
 pub use connect::Admin;
 pub use driver::{Address, Driver};
 pub use extensions::MADE_FOR_TENANT;
+pub use login::{Attempt, attempt};
 pub use settings::SETTINGS_OF_TENANT;
 
 use std::time::Duration;
