@@ -54,6 +54,15 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// A file that cannot be written.
+    #[error("failed to write {path}")]
+    Write {
+        /// Its path.
+        path: String,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The output cannot be written.
     #[error("failed to write the output")]
     Output(#[source] std::io::Error),
@@ -74,6 +83,7 @@ impl Error {
             | Self::NotConfirmed(_)
             | Self::Unfit { .. }
             | Self::File { .. }
+            | Self::Write { .. }
             | Self::Output(_)
             | Self::Format(_) => 1,
         }

@@ -23,6 +23,7 @@ mod matters;
 mod orphans;
 mod output;
 mod plan;
+mod report;
 mod seen;
 mod status;
 mod timeline;
@@ -83,6 +84,8 @@ enum Command {
     /// Check from outside, at this moment, that the stage of an account is enforced: its credentials, addresses, namespace,
     /// pods, backups and keys. Exits with 3 if it is not.
     Verify(verify::VerifyArgs),
+    /// Collect what somebody who helps needs to see, without secrets and without what leads to a person.
+    Report(report::ReportArgs),
     /// Print the completions of a shell.
     Completion(CompletionArgs),
 }
@@ -130,6 +133,7 @@ async fn command(cli: Cli) -> Result<Ended, Error> {
         Command::Brake(args) => brake::run(&connection, args, now).await,
         Command::Orphans(args) => orphans::run(&connection, args).await,
         Command::Verify(args) => verify::run(&connection, args, now).await,
+        Command::Report(args) => report::run(&connection, args, now).await,
         Command::Completion(args) => print_completion(args.shell),
     }
 }
