@@ -52,6 +52,8 @@ pub(super) async fn run(connection: &Connection, args: BackupArgs, now: Moment) 
     let expires_at = now + args.keep.unwrap_or(plan.spec.backups.keep).duration();
     let mut backup = build(&args.name, &uid, &placement.store, expires_at, BackupReason::Manual, plan.spec.backups.verify, now);
     // Who looks after the account looks after its backups.
+    // Names that end in a moment are the operator's.
+    backup.metadata.name = Some(format!("{}-now", backup.name_any()));
     if let Some(shard) = account.labels().get(SHARD_LABEL) {
         backup.labels_mut().insert(SHARD_LABEL.to_owned(), shard.clone());
     }

@@ -25,7 +25,7 @@ use crate::{
 
 /// The arguments of `close`.
 #[derive(Args, Debug)]
-#[group(id = "wish", required = true, multiple = false, args = ["cancel", "erase", "withdraw"])]
+#[command(group = clap::ArgGroup::new("wish").required(true).multiple(false).args(["cancel", "erase", "withdraw"]))]
 pub(super) struct CloseArgs {
     /// The account.
     name: String,

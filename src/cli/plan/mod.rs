@@ -28,7 +28,7 @@ use crate::{
 
 /// The arguments of `plan`.
 #[derive(Args, Debug)]
-#[group(id = "question", required = true, multiple = false, args = ["at", "file"])]
+#[command(group = clap::ArgGroup::new("question").required(true).multiple(false).args(["at", "file"]))]
 pub(super) struct PlanArgs {
     /// The date: 2027-03-01, 2027-03-01T12:00:00Z, or a span of time from now such as 30d. Which stage each account would be
     /// in then, if billing and owners say nothing more.
