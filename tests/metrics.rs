@@ -2,18 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod sources;
+
 use std::{collections::BTreeSet, fs, path::Path};
 
-fn sources(folder: &Path, found: &mut Vec<String>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") {
-            found.push(fs::read_to_string(path).unwrap());
-        }
-    }
-}
+use sources::sources;
 
 /// The text between `before` and the next double quote, wherever that occurs.
 fn quoted<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = (&'a str, &'a str)> {
@@ -22,11 +15,10 @@ fn quoted<'a>(text: &'a str, before: &'a str) -> impl Iterator<Item = (&'a str, 
 
 #[test]
 fn every_step_that_is_measured_has_its_series_from_the_start() {
-    let mut all = Vec::new();
-    sources(Path::new("src"), &mut all);
     let series = helpdesk_operator::telemetry::Telemetry::default().encode(helpdesk_operator::telemetry::Format::Text);
     let mut measured = BTreeSet::new();
-    for source in all.iter().map(|source| source.replace(char::is_whitespace, "").replace("\",\"", "\", \"")) {
+    for (_, source) in sources(Path::new("src")) {
+        let source = source.replace(char::is_whitespace, "").replace("\",\"", "\", \"");
         for (driver, rest) in quoted(&source, ".measure(\"") {
             measured.insert((driver.to_owned(), quoted(rest, ", \"").next().unwrap().0.to_owned()));
         }
@@ -40,9 +32,7 @@ fn every_step_that_is_measured_has_its_series_from_the_start() {
 
 #[test]
 fn every_metric_in_alerts_dashboards_and_documents_exists() {
-    let mut all = Vec::new();
-    sources(Path::new("src"), &mut all);
-    let code = all.concat();
+    let code: String = sources(Path::new("src")).into_iter().map(|(_, code)| code).collect();
     let mut texts = vec![fs::read_to_string("docs/operations.md").unwrap()];
     for folder in ["charts/helpdesk-operator/files", "charts/helpdesk-operator/files/dashboards"] {
         let Ok(entries) = fs::read_dir(folder) else { continue };

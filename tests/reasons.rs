@@ -2,21 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod sources;
+
 use std::{collections::BTreeMap, fs, path::Path};
 
-/// The code of every file, without its tests and with single spaces.
-fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|e| e == "rs") && path.file_name().is_none_or(|name| name != "tests.rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let code = text.split("#[cfg(test)]").next().unwrap();
-            found.push((path.display().to_string(), code.split_whitespace().collect::<Vec<_>>().join(" ")));
-        }
-    }
-}
+use sources::sources;
 
 /// The words in quotes that begin with a capital and have no space.
 fn words(text: &str) -> impl Iterator<Item = &str> {
@@ -31,12 +21,11 @@ fn parts<'a>(code: &'a str, after: &'a str, until: &'a str) -> impl Iterator<Ite
 
 #[test]
 fn every_reason_has_its_entry_in_the_documents() {
-    let mut all = Vec::new();
-    sources(Path::new("src"), &mut all);
     let mut reasons = BTreeMap::new();
-    for (file, code) in &all {
+    for (file, code) in sources(Path::new("src")) {
+        let code = code.split_whitespace().collect::<Vec<_>>().join(" ");
         for finding in ["Finding::yes(", "Finding::no(", "Finding::unknown("] {
-            for arguments in parts(code, finding, ")") {
+            for arguments in parts(&code, finding, ")") {
                 // The second argument, if it is written there.
                 let reason = arguments.split(", ").nth(1).unwrap_or_default();
                 reasons.extend(words(reason).map(|word| (word.to_owned(), file.clone())));
@@ -44,13 +33,13 @@ fn every_reason_has_its_entry_in_the_documents() {
         }
         for after in ["reason: \"", "Withheld(\"", "ENTERING_LATE: &str = \""] {
             reasons.extend(
-                parts(code, after, "\"")
+                parts(&code, after, "\"")
                     .flat_map(|word| words(&format!("\"{word}\"")).map(str::to_owned).collect::<Vec<_>>())
                     .map(|word| (word, file.clone())),
             );
         }
         // Functions that give an error its reason.
-        for body in parts(code, "fn reason(", "} }") {
+        for body in parts(&code, "fn reason(", "} }") {
             if body.split('{').next().unwrap().contains("&'static str") {
                 reasons.extend(words(body).map(|word| (word.to_owned(), file.clone())));
             }

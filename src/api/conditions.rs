@@ -2,6 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::{BackupStore, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskClass, HelpDeskPlan};
 use crate::clock::Moment;
 
 /// The types of conditions of all kinds.
@@ -141,6 +142,29 @@ pub fn merge(before: &[Condition], findings: &[Finding], generation: Option<i64>
         })
         .collect()
 }
+
+/// A resource whose status has conditions.
+pub trait HasConditions {
+    /// What is known about the object; nothing before it was looked at for the first time.
+    fn conditions(&self) -> &[Condition];
+
+    /// Whether the object has this condition with the status True.
+    fn has(&self, kind: Type) -> bool {
+        holds(self.conditions(), kind)
+    }
+}
+
+macro_rules! has_conditions {
+    ($($kind:ty),+) => {
+        $(impl HasConditions for $kind {
+            fn conditions(&self) -> &[Condition] {
+                self.status.as_ref().map_or(&[], |status| &status.conditions)
+            }
+        })+
+    };
+}
+
+has_conditions!(BackupStore, ColdBackup, DatabaseServer, HelpDeskAccount, HelpDeskClass, HelpDeskPlan);
 
 /// Whether a list has this condition with the status True.
 pub fn holds(conditions: &[Condition], kind: Type) -> bool {

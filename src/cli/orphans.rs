@@ -16,7 +16,7 @@ use super::{
 use crate::{
     api::{
         ACCOUNT_LABEL, BackupStore, ColdBackup, DatabaseServer, HelpDeskAccount,
-        conditions::{self, Type},
+        conditions::{self, HasConditions, Type},
     },
     mover::job::{BACKUP, COMPONENT},
 };
@@ -86,22 +86,20 @@ fn orphans(objects: &Objects) -> Orphans {
     let mut found = Vec::new();
     for server in objects.servers.all() {
         let at = format!("DatabaseServer {}", server.name_any());
-        let status = server.status.clone().unwrap_or_default();
-        let lost = conditions::find(&status.conditions, Type::AccountsLost);
+        let lost = conditions::find(server.conditions(), Type::AccountsLost);
         found.extend(lost.map(|lost| Orphan {
             at: at.clone(),
             what: lost.message.clone(),
             remedy: "apply the manifests again (docs/operations.md#accounts-without-an-object)",
         }));
-        found.extend(status.orphans.into_iter().map(|what| Orphan {
+        found.extend(server.status.iter().flat_map(|status| status.orphans.clone()).map(|what| Orphan {
             at: at.clone(),
             what,
             remedy: "apply the account's manifest again to adopt it, or drop it by hand once you know (docs/operations.md#databaseserver)",
         }));
     }
     for store in objects.stores.all() {
-        let folders = store.status.clone().unwrap_or_default().orphans;
-        found.extend(folders.into_iter().map(|what| Orphan {
+        found.extend(store.status.iter().flat_map(|status| &status.orphans).map(|what| Orphan {
             at: format!("BackupStore {}", store.name_any()),
             what: format!("folder {what}"),
             remedy: "look at it, and delete it by hand (docs/operations.md#backupstore)",

@@ -11,8 +11,9 @@ use prometheus_client::metrics::{family::Family, gauge::Gauge};
 
 use crate::{
     api::{
-        BackupPhase, BackupStore, ColdBackup, Condition, DatabaseServer, HelpDeskAccount, HelpDeskClass, HelpDeskPlan, SHARD_LABEL,
-        conditions::{self, Type},
+        BackupPhase, BackupStore, ColdBackup, Condition, DatabaseServer, HelpDeskAccount, HelpDeskAccountStatus, HelpDeskClass,
+        HelpDeskPlan, SHARD_LABEL,
+        conditions::{HasConditions, Type},
     },
     backup::index::BackupIndex,
     clock::Moment,
@@ -159,33 +160,30 @@ impl Objects {
         let mut samples = Samples::default();
         self.accounts(&mut samples);
         for server in &self.servers {
-            let status = server.status.clone().unwrap_or_default();
             let label = || vec![("server", server.name_any())];
-            samples.set("database_server_ready", label(), conditions::holds(&status.conditions, Type::Ready));
-            samples.set("database_server_braked", label(), conditions::holds(&status.conditions, Type::Braked));
-            samples.set("database_server_tenants", label(), status.tenants.unwrap_or(0));
+            samples.set("database_server_ready", label(), server.has(Type::Ready));
+            samples.set("database_server_braked", label(), server.has(Type::Braked));
+            samples.set("database_server_tenants", label(), server.status.as_ref().and_then(|s| s.tenants).unwrap_or(0));
             samples.set("database_server_capacity", label(), server.spec.capacity);
         }
         for store in &self.stores {
-            let status = store.status.clone().unwrap_or_default();
+            let status = store.status.as_ref();
             let label = || vec![("store", store.name_any())];
-            samples.set("backup_store_ready", label(), conditions::holds(&status.conditions, Type::Ready));
-            samples.set("backup_store_backups", label(), status.backups.unwrap_or(0));
-            samples.set("backup_store_keys", label(), status.keys.unwrap_or(0));
+            samples.set("backup_store_ready", label(), store.has(Type::Ready));
+            samples.set("backup_store_backups", label(), status.and_then(|s| s.backups).unwrap_or(0));
+            samples.set("backup_store_keys", label(), status.and_then(|s| s.keys).unwrap_or(0));
             if let Some(escrow) = &store.spec.key_escrow {
-                let is_ready = |store: &BackupStore| store.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, Type::Ready));
-                let ready = self.all_stores.iter().any(|s| s.name_any() == escrow.store && is_ready(s));
+                let ready = self.all_stores.iter().any(|s| s.name_any() == escrow.store && s.has(Type::Ready));
                 samples.set("backup_store_escrow_ready", label(), ready);
             }
         }
         for plan in &self.plans {
-            let ready = plan.status.as_ref().is_some_and(|s| conditions::holds(&s.conditions, Type::Ready));
             let stays = plan.metadata.deletion_timestamp.is_none();
-            samples.set("plan_ready", vec![("plan", plan.name_any())], ready && stays);
+            samples.set("plan_ready", vec![("plan", plan.name_any())], stays && plan.has(Type::Ready));
         }
         for class in &self.classes {
             // Unknown is a class that is upgrading.
-            let found = class.status.iter().flat_map(|s| &s.conditions).find(|c| c.type_ == Type::Ready.name());
+            let found = class.conditions().iter().find(|c| c.type_ == Type::Ready.name());
             let stays = class.metadata.deletion_timestamp.is_none();
             samples.set("class_ready", vec![("class", class.name_any())], stays && found.is_none_or(|c| c.status != "False"));
         }
@@ -231,7 +229,8 @@ impl Objects {
         let mut oldest: BTreeMap<String, Moment> = BTreeMap::new();
         let mut first_expiry: Option<Moment> = None;
         for account in &self.accounts {
-            let status = account.status.clone().unwrap_or_default();
+            let before_the_first_look = HelpDeskAccountStatus::default();
+            let status = account.status.as_ref().unwrap_or(&before_the_first_look);
             let mut count = |metric, labels: Labels| *counts.entry((metric, labels)).or_default() += 1;
             let name = |stage: Option<Stage>| stage.map_or(NO_STAGE, Stage::name).to_owned();
             count("accounts", vec![("stage", name(status.stage))]);
@@ -247,7 +246,7 @@ impl Objects {
             }
             if status.stage.is_some_and(Stage::is_open)
                 && let Some(taken) =
-                    status.last_backup.map(|b| b.completed_at.0).or(account.metadata.creation_timestamp.as_ref().map(|t| t.0))
+                    status.last_backup.as_ref().map(|b| b.completed_at.0).or(account.metadata.creation_timestamp.as_ref().map(|t| t.0))
             {
                 let of_plan = oldest.entry(account.spec.plan.clone()).or_insert(taken);
                 *of_plan = taken.min(*of_plan);
@@ -275,11 +274,11 @@ impl Objects {
         let mut phases: BTreeMap<&str, i64> = BackupPhase::ALL.into_iter().map(|phase| (phase.name(), 0)).collect();
         let (mut unprovable, mut overdue) = (0, 0);
         for backup in &self.backups {
-            let status = backup.status.clone().unwrap_or_default();
-            *phases.entry(status.phase.name()).or_default() += 1;
+            let phase = backup.status.as_ref().map(|status| status.phase).unwrap_or_default();
+            *phases.entry(phase.name()).or_default() += 1;
             let stays = backup.metadata.deletion_timestamp.is_none();
-            unprovable += i64::from(stays && conditions::holds(&status.conditions, Type::Unprovable));
-            overdue += i64::from(conditions::holds(&status.conditions, Type::Overdue));
+            unprovable += i64::from(stays && backup.has(Type::Unprovable));
+            overdue += i64::from(backup.has(Type::Overdue));
         }
         for (phase, count) in phases {
             samples.push("backups", vec![("phase", phase.to_owned())], count);

@@ -62,7 +62,7 @@ pub struct Sender {
     client: Client,
     namespace: String,
     now: fn() -> Moment,
-    notices: Mutex<HashMap<String, Entry>>,
+    notices: Mutex<Notices>,
     /// Wakes the worker.
     added: Notify,
     /// The accounts of which a notice was delivered, or failed for the first time.
@@ -72,8 +72,10 @@ pub struct Sender {
     failing: Gauge,
 }
 
+/// The notices of each account, by their ids.
+type Notices = HashMap<String, HashMap<String, Entry>>;
+
 struct Entry {
-    account: String,
     body: Arc<str>,
     attempts: u32,
     next_try: Instant,
@@ -142,12 +144,12 @@ impl Sender {
     /// What became of the notice with this id; one that is not known is delivered by and by.
     pub fn deliver(&self, account: &str, id: &str, body: impl FnOnce() -> String) -> Delivery {
         let mut notices = self.lock();
-        if let Some(entry) = notices.get(id) {
+        let of_account = notices.entry(account.to_owned()).or_default();
+        if let Some(entry) = of_account.get(id) {
             return entry.state.clone();
         }
-        let entry =
-            Entry { account: account.to_owned(), body: body().into(), attempts: 0, next_try: Instant::now(), state: Delivery::Pending };
-        notices.insert(id.to_owned(), entry);
+        let entry = Entry { body: body().into(), attempts: 0, next_try: Instant::now(), state: Delivery::Pending };
+        of_account.insert(id.to_owned(), entry);
         self.added.notify_one();
         Delivery::Pending
     }
@@ -155,7 +157,11 @@ impl Sender {
     /// Forgets the account's notices but for these: they were recorded, or are no news any more.
     pub fn keep(&self, account: &str, ids: &[String]) {
         let mut notices = self.lock();
-        notices.retain(|id, entry| entry.account != account || ids.contains(id));
+        let Some(of_account) = notices.get_mut(account) else { return };
+        of_account.retain(|id, _| ids.contains(id));
+        if of_account.is_empty() {
+            notices.remove(account);
+        }
         self.count(&notices);
     }
 
@@ -175,7 +181,7 @@ impl Sender {
             let result = self.send(&id, &body).await;
             let of_all = result.as_ref().err().is_some_and(|error| !error.is_of_the_notice());
             failures_in_a_row = if of_all { failures_in_a_row.saturating_add(1) } else { 0 };
-            if self.note(&id, result) {
+            if self.note(&account, &id, result) {
                 // An error says that the process is stopping.
                 let _ = self.changed.unbounded_send(account);
             }
@@ -188,15 +194,16 @@ impl Sender {
     /// The notice whose turn is next, and when.
     fn next(&self) -> Option<(String, String, Arc<str>, Instant)> {
         let notices = self.lock();
-        let waiting = notices.iter().filter(|(_, entry)| entry.state != Delivery::Delivered);
-        let (id, entry) = waiting.min_by_key(|(_, entry)| entry.next_try)?;
-        Some((id.clone(), entry.account.clone(), Arc::clone(&entry.body), entry.next_try))
+        let all = notices.iter().flat_map(|(account, notices)| notices.iter().map(move |(id, entry)| (account, id, entry)));
+        let waiting = all.filter(|(_, _, entry)| entry.state != Delivery::Delivered);
+        let (account, id, entry) = waiting.min_by_key(|(_, _, entry)| entry.next_try)?;
+        Some((id.clone(), account.clone(), Arc::clone(&entry.body), entry.next_try))
     }
 
     /// Notes how an attempt ended. Returns whether the account is to be looked at again.
-    fn note(&self, id: &str, result: Result<(), Error>) -> bool {
+    fn note(&self, account: &str, id: &str, result: Result<(), Error>) -> bool {
         let mut notices = self.lock();
-        let Some(entry) = notices.get_mut(id) else { return false };
+        let Some(entry) = notices.get_mut(account).and_then(|notices| notices.get_mut(id)) else { return false };
         let changed = match result {
             Ok(()) => {
                 self.delivered.inc();
@@ -209,7 +216,7 @@ impl Sender {
                 entry.attempts += 1;
                 entry.next_try = Instant::now() + pause(entry.attempts);
                 if entry.attempts == 1 {
-                    tracing::warn!(account = entry.account, notice = id, error = why, "a notice was not delivered; it is tried again");
+                    tracing::warn!(account, notice = id, error = why, "a notice was not delivered; it is tried again");
                 }
                 let is_news = !matches!(entry.state, Delivery::Failing(_));
                 entry.state = Delivery::Failing(why);
@@ -220,8 +227,8 @@ impl Sender {
         changed
     }
 
-    fn count(&self, notices: &HashMap<String, Entry>) {
-        let failing = notices.values().filter(|entry| matches!(entry.state, Delivery::Failing(_))).count();
+    fn count(&self, notices: &Notices) {
+        let failing = notices.values().flat_map(HashMap::values).filter(|entry| matches!(entry.state, Delivery::Failing(_))).count();
         self.failing.set(i64::try_from(failing).unwrap_or(i64::MAX));
     }
 
@@ -253,7 +260,7 @@ impl Sender {
         if status.is_success() { Ok(()) } else { Err(Error::Refused(status.as_u16())) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Entry>> {
+    fn lock(&self) -> MutexGuard<'_, Notices> {
         self.notices.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -9,7 +9,7 @@ use helpdesk_operator::{
 use k8s_openapi::api::{core::v1::Secret, events::v1::Event};
 use kube::{
     Api, Client, Config, ResourceExt,
-    api::{ListParams, Patch, PatchParams},
+    api::{ApiResource, DynamicObject, ListParams, Patch, PatchParams},
     config::{KubeConfigOptions, Kubeconfig},
     runtime::wait::{Condition as WaitCondition, await_condition},
 };
@@ -78,17 +78,21 @@ impl Cluster {
         let kind = manifest["kind"].as_str().unwrap().to_owned();
         let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
         manifest["apiVersion"] = json!("helpdesk-operator.io/v1alpha1");
+        let applied = self.api_of(&kind).patch(&name, &PatchParams::apply("stories").force(), &Patch::Apply(manifest)).await?;
+        Ok(serde_json::to_value(applied).unwrap())
+    }
+
+    /// The objects of one of the operator's kinds.
+    pub fn api_of(&self, kind: &str) -> Api<DynamicObject> {
         let plural = if kind.ends_with('s') { format!("{}es", kind.to_lowercase()) } else { format!("{}s", kind.to_lowercase()) };
-        let resource = kube::api::ApiResource {
+        let resource = ApiResource {
             group: "helpdesk-operator.io".into(),
             version: "v1alpha1".into(),
             api_version: "helpdesk-operator.io/v1alpha1".into(),
-            kind,
+            kind: kind.into(),
             plural,
         };
-        let api: Api<kube::api::DynamicObject> = Api::all_with(self.client.clone(), &resource);
-        let applied = api.patch(&name, &PatchParams::apply("stories").force(), &Patch::Apply(manifest)).await?;
-        Ok(serde_json::to_value(applied).unwrap())
+        Api::all_with(self.client.clone(), &resource)
     }
 
     /// Applies a plan with these windows; the others have lengths that no story lives to see.

@@ -7,12 +7,12 @@ use std::{
 
 use kube::{
     Api,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, ValidationDirective},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, ValidationDirective},
 };
 use serde_json::{Value, json};
 
 use super::{
-    cluster::{Cluster, OPERATOR, eventually, setting},
+    cluster::{OPERATOR, eventually, setting},
     operator::{Servers, Shard},
 };
 
@@ -264,18 +264,6 @@ fn merge(into: &mut Value, patch: &Value) {
     }
 }
 
-fn api_of(cluster: &Cluster, kind: &str) -> Api<DynamicObject> {
-    let plural = if kind.ends_with('s') { format!("{}es", kind.to_lowercase()) } else { format!("{}s", kind.to_lowercase()) };
-    let resource = ApiResource {
-        group: "helpdesk-operator.io".into(),
-        version: "v1alpha1".into(),
-        api_version: "helpdesk-operator.io/v1alpha1".into(),
-        kind: kind.into(),
-        plural,
-    };
-    Api::all_with(cluster.client.clone(), &resource)
-}
-
 /// The condition of an object: its reason and message.
 fn condition(object: &DynamicObject, kind: &str) -> Option<(String, String)> {
     let all = object.data["status"]["conditions"].as_array()?;
@@ -319,7 +307,7 @@ async fn typical_mistakes_of_the_first_day_are_told_at_once_and_say_what_to_do()
         }
         merge(&mut manifest, &patch);
         let name = manifest["metadata"]["name"].as_str().unwrap().to_owned();
-        let api = api_of(cluster, kind);
+        let api = cluster.api_of(kind);
         let params = PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply("stories") };
         let begun = Instant::now();
         let applied = api.patch(&name, &params, &Patch::Apply(&manifest)).await;

@@ -8,7 +8,10 @@ use super::{
     scene::Scene,
 };
 use crate::{
-    api::{BackupStore, Condition, DatabaseServer, conditions::Type},
+    api::{
+        BackupStore, Condition, DatabaseServer,
+        conditions::{self, HasConditions, Type},
+    },
     cli::seen::Seen,
     edge::gateway,
 };
@@ -29,8 +32,7 @@ pub(super) fn plan(scene: &Scene) -> Vec<Link> {
         }
         Seen::Unseen(_) => return vec![],
     };
-    let status = plan.status.clone().unwrap_or_default();
-    if let Some(ready) = unless(&status.conditions, Type::Ready, "True") {
+    if let Some(ready) = unless(plan.conditions(), Type::Ready, "True") {
         let below = match ready.reason.as_str() {
             "NoClass" => class(scene),
             "NoStore" => stores(scene).first().map(|name| store(scene, name)).unwrap_or_default(),
@@ -58,9 +60,8 @@ pub(super) fn class(scene: &Scene) -> Vec<Link> {
             vec![Link::seen(object, "it does not exist").remedy("create the class, or correct spec.class of the plan")]
         }
         Some(Seen::There(class)) => {
-            let conditions = class.status.clone().unwrap_or_default().conditions;
-            let stalled = conditions.iter().find(|c| c.type_ == Type::Stalled.name() && c.status == "True");
-            let wrong = stalled.or_else(|| unless(&conditions, Type::Ready, "True").filter(|ready| ready.reason != "Upgrading"));
+            let stalled = conditions::find(class.conditions(), Type::Stalled);
+            let wrong = stalled.or_else(|| unless(class.conditions(), Type::Ready, "True").filter(|ready| ready.reason != "Upgrading"));
             wrong.map(|condition| Link::told(object, condition)).into_iter().collect()
         }
         Some(Seen::Unseen(_)) | None => vec![],
@@ -125,29 +126,18 @@ pub(super) fn own_server(scene: &Scene) -> Vec<Link> {
     name.map_or_else(|| region(scene), |name| server(scene, &name))
 }
 
-fn find_server<'s>(scene: &'s Scene, name: &str) -> Seen<&'s DatabaseServer> {
-    match &scene.servers {
-        Seen::There(all) => all.iter().find(|server| server.name_any() == name).map_or(Seen::Missing, Seen::There),
+fn named<'s, K: ResourceExt>(all: &'s Seen<Vec<K>>, name: &str) -> Seen<&'s K> {
+    match all {
+        Seen::There(all) => all.iter().find(|object| object.name_any() == name).map_or(Seen::Missing, Seen::There),
         Seen::Missing => Seen::Missing,
         Seen::Unseen(why) => Seen::Unseen(why.clone()),
     }
 }
 
-/// A server, and the Secrets that it names.
-pub(super) fn server(scene: &Scene, name: &str) -> Vec<Link> {
-    let object = Object::of("DatabaseServer", name);
-    let server = match find_server(scene, name) {
-        Seen::There(server) => server,
-        Seen::Missing => {
-            let remedy = "apply its manifest again, as it was: the data is still on that server";
-            return vec![Link::seen(object, "it does not exist").remedy(remedy)];
-        }
-        Seen::Unseen(_) => return vec![],
-    };
-    let conditions = server.status.clone().unwrap_or_default().conditions;
-    let secrets = [Some(&server.spec.admin_secret), server.spec.tls.ca_secret.as_ref()];
-    let missing = secrets.into_iter().flatten().find_map(|secret| missing_secret(scene, &scene.operator_namespace, secret));
-    match (unless(&conditions, Type::Ready, "True"), missing) {
+/// What is wrong with an object that is there: it is not ready, or one of these Secrets that it names is missing.
+fn unready<'s>(scene: &Scene, object: Object, all: &[Condition], secrets: impl IntoIterator<Item = &'s String>) -> Vec<Link> {
+    let missing = secrets.into_iter().find_map(|secret| missing_secret(scene, &scene.operator_namespace, secret));
+    match (unless(all, Type::Ready, "True"), missing) {
         (Some(ready), missing) => std::iter::once(Link::told(object, ready)).chain(missing).collect(),
         // The operator has not looked since the Secret went.
         (None, Some(missing)) => {
@@ -158,13 +148,28 @@ pub(super) fn server(scene: &Scene, name: &str) -> Vec<Link> {
     }
 }
 
+/// A server, and the Secrets that it names.
+pub(super) fn server(scene: &Scene, name: &str) -> Vec<Link> {
+    let object = Object::of("DatabaseServer", name);
+    match named(&scene.servers, name) {
+        Seen::There(server) => {
+            let secrets = [Some(&server.spec.admin_secret), server.spec.tls.ca_secret.as_ref()];
+            unready(scene, object, server.conditions(), secrets.into_iter().flatten())
+        }
+        Seen::Missing => {
+            let remedy = "apply its manifest again, as it was: the data is still on that server";
+            vec![Link::seen(object, "it does not exist").remedy(remedy)]
+        }
+        Seen::Unseen(_) => vec![],
+    }
+}
+
 /// A condition of the account's server that holds although it should not.
 pub(super) fn server_condition(scene: &Scene, kind: Type) -> Vec<Link> {
     let name = scene.account.status.as_ref().and_then(|status| status.database.as_ref()).map(|database| database.server.clone());
     let Some(name) = name else { return vec![] };
-    let Some(server) = find_server(scene, &name).there().copied() else { return vec![] };
-    let conditions = server.status.clone().unwrap_or_default().conditions;
-    let holds = conditions.iter().find(|condition| condition.type_ == kind.name() && condition.status == "True");
+    let found = named(&scene.servers, &name);
+    let holds = found.there().and_then(|server| conditions::find(server.conditions(), kind));
     let link = holds.map(|condition| {
         let link = Link::told(Object::of("DatabaseServer", &name), condition);
         let look = format!("look first, then release it: kubectl helpdesk brake status {name} (docs/operations.md#the-brake-holds)");
@@ -185,7 +190,7 @@ pub(super) fn stores(scene: &Scene) -> Vec<String> {
 
 /// A store, the store that keeps its keys, and the Secrets that they name.
 pub(super) fn store(scene: &Scene, name: &str) -> Vec<Link> {
-    match find_store(scene, name) {
+    match named(&scene.stores, name) {
         Seen::There(found) => {
             let own = store_alone(scene, found);
             let is_escrow = own.first().is_none_or(|link| link.reason.as_deref() == Some("NoEscrow"));
@@ -209,35 +214,17 @@ fn missing_store(name: &str) -> Link {
 }
 
 fn escrow_of(scene: &Scene, name: &str) -> Vec<Link> {
-    match find_store(scene, name) {
+    match named(&scene.stores, name) {
         Seen::There(escrow) => store_alone(scene, escrow),
         Seen::Missing => vec![missing_store(name)],
         Seen::Unseen(_) => vec![],
     }
 }
 
-fn find_store<'s>(scene: &'s Scene, name: &str) -> Seen<&'s BackupStore> {
-    match &scene.stores {
-        Seen::There(all) => all.iter().find(|store| store.name_any() == name).map_or(Seen::Missing, Seen::There),
-        Seen::Missing => Seen::Missing,
-        Seen::Unseen(why) => Seen::Unseen(why.clone()),
-    }
-}
-
 fn store_alone(scene: &Scene, store: &BackupStore) -> Vec<Link> {
-    let object = Object::of("BackupStore", store.name_any());
-    let conditions = store.status.clone().unwrap_or_default().conditions;
     let spec = &store.spec;
     let secrets = [Some(&spec.credentials_secret), spec.erase_credentials_secret.as_ref(), spec.ca_secret.as_ref()];
-    let missing = secrets.into_iter().flatten().find_map(|secret| missing_secret(scene, &scene.operator_namespace, secret));
-    match (unless(&conditions, Type::Ready, "True"), missing) {
-        (Some(ready), missing) => std::iter::once(Link::told(object, ready)).chain(missing).collect(),
-        (None, Some(missing)) => {
-            let remedy = "create it again, as whoever keeps these credentials has them; its keys are described in the field that names it";
-            vec![Link::seen(object, "it names a Secret that is not there"), missing.remedy(remedy)]
-        }
-        (None, None) => vec![],
-    }
+    unready(scene, Object::of("BackupStore", store.name_any()), store.conditions(), secrets.into_iter().flatten())
 }
 
 /// The Gateway of the placement.

@@ -7,7 +7,7 @@ use crate::{
     api::{
         Condition, HelpDeskAccount, HelpDeskAccountStatus,
         account::WaitingFor,
-        conditions::{self, Type},
+        conditions::{self, HasConditions, Type},
     },
     edge::objects::{Kind, condition},
 };
@@ -30,6 +30,12 @@ struct Dependency {
     name: String,
     /// `None`: it does not exist.
     conditions: Option<Vec<Condition>>,
+}
+
+impl Dependency {
+    fn of(kind: &'static str, name: &str, found: Option<&impl HasConditions>) -> Self {
+        Self { kind, name: name.to_owned(), conditions: found.map(|object| object.conditions().to_vec()) }
+    }
 }
 
 /// The objects that the account may wait for, none if it is well.
@@ -55,41 +61,30 @@ fn is_well(all: &[Condition]) -> bool {
 
 fn dependencies(ctx: &AccountContext, account: &HelpDeskAccount, status: &HelpDeskAccountStatus) -> Vec<Dependency> {
     let caches = &ctx.caches;
-    let mut all = Vec::new();
-    let mut depends = |kind, name: &str, conditions: Option<Vec<Condition>>| {
-        all.push(Dependency { kind, name: name.to_owned(), conditions });
-    };
     let plan = caches.plans.get(&ObjectRef::new(&account.spec.plan));
-    let of_plan = plan.as_ref().map(|plan| plan.status.clone().unwrap_or_default().conditions);
-    depends("HelpDeskPlan", &account.spec.plan, of_plan);
+    let mut all = vec![Dependency::of("HelpDeskPlan", &account.spec.plan, plan.as_deref())];
     if let Some(server) = status.database.as_ref().map(|database| &database.server) {
-        let found = caches.servers.get(&ObjectRef::new(server));
-        depends("DatabaseServer", server, found.map(|server| server.status.clone().unwrap_or_default().conditions));
+        all.push(Dependency::of("DatabaseServer", server, caches.servers.get(&ObjectRef::new(server)).as_deref()));
     }
     let Some(plan) = plan else { return all };
     if let Some(class) = &plan.spec.class {
-        let found = caches.classes.get(&ObjectRef::new(class));
-        depends("HelpDeskClass", class, found.map(|class| class.status.clone().unwrap_or_default().conditions));
+        all.push(Dependency::of("HelpDeskClass", class, caches.classes.get(&ObjectRef::new(class)).as_deref()));
     }
     let Some(placement) = plan.spec.placements.iter().find(|placement| placement.region == account.spec.region) else { return all };
-    let store = caches.stores.get(&ObjectRef::new(&placement.store));
-    depends("BackupStore", &placement.store, store.map(|store| store.status.clone().unwrap_or_default().conditions));
+    all.push(Dependency::of("BackupStore", &placement.store, caches.stores.get(&ObjectRef::new(&placement.store)).as_deref()));
     if let Some(gateway) = &placement.gateway {
         let name = format!("{}/{}", gateway.namespace, gateway.name);
         let found = caches.edge.get(Kind::Gateway, Some(&gateway.namespace), &gateway.name);
-        let programmed = found.as_ref().map(|gateway| {
+        let conditions = found.as_ref().map(|gateway| {
             let told = condition(&gateway.data["status"]["conditions"], "Programmed").cloned().unwrap_or_default();
             serde_json::from_value::<Condition>(told).into_iter().collect()
         });
-        depends("Gateway", &name, programmed);
+        all.push(Dependency { kind: "Gateway", name, conditions });
     }
     let uid = account.uid().unwrap_or_default();
-    for backup in caches.backups.of_account_uid(&uid) {
-        let status = backup.status.clone().unwrap_or_default();
-        if conditions::holds(&status.conditions, Type::Unprovable) || conditions::holds(&status.conditions, Type::Overdue) {
-            depends("ColdBackup", &backup.name_any(), Some(status.conditions));
-        }
-    }
+    let backups = caches.backups.of_account_uid(&uid);
+    let late = backups.iter().filter(|backup| backup.has(Type::Unprovable) || backup.has(Type::Overdue));
+    all.extend(late.map(|backup| Dependency::of("ColdBackup", &backup.name_any(), Some(backup.as_ref()))));
     all
 }
 
