@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{
     cluster::{eventually, find_condition},
+    helpdesk::person_runs,
     operator::{Servers, Shard, wait_until_after},
     tenant::databases_and_roles_left,
 };
@@ -146,14 +147,20 @@ async fn of_accounts_that_are_due_at_once_no_more_go_than_the_brake_allows_and_t
     let before = accounts_with_data().await;
     assert!(before >= 5, "{} of 8 were dropped where the brake allows 3", 8 - before);
 
-    // When an administrator releases the brake. What other stories destroy counts too, so it is released more than
-    // once.
-    eventually("some of them go after the release", || async {
-        administrator_patches_server(&shard, release_with(3)).await;
-        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
-        (accounts_with_data().await < before).then_some(())
+    // When an administrator looks at the brake, then they see who waits; a release that nobody confirms is none.
+    let told = eventually("a server that says so", async || {
+        let told = person_runs(&["brake", "status", "brake-mass", "-o", "json"]).await;
+        (told.code == 3).then_some(told)
     })
     .await;
+    assert!(told.json()["waiting"].as_array().unwrap().len() >= 5, "{}", told.out);
+    let unconfirmed = person_runs(&["brake", "release", "brake-mass"]).await;
+    assert!(unconfirmed.code == 2 && accounts_with_data().await == before, "{}{}", unconfirmed.out, unconfirmed.err);
+
+    // When they release it, then as many more go as it allows.
+    let released = person_runs(&["brake", "release", "brake-mass", "--yes"]).await;
+    assert_eq!(released.code, 0, "{}{}", released.out, released.err);
+    eventually("some of them go after the release", async || (accounts_with_data().await < before).then_some(())).await;
 
     // When an administrator raises the limit.
     administrator_patches_server(&shard, release_with(10_000)).await;

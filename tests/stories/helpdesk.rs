@@ -1,7 +1,7 @@
 //! `kubectl helpdesk`, as a person runs it.
 
-use helpdesk_operator::{api::stage::Stage, lifecycle::Reason};
-use k8s_openapi::api::core::v1::Secret;
+use helpdesk_operator::{api::stage::Stage, clock, lifecycle::Reason};
+use k8s_openapi::{api::core::v1::Secret, jiff::SignedDuration};
 use kube::Api;
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -12,20 +12,20 @@ use super::{
 };
 
 /// What a command printed, and its exit code.
-struct Answer {
-    code: i32,
-    out: String,
-    err: String,
+pub struct Answer {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 impl Answer {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
     }
 }
 
 /// A person runs `kubectl helpdesk` with these arguments.
-async fn person_runs(args: &[&str]) -> Answer {
+pub async fn person_runs(args: &[&str]) -> Answer {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-helpdesk"));
     let output = command.args(args).env("KUBECONFIG", setting("HELPDESK_TEST_KUBECONFIG")).output().await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
@@ -56,8 +56,21 @@ async fn a_person_learns_what_was_what_comes_and_why_something_is_wrong() {
     assert_eq!((timeline.code, &timeline.json()["future"][2]["stage"]), (0, &json!("Expired")), "{}", timeline.out);
     let why = person_runs(&["why", "cli-why"]).await;
     assert_eq!((why.code, why.out.as_str()), (0, "Nothing is wrong with cli-why.\n"), "{}", why.err);
-    let status = person_runs(&["status", "cli-why"]).await;
-    assert!(status.code == 0 && status.out.contains("Blocked (TrialEnded)"), "{}", status.out);
+    let told = person_runs(&["status", "cli-why"]).await;
+    assert!(told.code == 0 && told.out.contains("Blocked (TrialEnded)"), "{}", told.out);
+
+    // When a person edits its plan in a file, then they see which dates it would change, and nothing is changed.
+    let mut plan = shard.cluster.api_of("HelpDeskPlan").get("cli-why").await.unwrap();
+    plan.data["spec"]["lifecycle"]["blocked"] = json!("30m");
+    plan.data["spec"]["clockPolicy"] = json!("Recompute");
+    let file = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("cli-why-plan.yaml");
+    std::fs::write(&file, serde_json::to_string(&plan).unwrap()).unwrap();
+    let edited = person_runs(&["plan", "-f", file.to_str().unwrap(), "-o", "json"]).await;
+    let change = edited.json()["accounts"][0].clone();
+    assert_eq!((edited.code, &change["account"], &change["changes"]), (0, &json!("cli-why"), &json!(true)), "{}{}", edited.out, edited.err);
+    let terminated = |dates: &Value| dates[0]["at"].as_str().unwrap().parse::<clock::Moment>().unwrap();
+    assert_eq!(terminated(&change["present"]).duration_since(terminated(&change["edited"])), SignedDuration::from_mins(30));
+    assert_eq!(account.get().await.status.unwrap().next_transition_time, status.next_transition_time);
 
     // When somebody deletes the Secret of its server, then why names it, before the operator has noticed and after that.
     let secrets: Api<Secret> = Api::namespaced(shard.cluster.client.clone(), OPERATOR);
