@@ -30,11 +30,11 @@ class Failed(Exception):
 class Cluster:
     """kubectl for what people do, and a view of all accounts that is renewed twice a second."""
 
-    def __init__(self, screen, kubeconfig, programs, postgres_image):
+    def __init__(self, screen, kubeconfig, programs, postgres_image, plugins):
         self.screen = screen
         self.image = postgres_image
         self.programs = Path(programs)
-        self.environment = dict(os.environ, KUBECONFIG=str(kubeconfig))
+        self.environment = dict(os.environ, KUBECONFIG=str(kubeconfig), PATH=f"{plugins}:{os.environ['PATH']}")
         self.scratch = tempfile.TemporaryDirectory(prefix="helpdesk-demo-")
         self.background = []
         self.changed = threading.Condition()

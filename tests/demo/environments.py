@@ -49,6 +49,14 @@ class Environment:
             raise Failed(f"{what}: {SCRIPT} {' '.join(args)} failed")
         return time.monotonic() - began, said
 
+    def build_plugin(self):
+        """Builds `kubectl helpdesk`. Returns the folder that has it."""
+        with self.screen.waiting("building kubectl helpdesk"):
+            built = subprocess.run(["cargo", "build", "--locked", "--bin", "kubectl-helpdesk"], capture_output=True, text=True)
+        if built.returncode != 0:
+            raise Failed(f"kubectl helpdesk cannot be built: {built.stderr[-2000:]}")
+        return Path(os.environ.get("CARGO_TARGET_DIR", "target")).resolve() / "debug"
+
     def script_output(self, *args):
         return subprocess.run([SCRIPT, *args], check=True, capture_output=True, text=True).stdout.strip()
 
@@ -72,7 +80,7 @@ class OwnCluster(Environment):
         took, _ = self.run_script("building and installing the operator", self.name, "install", *OWNERS)
         self.screen.fact(f"The operator of this working copy is installed from its chart ({took:.0f} s).")
         image = os.environ.get("HELPDESK_IMAGE_POSTGRES", "localhost/postgres:17")
-        self.cluster = Cluster(self.screen, self.script_output(self.name, "kubeconfig"), programs, image)
+        self.cluster = Cluster(self.screen, self.script_output(self.name, "kubeconfig"), programs, image, self.build_plugin())
         self.edge = browser.Edge(self.script_output(self.name, "env"))
 
     def collect_logs(self, folder):
@@ -104,7 +112,8 @@ class CurrentCluster(Environment):
             )
         self.run_script("fetching kubectl and helm", "tools")
         kubeconfig = self.script_output("current", "kubeconfig")
-        self.cluster = cluster = Cluster(self.screen, kubeconfig, self.script_output("bin"), os.environ["HELPDESK_IMAGE_POSTGRES"])
+        image = os.environ["HELPDESK_IMAGE_POSTGRES"]
+        self.cluster = cluster = Cluster(self.screen, kubeconfig, self.script_output("bin"), image, self.build_plugin())
         context = cluster.must_run("config", "current-context").strip()
         self.check_for_another_operator()
         self.installed = True

@@ -198,6 +198,7 @@ class Story:
         if c.databases[acme.database][:2] != (False, 0):
             raise Failed(f"the server's catalog sees acme's database as {c.databases[acme.database]}")
         s.fact("The server's own catalog agrees: the database is there, nobody can log in, and nobody is in.")
+        s.words(c.show_and_run("helpdesk", "timeline", "acme").splitlines())
 
         # When billing reports a payment.
         self.billing_reports("acme", "Active", shown=True)
@@ -319,6 +320,7 @@ class Story:
             raise Failed(f"umbrella's backup was promised until {promised} and went before {since}")
         late = (moment(since) - moment(promised)).total_seconds()
         s.fact(f"umbrella is Expired, {late:.0f} s after the moment that it was told when it was blocked.")
+        s.words(c.show_and_run("helpdesk", "verify", "umbrella").splitlines())
 
     def nothing_is_left_of_globex_and_umbrella(self):
         s, c = self.s, self.c
