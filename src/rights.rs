@@ -81,7 +81,7 @@ pub const EVERYWHERE: &[Right] = &[
         &["update"],
     ),
     right("", &["namespaces", "secrets", "services", "serviceaccounts", "resourcequotas"], ALL),
-    right("", &["pods"], &["list"]),
+    right("", &["pods"], &["list", "delete"]),
     right("gateway.networking.k8s.io", &["httproutes", "listenersets", "referencegrants"], ALL),
     right("gateway.networking.k8s.io", &["gateways", "gatewayclasses"], READ),
     right("gateway.envoyproxy.io", &["securitypolicies", "clienttrafficpolicies", "backendtrafficpolicies", "httproutefilters"], ALL),

@@ -86,6 +86,43 @@ pub async fn apply(client: &Client, owner: Owner<'_>, object: &Object) -> Result
     }
 }
 
+/// How long a pod gets that ends because somebody must not be connected to it any more, in seconds.
+const SHORT_GRACE: u32 = 1;
+
+/// Ends pods of the app that were started up to this time, so that no connection to them lives on; `None`: all of them. Of
+/// these components only, if any are named. A Deployment that is not stopped starts others. Returns how many pods there are.
+///
+/// # Errors
+/// A request to the API server failed.
+pub async fn end_pods(client: &Client, owner: Owner<'_>, of: &[&str], started_until: Option<Timestamp>) -> Result<usize, ClusterError> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), owner.namespace);
+    let labels = format!("{ACCOUNT_LABEL}={},{COMPONENT}", owner.account);
+    let pods = api.list(&ListParams::default().labels(&labels)).await.during("list pods of the app")?.items;
+    let is_meant = |pod: &&Pod| {
+        let component = pod.labels().get(COMPONENT).map(String::as_str).unwrap_or_default();
+        let is_ours = pod.owner_references().iter().any(|owner| owner.kind == "ReplicaSet");
+        // The API server keeps whole seconds.
+        let is_old = started_until.is_none_or(|until| pod.creation_timestamp().is_none_or(|at| at.0.as_second() <= until.as_second()));
+        is_ours && is_old && (of.is_empty() || of.contains(&component))
+    };
+    let mut count = 0;
+    for pod in pods.iter().filter(is_meant) {
+        count += 1;
+        if pod.metadata.deletion_grace_period_seconds.is_some_and(|grace| grace <= SHORT_GRACE.into()) {
+            continue;
+        }
+        tracing::info!(name = pod.name_any(), "ending a pod of the app with its connections");
+        let params = DeleteParams {
+            grace_period_seconds: Some(SHORT_GRACE),
+            preconditions: Some(Preconditions { uid: pod.uid(), resource_version: None }),
+            ..DeleteParams::default()
+        };
+        let deleted = api.delete(&pod.name_any(), &params).await.map(drop).or_else(ignore_not_found_or_conflict);
+        deleted.during("end a pod of the app")?;
+    }
+    Ok(count)
+}
+
 /// Ends the pods of the app and of its hooks, whatever the class says by now. Before the components are started again,
 /// sessions are ended again. Returns how many pods are left; `None`: the app has no Deployment.
 ///
@@ -102,6 +139,9 @@ pub async fn stop(client: &Client, owner: Owner<'_>) -> Result<Option<i64>, Erro
             patch(client, owner, Kind::Deployment, &name, json!({"spec": {"replicas": 0}})).await?.unwrap_or(found)
         };
         left = Some(left.unwrap_or_default() + patched.data["status"]["replicas"].as_i64().unwrap_or_default());
+    }
+    if left.is_some_and(|left| left > 0) {
+        end_pods(client, owner, &[], None).await?;
     }
     for job in list(client, owner, Kind::Job).await? {
         if job.name_any() == INVALIDATE_SESSIONS {

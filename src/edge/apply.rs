@@ -18,6 +18,7 @@ use super::{
     site::Wanted,
 };
 use crate::api::{ACCOUNT_LABEL, ACCOUNT_UID};
+use crate::clock::Moment;
 use crate::cluster::{ClusterError, During};
 use crate::object_diff::contains;
 
@@ -35,8 +36,17 @@ pub struct Owner<'a> {
 pub struct Applied {
     /// How many objects were written or deleted.
     pub changes: usize,
-    /// Objects that the API server rejected (400 or 422), with its message, for people.
-    pub refused: Vec<String>,
+    /// Objects that the API server refused.
+    pub refused: Vec<Refused>,
+}
+
+/// What the API server said of an object that it refused, for people.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The definitions that are installed do not know a field (400).
+    Unknown(String),
+    /// A value is not allowed (422).
+    Invalid(String),
 }
 
 /// Applies the wanted objects in their order, and then deletes the owner's objects that are not wanted.
@@ -61,7 +71,8 @@ pub async fn apply(client: &Client, objects: &Objects, owner: Owner<'_>, wanted:
                 applied.changes += 1;
             }
             Err(kube::Error::Api(answer)) if matches!(answer.code, 400 | 422) => {
-                applied.refused.push(format!("{} {}: {}", one.kind.resource().kind, one.name, answer.message));
+                let what = format!("{} {}: {}", one.kind.resource().kind, one.name, answer.message);
+                applied.refused.push(if answer.code == 400 { Refused::Unknown(what) } else { Refused::Invalid(what) });
             }
             Err(error) => return Err(ClusterError::new("write an object of the edge", error).into()),
         }
@@ -116,11 +127,14 @@ pub async fn still_published(client: &Client, owner: Owner<'_>, namespace: &str)
 async fn write(client: &Client, owner: Owner<'_>, wanted: &Wanted) -> Result<DynamicObject, kube::Error> {
     let resource = wanted.kind.resource();
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &wanted.namespace, &resource);
-    let applied = json!({
+    let mut applied = json!({
         "apiVersion": resource.api_version, "kind": resource.kind,
         "metadata": {"name": wanted.name, "labels": labels(owner), "annotations": {ACCOUNT_UID: owner.uid, APPLIED: digest(&wanted.spec)}},
         "spec": wanted.spec,
     });
+    if let Some(before) = wanted.end_connections_before {
+        applied["metadata"]["annotations"][END_CONNECTIONS_BEFORE] = json!(before.to_string());
+    }
     // Strict: otherwise the API server drops a field that the installed CRD does not have, and with it a policy.
     let params =
         PatchParams { field_validation: Some(ValidationDirective::Strict), ..PatchParams::apply("helpdesk-operator-edge").force() };
@@ -147,6 +161,14 @@ fn labels(owner: Owner<'_>) -> BTreeMap<&'static str, &str> {
 /// The annotation with a digest of the applied spec. It differs when a field is no longer wanted.
 const APPLIED: &str = "helpdesk-operator.io/applied";
 
+/// The annotation of [`Wanted::end_connections_before`].
+const END_CONNECTIONS_BEFORE: &str = "helpdesk-operator.io/end-connections-before";
+
+/// What is noted on an object of connections that are to be ended.
+pub fn end_connections_before(found: &DynamicObject) -> Option<Moment> {
+    found.annotations().get(END_CONNECTIONS_BEFORE)?.parse().ok()
+}
+
 fn digest(spec: &Value) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, spec.to_string().as_bytes());
     crate::digest::hex(&digest.as_ref()[..8])
@@ -157,6 +179,7 @@ fn is_up_to_date(wanted: &Wanted, found: &DynamicObject, owner: Owner<'_>) -> bo
     found.metadata.deletion_timestamp.is_none()
         && labels(owner).iter().all(|(key, value)| found.labels().get(*key).is_some_and(|v| v == value))
         && found.annotations().get(APPLIED) == Some(&digest(&wanted.spec))
+        && end_connections_before(found) == wanted.end_connections_before
         && contains(&found.data["spec"], &wanted.spec)
 }
 

@@ -97,6 +97,9 @@ impl ChallengeResolver {
         self.cache.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Queries the record. An alias is no proof: a wildcard such as `*.example.com CNAME desk.example` answers for this name
+    /// too, and whoever has its target could publish the record there (go-acme/lego#1816). The answers do not tell a wildcard
+    /// from an alias that somebody set for this name.
     async fn query(&self, challenge: &Challenge) -> ChallengeResult {
         let resolver = match &self.resolver {
             Ok(resolver) => resolver,
@@ -104,6 +107,12 @@ impl ChallengeResolver {
         };
         match resolver.txt_lookup(format!("{}.", challenge.record)).await {
             Ok(found) => {
+                if found.answers().iter().any(|record| matches!(record.data, RData::CNAME(_))) {
+                    return ChallengeResult::Missing(format!(
+                        "{} is an alias (CNAME) of another name, which proves nothing; publish the TXT record itself there",
+                        challenge.record
+                    ));
+                }
                 let texts = found.answers().iter().filter_map(|record| match &record.data {
                     RData::TXT(text) => Some(text.txt_data.concat()),
                     _ => None,

@@ -18,7 +18,10 @@ pub const CAPABILITIES: Capabilities =
 
 /// The `SecurityPolicy` objects that guard agents' paths. While one of them is missing or not accepted, those paths
 /// stay closed.
-pub const GUARDS: [&str; 3] = [WEB, "web-open", "web-agents"];
+pub const GUARDS: [&str; 3] = [WEB, "web-open", AGENTS];
+
+/// The `SecurityPolicy` that says which agents are let in.
+pub const AGENTS: &str = "web-agents";
 
 /// The Secret in the tenant's namespace with the client secret of the OpenID provider.
 pub const OIDC_SECRET: &str = "web-oidc";

@@ -6,7 +6,7 @@ use kube::core::DynamicObject;
 use serde_json::Value;
 
 use super::objects::{Kind, Objects, condition};
-use crate::api::plan::{GatewayDriver, GatewayRef};
+use crate::api::plan::{GatewayDriver, GatewayRef, TlsVersion};
 
 /// The `controllerName` of a `GatewayClass` of Envoy Gateway.
 const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io/gatewayclass-controller";
@@ -164,6 +164,22 @@ fn read(object: &Value, wanted: &GatewayRef, base: &str, driver: Driver, client_
 }
 
 impl Gateway {
+    /// Why the Gateway has no listener of one tenant's own, if so.
+    pub fn refuses_own_listener(&self) -> Option<String> {
+        let at = format!("Gateway {}/{}", self.namespace, self.name);
+        match &self.shared_certificate {
+            _ if !self.takes_listener_sets => Some(format!("{at} takes no listeners of tenants; set spec.allowedListeners")),
+            None => Some(format!("the listener {} of {at} names no certificate", self.shared.name)),
+            Some(_) => None,
+        }
+    }
+
+    /// The lowest TLS version of the listener that all tenants share.
+    pub fn shared_min_tls(&self) -> TlsVersion {
+        let version = self.client_traffic.as_ref().and_then(|spec| spec["tls"]["minVersion"].as_str());
+        if version == Some("1.3") { TlsVersion::V13 } else { TlsVersion::V12 }
+    }
+
     /// Why the Gateway's settings would let a client bypass an address list: the Gateway hands on escaped or doubled
     /// slashes, so the app may read another path than the one that the Gateway checked.
     pub fn loose_paths(&self) -> Option<String> {
@@ -222,6 +238,18 @@ mod tests {
         object["status"] = json!({});
         let why = read(&object, &reference(), "helpdesk.example", Driver::EnvoyGateway, None).unwrap_err();
         assert!(why.contains("is the gateway running?"), "{why}");
+    }
+
+    #[test]
+    fn a_gateway_without_listeners_of_tenants_says_so_and_what_the_shared_one_accepts() {
+        let mut closed = object();
+        closed["spec"]["allowedListeners"] = json!({"namespaces": {"from": "None"}});
+        let observed = |object: &Value, traffic| read(object, &reference(), "helpdesk.example", Driver::EnvoyGateway, traffic).unwrap();
+        assert!(observed(&closed, None).refuses_own_listener().unwrap().contains("set spec.allowedListeners"));
+        assert_eq!(observed(&object(), None).refuses_own_listener(), None);
+        let strict = Some(json!({"tls": {"minVersion": "1.3"}}));
+        assert_eq!(observed(&closed, strict).shared_min_tls(), TlsVersion::V13);
+        assert_eq!(observed(&closed, None).shared_min_tls(), TlsVersion::V12);
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod certificate;
 pub mod check;
 pub mod claim_rules;
 pub mod claims;
+pub mod connections;
 pub mod dns_challenge;
 pub mod envoy_gateway;
 mod error;

@@ -2,8 +2,16 @@
 
 use serde_json::{Value, json};
 
-use super::{gateway::Gateway, objects::Kind, page::Page, policy::Policy};
-use crate::api::{Audience, HelpDeskClassSpec, plan::TlsVersion};
+use super::{
+    gateway::{Driver, Gateway},
+    objects::Kind,
+    page::Page,
+    policy::Policy,
+};
+use crate::{
+    api::{Audience, HelpDeskClassSpec, plan::TlsVersion},
+    clock::Moment,
+};
 
 /// The name of a tenant's main objects.
 pub const WEB: &str = "web";
@@ -68,6 +76,15 @@ pub struct Wanted {
     pub name: String,
     /// Its spec.
     pub spec: Value,
+    /// Connections that were opened before this time may be of clients whom the object refuses, and are still to be ended.
+    pub end_connections_before: Option<Moment>,
+}
+
+impl Wanted {
+    /// An object with this spec.
+    pub fn new(kind: Kind, namespace: impl Into<String>, name: impl Into<String>, spec: Value) -> Self {
+        Self { kind, namespace: namespace.into(), name: name.into(), spec, end_connections_before: None }
+    }
 }
 
 /// A response that the gateway sends itself, without a backend.
@@ -145,7 +162,7 @@ pub fn sections(site: &Site<'_>, class: &HelpDeskClassSpec, policy: &Policy) -> 
 
 /// The desired state of an object in the tenant's namespace.
 pub fn wanted(site: &Site<'_>, kind: Kind, name: &str, spec: Value) -> Wanted {
-    Wanted { kind, namespace: site.namespace.to_owned(), name: name.to_owned(), spec }
+    Wanted::new(kind, site.namespace, name, spec)
 }
 
 /// A reference to a listener of the Gateway.
@@ -186,7 +203,7 @@ fn grant(site: &Site<'_>, own: &OwnListener) -> Option<Wanted> {
         "from": [{"group": "gateway.networking.k8s.io", "kind": "ListenerSet", "namespace": site.namespace}],
         "to": [{"group": "", "kind": "Secret", "name": own.certificate.1}],
     });
-    Some(Wanted { kind: Kind::ReferenceGrant, namespace, name: site.namespace.to_owned(), spec })
+    Some(Wanted::new(Kind::ReferenceGrant, namespace, site.namespace, spec))
 }
 
 fn named(name: &str, mut rule: Value) -> Value {
@@ -220,10 +237,15 @@ fn app_rules(
             if mine().next().is_none() {
                 continue;
             }
-            let to_app = json!({
+            let mut to_app = json!({
                 "backendRefs": [{"group": "", "kind": "Service", "name": component.name, "port": port, "weight": 1}],
                 "filters": [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"set": [{"name": HSTS.0, "value": HSTS.1}]}}],
             });
+            // An event stream or a large file may take as long as it does: Envoy's own limit is 15 s for a whole response. What
+            // is idle for five minutes is still ended. Other gateways need not know the field, and have no such limit.
+            if site.gateway.driver == Driver::EnvoyGateway {
+                to_app["timeouts"] = json!({"request": "0s"});
+            }
             let mut matches = prefixes(mine());
             let (word, section, rule) = match audience {
                 Audience::Public => ("public", &mut sections.open, to_app),

@@ -257,6 +257,11 @@ impl Account {
         self.billing_reports("PastDue").await;
     }
 
+    /// Billing reports that the period that was paid for has ended.
+    pub async fn billing_reports_canceled(&self) {
+        self.billing_reports("Canceled").await;
+    }
+
     /// Billing writes a state with the next sequence number.
     async fn billing_reports(&self, state: &str) {
         let now = helpdesk_operator::clock::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
@@ -265,6 +270,9 @@ impl Account {
         let mut billing = json!({"state": state, "since": now, "sequence": sequence, "delinquentSince": null});
         if matches!(state, "PastDue" | "Unpaid") {
             billing["delinquentSince"] = json!(now);
+        }
+        if state == "Canceled" {
+            billing["periodEnd"] = json!(now);
         }
         self.cluster
             .accounts()

@@ -29,6 +29,7 @@ mod postgres;
 mod prometheus;
 mod readiness;
 mod silence;
+mod streams;
 mod tenant;
 mod unprovable;
 mod versions;

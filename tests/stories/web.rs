@@ -19,7 +19,7 @@ use super::{
 };
 
 /// The addresses of two different clients.
-fn client_addresses() -> [String; 2] {
+pub fn client_addresses() -> [String; 2] {
     let network = setting("HELPDESK_TEST_EDGE_ADDRESS").rsplit_once('.').unwrap().0.to_owned();
     [format!("{network}.254"), format!("{network}.253")]
 }
@@ -37,7 +37,7 @@ pub fn visitor_gets(url: &str, more: &[&str]) -> Response {
     visitor_tries_to_get(url, more).unwrap_or_else(|why| panic!("{url}: {why}"))
 }
 
-fn visitor_tries_to_get(url: &str, more: &[&str]) -> Result<Response, String> {
+pub fn visitor_tries_to_get(url: &str, more: &[&str]) -> Result<Response, String> {
     let gateway = setting("HELPDESK_TEST_EDGE_ADDRESS");
     let output = Command::new("curl")
         .args(["--silent", "--show-error", "--include", "--max-time", "10", "--cacert", &setting("HELPDESK_TEST_CA")])
@@ -88,7 +88,7 @@ pub async fn tenant_runs_app(account: &Account) {
     Api::<Service>::namespaced(client, &namespace).patch("web", &params, &Patch::Apply(service)).await.unwrap();
 }
 
-async fn administrator_applies_plan(cluster: &Cluster, name: &str, change: Value) {
+pub async fn administrator_applies_plan(cluster: &Cluster, name: &str, change: Value) {
     administrator_applies_plan_in(cluster, name, "eu-1", "eu-cold", change).await;
 }
 
@@ -594,15 +594,18 @@ impl Dns {
     }
 
     fn owner_publishes(&mut self, zone_name: &str, records: &[(String, String)]) {
+        let records: Vec<_> = records.iter().map(|(name, value)| format!("{name}. 1 IN TXT \"{value}\"")).collect();
+        self.zone_has(zone_name, &records);
+    }
+
+    fn zone_has(&mut self, zone_name: &str, records: &[String]) {
         self.serial += 1;
         let mut text = format!(
             "$ORIGIN {zone_name}.\n@ 1 IN SOA ns.{zone_name}. admin.{zone_name}. {} 60 60 60 1\n@ 1 IN NS ns\nns 1 IN A 127.0.0.1\n",
             self.serial
         );
-        for (name, value) in records {
-            text.push_str(&format!("{name}. 1 IN TXT \"{value}\"\n"));
-        }
-        std::fs::write(&self.zone, text).unwrap();
+        text.push_str(&records.join("\n"));
+        std::fs::write(&self.zone, text + "\n").unwrap();
     }
 }
 
@@ -641,6 +644,13 @@ async fn a_custom_name_is_served_once_its_owner_has_proved_it_and_goes_to_whoeve
     // Then the account shows a challenge, and the hostname is not served.
     let asked = account.wait_until("a challenge", |a| challenge(a, host).is_some()).await;
     assert!(visitor_tries_to_get(&format!("https://{host}/help"), &["--insecure"]).is_err(), "a name was served without a proof");
+
+    // When everything below the name is an alias, and the record stands at its target, then the hostname is not served.
+    let (_, value) = challenge(&asked, host).unwrap();
+    dns.zone_has("web-custom.example", &[format!("*.{host}. 1 IN CNAME elsewhere"), format!("elsewhere 1 IN TXT \"{value}\"")]);
+    account.administrator_annotates("example.com/look", "once").await;
+    account.wait_until("an alias is no proof", |a| domain_message(a, host).is_some_and(|m| m.contains("is an alias"))).await;
+    assert!(visitor_tries_to_get(&format!("https://{host}/help"), &["--insecure"]).is_err(), "an alias proved a name");
 
     // When the owner of the zone publishes a wrong value, and then the right one.
     let (record, _) = challenge(&asked, host).unwrap();

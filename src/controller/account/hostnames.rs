@@ -292,9 +292,7 @@ impl Work<'_> {
         for name in names.iter_mut().filter(|n| n.status.used_as == DomainUse::Custom && n.served) {
             let host = name.status.host.clone();
             let found = match (&placement.certificate_issuer, &self.account.spec.domain.certificate_secret) {
-                _ if !gateway.takes_listener_sets => {
-                    Err(format!("Gateway {}/{} takes no listeners of tenants; set spec.allowedListeners", gateway.namespace, gateway.name))
-                }
+                _ if let Some(why) = gateway.refuses_own_listener().filter(|_| !gateway.takes_listener_sets) => Err(why),
                 (Some(issuer), None) => {
                     let secret = secret_name(&host);
                     let spec = json!({"secretName": secret, "dnsNames": [host], "usages": ["digital signature", "server auth"],
@@ -302,7 +300,7 @@ impl Work<'_> {
                         "secretTemplate": {"labels": {ACCOUNT_LABEL: self.account.name_any()}},
                         "issuerRef": {"name": issuer.name, "kind": issuer.kind, "group": issuer.group}});
                     if self.ctx.caches.edge.has(Kind::Certificate) {
-                        wanted.push(Wanted { kind: Kind::Certificate, namespace: namespace.to_owned(), name: host.clone(), spec });
+                        wanted.push(Wanted::new(Kind::Certificate, namespace, host.clone(), spec));
                         match self.leaf(namespace, &secret).await? {
                             Some(leaf) => leaf,
                             None => {
@@ -435,7 +433,7 @@ pub(super) fn listeners(names: &[Hostname], gateway: &Gateway, slug_on_its_own: 
         match (name.status.used_as, &gateway.shared_certificate) {
             (DomainUse::FormerSlug, _) => {}
             (DomainUse::Custom, _) => own.push(OwnListener { certificate: (None, name.certificate()), host }),
-            (DomainUse::Slug, Some((namespace, secret))) if slug_on_its_own && gateway.takes_listener_sets => {
+            (DomainUse::Slug, Some((namespace, secret))) if slug_on_its_own => {
                 own.push(OwnListener { host, certificate: (Some(namespace.clone()), secret.clone()) });
             }
             (DomainUse::Slug, _) => shared.push(host),

@@ -18,17 +18,19 @@ use super::{
 use crate::error_chain::chain;
 use crate::{
     api::{
-        DomainUse, HelpDeskAccount,
+        Audience, DomainUse, HelpDeskAccount, HelpDeskClassSpec,
         account::DomainState,
         conditions::{self, Finding, Type},
-        plan::{PlanPlacement, TlsVersion},
+        plan::PlanPlacement,
     },
+    app,
     clock::Moment,
     edge::{
         self, Error,
-        apply::{self, Acceptance, Owner},
+        apply::{self, Acceptance, Owner, Refused},
         certificate::Leaf,
         check::View,
+        connections::{self, Published},
         envoy_gateway,
         gateway::{self, Driver, Gateway},
         objects::Kind,
@@ -45,6 +47,10 @@ const PAGE_PATIENCE: SignedDuration = SignedDuration::from_secs(60);
 
 /// The same while the probes get an answer that is not the page.
 const WRONG_PATIENCE: SignedDuration = SignedDuration::from_mins(10);
+
+/// How long after a policy was written the proxies have it, where the gateway accepts it at once: its status says nothing of
+/// them. Measured with 136 routes: 0.8 s at the median, 3.1 s at most.
+const IN_FORCE_AFTER: SignedDuration = SignedDuration::from_secs(3);
 
 /// How soon an open account is reconciled after a probe failed. The prober triggers a reconcile when the result changes.
 const SEEN_RECHECK_INTERVAL: SignedDuration = SignedDuration::from_secs(120);
@@ -205,7 +211,14 @@ impl Work<'_> {
 
         let min_tls = security.and_then(|s| s.min_tls).unwrap_or_default().max(plan.spec.security.min_tls);
         let asks_certificates = security.is_some_and(|s| s.agent_client_ca.is_some());
-        let slug_on_its_own = gateway.driver.can().tls_versions && (min_tls > TlsVersion::V12 || asks_certificates);
+        let wants_own = gateway.driver.can().tls_versions && (min_tls > gateway.shared_min_tls() || asks_certificates);
+        let refused = gateway.refuses_own_listener().filter(|_| wants_own);
+        let slug_on_its_own = wants_own && refused.is_none();
+        let withheld = withheld.or_else(|| {
+            let why = refused.filter(|_| live)?;
+            let field = if asks_certificates { "agentClientCA" } else { "minTls" };
+            Some(Withheld("PolicyUnkeepable", format!("not published: {field} needs a listener of this account's own, and {why}")))
+        });
         let (mut extra, leaves) = self.certificates(placement, gateway, &namespace, &mut names).await?;
         let (own, shared) = hostnames::listeners(&names, gateway, slug_on_its_own);
         let former: Vec<_> =
@@ -219,7 +232,8 @@ impl Work<'_> {
 
         let policy = outcome.as_ref().map(|o| o.policy.clone());
         let guarded = match (&class, &policy) {
-            (Some(class), Some(policy)) => gateway.driver == Driver::EnvoyGateway && envoy_gateway::needs_guards(class, policy),
+            (Some(class), Some(policy)) if live => gateway.driver == Driver::EnvoyGateway && envoy_gateway::needs_guards(class, policy),
+            // The page of a suspended account is for everybody.
             _ => false,
         };
         let agents_open = !guarded
@@ -248,6 +262,7 @@ impl Work<'_> {
         let site =
             Site { account: &account, uid: &uid, namespace: &namespace, gateway, primary: &primary, shared, own, former, min_tls, answer };
         extra.extend(edge::wanted(&site));
+        let connections_before = connections::to_end(&mut extra, |kind, name| self.published(kind, &namespace, name), self.now);
         let made = apply::apply(&self.ctx.client, &self.ctx.caches.edge, owner, &extra).await?;
         self.release_unwanted(&names).await?;
         for name in names.iter_mut().filter(|n| n.served) {
@@ -259,10 +274,7 @@ impl Work<'_> {
         }
         self.domains = names.into_iter().map(|n| n.status).collect();
         if let Some(refused) = made.refused.into_iter().next() {
-            return Ok(Err(Withheld(
-                "GatewayTooOld",
-                format!("the cluster's Gateway API or gateway does not know what is needed: {refused}"),
-            )));
+            return Ok(Err(refusal(refused)));
         }
         match apply::acceptance(&self.ctx.caches.edge, &extra) {
             Acceptance::Accepted if agents_open => {}
@@ -270,8 +282,37 @@ impl Work<'_> {
             Acceptance::Pending(why) => return Ok(Err(Withheld("Progressing", why))),
             Acceptance::Rejected(why) => return Ok(Err(Withheld("NotAccepted", why))),
         }
+        if let (Some(before), Some(class)) = (connections_before, &class) {
+            let is_done = self.end_agents_connections(before, class, &namespace).await?;
+            if is_done {
+                extra.iter_mut().for_each(|one| one.end_connections_before = None);
+                apply::apply(&self.ctx.client, &self.ctx.caches.edge, owner, &extra).await?;
+            }
+        }
         let notes = outcome.map(|o| o.notes).unwrap_or_default();
         Ok(self.report_probe(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner))
+    }
+
+    /// The state of an object in the tenant's namespace, from the cache.
+    fn published(&self, kind: Kind, namespace: &str, name: &str) -> Option<Published> {
+        let found = self.ctx.caches.edge.get(kind, Some(namespace), name)?;
+        Some(Published { spec: found.data["spec"].clone(), end_connections_before: apply::end_connections_before(&found) })
+    }
+
+    /// Ends the pods that answer agents and were started before a policy got stricter, once it is in force. Returns whether
+    /// that is done.
+    async fn end_agents_connections(&mut self, before: Moment, class: &HelpDeskClassSpec, namespace: &str) -> Result<bool, Error> {
+        let due = before + IN_FORCE_AFTER;
+        if self.now < due {
+            self.requeue_at(due);
+            return Ok(false);
+        }
+        let components: Vec<&str> =
+            class.routes.iter().filter(|route| route.audience == Audience::Agent).map(|route| route.component.as_str()).collect();
+        let owner = app::apply::Owner { account: &self.account.name_any(), uid: &self.placement.entry.uid, namespace };
+        let ended = app::apply::end_pods(&self.ctx.client, owner, &components, Some(before)).await?;
+        tracing::info!(pods = ended, "agents' paths got stricter; connections from before are ended");
+        Ok(true)
     }
 
     /// Whether routes are published that may stay as they are: every host name in them is still this account's.
@@ -394,6 +435,16 @@ impl Work<'_> {
 /// keeps showing it until this process has probed. It is never used to enforce a stage.
 fn shown_before(account: &HelpDeskAccount) -> Option<Finding> {
     conditions::shown(&account.status.as_ref()?.conditions, Type::EdgeReady, account.metadata.generation)
+}
+
+/// What the API server refused: a field that its definitions do not have, or a value.
+fn refusal(refused: Refused) -> Withheld {
+    match refused {
+        Refused::Unknown(what) => {
+            Withheld("GatewayTooOld", format!("the cluster's Gateway API or gateway does not know what is needed: {what}"))
+        }
+        Refused::Invalid(what) => Withheld("ObjectRefused", format!("the cluster refuses an object of this account's edge: {what}")),
+    }
 }
 
 /// Identifies the state that a probe is about: a hash of the objects' generations and the expected answers.

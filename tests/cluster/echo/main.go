@@ -51,7 +51,7 @@ func stream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// talk accepts any upgrade, a WebSocket's as RFC 6455 asks for it, and sends every byte back as it came.
+// talk accepts any upgrade, a WebSocket's as RFC 6455 asks for it, and sends every byte back as it came, or lines.
 func talk(w http.ResponseWriter, r *http.Request) {
 	conn, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -65,5 +65,12 @@ func talk(w http.ResponseWriter, r *http.Request) {
 		fmt.Fprintf(conn, "Sec-WebSocket-Accept: %s\r\n", base64.StdEncoding.EncodeToString(sum[:]))
 	}
 	fmt.Fprint(conn, "\r\n")
-	io.Copy(conn, buffered)
+	if !strings.HasSuffix(r.URL.Path, "/stream") {
+		io.Copy(conn, buffered)
+		return
+	}
+	for n := 0; err == nil; n++ {
+		_, err = fmt.Fprintf(conn, "tick %d\n", n)
+		time.Sleep(100 * time.Millisecond)
+	}
 }
