@@ -8,11 +8,14 @@ use std::{
         Mutex,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use helpdesk_operator::lifecycle::Stage;
-use k8s_openapi::api::core::v1::Pod;
+use helpdesk_operator::{
+    clock::{self, Moment},
+    lifecycle::Stage,
+};
+use k8s_openapi::{api::core::v1::Pod, jiff::SignedDuration};
 use kube::{Api, ResourceExt, api::ListParams};
 use serde_json::{Value, json};
 
@@ -77,9 +80,10 @@ impl Stream {
     }
 
     /// Waits until the stream ends. Returns how long after `since` its last byte came.
-    async fn ends(self, since: SystemTime) -> Duration {
+    async fn ends(self, since: Moment) -> SignedDuration {
         eventually(&format!("the end of {}", self.what.clone()), async || self.has_ended().then_some(())).await;
-        fs::metadata(&self.received).unwrap().modified().unwrap().duration_since(since).unwrap_or_default()
+        let last: Moment = fs::metadata(&self.received).unwrap().modified().unwrap().try_into().unwrap();
+        last.duration_since(since)
     }
 
     /// Waits for more bytes.
@@ -153,7 +157,7 @@ async fn a_narrower_list_and_a_block_end_the_open_streams_of_that_tenant_and_of_
     }
 
     // When the list becomes narrower, then every stream from the address that is refused now ends.
-    let began = SystemTime::now();
+    let began = clock::precise_now();
     account.administrator_applies(json!({"security": {"agentAllow": [format!("{first}/32")]}})).await;
     for stream in refused {
         let what = stream.what.clone();
@@ -180,7 +184,7 @@ async fn a_narrower_list_and_a_block_end_the_open_streams_of_that_tenant_and_of_
     // When the account is blocked, then every stream of it ends.
     account.billing_reports_active().await;
     account.reaches(Stage::Active).await;
-    let began = SystemTime::now();
+    let began = clock::precise_now();
     account.billing_reports_canceled().await;
     for stream in streams {
         let what = stream.what.clone();
