@@ -373,10 +373,30 @@ pub struct PlanSecurity {
     #[serde(default = "ten_a_second")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub api_requests_per_minute: i32,
+    /// The same for each credential: each value of the header `Authorization`.
+    #[serde(default = "five_a_second")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub api_requests_per_minute_per_credential: i32,
+    /// The largest body of a request to a tenant's API paths, such as `10Mi`. The gateway holds the whole body before it
+    /// hands it on.
+    #[serde(default = "ten_mebibytes")]
+    #[schemars(length(max = 16), extend("x-kubernetes-validations" = [{
+        "rule": "self.matches('^[1-9][0-9]{0,9}(Ki|Mi|Gi)?$')",
+        "message": "apiMaxBody is a whole number of bytes, or of Ki, Mi or Gi, such as 10Mi",
+    }]))]
+    pub api_max_body: String,
 }
 
 fn ten_a_second() -> i32 {
     600
+}
+
+fn five_a_second() -> i32 {
+    300
+}
+
+fn ten_mebibytes() -> String {
+    "10Mi".into()
 }
 
 impl PlanSecurity {
@@ -395,6 +415,8 @@ impl Default for PlanSecurity {
             require_api_tokens: false,
             oidc: None,
             api_requests_per_minute: ten_a_second(),
+            api_requests_per_minute_per_credential: five_a_second(),
+            api_max_body: ten_mebibytes(),
         }
     }
 }

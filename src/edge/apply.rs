@@ -239,7 +239,7 @@ fn acceptance_of(kind: Kind, found: &DynamicObject, wanted: &Value) -> Acceptanc
                 listeners.iter().map(|l| from_conditions(&l["conditions"], &["Accepted", "ResolvedRefs", "Programmed"], generation));
             all([from_conditions(&status["conditions"], &["Accepted"], generation)].into_iter().chain(parts))
         }
-        Kind::SecurityPolicy | Kind::ClientTrafficPolicy | Kind::BackendTrafficPolicy => {
+        Kind::SecurityPolicy | Kind::PlatformSecurityPolicy | Kind::ClientTrafficPolicy | Kind::BackendTrafficPolicy => {
             let ancestors = status["ancestors"].as_array().cloned().unwrap_or_default();
             if ancestors.is_empty() {
                 return Acceptance::Pending("no gateway has looked at it; is it running?".into());

@@ -64,7 +64,9 @@ impl Admission {
     }
 
     fn of(spec: &Value) -> Self {
-        let rule = &spec["authorization"]["rules"][0];
+        // Rules of the platform come before.
+        let rules = spec["authorization"]["rules"].as_array();
+        let rule = rules.and_then(|rules| rules.iter().find(|rule| rule["action"] == "Allow")).unwrap_or(&Value::Null);
         let ranges = |list: &Vec<Value>| list.iter().filter_map(|range| range.as_str()?.parse().ok()).collect();
         Self {
             from: if rule.is_null() { Some(vec![]) } else { rule["principal"]["clientCIDRs"].as_array().map(ranges) },
@@ -85,7 +87,7 @@ mod tests {
     }
 
     fn from(ranges: &[&str]) -> Value {
-        policy(json!({"principal": {"clientCIDRs": ranges}}))
+        policy(json!({"action": "Allow", "principal": {"clientCIDRs": ranges}}))
     }
 
     #[test]
@@ -96,7 +98,7 @@ mod tests {
         assert!(is_stricter(Some(&from(&["10.0.0.0/8"])), &json!({"authorization": {"defaultAction": "Deny", "rules": []}})));
         assert!(is_stricter(
             Some(&from(&["10.0.0.0/8"])),
-            &policy(json!({"principal": {"clientCIDRs": ["10.0.0.0/8"]}, "cel": "connection.mtls"}))
+            &policy(json!({"action": "Allow", "principal": {"clientCIDRs": ["10.0.0.0/8"]}, "cel": "connection.mtls"}))
         ));
         let mut login = from(&["10.0.0.0/8"]);
         login["jwt"] = json!({"providers": [{"name": "agents"}]});

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::{
     objects::Kind,
-    policy::{Capabilities, Policy},
-    site::{self, Answer, DirectResponse, HSTS, Sections, Site, WEB, Wanted, wanted},
+    platform_policy,
+    policy::{ApiLimits, Capabilities, Policy},
+    site::{self, Answer, DirectResponse, HSTS, NO_API, Sections, Site, WEB, Wanted, wanted},
 };
 use crate::api::{
     HelpDeskClassSpec,
@@ -39,20 +40,17 @@ pub fn objects(site: &Site<'_>) -> Vec<Wanted> {
         all.push(wanted(site, Kind::ClientTrafficPolicy, WEB, client_traffic(site)));
     }
     let guarded = matches!(&site.answer, Answer::App { class, policy, .. } if needs_guards(class, policy));
+    let platform = site.gateway.security.as_ref();
     if !guarded {
-        all.push(wanted(site, Kind::SecurityPolicy, WEB, allow_all()));
+        all.push(wanted(site, Kind::SecurityPolicy, WEB, platform_policy::kept(platform, allow_all())));
     }
     if let Answer::App { class, policy, .. } = &site.answer {
         let sections = site::sections(site, class, policy);
         if guarded {
             all.extend(guards(site, policy, &sections));
         }
-        if !sections.api.is_empty() {
-            let limit = json!({"requests": policy.api_requests_per_minute, "unit": "Minute"});
-            let spec =
-                json!({"targetRefs": targets(&sections.api), "rateLimit": {"type": "Local", "local": {"rules": [{"limit": limit}]}}});
-            all.push(wanted(site, Kind::BackendTrafficPolicy, "web-api", spec));
-        }
+        let limited = if sections.api.is_empty() { vec![NO_API.to_owned()] } else { sections.api };
+        all.push(wanted(site, Kind::BackendTrafficPolicy, "web-api", api_limits(&policy.api, &limited)));
     }
     all.extend(site::objects(site, answer));
     all
@@ -116,6 +114,21 @@ fn targets(sections: &[String]) -> Vec<Value> {
         .collect()
 }
 
+/// The limits of API paths. What the platform says for the whole Gateway is kept beside them.
+fn api_limits(limits: &ApiLimits, sections: &[String]) -> Value {
+    let rule = |requests: i32, header: Value| json!({"clientSelectors": [{"headers": [header]}], "limit": {"requests": requests, "unit": "Minute"}});
+    // A rule without a selector would count only what no other rule does. These paths are reached with this header alone.
+    let of_all = rule(limits.requests_per_minute, json!({"name": "Authorization", "type": "RegularExpression", "value": ".+"}));
+    let of_credential = rule(limits.requests_per_minute_per_credential, json!({"name": "Authorization", "type": "Distinct"}));
+    // A `responseOverride` would be a filter of the shared listener for each tenant, and each new one would end all streams.
+    json!({
+        "targetRefs": targets(sections),
+        "mergeType": "StrategicMerge",
+        "rateLimit": {"type": "Local", "local": {"rules": [of_all, of_credential]}},
+        "requestBuffer": {"limit": limits.max_body},
+    })
+}
+
 /// A policy that allows everything. Envoy gives a connection its filters when the connection is opened. Without any
 /// policy at the listener, older connections would have no authorization filter when a tenant gets an address list, and
 /// would bypass the list until they are drained.
@@ -141,7 +154,8 @@ fn guards(site: &Site<'_>, policy: &Policy, sections: &Sections) -> [Wanted; 3] 
         agents,
     ];
     let mut names = GUARDS.iter();
-    specs.map(|spec| wanted(site, Kind::SecurityPolicy, names.next().copied().unwrap_or_default(), spec))
+    let platform = site.gateway.security.as_ref();
+    specs.map(|spec| wanted(site, Kind::SecurityPolicy, names.next().copied().unwrap_or_default(), platform_policy::kept(platform, spec)))
 }
 
 /// The authorization rule for agents. All conditions must hold at once: address, second factor, client certificate.

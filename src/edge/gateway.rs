@@ -5,7 +5,10 @@ use std::sync::Arc;
 use kube::core::DynamicObject;
 use serde_json::Value;
 
-use super::objects::{Kind, Objects, condition};
+use super::{
+    objects::{Kind, Objects, condition},
+    platform_policy,
+};
 use crate::api::plan::{GatewayDriver, GatewayRef, TlsVersion};
 
 /// The `controllerName` of a `GatewayClass` of Envoy Gateway.
@@ -41,6 +44,9 @@ pub struct Gateway {
     pub takes_listener_sets: bool,
     /// The spec of the Gateway's `ClientTrafficPolicy`. A tenant's own must repeat it, because it replaces this one.
     pub client_traffic: Option<Value>,
+    /// The platform's own `SecurityPolicy` for the Gateway or its shared listener. A tenant's own replaces it, so it has to
+    /// keep it.
+    pub security: Option<Value>,
 }
 
 /// One listener.
@@ -58,27 +64,31 @@ pub fn observe(objects: &Objects, wanted: &GatewayRef, base: &str) -> Result<Gat
     for kind in [Kind::HttpRoute, Kind::ListenerSet, Kind::ReferenceGrant] {
         installed(objects, kind)?;
     }
-    let mut client_traffic = None;
+    let mut found = read(&gateway.data, wanted, base, driver).map_err(|why| format!("{}: {why}", at(wanted)))?;
     if driver == Driver::EnvoyGateway {
         for kind in [Kind::SecurityPolicy, Kind::ClientTrafficPolicy, Kind::BackendTrafficPolicy, Kind::HttpRouteFilter] {
             installed(objects, kind)?;
         }
-        client_traffic = traffic_policy(objects, wanted);
+        let attached = |kind| {
+            let of_namespace = objects.find(kind, |policy| policy.metadata.namespace.as_deref() == Some(&wanted.namespace));
+            platform_policy::of_listener(of_namespace, &gateway, &found.shared.name).map(|policy| policy.data["spec"].clone())
+        };
+        (found.client_traffic, found.security) = (attached(Kind::ClientTrafficPolicy), attached(Kind::PlatformSecurityPolicy));
     }
-    read(&gateway.data, wanted, base, driver, client_traffic).map_err(|why| format!("{}: {why}", at(wanted)))
+    Ok(found)
 }
 
 /// Why no tenant can be published at a Gateway, if so. Looks at the Gateway and its class only.
 pub fn refusal(objects: &Objects, wanted: &GatewayRef, base: &str) -> Option<String> {
     match find(objects, wanted) {
-        Ok((gateway, driver)) => read(&gateway.data, wanted, base, driver, None).err().map(|why| format!("{}: {why}", at(wanted))),
+        Ok((gateway, driver)) => read(&gateway.data, wanted, base, driver).err().map(|why| format!("{}: {why}", at(wanted))),
         Err(why) => Some(why),
     }
 }
 
 /// Why no tenant of a base domain can be published at a Gateway that exists, by the Gateway alone.
 pub fn refusal_of(gateway: &Value, wanted: &GatewayRef, base: &str) -> Option<String> {
-    read(gateway, wanted, base, Driver::GatewayApi, None).err()
+    read(gateway, wanted, base, Driver::GatewayApi).err()
 }
 
 fn at(gateway: &GatewayRef) -> String {
@@ -115,17 +125,7 @@ fn installed(objects: &Objects, kind: Kind) -> Result<(), String> {
     Err(format!("the definition {} is not installed; install the Gateway API 1.6 and a gateway for it", kind.definition()))
 }
 
-fn traffic_policy(objects: &Objects, gateway: &GatewayRef) -> Option<Value> {
-    let is_gateway = |target: &Value| target["kind"] == "Gateway" && target["name"] == gateway.name.as_str();
-    let found = objects.find(Kind::ClientTrafficPolicy, |policy| {
-        let spec = &policy.data["spec"];
-        let in_list = spec["targetRefs"].as_array().is_some_and(|all| all.iter().any(is_gateway));
-        policy.metadata.namespace.as_deref() == Some(&gateway.namespace) && (in_list || is_gateway(&spec["targetRef"]))
-    });
-    found.first().map(|policy| policy.data["spec"].clone())
-}
-
-fn read(object: &Value, wanted: &GatewayRef, base: &str, driver: Driver, client_traffic: Option<Value>) -> Result<Gateway, String> {
+fn read(object: &Value, wanted: &GatewayRef, base: &str, driver: Driver) -> Result<Gateway, String> {
     let programmed = condition(&object["status"]["conditions"], "Programmed");
     match programmed.map(|c| (&c["status"], c["message"].as_str().unwrap_or_default())) {
         Some((status, _)) if status == "True" => {}
@@ -159,7 +159,8 @@ fn read(object: &Value, wanted: &GatewayRef, base: &str, driver: Driver, client_
             .map(|name| (certificate["namespace"].as_str().unwrap_or(&wanted.namespace).to_owned(), name.to_owned())),
         http: http.map(named),
         takes_listener_sets: from.is_some_and(|from| from != "None"),
-        client_traffic,
+        client_traffic: None,
+        security: None,
     })
 }
 
@@ -219,7 +220,7 @@ mod tests {
 
     #[test]
     fn the_listener_of_the_base_domain_is_the_shared_one() {
-        let gateway = read(&object(), &reference(), "helpdesk.example", Driver::EnvoyGateway, None).unwrap();
+        let gateway = read(&object(), &reference(), "helpdesk.example", Driver::EnvoyGateway).unwrap();
         assert_eq!(gateway.shared, Listener { name: "wildcard".into(), port: 443 });
         assert_eq!(gateway.http, Some(Listener { name: "http".into(), port: 80 }));
         assert_eq!(gateway.shared_certificate, Some(("edge".into(), "wildcard".into())));
@@ -228,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_gateway_without_a_listener_for_the_base_domain_says_so() {
-        let why = read(&object(), &reference(), "third.example", Driver::EnvoyGateway, None).unwrap_err();
+        let why = read(&object(), &reference(), "third.example", Driver::EnvoyGateway).unwrap_err();
         assert!(why.contains("*.third.example"), "{why}");
     }
 
@@ -236,7 +237,7 @@ mod tests {
     fn a_gateway_that_nobody_looked_at_cannot_be_used() {
         let mut object = object();
         object["status"] = json!({});
-        let why = read(&object, &reference(), "helpdesk.example", Driver::EnvoyGateway, None).unwrap_err();
+        let why = read(&object, &reference(), "helpdesk.example", Driver::EnvoyGateway).unwrap_err();
         assert!(why.contains("is the gateway running?"), "{why}");
     }
 
@@ -244,7 +245,10 @@ mod tests {
     fn a_gateway_without_listeners_of_tenants_says_so_and_what_the_shared_one_accepts() {
         let mut closed = object();
         closed["spec"]["allowedListeners"] = json!({"namespaces": {"from": "None"}});
-        let observed = |object: &Value, traffic| read(object, &reference(), "helpdesk.example", Driver::EnvoyGateway, traffic).unwrap();
+        let observed = |object: &Value, client_traffic| Gateway {
+            client_traffic,
+            ..read(object, &reference(), "helpdesk.example", Driver::EnvoyGateway).unwrap()
+        };
         assert!(observed(&closed, None).refuses_own_listener().unwrap().contains("set spec.allowedListeners"));
         assert_eq!(observed(&object(), None).refuses_own_listener(), None);
         let strict = Some(json!({"tls": {"minVersion": "1.3"}}));
@@ -255,7 +259,8 @@ mod tests {
     #[test]
     fn a_gateway_that_keeps_escaped_slashes_is_told_apart() {
         let traffic = |path: Value| Some(json!({"path": path}));
-        let loose = |t| read(&object(), &reference(), "helpdesk.example", Driver::EnvoyGateway, t).unwrap().loose_paths().is_some();
+        let read = || read(&object(), &reference(), "helpdesk.example", Driver::EnvoyGateway).unwrap();
+        let loose = |client_traffic| Gateway { client_traffic, ..read() }.loose_paths().is_some();
         assert!(loose(traffic(json!({"escapedSlashesAction": "KeepUnchanged"}))));
         assert!(loose(traffic(json!({"disableMergeSlashes": true}))));
         assert!(!loose(traffic(json!({"escapedSlashesAction": "RejectRequest"}))));

@@ -17,6 +17,7 @@ pub mod gateway_api;
 pub mod issuer;
 pub mod objects;
 pub mod page;
+pub mod platform_policy;
 pub mod policy;
 pub mod probe;
 pub mod site;

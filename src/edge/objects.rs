@@ -20,7 +20,7 @@ use kube::{
     },
 };
 
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 use crate::{api::ACCOUNT_LABEL, error_chain::chain, readiness::Readiness};
 
@@ -39,6 +39,8 @@ pub enum Kind {
     ReferenceGrant,
     /// Envoy Gateway: authentication and authorization.
     SecurityPolicy,
+    /// The same of the platform: what is no account's, such as a Gateway's.
+    PlatformSecurityPolicy,
     /// Envoy Gateway: TLS versions, and which proxies are trusted to name a client's address.
     ClientTrafficPolicy,
     /// Envoy Gateway: rate limits.
@@ -53,13 +55,14 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::GatewayClass,
         Self::Gateway,
         Self::HttpRoute,
         Self::ListenerSet,
         Self::ReferenceGrant,
         Self::SecurityPolicy,
+        Self::PlatformSecurityPolicy,
         Self::ClientTrafficPolicy,
         Self::BackendTrafficPolicy,
         Self::HttpRouteFilter,
@@ -90,7 +93,9 @@ impl Kind {
             Self::HttpRoute => ("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
             Self::ListenerSet => ("gateway.networking.k8s.io", "v1", "ListenerSet", "listenersets"),
             Self::ReferenceGrant => ("gateway.networking.k8s.io", "v1", "ReferenceGrant", "referencegrants"),
-            Self::SecurityPolicy => ("gateway.envoyproxy.io", "v1alpha1", "SecurityPolicy", "securitypolicies"),
+            Self::SecurityPolicy | Self::PlatformSecurityPolicy => {
+                ("gateway.envoyproxy.io", "v1alpha1", "SecurityPolicy", "securitypolicies")
+            }
             Self::ClientTrafficPolicy => ("gateway.envoyproxy.io", "v1alpha1", "ClientTrafficPolicy", "clienttrafficpolicies"),
             Self::BackendTrafficPolicy => ("gateway.envoyproxy.io", "v1alpha1", "BackendTrafficPolicy", "backendtrafficpolicies"),
             Self::HttpRouteFilter => ("gateway.envoyproxy.io", "v1alpha1", "HTTPRouteFilter", "httproutefilters"),
@@ -106,9 +111,14 @@ impl Kind {
         format!("{}.{}", resource.plural, resource.group)
     }
 
-    /// Whether the cache holds only objects with an account's label. Of other kinds it needs the platform's objects.
-    fn is_made(self) -> bool {
-        !matches!(self, Self::GatewayClass | Self::Gateway | Self::ClientTrafficPolicy | Self::ClusterIssuer)
+    /// What the cache holds of the kind.
+    fn selected(self) -> watcher::Config {
+        let all = watcher::Config::default();
+        match self {
+            Self::GatewayClass | Self::Gateway | Self::ClientTrafficPolicy | Self::ClusterIssuer => all,
+            Self::PlatformSecurityPolicy => all.labels(&format!("!{ACCOUNT_LABEL}")),
+            _ => all.labels(ACCOUNT_LABEL),
+        }
     }
 }
 
@@ -131,7 +141,11 @@ struct Own {
     uid: Option<String>,
     /// The generation that the write made; `None`: the object was deleted.
     generation: Option<i64>,
+    at: Instant,
 }
+
+/// How long a gateway takes to look at an object that was written.
+const LOOKED_AT_WITHIN: Duration = Duration::from_secs(10);
 
 /// How soon a definition that could not be read is read again.
 const READ_AGAIN: Duration = Duration::from_secs(5);
@@ -147,10 +161,8 @@ pub fn watch(client: &Client, readiness: &Readiness, kinds: &[Kind]) -> (Objects
         let resource = kind.resource();
         let writer = reflector::store::Writer::new(resource.clone());
         stores.insert(kind, writer.as_reader());
-        let config = watcher::Config::default();
-        let config = if kind.is_made() { config.labels(ACCOUNT_LABEL) } else { config };
         let objects = readiness
-            .watch(Api::all_with(client.clone(), &resource), config)
+            .watch(Api::all_with(client.clone(), &resource), kind.selected())
             .modify(|object: &mut DynamicObject| object.managed_fields_mut().clear())
             .reflect(writer)
             .touched_objects();
@@ -223,6 +235,12 @@ impl Objects {
         self.check_own(kind, found, |own| own.uid != found.uid() || own.generation.is_some_and(|g| found.metadata.generation >= Some(g)))
     }
 
+    /// Whether this process wrote the object a moment ago, so that the gateway may not have looked at it yet.
+    pub fn was_just_written(&self, kind: Kind, namespace: &str, name: &str) -> bool {
+        let key = (kind, Some(namespace.to_owned()), name.to_owned());
+        self.lock().get(&key).is_some_and(|own| own.at.elapsed() < LOOKED_AT_WITHIN)
+    }
+
     fn was_deleted(&self, kind: Kind, found: &DynamicObject) -> bool {
         !self.check_own(kind, found, |own| own.uid != found.uid() || own.generation.is_some())
     }
@@ -232,7 +250,7 @@ impl Objects {
     }
 
     fn remember(&self, kind: Kind, object: &DynamicObject, generation: Option<i64>) {
-        let own = Own { uid: object.uid(), generation };
+        let own = Own { uid: object.uid(), generation, at: Instant::now() };
         self.lock().insert((kind, object.namespace(), object.name_any()), own);
     }
 

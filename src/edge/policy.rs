@@ -22,8 +22,19 @@ pub struct Policy {
     pub oidc: Option<Oidc>,
     /// The certificate authority, as PEM, of the client certificates that agents must show.
     pub client_ca: Option<String>,
-    /// The rate limit of API paths, in requests per minute.
-    pub api_requests_per_minute: i32,
+    /// The limits of API paths.
+    pub api: ApiLimits,
+}
+
+/// What the gateway takes at most on a tenant's API paths.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ApiLimits {
+    /// Requests per minute of all clients together.
+    pub requests_per_minute: i32,
+    /// Requests per minute with one credential.
+    pub requests_per_minute_per_credential: i32,
+    /// The size of a body, as a quantity of Kubernetes.
+    pub max_body: String,
 }
 
 impl Policy {
@@ -82,7 +93,11 @@ pub fn of(plan: &PlanSecurity, account: Option<&Security>, class: &HelpDeskClass
         agents_from,
         oidc: plan.oidc.clone().filter(|_| at_the_gateway),
         client_ca: account.and_then(|a| a.agent_client_ca.clone()),
-        api_requests_per_minute: plan.api_requests_per_minute,
+        api: ApiLimits {
+            requests_per_minute: plan.api_requests_per_minute,
+            requests_per_minute_per_credential: plan.api_requests_per_minute_per_credential,
+            max_body: plan.api_max_body.clone(),
+        },
     };
     let agents = class.routes.iter().any(|r| r.audience == Audience::Agent);
     let wants = [

@@ -107,6 +107,11 @@ pub type ResponseBuilder = fn(&Site<'_>, DirectResponse) -> Value;
 /// know a tenant's other names.
 pub const HSTS: (&str, &str) = ("Strict-Transport-Security", "max-age=31536000");
 
+/// The rule of a path that nobody uses, for the limits of a class without API paths. Every tenant has limits, because Envoy
+/// has one list of filters for the listener that all share: the first tenant that needs another filter would change that
+/// list, and with it end everybody's streams.
+pub const NO_API: &str = "no-api";
+
 /// Paths that a lenient app may read otherwise than the gateway: with matrix parameters, backslashes, or dots and
 /// slashes that are still escaped after the gateway has normalized the path.
 const AMBIGUOUS: &str = r".*(;|\\|%2[eEfF]|%5[cC]|%25(2[eEfF]|5[cC]|3[bB])|%3[bB]|%00).*";
@@ -271,6 +276,11 @@ fn app_rules(
         rule["matches"] = json!(prefixes(api()));
         rules.push(rule);
         sections.open.push("api-anonymous".to_owned());
+    } else if site.gateway.driver == Driver::EnvoyGateway {
+        let mut rule = named(NO_API, respond(site, DirectResponse::Unauthorized));
+        rule["matches"] = json!([{"path": {"type": "Exact", "value": "/.well-known/helpdesk-operator"}}]);
+        rules.push(rule);
+        sections.open.push(NO_API.to_owned());
     }
     (rules, sections)
 }

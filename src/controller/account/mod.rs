@@ -20,6 +20,7 @@ mod app;
 mod app_secrets;
 mod backups;
 mod class;
+mod connections;
 mod context;
 mod credentials;
 mod database;
