@@ -126,7 +126,7 @@ async fn administrator_applies_streams(cluster: &Cluster) {
     cluster
         .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "streams"}, "spec": {
             "app": {"name": "echo", "version": "1"},
-            "components": [{"name": "web", "port": 8080, "workload": {"image": echo, "runAsUser": 65532}}],
+            "components": [{"name": "web", "port": 8080, "workload": {"image": echo, "runAsUser": 65532, "cpu": "1m", "memory": "32Mi"}}],
             "routes": [{"path": "/", "component": "web", "audience": "agent"}, {"path": "/help", "component": "web", "audience": "public"}]}}))
         .await;
     administrator_applies_plan(cluster, "streams", json!({"class": "streams"})).await;
