@@ -159,7 +159,7 @@ async fn a_class_that_asks_for_an_unlisted_secret_says_which_and_where_and_its_d
     cluster
         .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "app-mistyped"}, "spec": {
             "app": {"name": "echo", "version": "1"},
-            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532}}],
+            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532, "cpu": "10m"}}],
             "routes": [{"path": "/", "component": "web", "audience": "public"}],
             "env": [{"name": "KEY", "value": "${secrets.sesion}"}]}}))
         .await;
@@ -188,7 +188,7 @@ async fn an_app_that_does_not_show_its_tenants_value_is_not_ready_and_says_so() 
     cluster
         .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "app-elsewhere"}, "spec": {
             "app": {"name": "echo", "version": "1"},
-            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532, "replicas": 2}}],
+            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532, "cpu": "10m", "replicas": 2}}],
             "routes": [{"path": "/", "component": "web", "audience": "public"}],
             "readiness": {"component": "web", "path": "/"}}}))
         .await;
@@ -238,7 +238,7 @@ async fn an_app_loses_what_its_class_loses_and_ends_with_a_block_although_its_cl
             "components": components,
             "routes": [{"path": "/", "component": "web", "audience": "public"}]}})
     };
-    let workload = json!({"image": "localhost/echo:1", "runAsUser": 65532});
+    let workload = json!({"image": "localhost/echo:1", "runAsUser": 65532, "cpu": "10m"});
     let web = json!({"name": "web", "port": 8080, "workload": workload});
     cluster.administrator_applies(class(json!([web, {"name": "worker", "workload": workload}]))).await;
     cluster
@@ -279,7 +279,7 @@ async fn a_hook_asks_a_component_of_its_own_app_and_says_when_the_answer_is_anot
     let class = |bootstrap: Value| {
         json!({"kind": "HelpDeskClass", "metadata": {"name": "app-asking"}, "spec": {
             "app": {"name": "echo", "version": "1"},
-            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532, "beforeBootstrap": true}}],
+            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532, "cpu": "10m", "beforeBootstrap": true}}],
             "routes": [{"path": "/", "component": "web", "audience": "public"}],
             "env": [{"name": "TOKEN", "value": "${secrets.setup}"}],
             "secrets": [{"name": "setup", "format": "alnum", "length": 40}],

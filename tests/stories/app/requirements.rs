@@ -13,7 +13,7 @@ async fn an_app_is_told_what_its_account_asks_for_and_the_account_says_what_the_
     let class = |capabilities: Value| {
         json!({"kind": "HelpDeskClass", "metadata": {"name": "app-asked"}, "spec": {
             "app": {"name": "echo", "version": "1"},
-            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532}}],
+            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532, "cpu": "10m"}}],
             "routes": [{"path": "/", "component": "web", "audience": "public"}],
             "capabilities": capabilities,
             "env": [{"name": "CONSENT", "value": "${tenant.chatConsent}"}, {"name": "TOKENS", "value": "${security.requireApiTokens}"}],

@@ -17,7 +17,7 @@ async fn administrator_applies_class(cluster: &Cluster) {
     cluster
         .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "app-secrets"}, "spec": {
             "app": {"name": "echo", "version": "1"},
-            "components": [{"name": "web", "port": 8080, "workload": {"image": setting("HELPDESK_TEST_ECHO_IMAGE"), "runAsUser": 65532}}],
+            "components": [{"name": "web", "port": 8080, "workload": {"image": setting("HELPDESK_TEST_ECHO_IMAGE"), "runAsUser": 65532, "cpu": "10m"}}],
             "routes": [{"path": "/", "component": "web", "audience": "public"}],
             "secrets": [{"name": "session", "format": "hex", "length": 64}],
             "env": [{"name": "SESSION_KEY", "value": "${secrets.session}"}]}}))

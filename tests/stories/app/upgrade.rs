@@ -34,7 +34,7 @@ async fn administrator_applies_class(cluster: &Cluster, name: &str, version: &st
     cluster
         .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": name}, "spec": {
             "app": {"name": "echo", "version": version},
-            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532}}],
+            "components": [{"name": "web", "port": 8080, "workload": {"image": "localhost/echo:1", "runAsUser": 65532, "cpu": "10m"}}],
             "routes": [{"path": "/", "component": "web", "audience": "public"}],
             "env": [{"name": "VERSION", "value": version}],
             "hooks": hooks,

@@ -145,7 +145,7 @@ async fn what_an_app_sends_is_signed_with_its_tenants_key_in_the_name_of_its_own
     cluster
         .administrator_applies(json!({"kind": "HelpDeskClass", "metadata": {"name": "dkim"}, "spec": {
             "app": {"name": "echo", "version": "1"},
-            "components": [{"name": "web", "port": 8080, "workload": {"image": setting("HELPDESK_TEST_ECHO_IMAGE"), "runAsUser": 65532}}],
+            "components": [{"name": "web", "port": 8080, "workload": {"image": setting("HELPDESK_TEST_ECHO_IMAGE"), "runAsUser": 65532, "cpu": "10m"}}],
             "routes": [{"path": "/", "component": "web", "audience": "public"}],
             "mail": {"intake": {"component": "web", "path": "/in", "mailboxes": [{"name": "support"}]}}}}))
         .await;
