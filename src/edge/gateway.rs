@@ -166,13 +166,15 @@ fn read(object: &Value, wanted: &GatewayRef, base: &str, driver: Driver) -> Resu
 
 impl Gateway {
     /// Why the Gateway has no listener of one tenant's own, if so.
-    pub fn refuses_own_listener(&self) -> Option<String> {
+    pub fn refuses_listeners(&self) -> Option<String> {
         let at = format!("Gateway {}/{}", self.namespace, self.name);
-        match &self.shared_certificate {
-            _ if !self.takes_listener_sets => Some(format!("{at} takes no listeners of tenants; set spec.allowedListeners")),
-            None => Some(format!("the listener {} of {at} names no certificate", self.shared.name)),
-            Some(_) => None,
-        }
+        (!self.takes_listener_sets).then(|| format!("{at} takes no listeners of tenants; set spec.allowedListeners"))
+    }
+
+    /// Why a slug has no listener of its own there, which needs the certificate of the shared one, if so.
+    pub fn refuses_listener_of_slug(&self) -> Option<String> {
+        let named = || format!("the listener {} of Gateway {}/{} names no certificate", self.shared.name, self.namespace, self.name);
+        self.refuses_listeners().or_else(|| self.shared_certificate.is_none().then(named))
     }
 
     /// The lowest TLS version of the listener that all tenants share.
@@ -249,8 +251,8 @@ mod tests {
             client_traffic,
             ..read(object, &reference(), "helpdesk.example", Driver::EnvoyGateway).unwrap()
         };
-        assert!(observed(&closed, None).refuses_own_listener().unwrap().contains("set spec.allowedListeners"));
-        assert_eq!(observed(&object(), None).refuses_own_listener(), None);
+        assert!(observed(&closed, None).refuses_listeners().unwrap().contains("set spec.allowedListeners"));
+        assert_eq!(observed(&object(), None).refuses_listener_of_slug(), None);
         let strict = Some(json!({"tls": {"minVersion": "1.3"}}));
         assert_eq!(observed(&closed, strict).shared_min_tls(), TlsVersion::V13);
         assert_eq!(observed(&closed, None).shared_min_tls(), TlsVersion::V12);

@@ -187,6 +187,11 @@ impl Error {
         matches!(self, Self::Database(_) | Self::Ledger(_))
     }
 
+    /// Whether the next try may succeed, because a request failed and not what it asked for.
+    pub fn may_pass_soon(&self) -> bool {
+        !self.needs_a_person() && (self.is_of_server() || matches!(self, Self::Cluster(_)))
+    }
+
     /// Whether a database server did not answer. The connection is then checked before other accounts wait for it.
     pub fn is_silence(&self) -> bool {
         match self {

@@ -23,7 +23,8 @@ use crate::{
 };
 
 /// Writes into the conditions why the reconcile failed, and which stage is due all the same. Conditions that could not
-/// be read become `Unknown`; all others stay as they were.
+/// be read become `Unknown`; all others stay as they were. A first failure that may pass is not written: the next try is a
+/// second later, and an account that waits for nothing does not become unready by one lost connection.
 pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, error: &Error) {
     let before = account.status.clone().unwrap_or_default();
     let now = (ctx.now)();
@@ -38,6 +39,9 @@ pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, erro
     ctx.delays.put(&uid, late.map(|late| late.1));
     if let Some(record) = presumed.record {
         ctx.last_records.put(&uid, record);
+    }
+    if !ctx.backoff.is_failing(&uid) && late.is_none() && may_be_over_soon(&before, error) {
+        return;
     }
     let conditions = conditions_of_failure(&before, error, late, account.metadata.generation, now);
     let since = before.last_error.as_ref().map_or(Time(now), |last| last.since.clone());
@@ -65,6 +69,11 @@ pub(super) async fn report(ctx: &AccountContext, account: &HelpDeskAccount, erro
             publish(ctx, account, EventType::Warning, &condition.reason, &condition.message, "Look").await;
         }
     }
+}
+
+/// Whether the next try may find an account as ready as it is shown.
+fn may_be_over_soon(before: &HelpDeskAccountStatus, error: &Error) -> bool {
+    error.may_pass_soon() && before.last_error.is_none() && conditions::holds(&before.conditions, Type::Ready)
 }
 
 fn conditions_of_failure(
@@ -270,5 +279,22 @@ mod tests {
         let error = Error::Placement("spec.plan: there is no HelpDeskPlan".into());
         let told = conditions_of_failure(&active(), &error, None, Some(1), at("2026-03-09T00:00:00Z"));
         assert!(conditions::holds(&told, Type::DatabaseReady));
+    }
+
+    #[test]
+    fn a_ready_account_is_tried_again_before_a_lost_connection_is_told() {
+        let lost = Error::Database(crate::database::Error::Unreachable { address: "pg:5432".into(), reason: "silence".into() });
+        let ready = HelpDeskAccountStatus {
+            conditions: conditions::merge(
+                &[],
+                &[Finding::yes(Type::Ready, "AsWanted", "it is as wanted")],
+                Some(1),
+                at("2026-03-01T00:00:00Z"),
+            ),
+            ..active()
+        };
+        assert!(may_be_over_soon(&ready, &lost));
+        assert!(!may_be_over_soon(&HelpDeskAccountStatus { conditions: vec![], ..active() }, &lost), "it was not ready before");
+        assert!(!may_be_over_soon(&ready, &Error::Placement("spec.plan: there is no HelpDeskPlan".into())), "no try ends it");
     }
 }

@@ -292,7 +292,7 @@ impl Work<'_> {
         for name in names.iter_mut().filter(|n| n.status.used_as == DomainUse::Custom && n.served) {
             let host = name.status.host.clone();
             let found = match (&placement.certificate_issuer, &self.account.spec.domain.certificate_secret) {
-                _ if let Some(why) = gateway.refuses_own_listener().filter(|_| !gateway.takes_listener_sets) => Err(why),
+                _ if let Some(why) = gateway.refuses_listeners() => Err(why),
                 (Some(issuer), None) => {
                     let secret = secret_name(&host);
                     let spec = json!({"secretName": secret, "dnsNames": [host], "usages": ["digital signature", "server auth"],

@@ -208,7 +208,7 @@ impl Work<'_> {
         // A login at the gateway is a filter of its own for each tenant. On the shared listener it would end everybody's streams.
         let asks_login = outcome.as_ref().is_some_and(|outcome| outcome.policy.oidc.is_some());
         let wants_own = gateway.driver.can().tls_versions && (min_tls > gateway.shared_min_tls() || asks_certificates || asks_login);
-        let refused = gateway.refuses_own_listener().filter(|_| wants_own);
+        let refused = gateway.refuses_listener_of_slug().filter(|_| wants_own);
         let slug_on_its_own = wants_own && refused.is_none();
         let withheld = withheld.or_else(|| {
             let why = refused.filter(|_| live)?;
@@ -279,20 +279,8 @@ impl Work<'_> {
         match apply::acceptance(&self.ctx.caches.edge, &extra) {
             Acceptance::Accepted if agents_open => {}
             Acceptance::Accepted => return Ok(Err(Withheld("Progressing", "agents' paths open once their policy is in force".into()))),
-            Acceptance::Pending(why) => {
-                let edge = &self.ctx.caches.edge;
-                let is_new = extra.iter().any(|one| edge.was_just_written(one.kind, &one.namespace, &one.name));
-                // Another version of the operator writes its objects in another way; what was published goes on meanwhile.
-                return Ok(match shown_before(self.account).filter(|_| live && is_new) {
-                    Some(shown) => {
-                        self.requeue_at(self.now + RECHECK_INTERVAL);
-                        self.findings.push(shown);
-                        Ok(())
-                    }
-                    None => Err(Withheld("Progressing", why)),
-                });
-            }
-            Acceptance::Rejected(why) => return Ok(Err(Withheld("NotAccepted", why))),
+            Acceptance::Pending(why) => return Ok(self.not_accepted(&extra, live, Withheld("Progressing", why))),
+            Acceptance::Rejected(why) => return Ok(self.not_accepted(&extra, live, Withheld("NotAccepted", why))),
         }
         if let (Some(before), Some(class)) = (connections_before, &class) {
             let is_done = self.end_agents_connections(before, class, &namespace).await?;
@@ -303,6 +291,17 @@ impl Work<'_> {
         }
         let notes = outcome.map(|o| o.notes).unwrap_or_default();
         Ok(self.report_probe(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner))
+    }
+
+    /// Another version of the operator writes its objects in another way, and the gateway looks at them one after the other: a
+    /// policy may name a rule of a route that it has not seen. What was published goes on meanwhile.
+    fn not_accepted(&mut self, wanted: &[Wanted], live: bool, why: Withheld) -> Result<(), Withheld> {
+        let edge = &self.ctx.caches.edge;
+        let is_new = || wanted.iter().any(|one| edge.was_just_written(one.kind, &one.namespace, &one.name));
+        let Some(shown) = shown_before(self.account).filter(|_| live && is_new()) else { return Err(why) };
+        self.requeue_at(self.now + RECHECK_INTERVAL);
+        self.findings.push(shown);
+        Ok(())
     }
 
     /// Whether routes are published that may stay as they are: every host name in them is still this account's.
