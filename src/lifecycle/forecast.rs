@@ -40,8 +40,9 @@ pub fn forecast(record: &Record, windows: &Known<Lifecycle>, clock_policy: Clock
         let decision = decide(&record, &permitting(&record, windows), at);
         let entered = match (decision.step, windows) {
             (Step::Stay, _) => {
-                let due = decision.next.map(|next| next.at).filter(|due| *due > at);
-                let Some(later) = due.or(decision.requeue_at).filter(|later| *later > at) else { break };
+                // While a stage is being entered, a notice may end long before the next one is due.
+                let due = [decision.next.map(|next| next.at), decision.requeue_at];
+                let Some(later) = due.into_iter().flatten().filter(|later| *later > at).min() else { break };
                 at = later;
                 continue;
             }

@@ -81,6 +81,23 @@ fn a_hold_is_left_out_and_the_notice_after_it_is_not() {
     assert_eq!(told(&story)[0], (Stage::Deleted, story.now + days(3)));
 }
 
+#[test]
+fn a_notice_that_ends_while_the_data_waits_to_be_dropped_delays_the_drop_by_no_more() {
+    // Given a cancelled account whose drop is stuck, and a hold that comes and goes while it is paused.
+    let mut story = Story::new();
+    story.close(ClosureMode::Cancel, None);
+    story.stuck = true;
+    story.pass(30);
+    story.facts.paused = true;
+    story.held = true;
+    story.settle();
+    undelayed(&mut story);
+    assert!(story.record.notice_until.is_some_and(|until| until > story.now), "no notice runs");
+
+    // Then it is dropped after the notice, within the promise, and not a month later.
+    assert_eq!(told(&story), [(Stage::Deleted, at("2026-01-31")), (Stage::Expired, at("2026-03-02"))]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
