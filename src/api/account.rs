@@ -10,8 +10,8 @@ use super::{
     Hold,
     app_status::AppStatus,
     mail_status::MailStatus,
-    plan::TlsVersion,
     plan_rules::cidr,
+    plan_security::TlsVersion,
     stage::{Stage, Transition},
 };
 
@@ -152,6 +152,7 @@ pub struct Domain {
 /// Security settings that are stricter than the plan's.
 #[derive(KubeSchema, Clone, Debug, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[x_kube(validation = Rule::new("!has(self.agentClientCRL) || has(self.agentClientCA)").message("agentClientCRL says what the authorities of agentClientCA revoked: set that, too"))]
 pub struct Security {
     /// Address ranges of agents, IPv4 and IPv6; empty: every address that the plan allows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -171,6 +172,12 @@ pub struct Security {
     #[schemars(length(min = 64, max = 65536))]
     #[x_kube(validation = Rule::new("self.startsWith('-----BEGIN CERTIFICATE-----')").message("agentClientCA is one or more certificates in PEM, beginning with -----BEGIN CERTIFICATE-----"))]
     pub agent_client_ca: Option<String>,
+    /// Which client certificates these authorities revoked: one list for each of them (PEM, RFC 5280). While a list is past its
+    /// next update, no client certificate is taken.
+    #[serde(default, rename = "agentClientCRL", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 64, max = 262_144))]
+    #[x_kube(validation = Rule::new("self.startsWith('-----BEGIN X509 CRL-----')").message("agentClientCRL is one or more lists in PEM, beginning with -----BEGIN X509 CRL-----"))]
+    pub agent_client_crl: Option<String>,
 }
 
 /// How the owner closes the account.

@@ -20,6 +20,7 @@ pub mod mail_status;
 pub mod notices;
 pub mod plan;
 mod plan_rules;
+mod plan_security;
 mod plan_status;
 pub mod stage;
 pub mod variables;
@@ -36,6 +37,7 @@ pub use hold::Hold;
 pub use in_use::{IN_USE, InUseBy};
 pub use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use plan::{ClockPolicy, HelpDeskPlan, HelpDeskPlanSpec, Lifecycle, VerifyMode};
+pub use plan_security::{Oidc, PlanSecurity, TlsVersion};
 pub use plan_status::HelpDeskPlanStatus;
 pub use window::{ParseWindow, Window};
 

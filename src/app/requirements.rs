@@ -5,9 +5,8 @@
 
 use super::workloads::has_workloads;
 use crate::api::{
-    HelpDeskAccountSpec, HelpDeskClassSpec, SecondFactor,
+    HelpDeskAccountSpec, HelpDeskClassSpec, PlanSecurity, SecondFactor,
     help_desk_class::ByApp,
-    plan::PlanSecurity,
     variables::{CHAT_CONSENT, REQUIRE_API_TOKENS, REQUIRE_TOTP},
 };
 

@@ -10,7 +10,7 @@ use super::{
     site::{Answer, Site},
 };
 use crate::{
-    api::{Audience, help_desk_class::Route, plan::TlsVersion},
+    api::{Audience, TlsVersion, help_desk_class::Route},
     prober::{self, Mismatch},
 };
 

@@ -44,23 +44,23 @@ fn is_stricter(before: Option<&Value>, after: &Value) -> bool {
         (None, Some(_)) => true,
         (Some(before), Some(after)) => before.iter().any(|range| !after.iter().any(|wider| wider.contains(range))),
     };
-    let asks_more = |before: &Value, after: &Value| !after.is_null() && before != after;
-    narrower || asks_more(&before.login, &after.login) || (after.certificate && !before.certificate)
+    let another_login = !after.login[0].is_null() && before.login != after.login;
+    narrower || another_login || (after.certificate && !before.certificate)
 }
 
 /// Whom a policy of agents' paths lets in.
 struct Admission {
     /// From these addresses; `None`: from everywhere.
     from: Option<Vec<IpNet>>,
-    /// After this login.
-    login: Value,
+    /// After this login, with these claims.
+    login: [Value; 2],
     /// With a client certificate.
     certificate: bool,
 }
 
 impl Admission {
     const fn everybody() -> Self {
-        Self { from: None, login: Value::Null, certificate: false }
+        Self { from: None, login: [Value::Null, Value::Null], certificate: false }
     }
 
     fn of(spec: &Value) -> Self {
@@ -70,7 +70,7 @@ impl Admission {
         let ranges = |list: &Vec<Value>| list.iter().filter_map(|range| range.as_str()?.parse().ok()).collect();
         Self {
             from: if rule.is_null() { Some(vec![]) } else { rule["principal"]["clientCIDRs"].as_array().map(ranges) },
-            login: spec["jwt"].clone(),
+            login: [spec["jwt"].clone(), rule["principal"]["jwt"].clone()],
             certificate: !rule["cel"].is_null(),
         }
     }

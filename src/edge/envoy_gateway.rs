@@ -6,12 +6,9 @@ use super::{
     objects::Kind,
     platform_policy,
     policy::{ApiLimits, Capabilities, Policy},
-    site::{self, Answer, DirectResponse, HSTS, NO_API, Sections, Site, WEB, Wanted, wanted},
+    site::{self, Answer, DirectResponse, HSTS, LOGIN_PATHS, NO_API, Sections, Site, WEB, Wanted, wanted},
 };
-use crate::api::{
-    HelpDeskClassSpec,
-    plan::{Oidc, TlsVersion},
-};
+use crate::api::{HelpDeskClassSpec, Oidc, TlsVersion};
 
 /// The driver can enforce all policies.
 pub const CAPABILITIES: Capabilities =
@@ -27,7 +24,8 @@ pub const AGENTS: &str = "web-agents";
 /// The Secret in the tenant's namespace with the client secret of the OpenID provider.
 pub const OIDC_SECRET: &str = "web-oidc";
 
-/// The Secret in the tenant's namespace with the certificate authorities of agents' client certificates.
+/// The Secret in the tenant's namespace with the certificate authorities of agents' client certificates (`ca.crt`), and what
+/// they revoked (`ca.crl`).
 pub const CLIENT_CA_SECRET: &str = "web-client-ca";
 
 /// The cookie in which Envoy keeps an agent's ID token.
@@ -142,7 +140,8 @@ fn allow_all() -> Value {
 fn guards(site: &Site<'_>, policy: &Policy, sections: &Sections) -> [Wanted; 3] {
     let open: Vec<_> = sections.open.iter().chain(&sections.api).cloned().collect();
     let route = json!([{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": WEB}]);
-    let mut agents = json!({"targetRefs": targets(&sections.agents), "authorization": {"defaultAction": "Deny", "rules": allowed(policy)}});
+    let mut agents =
+        json!({"targetRefs": targets(&sections.agents), "authorization": {"defaultAction": "Deny", "rules": allowed(site, policy)}});
     if let Some(oidc) = &policy.oidc {
         agents["oidc"] = login(oidc);
         agents["jwt"] = json!({"providers": [{"name": "agents", "issuer": oidc.issuer, "audiences": [oidc.client_id],
@@ -159,7 +158,7 @@ fn guards(site: &Site<'_>, policy: &Policy, sections: &Sections) -> [Wanted; 3] 
 }
 
 /// The authorization rule for agents. All conditions must hold at once: address, second factor, client certificate.
-fn allowed(policy: &Policy) -> Vec<Value> {
+fn allowed(site: &Site<'_>, policy: &Policy) -> Vec<Value> {
     let mut principal = json!({});
     match &policy.agents_from {
         Some(ranges) if ranges.is_empty() => return vec![],
@@ -167,8 +166,7 @@ fn allowed(policy: &Policy) -> Vec<Value> {
         None => {}
     }
     if let Some(oidc) = &policy.oidc {
-        let claim = json!({"name": "amr", "valueType": "StringArray", "values": [oidc.amr]});
-        principal["jwt"] = json!({"provider": "agents", "claims": [claim]});
+        principal["jwt"] = json!({"provider": "agents", "claims": claims(site, oidc)});
     }
     let mut rule = json!({"name": "agents", "action": "Allow"});
     if principal != json!({}) {
@@ -180,16 +178,40 @@ fn allowed(policy: &Policy) -> Vec<Value> {
     vec![rule]
 }
 
+/// The claims that an ID token must have, all of them.
+fn claims(site: &Site<'_>, oidc: &Oidc) -> Vec<Value> {
+    let contains = |name: &str, value: &str| json!({"name": name, "valueType": "StringArray", "values": [value]});
+    let amr = oidc.amr().map(|amr| contains("amr", amr));
+    let acr = (!oidc.acr_values.is_empty()).then(|| json!({"name": "acr", "valueType": "String", "values": oidc.acr_values}));
+    let account = oidc.account_claim.as_ref().map(|claim| contains(claim, site.account));
+    amr.into_iter().chain(acr).chain(account).collect()
+}
+
+/// The login. No token is refreshed: what it says of the second factor would be as old as the first login.
 fn login(oidc: &Oidc) -> Value {
     let mut provider = json!({"issuer": oidc.issuer});
     if let Some(endpoint) = &oidc.authorization_endpoint {
-        provider["authorizationEndpoint"] = json!(endpoint);
+        let query = if oidc.acr_values.is_empty() { String::new() } else { format!("acr_values={}", escaped(&oidc.acr_values.join(" "))) };
+        let mark = match (query.is_empty(), endpoint.contains('?')) {
+            (true, _) => "",
+            (false, true) => "&",
+            (false, false) => "?",
+        };
+        provider["authorizationEndpoint"] = json!(format!("{endpoint}{mark}{query}"));
     }
     if let Some(endpoint) = &oidc.token_endpoint {
         provider["tokenEndpoint"] = json!(endpoint);
     }
     json!({"provider": provider, "clientID": oidc.client_id, "clientSecret": {"group": "", "kind": "Secret", "name": OIDC_SECRET},
-        "cookieNames": {"idToken": ID_COOKIE}, "logoutPath": "/oauth2/logout"})
+        "cookieNames": {"idToken": ID_COOKIE}, "logoutPath": LOGIN_PATHS[1], "refreshToken": false})
+}
+
+/// A value in a query, as RFC 3986 has it.
+fn escaped(value: &str) -> String {
+    value
+        .bytes()
+        .map(|b| if b.is_ascii_alphanumeric() || b"-._~".contains(&b) { char::from(b).to_string() } else { format!("%{b:02X}") })
+        .collect()
 }
 
 /// The tenant's `ClientTrafficPolicy`. It replaces the Gateway's, so it repeats that one's spec. Otherwise Envoy would
@@ -208,9 +230,17 @@ fn client_traffic(site: &Site<'_>) -> Value {
     if spec["tls"]["alpnProtocols"].is_null() {
         spec["tls"]["alpnProtocols"] = json!(["h2", "http/1.1"]);
     }
-    if let Answer::App { policy: Policy { client_ca: Some(_), .. }, .. } = &site.answer {
-        let authorities = json!([{"group": "", "kind": "Secret", "name": CLIENT_CA_SECRET}]);
-        spec["tls"]["clientValidation"] = json!({"mode": "VerifyIfGiven", "caCertificateRefs": authorities});
+    if let Answer::App { policy: Policy { client_ca: Some(authority), .. }, .. } = &site.answer {
+        let secret = json!([{"group": "", "kind": "Secret", "name": CLIENT_CA_SECRET}]);
+        spec["tls"]["clientValidation"] = json!({"mode": "VerifyIfGiven", "caCertificateRefs": secret});
+        if authority.revoked.is_some() {
+            spec["tls"]["clientValidation"]["crl"] = json!({"refs": secret});
+        }
+        // A certificate is looked at when a connection begins, so one that was revoked since is met after this time.
+        let limit = &mut spec["connection"]["connectionLimit"]["maxConnectionDuration"];
+        if limit.is_null() {
+            *limit = json!("5m");
+        }
     }
     spec
 }

@@ -9,7 +9,10 @@ use super::{
     objects::{Kind, Objects, condition},
     platform_policy,
 };
-use crate::api::plan::{GatewayDriver, GatewayRef, TlsVersion};
+use crate::api::{
+    TlsVersion,
+    plan::{GatewayDriver, GatewayRef},
+};
 
 /// The `controllerName` of a `GatewayClass` of Envoy Gateway.
 const ENVOY_GATEWAY: &str = "gateway.envoyproxy.io/gatewayclass-controller";

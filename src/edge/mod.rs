@@ -20,6 +20,7 @@ pub mod page;
 pub mod platform_policy;
 pub mod policy;
 pub mod probe;
+pub mod revocation;
 pub mod site;
 
 pub use error::Error;

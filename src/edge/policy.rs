@@ -4,12 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::api::{
-    Audience, HelpDeskClassSpec, SecondFactor,
-    account::Security,
-    plan::TlsVersion,
-    plan::{Oidc, PlanSecurity},
-};
+use crate::api::{Audience, HelpDeskClassSpec, Oidc, PlanSecurity, SecondFactor, TlsVersion, account::Security};
 
 /// The security policy of a tenant's routes.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,10 +15,19 @@ pub struct Policy {
     pub agents_from: Option<Vec<IpNet>>,
     /// The OpenID provider that asks agents for a second factor at the gateway.
     pub oidc: Option<Oidc>,
-    /// The certificate authority, as PEM, of the client certificates that agents must show.
-    pub client_ca: Option<String>,
+    /// The authority of the client certificates that agents must show.
+    pub client_ca: Option<ClientAuthority>,
     /// The limits of API paths.
     pub api: ApiLimits,
+}
+
+/// The authority of agents' client certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientAuthority {
+    /// Its certificates, as PEM.
+    pub certificates: String,
+    /// Its lists of revoked certificates, as PEM.
+    pub revoked: Option<String>,
 }
 
 /// What the gateway takes at most on a tenant's API paths.
@@ -88,11 +92,16 @@ pub fn of(plan: &PlanSecurity, account: Option<&Security>, class: &HelpDeskClass
             class.app.name
         ));
     }
+    if at_the_gateway && plan.oidc.as_ref().is_some_and(|oidc| oidc.account_claim.is_none()) {
+        notes.push("requireTotp: agents of other accounts with this provider pass the gateway, too; set spec.security.oidc.accountClaim in the plan".into());
+    }
     let policy = Policy {
         min_tls,
         agents_from,
         oidc: plan.oidc.clone().filter(|_| at_the_gateway),
-        client_ca: account.and_then(|a| a.agent_client_ca.clone()),
+        client_ca: account.and_then(|a| {
+            a.agent_client_ca.clone().map(|certificates| ClientAuthority { certificates, revoked: a.agent_client_crl.clone() })
+        }),
         api: ApiLimits {
             requests_per_minute: plan.api_requests_per_minute,
             requests_per_minute_per_credential: plan.api_requests_per_minute_per_credential,

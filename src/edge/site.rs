@@ -9,7 +9,7 @@ use super::{
     policy::Policy,
 };
 use crate::{
-    api::{Audience, HelpDeskClassSpec, plan::TlsVersion},
+    api::{Audience, HelpDeskClassSpec, TlsVersion},
     clock::Moment,
 };
 
@@ -111,6 +111,10 @@ pub const HSTS: (&str, &str) = ("Strict-Transport-Security", "max-age=31536000")
 /// has one list of filters for the listener that all share: the first tenant that needs another filter would change that
 /// list, and with it end everybody's streams.
 pub const NO_API: &str = "no-api";
+
+/// Where the gateway takes a login back from the OpenID provider, and where it ends one. They belong to agents' paths, whatever
+/// the class has there.
+pub const LOGIN_PATHS: [&str; 2] = ["/oauth2/callback", "/oauth2/logout"];
 
 /// Paths that a lenient app may read otherwise than the gateway: with matrix parameters, backslashes, or dots and
 /// slashes that are still escaped after the gateway has normalized the path.
@@ -252,6 +256,9 @@ fn app_rules(
                 to_app["timeouts"] = json!({"request": "0s"});
             }
             let mut matches = prefixes(mine());
+            if audience == Audience::Agent && policy.oidc.is_some() && sections.agents.is_empty() {
+                matches.extend(LOGIN_PATHS.map(|path| json!({"path": {"type": "Exact", "value": path}})));
+            }
             let (word, section, rule) = match audience {
                 Audience::Public => ("public", &mut sections.open, to_app),
                 Audience::Agent if agents_open => ("agents", &mut sections.agents, to_app),

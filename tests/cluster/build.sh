@@ -91,7 +91,7 @@ hash() { sha256sum | cut -c1-32; }
 recipe() { declare -f "$@" | hash; }
 sources() { (cd "$here" && find "$@" -type f -print0 | sort -z | xargs -0 cat) | hash; }
 key_of() { cat "$CACHE/keys/$1" 2>/dev/null || true; }
-build_key() { { cat "$here/build.sh" "$here/unpack_tools.py" && sources kubernetes images echo && echo "$1"; } | hash; }
+build_key() { { cat "$here/build.sh" "$here/unpack_tools.py" && sources kubernetes images echo login && echo "$1"; } | hash; }
 
 image_inputs() {
   case $1 in
@@ -253,11 +253,20 @@ build_edge() {
     "making the image of the mail intake" image_mail
   artifact "image-django-helpdesk" "$(key_of debian) $(sources images/django-helpdesk.Dockerfile images/django-helpdesk.txt) \
     $(recipe image_django_helpdesk write_image bud)" "making the image of django-helpdesk" image_django_helpdesk
+  artifact login "$(sources login) $(recipe install_login)" "installing an OpenID provider" install_login
   artifact "image-echo" "$(sources echo images/echo.Dockerfile) $(recipe image_echo write_image bud)" "making the image of an app" image_echo
   for image in envoy envoy_gateway; do
     artifact "image-$image" "$(key_of edge-tools) $(sources images) $(recipe "image_$image" write_image bud)" \
       "making the image of $image" "image_$image"
   done
+}
+
+# With a Node.js of its own: Debian's is too old for it.
+install_login() {
+  command -v npm >/dev/null || apt-get install -y --no-install-recommends npm
+  rm -rf "$CACHE/login"
+  cp -r "$here/login" "$CACHE/login"
+  npm ci --prefix "$CACHE/login" --no-audit --no-fund
 }
 
 fetch_edge() {

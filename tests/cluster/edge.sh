@@ -32,6 +32,7 @@ start_edge() {
   "$BIN/helm" upgrade --install eg "$CACHE/gateway-helm" -n "$EDGE_NAMESPACE" --create-namespace --timeout 90s
   kubectl -n "$EDGE_NAMESPACE" rollout status deployment/envoy-gateway --timeout 120s
   issue_infra_certificate wildcard edge "DNS:*.$BASE_DOMAIN"
+  issue_infra_certificate login edge DNS:login.edge.svc
   edge_manifests | apply
   balance_load edge
   kubectl -n edge wait --for=condition=Programmed gateway/edge --timeout 120s
@@ -41,6 +42,8 @@ start_edge() {
 edge_manifests() {
   sed "s/\${ENVOY}/${ENVOY_VERSION%.*}/; s/\${BASE}/$BASE_DOMAIN/; s/\${FAMILY}/$([ -n "$V6_NODE" ] && echo DualStack || echo IPv4)/" \
     "$here/infra/gateway.yaml"
+  echo ---
+  kubectl -n "$EDGE_NAMESPACE" create configmap authorities --from-file "$STATE/infra/ca.crt" --dry-run=client --output yaml
   echo ---
   kubectl -n edge create secret tls wildcard --cert "$STATE/infra/wildcard.crt" --key "$STATE/infra/wildcard.key" --dry-run=client --output yaml
 }
@@ -70,5 +73,8 @@ write_edge_env() {
   echo "HELPDESK_TEST_EDGE_CLIENTS6=$(clients6 | paste -sd ,)"
   echo "HELPDESK_TEST_EDGE_CERTIFICATE=$STATE/infra/wildcard.crt"
   echo "HELPDESK_TEST_ECHO_IMAGE=localhost/echo:1"
+  echo "HELPDESK_TEST_LOGIN=$CACHE/login"
+  echo "HELPDESK_TEST_LOGIN_CERTIFICATE=$STATE/infra/login.crt"
+  echo "HELPDESK_TEST_LOGIN_KEY=$STATE/infra/login.key"
   echo "HELPDESK_TEST_COREDNS=$BIN/coredns"
 }

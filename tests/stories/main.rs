@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that meets something else than it tells of has to fail")]
 
+mod agents_login;
 mod app;
 mod billing;
 mod brake;

@@ -105,6 +105,7 @@ pub(super) const REMOVED: &[(&str, &[&str])] = &[
             "spec.owner.name",
             "spec.security.agentAllow",
             "spec.security.agentClientCA",
+            "spec.security.agentClientCRL",
             "status.billing.subscription",
             "status.certificate.authority.approvedBy",
             "status.certificate.authority.because",

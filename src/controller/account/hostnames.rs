@@ -379,8 +379,9 @@ impl Work<'_> {
             };
             self.put_secret(namespace, envoy_gateway::OIDC_SECRET, "Opaque", [("client-secret".to_owned(), key)].into()).await?;
         }
-        if let Some(authorities) = &policy.client_ca {
-            let data = [("ca.crt".to_owned(), ByteString(authorities.clone().into_bytes()))].into();
+        if let Some(authority) = &policy.client_ca {
+            let keys = [("ca.crt", Some(&authority.certificates)), ("ca.crl", authority.revoked.as_ref())];
+            let data = keys.into_iter().filter_map(|(key, pem)| Some((key.to_owned(), ByteString(pem?.clone().into_bytes())))).collect();
             self.put_secret(namespace, envoy_gateway::CLIENT_CA_SECRET, "Opaque", data).await?;
         }
         Ok(None)

@@ -34,6 +34,7 @@ use crate::{
         objects::Kind,
         page, platform_policy,
         policy::{self, Policy},
+        revocation,
         site::{Answer, Site, Wanted},
     },
     lifecycle::Known,
@@ -193,7 +194,11 @@ impl Work<'_> {
         self.report_refused(&names);
         let class = self.ctx.class_of(&plan, self.record());
         let security = self.account.spec.security.as_ref();
-        let outcome = class.as_ref().map(|class| policy::of(&plan.spec.security, security, class.as_ref(), &gateway.driver.can()));
+        let mut outcome = class.as_ref().map(|class| policy::of(&plan.spec.security, security, class.as_ref(), &gateway.driver.can()));
+        let revoked = outcome.as_mut().filter(|_| live).map_or(Ok(None), |outcome| revocation::check(&mut outcome.policy, self.now));
+        if let Ok(Some(until)) = revoked {
+            self.requeue_at(until);
+        }
         let withheld = if live { self.withheld(&plan.spec.class, outcome.as_ref(), gateway) } else { None };
         if let Some(Withheld(reason, why)) = &withheld
             && outcome.is_none()
@@ -288,6 +293,9 @@ impl Work<'_> {
                 extra.iter_mut().for_each(|one| one.end_connections_before = None);
                 apply::apply(&self.ctx.client, &self.ctx.caches.edge, owner, &extra).await?;
             }
+        }
+        if let Err(why) = revoked {
+            return Ok(Err(Withheld("RevocationListUnusable", why)));
         }
         let notes = outcome.map(|o| o.notes).unwrap_or_default();
         Ok(self.report_probe(&site, &leaves, policy.as_ref().filter(|_| live), &notes, owner))
