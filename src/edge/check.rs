@@ -6,7 +6,7 @@ use super::{
     certificate::Leaf,
     gateway::Driver,
     policy::{self, Policy},
-    probe::{self, Offer, ProbeError},
+    probe::{self, Offer, ProbeError, Target},
     site::{Answer, Site},
 };
 use crate::{
@@ -24,8 +24,8 @@ pub struct View {
     pub gateway: String,
     /// The driver that writes its objects.
     pub driver: Driver,
-    /// The addresses to which the check connects.
-    pub addresses: Vec<String>,
+    /// Where the check connects to.
+    pub target: Target,
     /// The port for HTTPS.
     pub port: u16,
     /// The port for plain HTTP, if there is one.
@@ -67,7 +67,7 @@ impl View {
         Self {
             gateway: format!("{}/{}", gateway.namespace, gateway.name),
             driver: gateway.driver,
-            addresses: gateway.addresses.clone(),
+            target: Target { addresses: gateway.addresses.clone(), proxy_protocol: gateway.reads_proxy_protocol() },
             port: gateway.shared.port,
             plain_port: gateway.http.as_ref().map(|http| http.port),
             hosts: site.shared.iter().chain(site.own.iter().map(|own| &own.host)).cloned().collect(),
@@ -81,7 +81,7 @@ impl View {
     }
 
     async fn ask(&self, host: &str, path: &str, offer: Offer) -> Result<probe::Answer, ProbeError> {
-        probe::https(&self.addresses, self.port, host, path, offer).await
+        probe::https(&self.target, self.port, host, path, offer).await
     }
 }
 
@@ -126,7 +126,7 @@ async fn check_hosts(view: &View) -> Option<Mismatch> {
             Expected::App { policy: None, .. } => {}
         }
         if let Some(port) = view.plain_port
-            && let Ok(plain) = probe::http(&view.addresses, port, host, "/").await
+            && let Ok(plain) = probe::http(&view.target, port, host, "/").await
         {
             let suspended = view.answer == Expected::Suspended;
             let redirects = plain.location.as_ref().is_some_and(|to| to.starts_with("https://"));
@@ -184,7 +184,7 @@ mod tests {
         let view = View {
             gateway: "edge/edge".into(),
             driver: Driver::GatewayApi,
-            addresses: vec!["127.0.0.1".into()],
+            target: Target { addresses: vec!["127.0.0.1".into()], proxy_protocol: false },
             port,
             plain_port: None,
             hosts: vec!["silent.example".into()],

@@ -180,6 +180,11 @@ impl Gateway {
         self.refuses_listeners().or_else(|| self.shared_certificate.is_none().then(named))
     }
 
+    /// Whether the shared listener reads a header of the PROXY protocol before everything else.
+    pub fn reads_proxy_protocol(&self) -> bool {
+        self.client_traffic.as_ref().is_some_and(|spec| spec["proxyProtocol"].is_object() || spec["enableProxyProtocol"] == true)
+    }
+
     /// The lowest TLS version of the listener that all tenants share.
     pub fn shared_min_tls(&self) -> TlsVersion {
         let version = self.client_traffic.as_ref().and_then(|spec| spec["tls"]["minVersion"].as_str());

@@ -20,7 +20,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
@@ -75,10 +75,33 @@ pub enum Offer {
     Old,
 }
 
-/// Requests a path of a host name over HTTPS, at the first of the addresses that accepts a connection.
-pub async fn https(addresses: &[String], port: u16, host: &str, path: &str, offer: Offer) -> Result<Answer, ProbeError> {
+/// Where a request goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Target {
+    /// The addresses of the Gateway; the first one that accepts a connection is asked.
+    pub addresses: Vec<String>,
+    /// Whether the Gateway reads a header of the PROXY protocol before everything else.
+    pub proxy_protocol: bool,
+}
+
+/// The header of a proxy that connects for itself, as in a health check: the address of the connection counts (version 2 of
+/// the PROXY protocol, section 2.2, command LOCAL).
+const LOCAL: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+/// Requests a path of a host name over HTTPS.
+pub async fn https(target: &Target, port: u16, host: &str, path: &str, offer: Offer) -> Result<Answer, ProbeError> {
+    match https_at(target, port, host, path, offer).await {
+        // Where a load balancer is between, it writes that header itself.
+        Err(ProbeError::Handshake(_)) if target.proxy_protocol => {
+            https_at(&Target { proxy_protocol: false, ..target.clone() }, port, host, path, offer).await
+        }
+        answer => answer,
+    }
+}
+
+async fn https_at(target: &Target, port: u16, host: &str, path: &str, offer: Offer) -> Result<Answer, ProbeError> {
     bounded(async {
-        let (stream, from) = connect(addresses, port).await?;
+        let (stream, from) = connect(target, port).await?;
         let name = ServerName::try_from(host.to_owned()).map_err(|e| ProbeError::Handshake(e.to_string()))?;
         let tls = TlsConnector::from(Arc::new(config(offer).map_err(|e| ProbeError::Handshake(e.to_string()))?));
         let stream = tls.connect(name, stream).await.map_err(|e| ProbeError::Handshake(e.to_string()))?;
@@ -90,9 +113,9 @@ pub async fn https(addresses: &[String], port: u16, host: &str, path: &str, offe
 }
 
 /// Requests a path of a host name over plain HTTP.
-pub async fn http(addresses: &[String], port: u16, host: &str, path: &str) -> Result<Answer, ProbeError> {
+pub async fn http(target: &Target, port: u16, host: &str, path: &str) -> Result<Answer, ProbeError> {
     bounded(async {
-        let (stream, from) = connect(addresses, port).await?;
+        let (stream, from) = connect(target, port).await?;
         ask(stream, host, path, None, from).await
     })
     .await
@@ -102,19 +125,22 @@ async fn bounded(work: impl Future<Output = Result<Answer, ProbeError>>) -> Resu
     tokio::time::timeout(PATIENCE, work).await.unwrap_or_else(|_| Err(ProbeError::Unreachable("it took too long".into())))
 }
 
-async fn connect(addresses: &[String], port: u16) -> Result<(TcpStream, IpAddr), ProbeError> {
+async fn connect(target: &Target, port: u16) -> Result<(TcpStream, IpAddr), ProbeError> {
     let mut last = "the Gateway has no address".to_owned();
-    for address in addresses {
-        let target = match address.parse::<IpAddr>() {
+    for address in &target.addresses {
+        let at = match address.parse::<IpAddr>() {
             Ok(ip) => SocketAddr::new(ip, port).to_string(),
             Err(_) => format!("{address}:{port}"),
         };
-        match TcpStream::connect(&target).await {
-            Ok(stream) => {
+        match TcpStream::connect(&at).await {
+            Ok(mut stream) => {
+                if target.proxy_protocol {
+                    stream.write_all(&LOCAL).await.map_err(|e| ProbeError::Unreachable(e.to_string()))?;
+                }
                 let from = stream.local_addr().map_err(|e| ProbeError::Unreachable(e.to_string()))?.ip().to_canonical();
                 return Ok((stream, from));
             }
-            Err(error) => last = format!("{target}: {error}"),
+            Err(error) => last = format!("{at}: {error}"),
         }
     }
     Err(ProbeError::Unreachable(last))

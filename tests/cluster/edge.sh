@@ -14,6 +14,8 @@ addresses_of() {
   local number
   case $1 in
     edge) number=80 ;;
+    # Of a Gateway that a story makes; it writes them into its Service's status itself.
+    spare) number=81 ;;
   esac
   echo "${NODE_IP%.*}.$number"
   [ -z "$V6_NODE" ] || echo "$V6_NET:200::$number"
@@ -34,6 +36,8 @@ start_edge() {
   issue_infra_certificate wildcard edge "DNS:*.$BASE_DOMAIN"
   issue_infra_certificate login edge DNS:login.edge.svc
   edge_manifests | apply
+  have_addresses edge
+  have_addresses spare
   balance_load edge
   kubectl -n edge wait --for=condition=Programmed gateway/edge --timeout 120s
   write_edge_env >>"$STATE/env"
@@ -48,16 +52,21 @@ edge_manifests() {
   kubectl -n edge create secret tls wildcard --cert "$STATE/infra/wildcard.crt" --key "$STATE/infra/wildcard.key" --dry-run=client --output yaml
 }
 
-# balance_load GATEWAY: what a cloud's controller would do. The node itself answers at the addresses.
-balance_load() {
-  local address service ingress=
+# have_addresses GATEWAY: the node itself answers at them.
+have_addresses() {
+  local address
   for address in $(addresses_of "$1"); do
     case $address in
       *:*) in_node ip addr replace "$address/128" dev node0 nodad ;;
       *) in_node ip addr replace "$address/32" dev node0 ;;
     esac
-    ingress="$ingress${ingress:+, }{\"ip\": \"$address\"}"
   done
+}
+
+# balance_load GATEWAY: what a cloud's controller would do.
+balance_load() {
+  local address service ingress=
+  for address in $(addresses_of "$1"); do ingress="$ingress${ingress:+, }{\"ip\": \"$address\"}"; done
   until service=$(kubectl -n "$EDGE_NAMESPACE" get services --selector "gateway.envoyproxy.io/owning-gateway-name=$1" --output name) &&
     [ -n "$service" ]; do sleep 0.2; done
   kubectl -n "$EDGE_NAMESPACE" patch "$service" --subresource status --type merge --patch "{\"status\": {\"loadBalancer\": {\"ingress\": [$ingress]}}}"
@@ -69,6 +78,7 @@ write_edge_env() {
   echo "HELPDESK_TEST_EDGE_CLIENTS=$(clients4 | paste -sd ,)"
   # Empty where this machine has no IPv6.
   address6=$(addresses_of edge | tail -n +2)
+  echo "HELPDESK_TEST_EDGE_SPARE_ADDRESSES=$(addresses_of spare | paste -sd ,)"
   echo "HELPDESK_TEST_EDGE_ADDRESS6=$address6"
   echo "HELPDESK_TEST_EDGE_CLIENTS6=$(clients6 | paste -sd ,)"
   echo "HELPDESK_TEST_EDGE_CERTIFICATE=$STATE/infra/wildcard.crt"

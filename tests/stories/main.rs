@@ -12,6 +12,7 @@ mod brake;
 #[allow(dead_code, reason = "another test has more need of it")]
 #[path = "../corpus/cases.rs"]
 mod cases;
+mod client_address;
 mod cluster;
 mod corpus;
 mod edge_limits;

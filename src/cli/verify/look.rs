@@ -25,7 +25,7 @@ use crate::{
     },
     edge::{
         objects::Kind,
-        probe::{self, Offer, ProbeError},
+        probe::{self, Offer, ProbeError, Target},
     },
     error_chain::chain,
 };
@@ -134,7 +134,7 @@ async fn runs_app(client: &Client, plan: &Seen<HelpDeskPlan>) -> Seen<bool> {
 /// Asks every host name that is claimed for the account, at the address of the Gateway.
 async fn hosts(client: &Client, account: &HelpDeskAccount, placement: Option<PlanPlacement>) -> Result<Vec<(String, Answer)>, String> {
     let wanted = placement.ok_or("the plan has no placement that could be read")?.gateway.ok_or("the plan names no Gateway")?;
-    let (addresses, port) = gateway(client, &wanted).await?;
+    let (target, port) = gateway(client, &wanted).await?;
     let claims: Api<DomainClaim> = Api::all(client.clone());
     let of_account = ListParams::default().fields(&format!("spec.account={}", account.name_any()));
     let claims = match list(&claims, &of_account, "DomainClaims").await {
@@ -147,7 +147,7 @@ async fn hosts(client: &Client, account: &HelpDeskAccount, placement: Option<Pla
         return Err("no host name is claimed for the account".into());
     }
     let asked = hosts.into_iter().map(async |host| {
-        let answer = match probe::https(&addresses, port, &host, "/", Offer::All).await {
+        let answer = match probe::https(&target, port, &host, "/", Offer::All).await {
             Ok(answer) => Answer::Status(answer.status),
             Err(ProbeError::Unreachable(why)) => Answer::Unreachable(format!("cannot be reached from here: {why}")),
             Err(error) => Answer::NoTls(error.to_string()),
@@ -158,7 +158,7 @@ async fn hosts(client: &Client, account: &HelpDeskAccount, placement: Option<Pla
 }
 
 /// The addresses of the Gateway, and its port for HTTPS.
-async fn gateway(client: &Client, wanted: &GatewayRef) -> Result<(Vec<String>, u16), String> {
+async fn gateway(client: &Client, wanted: &GatewayRef) -> Result<(Target, u16), String> {
     let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &wanted.namespace, &Kind::Gateway.resource());
     let gateway = match get(&api, &wanted.name, "the Gateway").await {
         Seen::There(gateway) => gateway.data,
@@ -173,6 +173,6 @@ async fn gateway(client: &Client, wanted: &GatewayRef) -> Result<(Vec<String>, u
     if addresses.is_empty() {
         Err(format!("the Gateway {}/{} has no address", wanted.namespace, wanted.name))
     } else {
-        Ok((addresses, port))
+        Ok((Target { addresses, proxy_protocol: false }, port))
     }
 }
