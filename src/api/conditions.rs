@@ -42,6 +42,8 @@ pub enum Type {
     Overcommitted,
     /// The ledger of a server has accounts with data but without an object.
     AccountsLost,
+    /// A certificate of one of the tenant's own host names was not renewed in time.
+    CertificateExpires,
     /// `False`: the endpoint of notices did not take one that is due.
     NoticesDelivered,
 }
@@ -67,6 +69,7 @@ impl Type {
             Self::ExtensionsMissing => "ExtensionsMissing",
             Self::Overcommitted => "Overcommitted",
             Self::AccountsLost => "AccountsLost",
+            Self::CertificateExpires => "CertificateExpires",
             Self::NoticesDelivered => "NoticesDelivered",
         }
     }

@@ -194,7 +194,7 @@ impl Objects {
     fn accounts(&self, samples: &mut Samples) {
         const STATUSES: [&str; 3] = ["True", "False", "Unknown"];
         /// The conditions of accounts.
-        const CONDITIONS: [Type; 14] = [
+        const CONDITIONS: [Type; 15] = [
             Type::Ready,
             Type::Reconciling,
             Type::Stalled,
@@ -209,6 +209,7 @@ impl Objects {
             Type::QuotaExceeded,
             Type::Unprovable,
             Type::ExtensionsMissing,
+            Type::CertificateExpires,
         ];
         /// What may delay a step that is due, besides a hold.
         const DELAYS: [&str; 8] =

@@ -90,9 +90,8 @@ pub async fn apply(client: &Client, objects: &Objects, owner: Owner<'_>, wanted:
 
 /// Every cached object of the owner.
 pub fn of(objects: &Objects, owner: Owner<'_>) -> Vec<(Kind, Arc<DynamicObject>)> {
-    let is_owned = |o: &DynamicObject| o.annotations().get(ACCOUNT_UID).is_some_and(|uid| uid == owner.uid);
     // Routes come first, so that nothing is published any more while the policies are deleted.
-    Kind::MADE.iter().flat_map(|kind| objects.find(*kind, is_owned).into_iter().map(|o| (*kind, o))).collect()
+    objects.of_owner(owner.uid)
 }
 
 /// The host names of the owner's routes.

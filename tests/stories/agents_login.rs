@@ -15,8 +15,9 @@ use kube::{
 use serde_json::{Value, json};
 
 use super::{
+    authority::{Authority, empty_folder},
     cluster::{Account, Cluster, eventually, find_condition, setting},
-    web::{administrator_applies_plan, client_addresses, is_published, tenant_runs_app, visitor_gets, visitor_tries_to_get},
+    web::{administrator_applies_plan, client_addresses, is_published, tenant_runs_app, visitor_gets},
 };
 
 const LOGIN_HOST: &str = "login.edge.svc";
@@ -29,13 +30,6 @@ async fn administrator_applies_class(cluster: &Cluster) {
             "app": {"name": "echo", "version": "1"}, "components": [{"name": "web", "port": 8080}],
             "routes": [{"path": "/", "component": "web", "audience": "public"}, {"path": "/agents", "component": "web", "audience": "agent"}]}}))
         .await;
-}
-
-fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder).unwrap();
-    folder
 }
 
 /// A real OpenID provider on this machine, which Envoy reaches by a Service.
@@ -159,7 +153,7 @@ async fn agents_of_an_app_without_a_second_factor_give_one_to_the_provider_or_st
         tenant_runs_app(&account).await;
         is_published(&account).await;
     }
-    let folder = folder("agents-login");
+    let folder = empty_folder("agents-login");
     let browser = |name: &str| Browser { cookies: folder.join(name), provider: provider.port };
     let [acme, globex] = hosts.clone().map(|host| format!("{host}/agents/queue"));
 
@@ -211,56 +205,6 @@ async fn agents_of_an_app_without_a_second_factor_give_one_to_the_provider_or_st
     assert!((400..=599).contains(&status), "a made-up code: {status}");
     assert_eq!(browser("late").goes_to(&acme, &[], false).0, 302);
     assert_eq!(browser("stranger").goes_to(&hosts[0], &[], false).0, 200, "customers are locked out, too");
-}
-
-/// A certificate authority of the tests.
-struct Authority {
-    folder: PathBuf,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let authority = Self { folder: folder(name) };
-        fs::write(authority.folder.join("index"), "").unwrap();
-        // With a number a list is one of version 2.
-        fs::write(authority.folder.join("number"), "01\n").unwrap();
-        fs::write(
-            authority.folder.join("settings"),
-            "[ca]\ndefault_ca = here\n[here]\ndatabase = index\ncrlnumber = number\nnew_certs_dir = .\ncertificate = ca.crt\nprivate_key = ca.key\n\
-             rand_serial = yes\ndefault_md = sha256\npolicy = any\ndefault_crl_days = 1\n[any]\ncommonName = supplied\n\
-             [req]\ndistinguished_name = nobody\n[nobody]\n",
-        )
-        .unwrap();
-        authority.openssl("req -config settings -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=agents -addext basicConstraints=critical,CA:true -addext keyUsage=critical,keyCertSign,cRLSign -keyout ca.key -out ca.crt");
-        authority
-    }
-
-    fn openssl(&self, arguments: &str) {
-        let output = Command::new("openssl").args(arguments.split(' ')).current_dir(&self.folder).output().unwrap();
-        assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-
-    /// Issues a certificate for an agent, valid until then (`YYYYMMDDHHMMSSZ`).
-    fn issues(&self, name: &str, from: &str, until: &str) {
-        self.openssl(&format!("req -config settings -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"));
-        self.openssl(&format!("ca -config settings -batch -notext -startdate {from} -enddate {until} -in {name}.csr -out {name}.crt"));
-    }
-
-    /// The list of what it revoked, for so many seconds.
-    fn revoked(&self, seconds: u32) -> String {
-        self.openssl(&format!("ca -config settings -gencrl -crlsec {seconds} -out ca.crl"));
-        self.read("ca.crl")
-    }
-
-    fn read(&self, file: &str) -> String {
-        fs::read_to_string(self.folder.join(file)).unwrap()
-    }
-
-    /// The status that an agent with this certificate gets; `None`: no connection at all.
-    fn agent_gets(&self, name: &str, url: &str) -> Option<u16> {
-        let file = |end: &str| self.folder.join(format!("{name}.{end}")).to_str().unwrap().to_owned();
-        visitor_tries_to_get(url, &["--cert", &file("crt"), "--key", &file("key")]).ok().map(|answer| answer.status)
-    }
 }
 
 async fn asks_for(account: &Account, authority: &Authority, revoked: Option<String>) {

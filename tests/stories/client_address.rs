@@ -23,25 +23,28 @@ fn list(name: &str) -> Vec<String> {
     setting(name).split(',').filter(|one| !one.is_empty()).map(str::to_owned).collect()
 }
 
-fn objects_of(cluster: &Cluster, group: &str, kind: &str) -> Api<DynamicObject> {
+pub fn objects_of(cluster: &Cluster, group: &str, kind: &str) -> Api<DynamicObject> {
     let (group, version) = group.split_once('/').unwrap();
     Api::namespaced_with(cluster.client.clone(), "edge", &ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)))
 }
 
-/// A Gateway as the one of the other stories, at addresses of its own.
-async fn administrator_makes_gateway(cluster: &Cluster, addresses: &[String]) {
+/// A Gateway as the one of the other stories, at addresses of its own. `own_listeners`: whether it takes ListenerSets.
+pub async fn administrator_makes_gateway(cluster: &Cluster, name: &str, addresses: &[String], own_listeners: bool) {
     let gateways = objects_of(cluster, "gateway.networking.k8s.io/v1", "Gateway");
-    let spec = gateways.get("edge").await.unwrap().data["spec"].clone();
-    let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": "proxied"}, "spec": spec});
-    gateways.patch("proxied", &PatchParams::apply("stories").force(), &Patch::Apply(gateway)).await.unwrap();
+    let mut spec = gateways.get("edge").await.unwrap().data["spec"].clone();
+    if !own_listeners {
+        spec["allowedListeners"] = json!({"namespaces": {"from": "None"}});
+    }
+    let gateway = json!({"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": {"name": name}, "spec": spec});
+    gateways.patch(name, &PatchParams::apply("stories").force(), &Patch::Apply(gateway)).await.unwrap();
     let services: Api<Service> = Api::namespaced(cluster.client.clone(), "envoy-gateway-system");
-    let of_gateway = ListParams::default().labels("gateway.envoyproxy.io/owning-gateway-name=proxied");
+    let of_gateway = ListParams::default().labels(&format!("gateway.envoyproxy.io/owning-gateway-name={name}"));
     let service = eventually("its Service", async || services.list(&of_gateway).await.unwrap().items.pop()).await.metadata.name.unwrap();
     let ingress: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
     let status = json!({"status": {"loadBalancer": {"ingress": ingress}}});
     services.patch_status(&service, &PatchParams::default(), &Patch::Merge(status)).await.unwrap();
     eventually("the Gateway is programmed", async || {
-        let conditions = gateways.get("proxied").await.unwrap().data["status"]["conditions"].clone();
+        let conditions = gateways.get(name).await.unwrap().data["status"]["conditions"].clone();
         conditions.as_array()?.iter().any(|c| c["type"] == "Programmed" && c["status"] == "True").then_some(())
     })
     .await;
@@ -120,7 +123,7 @@ async fn an_allow_list_is_about_the_clients_own_address_behind_every_kind_of_pro
     let cluster = Cluster::connect().await;
     administrator_applies_class(&cluster).await;
     let addresses = list("HELPDESK_TEST_EDGE_SPARE_ADDRESSES");
-    administrator_makes_gateway(&cluster, &addresses).await;
+    administrator_makes_gateway(&cluster, "proxied", &addresses, true).await;
     let placement = json!([{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example",
         "gateway": {"name": "proxied", "namespace": "edge"}}]);
     administrator_applies_plan(&cluster, "proxied", json!({"placements": placement})).await;
@@ -212,4 +215,5 @@ async fn an_allow_list_is_about_the_clients_own_address_behind_every_kind_of_pro
         account.wait_until("looked at again", |a| a.status.as_ref().and_then(|s| s.observed_generation) > before).await;
         is_published(account).await;
     }
+    objects_of(&cluster, "gateway.networking.k8s.io/v1", "Gateway").delete("proxied", &Default::default()).await.unwrap();
 }

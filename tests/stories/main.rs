@@ -5,16 +5,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a story that meets something else than it tells of has to fail")]
 
+mod acme;
 mod agents_login;
 mod app;
+mod authority;
 mod billing;
 mod brake;
 #[allow(dead_code, reason = "another test has more need of it")]
 #[path = "../corpus/cases.rs"]
 mod cases;
+mod certificates;
 mod client_address;
 mod cluster;
 mod corpus;
+mod dns_records;
 mod edge_limits;
 mod ends;
 mod extensions;
@@ -35,6 +39,7 @@ mod readiness;
 mod silence;
 mod streams;
 mod tenant;
+mod tricks;
 mod unprovable;
 mod versions;
 mod web;

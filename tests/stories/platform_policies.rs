@@ -1,4 +1,4 @@
-//! Policies of the platform beside those of tenants.
+//! The platform's own Gateway and policies beside those of tenants.
 
 use kube::{
     Api,
@@ -7,7 +7,9 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    cluster::{Cluster, eventually},
+    authority::Authority,
+    client_address::{administrator_makes_gateway, objects_of},
+    cluster::{Cluster, eventually, find_condition, setting},
     web::{administrator_applies_class, administrator_applies_plan, client_addresses, is_published, tenant_runs_app, visitor_tries_to_get},
 };
 
@@ -68,4 +70,54 @@ async fn what_the_platform_denies_at_its_gateway_is_denied_to_tenants_with_and_w
     // When the platform takes that back, then nothing of it is left.
     policies.delete("platform", &Default::default()).await.unwrap();
     eventually("everything is as it was", async || (cells() == [200, 200, 200, 200, 200, 200, 200, 403]).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_needs_a_listener_of_its_own_is_withheld_while_the_gateway_takes_none() {
+    // Given a Gateway that takes no listeners of tenants.
+    let cluster = Cluster::connect().await;
+    administrator_applies_class(&cluster).await;
+    let network = setting("HELPDESK_TEST_EDGE_ADDRESS").rsplit_once('.').unwrap().0.to_owned();
+    administrator_makes_gateway(&cluster, "closed", &[format!("{network}.82")], false).await;
+    let placement = json!([{"region": "eu-1", "store": "eu-cold", "domainBase": "helpdesk.example",
+        "gateway": {"name": "closed", "namespace": "edge"}}]);
+    let oidc =
+        json!({"issuer": "https://login.example", "clientID": "desk", "clientSecret": "none", "jwksURI": "https://login.example/jwks"});
+    administrator_applies_plan(&cluster, "platform-closed", json!({"placements": placement, "security": {"oidc": oidc}})).await;
+
+    // When accounts ask for what the shared listener cannot keep for one of them, then none is published, and each names the
+    // field and what the Gateway lacks.
+    let authority = Authority::new("platform-closed");
+    let asked = [
+        ("platform-tls", json!({"minTls": "1.3"}), "minTls"),
+        ("platform-ca", json!({"agentClientCA": authority.read("ca.crt")}), "agentClientCA"),
+        ("platform-totp", json!({"requireTotp": true}), "requireTotp"),
+    ];
+    let mut accounts = vec![];
+    for (name, security, field) in asked {
+        let account = cluster.customer_signs_up(name, "platform-closed").await;
+        account.administrator_applies(json!({"security": security})).await;
+        let says =
+            |part: &str, a: &_| find_condition(a, "EdgeReady").is_some_and(|c| c.reason == "PolicyUnkeepable" && c.message.contains(part));
+        account.wait_until("withheld", |a| says(field, a) && says("set spec.allowedListeners", a)).await;
+        let namespace = account.get().await.status.unwrap().namespace.unwrap().name;
+        let routes = Api::<DynamicObject>::namespaced_with(
+            cluster.client.clone(),
+            &namespace,
+            &helpdesk_operator::edge::objects::Kind::HttpRoute.resource(),
+        );
+        assert!(routes.list(&Default::default()).await.unwrap().items.is_empty(), "{name} is published");
+        accounts.push(account);
+    }
+
+    // When the Gateway takes them, then the accounts are withheld no more for that.
+    administrator_makes_gateway(&cluster, "closed", &[format!("{network}.82")], true).await;
+    for account in &accounts {
+        account
+            .wait_until("no longer withheld for that", |a| {
+                find_condition(a, "EdgeReady").is_some_and(|c| !c.message.contains("allowedListeners"))
+            })
+            .await;
+    }
+    objects_of(&cluster, "gateway.networking.k8s.io/v1", "Gateway").delete("closed", &Default::default()).await.unwrap();
 }

@@ -19,7 +19,7 @@ use super::{
 /// The ServiceAccount that the operators of this story have the rights of. No object of it is needed.
 const BLIND: &str = "blind";
 
-/// What the operator watches here, where no cert-manager is installed: what accounts are decided on first, then what wakes
+/// What the operator watches here: what accounts are decided on first, then what wakes
 /// them.
 const WATCHED: &[&str] = &[
     "helpdeskplans",
@@ -37,6 +37,8 @@ const WATCHED: &[&str] = &[
     "clienttrafficpolicies",
     "backendtrafficpolicies",
     "httproutefilters",
+    "certificates",
+    "clusterissuers",
     "helpdeskaccounts",
     "backupstores",
     "deployments",

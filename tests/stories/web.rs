@@ -92,7 +92,7 @@ pub async fn administrator_applies_plan(cluster: &Cluster, name: &str, change: V
     administrator_applies_plan_in(cluster, name, "eu-1", "eu-cold", change).await;
 }
 
-async fn administrator_applies_plan_in(cluster: &Cluster, name: &str, region: &str, store: &str, change: Value) {
+pub async fn administrator_applies_plan_in(cluster: &Cluster, name: &str, region: &str, store: &str, change: Value) {
     let mut spec = json!({
         "class": "echo",
         "lifecycle": {"trial": "1h", "paymentGrace": "3s", "blocked": "1h", "terminated": "1h", "coldBackup": "1h", "eraseDelay": "1h",
@@ -570,16 +570,16 @@ async fn a_name_goes_to_the_first_and_a_former_one_redirects() {
 }
 
 /// CoreDNS with one zone, on this machine.
-struct Dns {
+pub struct Dns {
     child: Child,
     zone: std::path::PathBuf,
     serial: u32,
-    address: String,
+    pub address: String,
 }
 
 impl Dns {
-    fn start(zone_name: &str) -> Self {
-        let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("dns-{}", std::process::id()));
+    pub fn start(zone_name: &str) -> Self {
+        let folder = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("dns-{zone_name}"));
         std::fs::create_dir_all(&folder).unwrap();
         let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let zone = folder.join("zone");
@@ -593,12 +593,12 @@ impl Dns {
         dns
     }
 
-    fn owner_publishes(&mut self, zone_name: &str, records: &[(String, String)]) {
+    pub fn owner_publishes(&mut self, zone_name: &str, records: &[(String, String)]) {
         let records: Vec<_> = records.iter().map(|(name, value)| format!("{name}. 1 IN TXT \"{value}\"")).collect();
         self.zone_has(zone_name, &records);
     }
 
-    fn zone_has(&mut self, zone_name: &str, records: &[String]) {
+    pub fn zone_has(&mut self, zone_name: &str, records: &[String]) {
         self.serial += 1;
         let mut text = format!(
             "$ORIGIN {zone_name}.\n@ 1 IN SOA ns.{zone_name}. admin.{zone_name}. {} 60 60 60 1\n@ 1 IN NS ns\nns 1 IN A 127.0.0.1\n",
@@ -712,12 +712,12 @@ async fn a_custom_name_is_served_once_its_owner_has_proved_it_and_goes_to_whoeve
     .await;
 }
 
-fn challenge(account: &HelpDeskAccount, host: &str) -> Option<(String, String)> {
+pub fn challenge(account: &HelpDeskAccount, host: &str) -> Option<(String, String)> {
     let domains = &account.status.as_ref()?.domains;
     domains.iter().find(|d| d.host == host)?.challenge.clone().map(|c| (c.record, c.value))
 }
 
-fn domain_message(account: &HelpDeskAccount, host: &str) -> Option<String> {
+pub fn domain_message(account: &HelpDeskAccount, host: &str) -> Option<String> {
     account.status.as_ref()?.domains.iter().find(|d| d.host == host)?.message.clone()
 }
 

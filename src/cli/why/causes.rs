@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Conditions in the order in which they are explained: what needs a person first, what is waited for last.
-const ORDER: [Type; 13] = [
+const ORDER: [Type; 14] = [
     Type::Stalled,
     Type::Overdue,
     Type::Unprovable,
@@ -28,6 +28,7 @@ const ORDER: [Type; 13] = [
     Type::RequirementsUnmet,
     Type::ExtensionsMissing,
     Type::QuotaExceeded,
+    Type::CertificateExpires,
     Type::Reconciling,
 ];
 

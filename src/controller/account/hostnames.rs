@@ -51,9 +51,6 @@ pub(super) const RECHECK_INTERVAL: SignedDuration = SignedDuration::from_secs(5)
 /// How soon DNS is asked again for a TXT record that is missing.
 const CHALLENGE_INTERVAL: SignedDuration = SignedDuration::from_secs(30);
 
-/// A certificate that expires sooner than this is reported.
-const RENEW_BEFORE: SignedDuration = SignedDuration::from_hours(14 * 24);
-
 /// One host name of the account, and whether it may be served.
 pub(super) struct Hostname {
     /// Its entry in `status.domains`.
@@ -288,7 +285,7 @@ impl Work<'_> {
         namespace: &str,
         names: &mut [Hostname],
     ) -> Result<(Vec<Wanted>, BTreeMap<String, Leaf>), Error> {
-        let (mut wanted, mut leaves) = (vec![], BTreeMap::new());
+        let (mut wanted, mut leaves, mut late) = (vec![], BTreeMap::new(), vec![]);
         for name in names.iter_mut().filter(|n| n.status.used_as == DomainUse::Custom && n.served) {
             let host = name.status.host.clone();
             let found = match (&placement.certificate_issuer, &self.account.spec.domain.certificate_secret) {
@@ -322,10 +319,16 @@ impl Work<'_> {
             match fit {
                 Ok(leaf) => {
                     name.status.certificate_expires_at = Some(Time(leaf.not_after));
-                    if leaf.not_after < self.now + RENEW_BEFORE {
-                        name.status.message = Some(format!("its certificate runs out at {}; renew it", leaf.not_after));
+                    name.status.message = leaf
+                        .unknown_issuer
+                        .as_ref()
+                        .map(|issuer| format!("its certificate comes without its issuer's ({issuer}), which some clients need, too"));
+                    if let Some(lateness) = leaf.lateness(self.now) {
+                        let message = format!("its certificate runs out at {}; renew it", leaf.not_after);
+                        late.push((lateness, format!("{host}: {message}")));
+                        name.status.message = Some(message);
                     }
-                    self.requeue_at(leaf.not_after);
+                    self.requeue_at(leaf.next_deadline(self.now).unwrap_or(leaf.not_after));
                     leaves.insert(host, leaf);
                 }
                 Err(why) => {
@@ -335,6 +338,10 @@ impl Work<'_> {
                     self.requeue_at(self.now + RECHECK_INTERVAL);
                 }
             }
+        }
+        if let Some(worst) = late.iter().map(|(lateness, _)| *lateness).max() {
+            let message = late.into_iter().map(|(_, message)| message).collect::<Vec<_>>().join("; ");
+            self.findings.push(Finding::yes(Type::CertificateExpires, worst.reason(), message));
         }
         Ok((wanted, leaves))
     }

@@ -67,7 +67,8 @@ pub(super) async fn report(
         publish(ctx, account, EventType::Normal, stage.name(), &note, "Enter").await;
     }
     for condition in changed(&before.conditions, &status.conditions) {
-        const WARNINGS: [&str; 6] = ["RequirementsUnmet", "Stalled", "Overdue", "QuotaExceeded", "ExtensionsMissing", "Unprovable"];
+        const WARNINGS: [&str; 7] =
+            ["RequirementsUnmet", "Stalled", "Overdue", "QuotaExceeded", "ExtensionsMissing", "Unprovable", "CertificateExpires"];
         let warns = WARNINGS.contains(&condition.type_.as_str()) && condition.status == "True";
         // These were published when billing's state was read, once for each state.
         let was_published = matches!(condition.reason.as_str(), "BillingRefused" | "BillingDoubted");
@@ -100,8 +101,12 @@ fn entering_since(record: &Record, now: Moment) -> Option<Moment> {
 
 /// Conditions whose status changed, or that are new and `True` or `Unknown`.
 pub(super) fn changed<'a>(before: &[Condition], after: &'a [Condition]) -> Vec<&'a Condition> {
-    let was = |c: &Condition| before.iter().find(|b| b.type_ == c.type_).map_or("False", |b| b.status.as_str()).to_owned();
-    after.iter().filter(|c| was(c) != c.status).collect()
+    let is_new = |c: &&Condition| match before.iter().find(|b| b.type_ == c.type_) {
+        // Each step towards the end of a certificate is another one.
+        Some(was) => was.status != c.status || (c.type_ == Type::CertificateExpires.name() && was.reason != c.reason),
+        None => c.status != "False",
+    };
+    after.iter().filter(is_new).collect()
 }
 
 fn build(

@@ -383,7 +383,7 @@ impl Work<'_> {
         self.delete_routes().await?;
         let left = if self.entering { self.left().await? } else { vec![] };
         if self.placement.entry.namespace.is_none() {
-            self.ctx.caches.edge.forget(&namespace::name(&self.placement.tenant));
+            self.ctx.caches.edge.forget(&self.placement.entry.uid, &namespace::name(&self.placement.tenant));
         }
         if !left.is_empty() {
             self.waiting_on.push(format!("{} is being taken down", left.join(", ")));

@@ -1,4 +1,4 @@
-// A help desk's stand-in behind a gateway: it answers with what reached it, and holds streams open.
+// A help desk's stand-in behind a gateway: it answers with what reached it, logs it, and holds streams open.
 package main
 
 import (
@@ -16,6 +16,7 @@ import (
 func main() {
 	// No ServeMux: it would clean paths that have to be seen as they came.
 	log.Fatal(http.ListenAndServe(":8080", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		log.Printf("%s %q", r.Method, r.RequestURI)
 		w.Header().Set("X-Echo", "1")
 		switch {
 		case r.Header.Get("Upgrade") != "":
