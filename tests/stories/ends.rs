@@ -86,7 +86,8 @@ async fn a_name_that_is_anothers_holds_up_no_end_and_is_told_with_its_field() {
     assert_eq!(claim.spec.account, "ends-first", "a plan without a Gateway keeps the name too");
 
     // When a second customer asks for the same hostname.
-    let windows = json!({"trial": "12s", "blocked": "12s", "terminated": "1h"});
+    // Its backup is proven while it is Blocked, also where much else goes on.
+    let windows = json!({"trial": "12s", "blocked": "40s", "terminated": "1h"});
     cluster.administrator_applies_plan_with("ends-names", windows, json!({"placements": placement("edge")})).await;
     let second = customer_signs_up_with_slug(&cluster, "ends-second", "ends-names", "ends-first").await;
     let told = second.wait_until("the refused name", has_refused_slug).await;
