@@ -191,13 +191,11 @@ fn claims(site: &Site<'_>, oidc: &Oidc) -> Vec<Value> {
 fn login(oidc: &Oidc) -> Value {
     let mut provider = json!({"issuer": oidc.issuer});
     if let Some(endpoint) = &oidc.authorization_endpoint {
-        let query = if oidc.acr_values.is_empty() { String::new() } else { format!("acr_values={}", escaped(&oidc.acr_values.join(" "))) };
-        let mark = match (query.is_empty(), endpoint.contains('?')) {
-            (true, _) => "",
-            (false, true) => "&",
-            (false, false) => "?",
+        let mark = if endpoint.contains('?') { '&' } else { '?' };
+        provider["authorizationEndpoint"] = match &oidc.acr_values[..] {
+            [] => json!(endpoint),
+            values => json!(format!("{endpoint}{mark}acr_values={}", escaped(&values.join(" ")))),
         };
-        provider["authorizationEndpoint"] = json!(format!("{endpoint}{mark}{query}"));
     }
     if let Some(endpoint) = &oidc.token_endpoint {
         provider["tokenEndpoint"] = json!(endpoint);

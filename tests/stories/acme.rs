@@ -16,12 +16,12 @@ use serde_json::{Value, json};
 
 use super::{
     authority::Authority,
-    certificates::shown_certificate,
+    certificates::{certificate_shown_at, shown_certificate},
     cluster::{Cluster, eventually, setting},
     operator::{Servers, Shard},
     web::{
         Dns, administrator_applies_class, administrator_applies_plan_in, challenge, client_addresses, domain_message, is_published,
-        tenant_runs_app, visitor_tries_to_get,
+        tenant_runs_app,
     },
 };
 
@@ -93,11 +93,8 @@ async fn applies(cluster: &Cluster, group: &str, kind: &str, name: &str, body: V
     api.patch(name, &PatchParams::apply("stories").force(), &Patch::Apply(object)).await.unwrap();
 }
 
-/// The number of the certificate that is shown.
 fn serial() -> Option<String> {
-    let got = visitor_tries_to_get(&format!("https://{HOST}/help"), &["--insecure", "--write-out", "%{certs}"]).ok()?;
-    let number = got.body.lines().find_map(|line| line.strip_prefix("Serial Number:")).map(str::to_owned);
-    (got.status == 200).then(|| number.unwrap_or_default())
+    certificate_shown_at(HOST, "Serial Number:")
 }
 
 #[tokio::test]

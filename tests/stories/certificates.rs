@@ -37,11 +37,15 @@ async fn tenant_hands_in(account: &Account, chain: &str, key: &str, look: usize)
     account.administrator_annotates("example.com/look", &look.to_string()).await;
 }
 
-/// The end of the certificate that a visitor is shown, as openssl writes it; `None`: there is no connection.
+/// A line of the certificate that a visitor of a host name is shown, as openssl writes it; `None`: the name is not served.
+pub fn certificate_shown_at(host: &str, field: &str) -> Option<String> {
+    let got = visitor_tries_to_get(&format!("https://{host}/help"), &["--insecure", "--write-out", "%{certs}"]).ok()?;
+    let line = got.body.lines().find_map(|line| line.strip_prefix(field)).map(str::to_owned);
+    (got.status == 200).then(|| line.unwrap_or_default())
+}
+
 fn visitor_is_served() -> Option<String> {
-    let got = visitor_tries_to_get(&format!("https://{HOST}/help"), &["--insecure", "--write-out", "%{certs}"]).ok()?;
-    let dates = got.body.lines().find(|line| line.starts_with("Expire date:")).map(str::to_owned);
-    (got.status == 200).then(|| dates.unwrap_or_default())
+    certificate_shown_at(HOST, "Expire date:")
 }
 
 fn says(part: &'static str) -> impl Fn(&HelpDeskAccount) -> bool {

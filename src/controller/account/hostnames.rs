@@ -319,10 +319,10 @@ impl Work<'_> {
             match fit {
                 Ok(leaf) => {
                     name.status.certificate_expires_at = Some(Time(leaf.not_after));
-                    name.status.message = leaf
-                        .unknown_issuer
-                        .as_ref()
-                        .map(|issuer| format!("its certificate comes without its issuer's ({issuer}), which some clients need, too"));
+                    if let Some(issuer) = &leaf.unknown_issuer {
+                        let message = || format!("its certificate comes without its issuer's ({issuer}), which some clients need, too");
+                        name.status.message.get_or_insert_with(message);
+                    }
                     if let Some(lateness) = leaf.lateness(self.now) {
                         let message = format!("its certificate runs out at {}; renew it", leaf.not_after);
                         late.push((lateness, format!("{host}: {message}")));
